@@ -1,0 +1,7 @@
+"""python -m scratchvae: the command line."""
+
+import sys
+
+from scratchvae.cli import main
+
+sys.exit(main())

@@ -1,0 +1,337 @@
+"""The command line: scratchvae train, evaluate, plot, gradcheck. Heavy imports wait until a command needs them."""
+
+import argparse
+import json
+import sys
+import warnings
+from pathlib import Path
+
+DEFAULTS = {
+    "data": "digits",
+    "data_dir": None,
+    "n_train": None,
+    "split": None,
+    "binarization": "grey",
+    "likelihood": "bernoulli",
+    "mean": "sigmoid",
+    "latent": 20,
+    "hidden": [500],
+    "activation": "tanh",
+    "init": 0.01,
+    "init_biases": False,
+    "prior": True,
+    "estimator": "B",
+    "n_samples": 1,
+    "dtype": "float32",
+    "optimizer": "adagrad",
+    "lr": None,
+    "warmup": 0,
+    "batch_size": 100,
+    "schedule": "joint",
+    "samples": None,
+    "epochs": None,
+    "log_every": None,
+    "seed": 0,
+}
+FREE_ON_RESUME = ("samples", "epochs", "data_dir")  # everything else is what the checkpoint was trained with
+
+
+def main(argv=None):
+    """Run one command and return its exit code: 0, 1 if gradcheck finds a wrong gradient, 2 for an error, 130 for Ctrl-C."""
+    arguments = vars(parser().parse_args(argv))
+    command = arguments.pop("command")
+    warnings.showwarning = lambda message, *_: print(f"scratchvae: warning: {message}", file=sys.stderr)
+    try:
+        return command(**arguments)
+    except (ValueError, OSError, FloatingPointError, MemoryError) as error:
+        print(f"scratchvae: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+
+
+# Commands
+
+
+def train(out=None, resume=None, quiet=False, **given):
+    """Train a VAE, write the run folder, and draw its pictures."""
+    options = {**DEFAULTS, **given}
+    if resume is not None:
+        options = _resumed(Path(resume), given, out)
+        out = resume
+    elif out is not None and Path(out).exists() and (not Path(out).is_dir() or any(Path(out).iterdir())):
+        raise ValueError(f"{out} exists: go on with it (--resume {out}), or choose another folder (--out)")
+    elif out is None:
+        out = _unused(f"runs/{Path(options['data']).stem}{options['latent']}")
+
+    from scratchvae.plots import draw_run
+    from scratchvae.training.loop import fit
+
+    data = _data(options)
+    model = _model(options, data)
+    if not quiet:
+        print(data)
+        print(_describe(model, options))
+    try:
+        history = fit(
+            model,
+            data.train,
+            data.valid,
+            optimizer=_optimizer(options),
+            samples=options["samples"],
+            epochs=options["epochs"],
+            batch_size=options["batch_size"],
+            seed=options["seed"],
+            schedule=options["schedule"],
+            binarize=options["binarization"] == "dynamic",
+            log_every=options["log_every"],
+            out=out,
+            resume=resume is not None,
+            options=options,
+            progress=False if quiet else None,
+        )
+    except KeyboardInterrupt:
+        print(f"\nstopped; go on with: scratchvae train --resume {out}", file=sys.stderr)
+        return 130
+    pictures = draw_run(Path(out) / "figures", model, data, history, options["seed"])
+    if not quiet:
+        last = history[-1]
+        print(
+            f"{last['samples']:,} samples, {last['epoch']:.1f} epochs, {last['seconds']:.1f} s: bound "
+            f"{last['train_bound']:.2f} train, {last['valid_bound']:.2f} validation (nats per datapoint)"
+        )
+        print(f"wrote {out}/: config.json, metrics.csv, checkpoint.npz and figures/{{{','.join(p.stem for p in pictures)}}}.png")
+        print(f"look at {pictures[1]}; next: scratchvae evaluate {out}")
+    return 0
+
+
+def evaluate(run, split="test", n_samples=None, seed=0, data_dir=None, as_json=False):
+    """The bound of a split and its two terms, on sampled z, in nats per datapoint."""
+    from scratchvae.training import loop
+    from scratchvae.training.run import load_model
+
+    options, model = _options(Path(run)), load_model(run)
+    data = _data(options | ({"data_dir": data_dir} if data_dir else {}))
+    if n_samples is not None:
+        if n_samples < 1:
+            raise ValueError(f"--n-samples is {n_samples}; expected a whole number ≥ 1")
+        model.n_samples = n_samples
+    result = {
+        "run": str(run),
+        "data": options["data"],
+        "binarization": data.binarization,
+        "split": split,
+        **loop.evaluate(model, getattr(data, split), seed, data.binarization == "dynamic"),
+        "n_samples": model.n_samples,
+        "seed": seed,
+    }
+    if as_json:
+        print(json.dumps(result))
+    else:
+        print(
+            f"{split} bound {result['bound']:.2f} = reconstruction {result['reconstruction']:.2f} - KL {result['kl']:.2f}"
+            f" nats per datapoint, n = {result['n']:,}, L = {model.n_samples}, {data.binarization} {options['data']}"
+        )
+    return 0
+
+
+def plot(run, data_dir=None, seed=0):
+    """Draw the pictures of a run again."""
+    from scratchvae.plots import draw_run
+    from scratchvae.training.run import load_model, read_history
+
+    options, model = _options(Path(run)), load_model(run)
+    data = _data(options | ({"data_dir": data_dir} if data_dir else {}))
+    for path in draw_run(Path(run) / "figures", model, data, read_history(Path(run) / "metrics.csv"), seed):
+        print(path)
+    return 0
+
+
+def gradcheck(seed=0):
+    """Every gradient against the oracle and central differences; exit code 1 if one fails."""
+    from scratchvae.gradcheck import TOLERANCE_DIFFERENCES, TOLERANCE_ORACLE, check_everything, table
+
+    print(
+        "relative errors ‖ours - theirs‖ / ‖theirs‖, float64; to pass: "
+        f"oracle ≤ {TOLERANCE_ORACLE:.0e}, central differences ≤ {TOLERANCE_DIFFERENCES:.0e}"
+    )
+    failed = total = 0
+    for title, checks in check_everything(seed):
+        print(f"\n{title}\n{table(checks)}")
+        failed += sum(not check.passed for check in checks)
+        total += len(checks)
+    print(f"\n{total - failed} of {total} pass" + (f", {failed} FAIL" if failed else ""))
+    return 1 if failed else 0
+
+
+# From options to objects
+
+
+def _data(options):
+    from scratchvae.data import load_data
+
+    keys = ("data_dir", "n_train", "split", "binarization")
+    return load_data(options["data"], **{key: options[key] for key in keys})
+
+
+def _model(options, data):
+    from scratchvae.models.vae import VAE
+
+    keys = ("likelihood", "mean", "estimator", "n_samples", "activation", "init", "init_biases", "prior", "dtype", "seed")
+    return VAE(data.train.shape[1], options["hidden"], options["latent"], **{key: options[key] for key in keys})
+
+
+def _optimizer(options):
+    from scratchvae.training.optim import OPTIMIZERS
+
+    settings = {} if options["lr"] is None else {"lr": options["lr"]}
+    if options["warmup"]:
+        if options["optimizer"] != "adagrad":
+            raise ValueError(f"--warmup is for adagrad; the optimizer is {options['optimizer']}")
+        settings["warmup"] = options["warmup"]
+    return OPTIMIZERS[options["optimizer"]](**settings)
+
+
+def _describe(model, options):
+    config = model.config
+    widths = "-".join(map(str, config["n_hidden"]))
+    prior = "p(θ) = N(0, I)" if config["prior"] else "no prior on θ"
+    likelihood = config["likelihood"] + (f", {config['mean']} mean" if config["likelihood"] == "gaussian" else "")
+    lr = "" if options["lr"] is None else f" {options['lr']}"
+    return (
+        f"VAE {config['n_visible']}-{widths}-{config['n_latent']} {config['activation']}, {likelihood}, "
+        f"{model.params.value.size:,} parameters {config['dtype']}; L^{config['estimator']}, L = {config['n_samples']}, "
+        f"M = {options['batch_size']}, {prior}, {options['optimizer']}{lr}, {options['schedule']} updates, seed {options['seed']}"
+    )
+
+
+def _options(run):
+    """The options in a run folder's config.json."""
+    path = run / "config.json"
+    try:
+        options = json.loads(path.read_text(encoding="utf-8"))["options"]
+        return {key: options[key] for key in DEFAULTS}
+    except FileNotFoundError:
+        raise ValueError(f"{run} is no run folder: it has no config.json") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} does not hold the options of a run of scratchvae train ({error!r})") from None
+
+
+def _resumed(run, given, out):
+    """The options of `run`, with those of `given` that a resumed run may change; ValueError for any other."""
+    if out is not None:
+        raise ValueError("--out and --resume are both given: a resumed run stays in its folder")
+    options = _options(run)
+    for key, value in given.items():
+        if key not in FREE_ON_RESUME and value != options[key]:
+            flag = "--" + key.replace("_", "-")
+            raise ValueError(f"{run} was trained with {flag} {options[key]}, not {value}: leave {flag} out, or start anew")
+    if "samples" in given or "epochs" in given:
+        options |= {"samples": None, "epochs": None}
+    return options | given
+
+
+def _unused(name):
+    """The first of name, name-2, name-3, … that does not exist."""
+    candidates = (Path(f"{name}-{k}" if k > 1 else name) for k in range(1, sys.maxsize))
+    return next(path for path in candidates if not path.exists())
+
+
+# The parser
+
+
+def parser():
+    """The argparse parser; options that are not given stay away, so that a resumed run can tell."""
+    root = argparse.ArgumentParser(
+        prog="scratchvae",
+        description="Auto-Encoding Variational Bayes from scratch: NumPy, hand-derived gradients, every one checked.",
+        epilog="scratchvae train, with no options, trains on scikit-learn's digits in well under a minute.",
+    )
+    commands = root.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(function, text, **settings):
+        command = commands.add_parser(
+            function.__name__,
+            help=text,
+            description=text[0].upper() + text[1:] + ".",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            argument_default=argparse.SUPPRESS,
+            **settings,
+        )
+        command.set_defaults(command=function)
+        return command
+
+    p = add(
+        train,
+        "train a VAE and leave a run folder: config, metrics, checkpoint, pictures",
+        epilog="""examples:
+  scratchvae train
+  scratchvae train --data mnist --latent 20 --lr 0.01 --samples 1000000 --out runs/mnist20
+  scratchvae train --data frey --likelihood gaussian --latent 2 --hidden 200 --out runs/frey2
+  scratchvae train --data my-images/ --latent 2 --optimizer adam --init glorot
+  scratchvae train --resume runs/mnist20 --samples 2000000""",
+    )
+    g = p.add_argument_group("data")
+    g.add_argument("--data", metavar="NAME|PATH", help="digits (default), mnist, frey, or your .npy, .npz or folder of images")
+    g.add_argument("--data-dir", metavar="DIR", help="where MNIST and Frey Face are; else SCRATCHVAE_DATA, cache, download")
+    g.add_argument("--n-train", type=int, metavar="N", help="keep the first N training images")
+    g.add_argument("--split", type=_numbers, metavar="A,B,C", help="sizes of train, validation and test")
+    g.add_argument(
+        "--binarization", choices=("grey", "fixed", "dynamic"), help="pixels as they are (default), or drawn as Bernoulli(x)"
+    )
+    g = p.add_argument_group("model (section 3, appendix C)")
+    g.add_argument("--likelihood", choices=("bernoulli", "gaussian"), help="p(x|z): bernoulli (default) or gaussian")
+    g.add_argument("--mean", choices=("sigmoid", "free"), help="of the gaussian decoder: through a sigmoid (default) or free")
+    g.add_argument("--latent", type=int, metavar="J", help="latent dimensions (20)")
+    g.add_argument("--hidden", type=_numbers, metavar="H[,H]", help="units of each hidden layer (500)")
+    g.add_argument("--activation", choices=("tanh", "relu", "softplus", "sigmoid"), help="of the hidden units (tanh)")
+    g.add_argument("--init", type=_init, metavar="SD|glorot", help="initial weights: N(0, SD²), SD 0.01 (default), or glorot")
+    g.add_argument("--init-biases", action="store_true", help="draw the biases too (they start at zero)")
+    g.add_argument("--no-prior", dest="prior", action="store_false", help="drop p(θ) = N(0, I): maximum likelihood, not MAP")
+    g = p.add_argument_group("estimator (section 2.3)")
+    g.add_argument("--estimator", choices=("A", "B"), help="L^A (6) or L^B (7, default)")
+    g.add_argument("--n-samples", type=int, metavar="L", help="noise samples per datapoint (1)")
+    g = p.add_argument_group("training (algorithm 1)")
+    g.add_argument("--samples", type=int, metavar="N", help="training samples to evaluate (1,000,000)")
+    g.add_argument("--epochs", type=float, metavar="E", help="passes over the training data, in place of --samples")
+    g.add_argument("--optimizer", choices=("adagrad", "adam", "sgd"), help="adagrad (default), adam or sgd")
+    g.add_argument("--lr", type=float, help="stepsize (adagrad 0.01, adam 0.001, sgd 1e-6: the bound is a sum over the data)")
+    g.add_argument("--warmup", type=int, metavar="T", help="adagrad: gather squared gradients for T minibatches first (0)")
+    g.add_argument("--batch-size", type=int, metavar="M", help="minibatch size (100)")
+    g.add_argument("--schedule", choices=("joint", "alternating"), help="φ and θ together (default), or E-step then M-step")
+    g.add_argument("--log-every", type=int, metavar="N", help="samples between rows of metrics.csv (ten rows a decade)")
+    g.add_argument("--dtype", choices=("float32", "float64"), help="float32 (default) or float64")
+    g.add_argument("--seed", type=int, help="of initial values, minibatches and noise (0)")
+    g = p.add_argument_group("the run")
+    g.add_argument("--out", metavar="DIR", help="the run folder, which must be new (runs/DATA and the latent size)")
+    g.add_argument("--resume", metavar="DIR", help="go on with this run, to the bit as if it had never stopped")
+    g.add_argument("--quiet", action="store_true", help="print nothing but errors")
+
+    p = add(evaluate, "print the bound of a trained model, its KL and its reconstruction term")
+    p.add_argument("run", metavar="RUN", help="a run folder")
+    p.add_argument("--split", choices=("train", "valid", "test"), help="which images (test)")
+    p.add_argument("--n-samples", type=int, metavar="L", help="z per image (as in training)")
+    p.add_argument("--seed", type=int, help="of the noise (0)")
+    p.add_argument("--data-dir", metavar="DIR", help="where the data are now")
+    p.add_argument("--json", dest="as_json", action="store_true", help="one JSON object")
+
+    p = add(plot, "draw the pictures of a run again")
+    p.add_argument("run", metavar="RUN", help="a run folder")
+    p.add_argument("--seed", type=int, help="of samples and random walk (0)")
+    p.add_argument("--data-dir", metavar="DIR", help="where the data are now")
+
+    p = add(gradcheck, "check every hand-derived gradient against autograd and central differences")
+    p.add_argument("--seed", type=int, help="of inputs, parameters and noise (0)")
+    return root
+
+
+def _numbers(text):
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}; expected whole numbers such as 500 or 500,200") from None
+
+
+def _init(text):
+    try:
+        return text if text == "glorot" else float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}; expected a standard deviation such as 0.01, or glorot") from None

@@ -1,0 +1,250 @@
+"""Hand-derived gradients against the autograd oracle and against central differences, array by array, in float64.
+
+    from scratchvae.gradcheck import check_layer, check_density, check_model, table
+    print(table(check_model(VAE(6, 5, 2, dtype="float64"), x)))
+
+A check takes a scalar of order one, never the plain sum of the outputs (its cotangent, all ones, hides errors that
+cancel), and compares ‖ours - theirs‖ / ‖theirs‖ for each array by itself: a check on one random direction, or on all
+arrays at once, lets a small wrong gradient pass beside a large right one.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from scratchvae.nets.params import Params
+
+TOLERANCE_ORACLE = 1e-10
+TOLERANCE_DIFFERENCES = 1e-6
+
+
+@dataclass(frozen=True)
+class Check:
+    """Relative errors of one array's gradient, or of the value: against the oracle and against central differences.
+
+    None where there is nothing to compare with: no oracle was given, or it is the value, which has no differences.
+    """
+
+    name: str
+    size: int
+    norm: float
+    oracle: float | None
+    differences: float | None
+
+    @property
+    def passed(self):
+        """Within 1e-10 of the oracle and 1e-6 of central differences; a NaN is not."""
+        errors = [(self.oracle, TOLERANCE_ORACLE), (self.differences, TOLERANCE_DIFFERENCES)]
+        return all(error is None or error <= tolerance for error, tolerance in errors)
+
+
+def compare(function, arrays, gradients, oracle=None, entries=200, seed=0):
+    """Check `gradients` of the scalar `function()` with respect to `arrays`, which it reads, both dicts by name.
+
+    oracle: the same scalar as a function of a dict like `arrays` that autograd can differentiate, or None. Its value is
+    compared too, in the first row: a gradient can be right for the wrong function. Central differences are taken
+    entry by entry, at `entries` random places of an array that has more. The arrays are put back as they were.
+    ValueError: arrays and gradients that do not match, or that are not float64.
+    """
+    if arrays.keys() != gradients.keys():
+        raise ValueError(f"gradients are given for {', '.join(gradients)}; expected {', '.join(arrays)}")
+    for name, array in arrays.items():
+        if array.dtype != np.float64 or gradients[name].shape != array.shape:
+            raise ValueError(
+                f"{name} is {array.dtype} {array.shape} with a gradient {gradients[name].shape}; expected float64, one shape"
+            )
+    gradients = {name: gradient.copy() for name, gradient in gradients.items()}
+    checks, witness = [], {}
+    if oracle is not None:
+        from autograd import value_and_grad
+
+        value, witness = value_and_grad(oracle)({name: array.copy() for name, array in arrays.items()})
+        ours = np.float64(function())
+        checks.append(Check("value", 1, float(abs(ours)), _relative_error(ours, value), None))
+    generator = np.random.default_rng(seed)
+    for name, array in arrays.items():
+        ours = gradients[name]
+        places = generator.permutation(array.size)[:entries]
+        differences = np.array([_central_difference(function, array, place) for place in places])
+        checks.append(
+            Check(
+                name,
+                array.size,
+                float(np.linalg.norm(ours)),
+                _relative_error(ours, witness[name]) if witness else None,
+                _relative_error(ours.reshape(-1)[places], differences),
+            )
+        )
+    return checks
+
+
+def check_layer(layer, *inputs, oracle=None, name=None, seed=0):
+    """Check a layer with `forward` and `backward` on float64 inputs: every parameter array and every input.
+
+    The scalar is Σ c ⊙ y with random c. The layer's arrays, if it has `shapes`, are laid and drawn here. `forward` may
+    return one array or a tuple, and `backward` takes as many. oracle: function(arrays, *inputs) of the same outputs.
+    """
+    generator = np.random.default_rng(seed)
+    layers = getattr(layer, "layers", [layer])
+    params = Params(layers, np.float64)
+    params.value[...] = generator.standard_normal(params.value.size)
+    inputs = {f"x{k}" if k else "x": np.array(x, np.float64) for k, x in enumerate(inputs)}
+    outputs = _tuple(layer.forward(*inputs.values()))
+    cotangents = [generator.standard_normal(np.shape(y)) for y in outputs]
+    returned = _tuple(layer.backward(*cotangents))
+    gradients = dict(zip(inputs, returned, strict=True))
+    read = {key: x for key, x in inputs.items() if gradients[key] is not None}  # not of a layer that reads the data
+    arrays = {**params.named(params.value), **read}
+    gradients = {**params.named(params.grad), **{key: gradients[key] for key in read}}
+
+    def function():
+        return sum(float((c * y).sum()) for c, y in zip(cotangents, _tuple(layer.forward(*inputs.values())), strict=True))
+
+    def witness(arrays):
+        outputs = _tuple(oracle(arrays, *(arrays.get(key, x) for key, x in inputs.items())))
+        return sum((c * y).sum() for c, y in zip(cotangents, outputs, strict=True))
+
+    checks = compare(function, arrays, gradients, witness if oracle else None, seed=seed)
+    return _named(name or type(layer).__name__, checks)
+
+
+def check_density(density, *arguments, oracle=None, skip=0, name=None, seed=0):
+    """Check a pure function that returns (value, partial, partial, …), partials in the order of its arguments.
+
+    skip: how many leading arguments have no partial (the x of log p(x|…)). The scalar is Σ c ⊙ value with random c.
+    oracle: function(*arguments) of the same value. Arguments with partials must have the shape of their partials.
+    """
+    generator = np.random.default_rng(seed)
+    arguments = [np.array(argument, np.float64) for argument in arguments]
+    value, *partials = density(*arguments)
+    cotangent = generator.standard_normal(np.shape(value))
+    names = [f"∂{k}" for k in range(skip + 1, len(arguments) + 1)]
+    arrays = dict(zip(names, arguments[skip:], strict=True))
+    gradients = {key: cotangent[..., None] * partial for key, partial in zip(names, partials, strict=True)}
+
+    def witness(arrays):
+        return (cotangent * oracle(*arguments[:skip], *arrays.values())).sum()
+
+    def function():
+        return float((cotangent * density(*arguments)[0]).sum())
+
+    checks = compare(function, arrays, gradients, witness if oracle else None, seed=seed)
+    return _named(name or density.__name__, checks)
+
+
+def check_model(model, x, n_data=None, seed=0):
+    """Check every parameter array of a float64 VAE: the gradient of (8) + log p(θ) on rows x (M, D), N = n_data.
+
+    The noise is injected: ours, the oracle and the differences see the same. The oracle knows estimators "A" and "B";
+    a model with an estimator of your own is compared with central differences alone.
+    """
+    from scratchvae import oracle
+
+    x = model.pixels(x)
+    n_data = 3 * len(x) if n_data is None else n_data
+    eps = model.noise(np.random.default_rng(seed), len(x))
+    config, params = model.config, model.params
+    model.bound(x, eps, n_data, gradient=True)
+    model.add_log_prior_gradient()
+
+    def function():
+        return float(model.bound(x, eps, n_data) + model.log_prior())
+
+    def witness(arrays):
+        settings = {key: config[key] for key in ("estimator", "likelihood", "mean", "activation")}
+        prior = oracle.log_prior(arrays) if config["prior"] else 0.0
+        return oracle.bound(arrays, x, eps, n_data, **settings) + prior
+
+    known = config["estimator"] in ("A", "B")
+    return compare(function, params.named(params.value), params.named(params.grad), witness if known else None, seed=seed)
+
+
+def check_everything(seed=0):
+    """(title, checks) for every layer, every density, and the VAE with both estimators and every likelihood."""
+    from scratchvae import oracle
+    from scratchvae.inference import distributions
+    from scratchvae.models.vae import VAE
+    from scratchvae.nets import layers, mlp
+
+    generator = np.random.default_rng(seed)
+    x, a, b = (generator.standard_normal((4, 5)) for _ in range(3))
+    grey = generator.random((4, 5))
+
+    checks = check_layer(layers.Linear("linear", 5, 3), x, oracle=lambda p, x: oracle.linear(p, "linear", x), name="")
+    for key, activation in mlp.ACTIVATIONS.items():
+        checks += check_layer(activation(), 2 * x, oracle=lambda p, x, f=oracle.ACTIVATIONS[key]: f(x), name=key)
+    yield "layers", checks
+
+    yield (
+        "densities",
+        check_density(distributions.log_bernoulli, grey, 3 * a, oracle=oracle.log_bernoulli, skip=1)
+        + check_density(distributions.log_gaussian, x, a, b, oracle=oracle.log_normal, skip=1)
+        + check_density(distributions.log_standard_gaussian, x, oracle=lambda z: oracle.log_normal(z, 0 * z, 0 * z))
+        + check_density(distributions.gaussian_neg_kl, a, b, oracle=lambda mu, log_var: -oracle.kl(mu, log_var)),
+    )
+
+    for estimator in ("A", "B"):
+        for likelihood, mean in [("bernoulli", "sigmoid"), ("gaussian", "sigmoid"), ("gaussian", "free")]:
+            for n_samples, n_hidden, activation in [(1, 6, "tanh"), (3, (6, 4), "softplus")]:
+                model = VAE(
+                    5,
+                    n_hidden,
+                    2,
+                    likelihood,
+                    mean,
+                    estimator,
+                    n_samples,
+                    activation,
+                    init=0.5,
+                    init_biases=True,
+                    dtype=np.float64,
+                    seed=seed,
+                )
+                decoder = likelihood if likelihood == "bernoulli" else f"{likelihood}, {mean} mean"
+                title = f"L^{estimator}, {decoder}, L = {n_samples}, hidden {n_hidden} {activation}, MAP"
+                yield title, check_model(model, grey, seed=seed)
+
+
+def table(checks):
+    """The checks as text, one line an array: its size, the norm of its gradient, the two relative errors."""
+    width = max(len(check.name) for check in checks)
+    lines = [f"{'':<{width}}     size       norm   oracle  differences"]
+    for check in checks:
+        oracle, differences = ("-" if e is None else f"{e:.1e}" for e in (check.oracle, check.differences))
+        verdict = "pass" if check.passed else "FAIL"
+        lines.append(
+            f"{check.name:<{width}}  {check.size:7d}  {check.norm:9.3e}  {oracle:>7}  {differences:>11}  {verdict}"
+        )
+    return "\n".join(lines)
+
+
+def _central_difference(function, array, place):
+    """(f(a + h) - f(a - h)) / 2h at one entry, h = ∛ε scaled by the entry: the step that balances the two errors."""
+    flat = array.reshape(-1)
+    if not np.shares_memory(flat, array):
+        raise ValueError(f"an array of strides {array.strides} is not contiguous; expected one that is")
+    before = flat[place]
+    h = np.cbrt(np.finfo(np.float64).eps) * max(1.0, abs(before))
+    try:
+        flat[place] = before + h
+        above = function()
+        flat[place] = before - h
+        below = function()
+    finally:
+        flat[place] = before
+    return (above - below) / (2 * h)
+
+
+def _relative_error(ours, theirs):
+    """‖ours - theirs‖ / ‖theirs‖; 0 where both vanish."""
+    distance, norm = np.linalg.norm(ours - theirs), np.linalg.norm(theirs)
+    return float(distance / norm) if norm > 0 else float(distance)
+
+
+def _tuple(outputs):
+    return outputs if isinstance(outputs, tuple) else (outputs,)
+
+
+def _named(name, checks):
+    prefix = f"{name} " if name else ""
+    return [Check(prefix + c.name, c.size, c.norm, c.oracle, c.differences) for c in checks]

@@ -1,0 +1,54 @@
+"""Log densities with their partial derivatives (appendices B and C): pure functions, in nats, rows summed.
+
+Each returns (value, partial, …); with gradient=False the partials are None. Leading axes broadcast, so one minibatch
+x (M, D) is scored against L samples of the parameters, (L, M, D), without being copied: values are (…, M).
+"""
+
+import math
+
+import numpy as np
+
+LOG_2PI = math.log(2 * math.pi)
+
+
+def log_bernoulli(x, logits, gradient=True):
+    """log p(x) = Σ_i x_i log y_i + (1 - x_i) log(1 - y_i), y = σ(logits): (11), and ∂/∂logits.
+
+    With a = logits: log y = a - s, log(1 - y) = -s, s = log(1 + eᵃ) = max(a, 0) + log(1 + e^-|a|); hence
+    log p = Σ x a - s, finite at any a. x may be grey, anywhere in [0, 1]: then this is the cross entropy of section 5.
+    """
+    e = np.exp(-np.abs(logits))
+    log_p = (x * logits - np.maximum(logits, 0) - np.log1p(e)).sum(axis=-1)
+    if not gradient:
+        return log_p, None
+    y = np.exp(np.minimum(logits, 0)) / (1 + e)  # σ(a), every exponent ≤ 0
+    return log_p, x - y  # ∂(x a - s)/∂a = x - σ(a)
+
+
+def log_gaussian(x, mu, log_var, gradient=True):
+    """log N(x; μ, σ² I) = -½ Σ_i log 2π + log σ_i² + (x_i - μ_i)²/σ_i²: (9), (12), with ∂/∂μ and ∂/∂log σ².
+
+    ∂/∂x is -∂/∂μ.
+    """
+    precision = np.exp(-log_var)
+    d = x - mu
+    ratio = d * d * precision  # (x - μ)²/σ²
+    log_p = -0.5 * (LOG_2PI + log_var + ratio).sum(axis=-1)
+    if not gradient:
+        return log_p, None, None
+    return log_p, d * precision, 0.5 * (ratio - 1)  # ∂/∂μ = (x - μ)/σ²     ∂/∂log σ² = ½ ((x - μ)²/σ² - 1)
+
+
+def log_standard_gaussian(z, gradient=True):
+    """log N(z; 0, I) = -½ Σ_j log 2π + z_j²: the priors p(z) and p(θ), with ∂/∂z = -z."""
+    log_p = -0.5 * (LOG_2PI + z * z).sum(axis=-1)
+    return log_p, -z if gradient else None
+
+
+def gaussian_neg_kl(mu, log_var, gradient=True):
+    """-KL(N(μ, σ² I) ‖ N(0, I)) = ½ Σ_j 1 + log σ_j² - μ_j² - σ_j²: appendix B, with ∂/∂μ and ∂/∂log σ²."""
+    var = np.exp(log_var)
+    neg_kl = 0.5 * (1 + log_var - mu * mu - var).sum(axis=-1)
+    if not gradient:
+        return neg_kl, None, None
+    return neg_kl, -mu, 0.5 * (1 - var)  # ∂/∂μ = -μ     ∂/∂log σ² = ½ (1 - σ²)

@@ -1,0 +1,1 @@
+"""The generative models that inference is done in."""

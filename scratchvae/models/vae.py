@@ -1,0 +1,180 @@
+"""Section 3: the variational auto-encoder."""
+
+import numpy as np
+
+from scratchvae.inference.distributions import gaussian_neg_kl, log_standard_gaussian
+from scratchvae.inference.sgvb import sgvb_a, sgvb_b
+from scratchvae.nets.mlp import ACTIVATIONS, BernoulliMLP, GaussianMLP
+from scratchvae.nets.params import Params
+
+ESTIMATORS = {"A": sgvb_a, "B": sgvb_b}
+
+
+class VAE:
+    """p(z) = N(0, I), p(x|z) a decoder MLP, q(z|x) = N(μ, σ² I) an encoder MLP (9), trained by SGVB.
+
+    n_visible, n_latent   D and J; n_hidden is one width or several, the same for encoder and decoder (section 5)
+    likelihood            "bernoulli" (C.1) or "gaussian" (C.2)
+    mean                  of the Gaussian decoder: "sigmoid" (section 5, data in [0, 1]) or "free"
+    estimator             "A" (6), "B" (7), or a function with the signature of `sgvb_b`
+    n_samples             L, the number of z per datapoint
+    activation            of the hidden layers: "tanh" (the paper's), "relu", "softplus" or "sigmoid"
+    init, init_biases     a standard deviation, 0.01 as in the paper, or "glorot"; biases start at zero unless asked
+    prior                 p(θ) = N(0, I) over the decoder's parameters: MAP as in section 5, or maximum likelihood
+    dtype, seed           float32 to train, float64 to check; the seed of the initial values
+
+    Data are rows: uint8 pixels, read as x/255, or floats. ValueError names the argument that does not fit.
+    """
+
+    def __init__(
+        self,
+        n_visible,
+        n_hidden=500,
+        n_latent=20,
+        likelihood="bernoulli",
+        mean="sigmoid",
+        estimator="B",
+        n_samples=1,
+        activation="tanh",
+        init=0.01,
+        init_biases=False,
+        prior=True,
+        dtype=np.float32,
+        seed=0,
+    ):
+        widths = [n_hidden] if isinstance(n_hidden, int | np.integer) else list(n_hidden)
+        for name, number in [
+            ("n_visible", n_visible),
+            ("n_latent", n_latent),
+            ("n_samples", n_samples),
+            *(("n_hidden", width) for width in widths),
+        ]:
+            _require(isinstance(number, int | np.integer) and number >= 1, name, number, "a whole number ≥ 1")
+        _require(likelihood in ("bernoulli", "gaussian"), "likelihood", likelihood, "'bernoulli' or 'gaussian'")
+        _require(mean in ("sigmoid", "free"), "mean", mean, "'sigmoid' or 'free'")
+        _require(activation in ACTIVATIONS, "activation", activation, f"one of {', '.join(ACTIVATIONS)}")
+        _require(callable(estimator) or estimator in ESTIMATORS, "estimator", estimator, "'A', 'B' or a function")
+        _require(np.dtype(dtype) in (np.float32, np.float64), "dtype", dtype, "float32 or float64")
+        _require(isinstance(seed, int | np.integer) and seed >= 0, "seed", seed, "a whole number ≥ 0")
+
+        self.config = {
+            "n_visible": int(n_visible),
+            "n_hidden": [int(width) for width in widths],
+            "n_latent": int(n_latent),
+            "likelihood": likelihood,
+            "mean": mean,
+            "estimator": estimator.__name__ if callable(estimator) else estimator,
+            "n_samples": int(n_samples),
+            "activation": activation,
+            "init": init,
+            "init_biases": bool(init_biases),
+            "prior": bool(prior),
+            "dtype": np.dtype(dtype).name,
+            "seed": int(seed),
+        }
+        self.n_visible, self.n_latent, self.n_samples = n_visible, n_latent, n_samples
+        self.estimator = estimator if callable(estimator) else ESTIMATORS[estimator]
+        self.prior = prior
+        self.dtype = np.dtype(dtype)
+
+        self.encoder = GaussianMLP("encoder", n_visible, widths, n_latent, activation, reads_data=True)  # q(z|x)
+        if likelihood == "bernoulli":
+            self.decoder = BernoulliMLP("decoder", n_latent, widths, n_visible, activation)  # p(x|z)
+        else:
+            self.decoder = GaussianMLP("decoder", n_latent, widths, n_visible, activation, mean == "sigmoid")
+
+        self.params = Params([*self.encoder.layers, *self.decoder.layers], dtype)
+        self.phi, self.theta = self.params.part("encoder."), self.params.part("decoder.")
+        self.params.initialise(init, np.random.default_rng(seed), init_biases)
+
+    # What training asks of a model
+
+    def noise(self, generator, n):
+        """ε ~ N(0, I) behind the latents of n datapoints, (L, n, J)."""
+        return generator.standard_normal((self.n_samples, n, self.n_latent), dtype=self.dtype)
+
+    def bound(self, x, noise, n_data, gradient=False):
+        """The estimate (8) of the bound of n_data datapoints, in nats; `gradient` leaves its gradient in params.grad."""
+        return self.estimator(self.encoder, self.decoder, x, noise, n_data, gradient)
+
+    def log_prior(self):
+        """log p(θ) = log N(θ; 0, I) in nats; 0 with prior=False. Section 5 ascends (8) + log p(θ): MAP."""
+        return log_standard_gaussian(self.params.value[self.theta], gradient=False)[0] if self.prior else 0.0
+
+    def add_log_prior_gradient(self):
+        """Add ∂log p(θ)/∂θ = -θ to the gradient that `bound` has left; nothing with prior=False."""
+        if self.prior:
+            self.params.grad[self.theta] -= self.params.value[self.theta]
+
+    def terms(self, x, noise):
+        """The two terms of (7) apart: -KL(q(z|x) ‖ p(z)) and 1/L Σ_l log p(x|z⁽ˡ⁾), nats per datapoint, (M,) each."""
+        mu, log_var = self.encoder.forward(x)
+        z = mu + np.exp(0.5 * log_var) * noise
+        return gaussian_neg_kl(mu, log_var, gradient=False)[0], self.decoder.log_prob(x, z, gradient=False).mean(axis=0)
+
+    # What one does with a trained one
+
+    def encode(self, x):
+        """q(z|x): (mu, log_var), (M, J) each."""
+        mu, log_var = zip(*(self.encoder.forward(self.pixels(rows)) for rows in _batches(x)), strict=True)
+        return np.concatenate(mu), np.concatenate(log_var)
+
+    def encode_mean(self, x):
+        """The mean of q(z|x), (M, J)."""
+        return self.encode(x)[0]
+
+    def encode_samples(self, x, n_samples=1, seed=0):
+        """z = μ + σ ε ~ q(z|x): (n_samples, M, J)."""
+        mu, log_var = self.encode(x)
+        eps = np.random.default_rng(seed).standard_normal((n_samples, *mu.shape), dtype=self.dtype)
+        return mu + np.exp(0.5 * log_var) * eps
+
+    def decode(self, z):
+        """E[x|z] for z (M, J): the Bernoulli's probabilities or the Gaussian's mean, (M, D)."""
+        return np.concatenate([self.decoder.mean(self._rows(rows, self.n_latent, "z")) for rows in _batches(z)])
+
+    def draw(self, z, seed=0):
+        """x ~ p(x|z) for z (M, J): pixels that are 0 or 1, or Gaussian draws, (M, D)."""
+        generator = np.random.default_rng(seed)
+        parts = [self.decoder.draw(self._rows(rows, self.n_latent, "z"), generator) for rows in _batches(z)]
+        return np.concatenate(parts)
+
+    def reconstruct(self, x):
+        """E[x|z] at the mean of q(z|x), (M, D)."""
+        return self.decode(self.encode_mean(x))
+
+    def reconstruct_samples(self, x, n_samples=16, seed=0):
+        """E[x|z⁽ˡ⁾] for z⁽ˡ⁾ ~ q(z|x), (n_samples, M, D): their spread is what q leaves open about the image.
+
+        `reconstruct_samples(x).mean(0)` and `.std(0)` are the reconstruction and its uncertainty, pixel by pixel.
+        """
+        z = self.encode_samples(x, n_samples, seed)
+        return self.decode(z.reshape(-1, self.n_latent)).reshape(*z.shape[:2], -1)
+
+    def sample(self, n, seed=0):
+        """E[x|z] for n latents from the prior z ~ N(0, I), (n, D); `draw` in place of the mean gives x itself."""
+        return self.decode(np.random.default_rng(seed).standard_normal((n, self.n_latent), dtype=self.dtype))
+
+    def pixels(self, x):
+        """Rows of the model's dtype: uint8 is read as x/255, floats as they are. ValueError for any other shape."""
+        x = np.asarray(x)
+        if x.dtype == np.uint8:
+            return np.divide(self._rows(x, self.n_visible, "x", np.uint8), 255, dtype=self.dtype)
+        return self._rows(x, self.n_visible, "x")
+
+    def _rows(self, rows, width, name, dtype=None):
+        rows = np.asarray(rows, dtype or self.dtype)
+        if rows.ndim != 2 or rows.shape[1] != width:
+            raise ValueError(f"{name} has shape {rows.shape}; expected (M, {width}), one datapoint per row")
+        return rows
+
+
+def _batches(rows, size=1000):
+    """Consecutive slices of at most `size` rows, so that memory does not grow with the number of datapoints."""
+    rows = np.asarray(rows)
+    return (rows[i : i + size] for i in range(0, max(len(rows), 1), size))
+
+
+def _require(holds, name, value, expected):
+    if not holds:
+        raise ValueError(f"{name} is {value!r}; expected {expected}")

@@ -1,0 +1,104 @@
+"""Layers: y = f(x) and, under it, ∂bound/∂x from ∂bound/∂y.
+
+`forward` keeps on `self` what `backward` needs; each forward is followed by at most one backward. `backward` overwrites
+the layer's gradient windows and returns the gradient of its input. Rows are datapoints: x is (M, n_in), y is (M, n_out).
+"""
+
+import numpy as np
+
+
+class Linear:
+    """y = x W + b: one affine map of appendix C. Our rows are datapoints, so W is the transpose of the paper's.
+
+    reads_data: the input is the data, whose gradient nobody needs, and `backward` returns None.
+    """
+
+    def __init__(self, name, n_in, n_out, reads_data=False):
+        self.name = name
+        self.shapes = {"W": (n_in, n_out), "b": (n_out,)}
+        self.reads_data = reads_data
+
+    def forward(self, x):
+        self.x = x
+        y = x @ self.W
+        y += self.b
+        return y
+
+    def backward(self, dy):
+        np.matmul(self.x.T, dy, out=self.dW)  # y_mo = Σ_i x_mi W_io + b_o:   ∂y_mo/∂W_io = x_mi
+        np.sum(dy, axis=0, out=self.db)  # ∂y_mo/∂b_o = 1
+        return None if self.reads_data else dy @ self.W.T  # ∂y_mo/∂x_mi = W_io
+
+
+class Tanh:
+    """y = tanh x."""
+
+    shapes = {}  # noqa: RUF012  no parameters
+
+    def forward(self, x):
+        self.y = np.tanh(x)
+        return self.y
+
+    def backward(self, dy):
+        return dy * (1 - self.y * self.y)  # tanh' = 1 - tanh²
+
+
+class ReLU:
+    """y = max(x, 0)."""
+
+    shapes = {}  # noqa: RUF012
+
+    def forward(self, x):
+        self.y = np.maximum(x, 0)
+        return self.y
+
+    def backward(self, dy):
+        return dy * (self.y > 0)  # 1 where x > 0; the derivative at the kink is taken as 0
+
+
+class Sigmoid:
+    """y = 1 / (1 + e⁻ˣ)."""
+
+    shapes = {}  # noqa: RUF012
+
+    def forward(self, x):
+        self.y = sigmoid(x)
+        return self.y
+
+    def backward(self, dy):
+        return dy * self.y * (1 - self.y)  # σ' = σ (1 - σ)
+
+
+class Softplus:
+    """y = log(1 + eˣ) = max(x, 0) + log(1 + e^-|x|)."""
+
+    shapes = {}  # noqa: RUF012
+
+    def forward(self, x):
+        self.x = x
+        return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
+
+    def backward(self, dy):
+        return dy * sigmoid(self.x)  # d log(1 + eˣ)/dx = σ(x)
+
+
+class Chain:
+    """f_n ∘ … ∘ f_1: any number of layers, one after another; none at all is the identity."""
+
+    def __init__(self, layers):
+        self.layers = list(layers)
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = layer.forward(x)
+        return x
+
+    def backward(self, dy):
+        for layer in reversed(self.layers):  # the chain rule
+            dy = layer.backward(dy)
+        return dy
+
+
+def sigmoid(x):
+    """1 / (1 + e⁻ˣ), as e^min(x, 0) / (1 + e^-|x|): no exponent is positive, so nothing overflows at any x."""
+    return np.exp(np.minimum(x, 0)) / (1 + np.exp(-np.abs(x)))

@@ -1,0 +1,73 @@
+"""One flat vector of values, one of gradients; layers hold named windows on both."""
+
+import numpy as np
+
+
+class Params:
+    """All parameters of a model in one flat vector `value`, their gradients in another, `grad`.
+
+    Each layer lists its arrays in `layer.shapes`, for instance {"W": (784, 500), "b": (500,)}. They are laid one after
+    another in the order of `layers`; then `layer.W` is a window on `value`, `layer.dW` the same window on `grad`, and
+    both are known here as "<layer.name>.W". Whoever writes into a window writes into the flat vector.
+    """
+
+    def __init__(self, layers, dtype=np.float32):
+        self.windows = {}  # name -> (slice of the flat vector, shape)
+        owners, size = [], 0
+        for layer in layers:
+            for key, shape in layer.shapes.items():
+                stop = size + int(np.prod(shape))
+                name = f"{layer.name}.{key}"
+                if name in self.windows:
+                    raise ValueError(f"two arrays are called {name}: give each layer its own name")
+                self.windows[name] = slice(size, stop), shape
+                owners.append((layer, key, name))
+                size = stop
+        self.value = np.zeros(size, dtype)
+        self.grad = np.zeros(size, dtype)
+        for layer, key, name in owners:
+            setattr(layer, key, self.window(name, self.value))
+            setattr(layer, "d" + key, self.window(name, self.grad))
+
+    def window(self, name, vector):
+        """The array called `name`, as a view on any flat `vector` laid like `value`."""
+        where, shape = self.windows[name]
+        return vector[where].reshape(shape)
+
+    def named(self, vector):
+        """{name: window} on any flat `vector` laid like `value`: the values, the gradients, an optimiser's state."""
+        return {name: self.window(name, vector) for name in self.windows}
+
+    def part(self, prefix):
+        """The slice of all arrays whose names begin with `prefix`; they are neighbours, or ValueError is raised."""
+        inside = [where for name, (where, _) in self.windows.items() if name.startswith(prefix)]
+        if not inside or any(a.stop != b.start for a, b in zip(inside, inside[1:], strict=False)):
+            raise ValueError(f"no unbroken run of arrays begins with {prefix!r}; there are {', '.join(self.windows)}")
+        return slice(inside[0].start, inside[-1].stop)
+
+    def non_finite(self):
+        """The first array with a NaN or an infinity, "encoder.mu.W" or "the gradient of encoder.mu.W", or None."""
+        for text, vector in [("{}", self.value), ("the gradient of {}", self.grad)]:
+            for name, array in self.named(vector).items():
+                if not np.isfinite(array).all():
+                    return text.format(name)
+        return None
+
+    def initialise(self, init, generator, biases=False):
+        """Draw every weight matrix; biases start at zero, or are drawn too with `biases=True`.
+
+        init: a number is the standard deviation of N(0, init²), 0.01 in section 5; "glorot" is
+        U(-a, a) with a = √(6 / (n_in + n_out))   (Glorot & Bengio 2010, eq. 16), and leaves the biases at zero.
+        Drawn in float64 whatever the dtype, so that one seed gives one model in either precision.
+        """
+        glorot = isinstance(init, str) and init == "glorot"
+        if not glorot and not (isinstance(init, int | float) and np.isfinite(init) and init > 0):
+            raise ValueError(f"init is {init!r}; expected a standard deviation > 0 such as 0.01, or 'glorot'")
+        for array in self.named(self.value).values():
+            if array.ndim == 2 and glorot:
+                limit = np.sqrt(6 / sum(array.shape))
+                array[...] = generator.uniform(-limit, limit, array.shape)
+            elif array.ndim == 2 or (biases and not glorot):
+                array[...] = init * generator.standard_normal(array.shape)
+            else:
+                array[...] = 0

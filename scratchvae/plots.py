@@ -1,0 +1,149 @@
+"""Pictures of a model: each function draws on the axis it is given and returns what it drew; none calls `show`.
+
+Images are rows (N, D) in [0, 1] or uint8, looked at as `image_shape` (height, width), light on dark.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+from scipy.special import ndtri
+
+
+def learning_curve(ax, history):
+    """The bound per datapoint against samples evaluated, on a log axis, train and validation: the axes of Figure 2."""
+    lines = []
+    for column, label, style in [("train_bound", "train", "--"), ("valid_bound", "validation", "-")]:
+        if np.isfinite(history[column]).any():
+            lines += ax.plot(history["samples"], history[column], style, color="C0", label=label)
+    ax.set_xscale("log")
+    ax.set_xlabel("training samples evaluated")
+    ax.set_ylabel("bound (nats per datapoint)")
+    ax.grid(alpha=0.3)
+    later = np.concatenate([line.get_ydata()[len(history) // 5 :] for line in lines])  # not the fall of the first steps
+    if np.ptp(later) > 0:
+        ax.set_ylim(later.min() - 0.1 * np.ptp(later), later.max() + 0.1 * np.ptp(later))
+    ax.legend(loc="lower right")
+    return lines
+
+
+def image_grid(ax, images, image_shape, columns):
+    """All `images` in one picture, row by row, `columns` a row, a line of grey between them."""
+    images = np.asarray(images, float) / (255 if np.asarray(images).dtype == np.uint8 else 1)
+    height, width = image_shape
+    rows = -(-len(images) // columns)
+    canvas = np.full((rows * (height + 1) + 1, columns * (width + 1) + 1), 0.5)
+    for k, image in enumerate(images):
+        top, left = 1 + k // columns * (height + 1), 1 + k % columns * (width + 1)
+        canvas[top : top + height, left : left + width] = image.reshape(image_shape)
+    ax.set_axis_off()
+    return ax.imshow(canvas, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+
+
+def reconstructions(ax, x, reconstructed, image_shape, columns=10):
+    """Each row of originals with the row of its reconstructions under it."""
+    x = np.asarray(x, float) / (255 if np.asarray(x).dtype == np.uint8 else 1)
+    starts = range(0, len(x), columns)
+    pairs = [block[i : i + columns] for i in starts for block in (x, reconstructed)]
+    pad = columns - len(pairs[-1])  # a short last row ends in blanks, so that its reconstructions stay under it
+    if pad:
+        pairs[-2:] = [np.concatenate([row, np.full((pad, row.shape[1]), 0.5)]) for row in pairs[-2:]]
+    return image_grid(ax, np.concatenate(pairs), image_shape, columns)
+
+
+def samples(ax, model, image_shape, n=100, columns=10, seed=0):
+    """E[x|z] for n latents from the prior: Figure 5."""
+    return image_grid(ax, model.sample(n, seed), image_shape, columns)
+
+
+def manifold(ax, model, image_shape, rows=20, columns=20):
+    """E[x|z] on the grid z = (Φ⁻¹(r/(R+1)), Φ⁻¹(c/(C+1))), r = 1..R, c = 1..C: Figure 4, equal steps of probability.
+
+    ValueError unless the latent space has two dimensions.
+    """
+    if model.n_latent != 2:
+        raise ValueError(f"the manifold is drawn for 2 latent dimensions; this model has {model.n_latent}")
+    r, c = ndtri(np.arange(1, rows + 1) / (rows + 1)), ndtri(np.arange(1, columns + 1) / (columns + 1))
+    z = np.stack(np.meshgrid(r, c, indexing="ij"), axis=-1).reshape(-1, 2)
+    return image_grid(ax, model.decode(z), image_shape, columns)
+
+
+def latent_scatter(ax, mu, labels=None):
+    """Posterior means (N, 2), coloured by label. ValueError unless there are two columns."""
+    if mu.shape[1] != 2:
+        raise ValueError(f"the scatter is drawn for 2 latent dimensions; these have {mu.shape[1]}")
+    points = ax.scatter(*mu.T, c=labels, s=4, cmap="tab10" if labels is not None else None)
+    ax.set_xlabel("$z_1$")
+    ax.set_ylabel("$z_2$")
+    ax.set_aspect("equal", "datalim")
+    if labels is not None:
+        ax.legend(*points.legend_elements(num=None), loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    return points
+
+
+def random_walk(ax, model, image_shape, steps=100, sd=0.1, columns=10, seed=0):
+    """E[x|z] along a walk in latent space: z₁ ~ N(0, I), then z ← z + N(0, sd² I), `steps` images in reading order."""
+    moves = np.random.default_rng(seed).standard_normal((steps, model.n_latent))
+    moves[1:] *= sd
+    return image_grid(ax, model.decode(np.cumsum(moves, axis=0)), image_shape, columns)
+
+
+def uncertainty(axes, x, draws, image_shape):
+    """On three axes: originals x (N, D), and mean and standard deviation of reconstructions from `draws` (S, N, D)."""
+    spread = draws.std(axis=0)
+    rows = [(x, "original"), (draws.mean(axis=0), "mean"), (spread / max(spread.max(), 1e-12), f"sd, to {spread.max():.2f}")]
+    artists = []
+    for ax, (images, title) in zip(axes, rows, strict=True):
+        artists.append(image_grid(ax, images, image_shape, len(images)))
+        ax.set_title(title, loc="left", fontsize=8)
+    return artists
+
+
+def figure(width=6.0, height=6.0):
+    """A Matplotlib figure and its one axis, outside pyplot's global state."""
+    fig = Figure(figsize=(width, height), dpi=150, layout="constrained")
+    return fig, fig.add_subplot()
+
+
+def draw_run(folder, model, data, history, seed=0):
+    """Write every picture that fits the model into `folder` and return the paths, learning curve first."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+
+    def save(fig, name):
+        paths.append(folder / f"{name}.png")
+        fig.savefig(paths[-1])
+
+    if len(history):
+        fig, ax = figure(6, 4)
+        learning_curve(ax, history)
+        ax.xaxis.set_minor_formatter(FuncFormatter(lambda *_: ""))
+        save(fig, "learning_curve")
+
+    x = data.test[:50]
+    fig, ax = figure()
+    reconstructions(ax, x, model.reconstruct(x), data.image_shape)
+    save(fig, "reconstructions")
+
+    fig = Figure(figsize=(6, 2.6), dpi=150, layout="constrained")
+    uncertainty(fig.subplots(3), x[:10], model.reconstruct_samples(x[:10], 64, seed), data.image_shape)
+    save(fig, "uncertainty")
+
+    fig, ax = figure()
+    samples(ax, model, data.image_shape, seed=seed)
+    save(fig, "samples")
+
+    fig, ax = figure()
+    random_walk(ax, model, data.image_shape, seed=seed)
+    save(fig, "random_walk")
+
+    if model.n_latent == 2:
+        fig, ax = figure(8, 8)
+        manifold(ax, model, data.image_shape)
+        save(fig, "manifold")
+        fig, ax = figure(7, 6)
+        latent_scatter(ax, model.encode_mean(data.test), data.test_labels)
+        save(fig, "latent")
+    return paths

@@ -1,0 +1,1 @@
+"""Algorithm 1, its optimisers and its checkpoints."""

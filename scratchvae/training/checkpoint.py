@@ -1,0 +1,98 @@
+"""Checkpoints: one npz without pickle, replaced atomically, checked by a SHA-256 when read.
+
+A checkpoint is a dict of arrays and a dict of JSON facts about them. Beside the arrays the file holds one text entry,
+`manifest`: format number, facts, and the name, shape and dtype of every array; its last field is a SHA-256 over the rest
+of the manifest and all the bytes. Whatever was cut, edited or exchanged is refused with CheckpointError.
+"""
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import tempfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+FORMAT = 1
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be read, or that does not belong to the run that asks for it."""
+
+
+def save(path, arrays, facts):
+    """Write `arrays` and `facts` to `path`; the checkpoint that stood there is kept as <name>.previous.npz.
+
+    The new file is written beside it, fsynced, and renamed over it: at every moment `path` is a whole checkpoint.
+    """
+    path = Path(path)
+    manifest = {"format": FORMAT, "facts": facts, "arrays": {k: [list(a.shape), str(a.dtype)] for k, a in arrays.items()}}
+    manifest["sha256"] = _digest(manifest, arrays)
+    buffer = io.BytesIO()
+    np.savez(buffer, manifest=np.array(json.dumps(manifest)), **arrays)
+    if path.exists():
+        previous = path.with_suffix(".previous.npz")
+        spare = previous.with_suffix(".tmp")
+        spare.unlink(missing_ok=True)
+        try:
+            os.link(path, spare)
+        except OSError:  # a file system without hard links
+            shutil.copyfile(path, spare)
+        os.replace(spare, previous)
+    write_atomically(path, buffer.getbuffer())
+
+
+def load(path):
+    """(arrays, facts) of the checkpoint at `path`. CheckpointError says what is wrong with it, and what to do."""
+    path = Path(path)
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        manifest = json.loads(str(arrays.pop("manifest")))
+        number, facts, listed = manifest["format"], manifest["facts"], manifest["arrays"]
+    except FileNotFoundError:
+        raise CheckpointError(f"there is no checkpoint {path}") from None
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
+        raise _broken(path, f"is truncated or no checkpoint ({error})") from None
+    if number != FORMAT:
+        raise CheckpointError(f"{path} has format {number}; this version of scratchvae reads {FORMAT}: update scratchvae")
+    found = {name: [list(array.shape), str(array.dtype)] for name, array in arrays.items()}
+    if found != listed:
+        odd = sorted(name for name in found.keys() | listed.keys() if found.get(name) != listed.get(name))
+        raise _broken(path, f"does not hold the arrays that its manifest lists: {', '.join(odd)}")
+    if manifest.pop("sha256", None) != _digest(manifest, arrays):
+        raise _broken(path, "was changed after it was written (its SHA-256 does not match)")
+    return arrays, facts
+
+
+def write_atomically(path, content):
+    """Write bytes to `path` so that a reader, or a crash, sees the old file or the new one and nothing between."""
+    path = Path(path)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _digest(manifest, arrays):
+    sha = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode())
+    for name in sorted(arrays):
+        sha.update(name.encode())
+        sha.update(arrays[name].tobytes())
+    return sha.hexdigest()
+
+
+def _broken(path, what):
+    previous = path.with_suffix(".previous.npz")
+    hint = f"; the one before it is {previous.name}: rename it to go on from there" if previous.exists() else ""
+    return CheckpointError(f"{path} {what}{hint}")

@@ -1,0 +1,243 @@
+"""Algorithm 1: auto-encoding variational Bayes by minibatches."""
+
+import contextlib
+import hashlib
+import math
+import signal
+import threading
+import time
+import warnings
+
+import numpy as np
+from tqdm import tqdm
+
+from scratchvae.data import binarise
+from scratchvae.training.optim import Adagrad
+from scratchvae.training.run import Progress, RunFolder
+
+ORDER, STEP, HELD_OUT = range(3)  # what a random stream is for
+LONGEST_WITHOUT_CHECKPOINT = 30  # seconds
+
+
+def stream(seed, purpose, index):
+    """The random generator of (seed, purpose, index): nothing to save when a run stops, nothing to drift when it resumes."""
+    return np.random.default_rng([seed, purpose, index])
+
+
+def fit(
+    model,
+    train,
+    valid=None,
+    *,
+    optimizer=None,
+    samples=None,
+    epochs=None,
+    batch_size=100,
+    seed=0,
+    schedule="joint",
+    binarize=False,
+    log_every=None,
+    out=None,
+    resume=False,
+    options=None,
+    progress=None,
+):
+    """Algorithm 1: ascend the bound (8), plus log p(θ) where the model has that prior, by minibatches of `train`.
+
+    train, valid   rows of pixels, (N, D): uint8, or floats; the validation rows are only looked at
+    optimizer      `SGD`, `Adagrad` (the default, 0.01) or `Adam`
+    samples        how long: until the bound has been evaluated, with its gradient, on so many training datapoints,
+                   repetitions counted (the paper's x-axis); 1,000,000 by default. Or `epochs`: passes over the data
+    batch_size     M; a random permutation each epoch, whose short last minibatch is scaled by its own size
+    schedule       "joint": φ and θ move together. "alternating": an E-step, φ only, then an M-step, θ only, on the same
+                   minibatch with fresh noise, which makes two evaluations per datapoint
+    binarize       dynamic binarisation: each minibatch is drawn anew, pixel by pixel, as Bernoulli(x)
+    log_every      samples between rows of the history; by default ten rows a decade from 1,000 on, even on a log axis
+    out, resume    a folder for checkpoint.npz (written at every row, at least every 30 s, and at the end), metrics.csv
+                   and config.json; resume=True goes on from its checkpoint, to the bit as if it had never stopped
+    options        a dict of the caller's own to keep in config.json
+    progress       a bar on stderr; None shows it on a terminal only
+
+    Returns the history: a structured array with columns step, samples, epoch, train_bound (nats per datapoint, the mean
+    over the minibatches since the row before), valid_bound (nats per datapoint, (7) on sampled z) and seconds.
+
+    Ctrl-C and SIGTERM let the step end, write the checkpoint, and then raise KeyboardInterrupt or SystemExit.
+    ValueError: arguments that do not fit. CheckpointError: a checkpoint that is broken or of another run.
+    FloatingPointError: a bound that is not finite, with its step and array; the last finite checkpoint stays.
+    """
+    optimizer = Adagrad() if optimizer is None else optimizer
+    train, valid = _checked("train", train, model, binarize), _checked("valid", valid, model, binarize)
+    n, m = len(train), _batch_size(batch_size, len(train))
+    if schedule not in ("joint", "alternating"):
+        raise ValueError(f"schedule is {schedule!r}; expected 'joint' or 'alternating'")
+    parts = [slice(None)] if schedule == "joint" else [model.phi, model.theta]
+    target = _target(samples, epochs, per_epoch=n * len(parts))
+    _check_number("log_every", log_every, optional=True)
+    if not isinstance(seed, int | np.integer) or seed < 0:
+        raise ValueError(f"seed is {seed!r}; expected a whole number ≥ 0")
+    if resume and out is None:
+        raise ValueError("resume=True needs out, the folder of the run to go on with")
+
+    optimizer.start(model.params)
+    facts = {
+        "model": model.config,
+        "optimizer": {"name": type(optimizer).__name__, **{k: v for k, v in vars(optimizer).items() if np.isscalar(v)}},
+        "batch_size": m,
+        "seed": int(seed),
+        "schedule": schedule,
+        "binarize": bool(binarize),
+        "log_every": log_every,
+        "data": out and {"train": _fingerprint(train), "valid": _fingerprint(valid)},
+    }
+    folder = RunFolder(out, model, optimizer, facts, options)
+    now = folder.restore() if resume else Progress()
+    if not resume:
+        folder.keep(now)
+    steps_per_epoch = math.ceil(n / m)
+    order, since = None, time.perf_counter() - now.seconds
+
+    def row():
+        valid_bound = math.nan if valid is None else evaluate(model, valid, seed, binarize)["bound"]
+        return now.row(now.step / steps_per_epoch, valid_bound)
+
+    with interruptible() as signals, progress_bar(target, now.samples, progress) as bar, np.errstate(all="ignore"):
+        while now.samples < target and not signals:
+            epoch, i = divmod(now.step, steps_per_epoch)
+            if i == 0 or order is None:
+                order = stream(seed, ORDER, epoch).permutation(n)
+            generator = stream(seed, STEP, now.step)
+            now.step += 1
+
+            x = train[order[i * m : (i + 1) * m]]  # X^M: a random minibatch
+            x = model.pixels(binarise(x, generator) if binarize else x)
+            for part in parts:
+                eps = model.noise(generator, len(x))  # ε: random samples from p(ε)
+                bound = model.bound(x, eps, n, gradient=True)  # g: the gradient of (8) ...
+                if not math.isfinite(bound):
+                    raise _diverged(bound, now, model.params)
+                model.add_log_prior_gradient()  # ... plus that of log p(θ)
+                optimizer.ascend(model.params, now.step, part)  # θ, φ: update with g
+                now.total += float(bound) / n * len(x)
+                now.seen += len(x)
+
+            before, now.samples = now.samples, now.samples + len(x) * len(parts)
+            now.seconds = time.perf_counter() - since
+            bar.update(now.samples - before)
+            bar.set_postfix_str(f"bound {bound / n:.1f}", refresh=False)
+            if _due(before, now.samples, log_every):
+                now.add(row())
+                folder.keep(now)
+            elif now.seconds - folder.kept_at > LONGEST_WITHOUT_CHECKPOINT:
+                folder.keep(now)
+
+        ending = [row()] if now.seen and not signals else []
+        folder.keep(now, *ending)
+    if signals:
+        raise KeyboardInterrupt if signals[0] == signal.SIGINT else SystemExit(128 + signals[0])
+    return now.history(*ending)
+
+
+def evaluate(model, x, seed=0, binarize=False, batch_size=1000):
+    """The bound of rows x (N, D) by (7), in nats per datapoint: {"n", "bound", "kl", "reconstruction"}.
+
+    bound = reconstruction - kl, with kl in closed form and the reconstruction E log p(x|z) on L sampled z per datapoint.
+    The noise is a function of `seed` alone: two calls give the same number. Memory is bounded by `batch_size`.
+    """
+    x = _checked("x", x, model, binarize)
+    kl = reconstruction = 0.0
+    for k, start in enumerate(range(0, len(x), batch_size)):
+        generator = stream(seed, HELD_OUT, k)
+        rows = x[start : start + batch_size]
+        rows = model.pixels(binarise(rows, generator) if binarize else rows)
+        neg_kl, log_px = model.terms(rows, model.noise(generator, len(rows)))
+        kl -= float(neg_kl.sum(dtype=np.float64)) / len(x)
+        reconstruction += float(log_px.sum(dtype=np.float64)) / len(x)
+    return {"n": len(x), "bound": reconstruction - kl, "kl": kl, "reconstruction": reconstruction}
+
+
+@contextlib.contextmanager
+def interruptible():
+    """A list to which Ctrl-C or SIGTERM appends its number, once; a second one acts as it would outside."""
+    arrived, before = [], {}
+
+    def note(number, frame):
+        arrived.append(number)
+        restore()
+
+    def restore():
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    if threading.current_thread() is threading.main_thread():
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {number: handler for number, handler in handlers.items() if handler not in (signal.SIG_IGN, None)}
+        for number in before:
+            signal.signal(number, note)
+    try:
+        yield arrived
+    finally:
+        restore()
+
+
+def progress_bar(total, done, show):
+    """A bar on stderr with the samples evaluated per second; `show` None means on a terminal only."""
+    return tqdm(total=total, initial=done, disable=None if show is None else not show, unit=" samples", unit_scale=True)
+
+
+def _due(before, after, log_every):
+    """Whether a row of the history falls into (before, after]: every `log_every` samples, or at 10^(k/10) ≥ 1,000."""
+    if log_every is not None:
+        return before // log_every < after // log_every
+    return after >= 1000 and math.floor(10 * math.log10(max(before, 1))) < math.floor(10 * math.log10(after))
+
+
+def _checked(name, x, model, binarize):
+    if x is None:
+        return None
+    x = np.ascontiguousarray(x)
+    if x.ndim != 2 or x.shape[1] != model.n_visible or len(x) == 0:
+        raise ValueError(f"{name} has shape {x.shape}; expected (N, {model.n_visible}) with N ≥ 1, one datapoint per row")
+    bernoulli = model.config["likelihood"] == "bernoulli"
+    if binarize and not bernoulli:
+        raise ValueError("binarize=True is for Bernoulli models; this one is Gaussian")
+    if x.dtype != np.uint8:
+        if not np.isfinite(x).all():
+            raise ValueError(f"{name} has values that are not finite; expected numbers")
+        if bernoulli and (x.min() < 0 or x.max() > 1):
+            raise ValueError(
+                f"{name} has values from {x.min():g} to {x.max():g}; expected [0, 1] for a Bernoulli model, or uint8 pixels"
+            )
+    return x
+
+
+def _batch_size(batch_size, n):
+    _check_number("batch_size", batch_size)
+    if batch_size > n:
+        warnings.warn(f"batch_size {batch_size} is larger than the data: using all {n} datapoints", stacklevel=3)
+    return int(min(batch_size, n))
+
+
+def _target(samples, epochs, per_epoch):
+    if samples is not None and epochs is not None:
+        raise ValueError("samples and epochs are both given; expected one of them")
+    _check_number("samples", samples, optional=True)
+    _check_number("epochs", epochs, optional=True)
+    if epochs is not None:
+        return int(epochs * per_epoch)
+    return 1_000_000 if samples is None else int(samples)
+
+
+def _check_number(name, value, optional=False):
+    if not (value is None and optional) and not (isinstance(value, int | float | np.number) and 1 <= value < math.inf):
+        raise ValueError(f"{name} is {value!r}; expected a number ≥ 1")
+
+
+def _fingerprint(x):
+    return None if x is None else hashlib.sha256(x).hexdigest()
+
+
+def _diverged(bound, now, params):
+    where = params.non_finite() or "the bound itself, though all parameters and gradients are finite"
+    return FloatingPointError(
+        f"the bound is {bound} at step {now.step} ({now.samples:,} samples); not finite is {where}: try a smaller step size"
+    )

@@ -1,0 +1,89 @@
+"""SGD, Adagrad and Adam: ascent on the flat vector, θ ← θ + step(g), with g the gradient of what is maximised.
+
+`start` allocates the state for a vector of parameters; `ascend` makes update number `step` (1, 2, …) of one `part` of
+it. The state is flat vectors only (`state`, by name): the step number comes from outside, so nothing else is to save.
+"""
+
+import numpy as np
+
+
+class SGD:
+    """θ ← θ + lr g. The gradient of (8) is a sum over N datapoints: lr counts in nats of the whole data set."""
+
+    def __init__(self, lr=1e-6):
+        self.lr = _positive("lr", lr)
+
+    def start(self, params):
+        self.state = {}
+        self.scratch = np.empty_like(params.value)
+
+    def ascend(self, params, step, part=slice(None)):
+        params.value[part] += np.multiply(params.grad[part], self.lr, out=self.scratch[part])
+
+
+class Adagrad:
+    """h ← h + g²,   θ ← θ + lr g / (√h + eps)   (Duchi et al. 2011; section 5, lr from {0.01, 0.02, 0.1}).
+
+    eps stands outside the root. warmup: the first so many updates only gather g² and leave θ alone, 100 in the
+    authors' own code, 0 in the paper.
+    """
+
+    def __init__(self, lr=0.01, eps=1e-10, warmup=0):
+        self.lr, self.eps, self.warmup = _positive("lr", lr), eps, warmup
+        if eps < 0 or warmup < 0:
+            raise ValueError(f"eps is {eps!r} and warmup is {warmup!r}; expected both ≥ 0")
+
+    def start(self, params):
+        self.state = {"h": np.zeros_like(params.value)}
+        self.scratch = np.empty_like(params.value)
+
+    def ascend(self, params, step, part=slice(None)):
+        value, g, h, s = params.value[part], params.grad[part], self.state["h"][part], self.scratch[part]
+        h += np.multiply(g, g, out=s)
+        if step > self.warmup:
+            np.sqrt(h, out=s)
+            s += self.eps
+            np.divide(g, s, out=s)
+            s *= self.lr
+            value += s
+
+
+class Adam:
+    """m ← β₁ m + (1-β₁) g, v ← β₂ v + (1-β₂) g², θ ← θ + lr m̂ / (√v̂ + eps), m̂ = m/(1-β₁ᵗ), v̂ = v/(1-β₂ᵗ).
+
+    Kingma & Ba 2015, Algorithm 1, with ascent for descent.
+    """
+
+    def __init__(self, lr=0.001, beta1=0.9, beta2=0.999, eps=1e-8):
+        self.lr, self.beta1, self.beta2, self.eps = _positive("lr", lr), beta1, beta2, eps
+        if not (0 <= beta1 < 1 and 0 <= beta2 < 1 and eps >= 0):
+            raise ValueError(f"beta1, beta2, eps are {beta1!r}, {beta2!r}, {eps!r}; expected 0 ≤ β < 1 and eps ≥ 0")
+
+    def start(self, params):
+        self.state = {"m": np.zeros_like(params.value), "v": np.zeros_like(params.value)}
+        self.scratch = np.empty_like(params.value)
+
+    def ascend(self, params, step, part=slice(None)):
+        value, g, s = params.value[part], params.grad[part], self.scratch[part]
+        m, v = self.state["m"][part], self.state["v"][part]
+        m *= self.beta1
+        m += np.multiply(g, 1 - self.beta1, out=s)
+        v *= self.beta2
+        np.multiply(g, g, out=s)
+        s *= 1 - self.beta2
+        v += s
+        np.sqrt(v, out=s)
+        s *= (1 - self.beta2**step) ** -0.5  # √v̂
+        s += self.eps
+        np.divide(m, s, out=s)
+        s *= self.lr / (1 - self.beta1**step)
+        value += s
+
+
+OPTIMIZERS = {"sgd": SGD, "adagrad": Adagrad, "adam": Adam}
+
+
+def _positive(name, value):
+    if not (isinstance(value, int | float | np.floating) and 0 < value < float("inf")):
+        raise ValueError(f"{name} is {value!r}; expected a number > 0")
+    return float(value)

@@ -1,0 +1,156 @@
+"""What a run keeps in its folder: checkpoint.npz, from which it resumes to the bit; metrics.csv and config.json."""
+
+import csv
+import io
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from scratchvae.models.vae import ESTIMATORS, VAE
+from scratchvae.training.checkpoint import CheckpointError, load, save, write_atomically
+
+HISTORY = np.dtype(
+    [("step", "i8"), ("samples", "i8"), ("epoch", "f8"), ("train_bound", "f8"), ("valid_bound", "f8"), ("seconds", "f8")]
+)
+
+
+@dataclass
+class Progress:
+    """Where a run stands, apart from its parameters and its optimiser's state."""
+
+    step: int = 0
+    samples: int = 0  # evaluations of the bound, with gradient, on a training datapoint, repetitions counted
+    total: float = 0.0  # of the bound per datapoint over the `seen` samples since the last row of the history
+    seen: int = 0
+    seconds: float = 0.0
+    rows: list = field(default_factory=list)  # of the history, on the run's own grid
+
+    def row(self, epoch, valid_bound):
+        """A row of the history as of now."""
+        return self.step, self.samples, epoch, self.total / self.seen, valid_bound, self.seconds
+
+    def add(self, row):
+        """Put `row` into the history and begin the next average."""
+        self.rows.append(row)
+        self.total, self.seen = 0.0, 0
+
+    def history(self, *ending):
+        """The rows, and one more where the run ends off its grid, as a structured array."""
+        return np.array([*self.rows, *ending], HISTORY)
+
+
+class RunFolder:
+    """checkpoint.npz, metrics.csv and config.json in a folder; with path None nothing is kept.
+
+    facts: what a run must share with the checkpoint that it resumes, as JSON. options: the caller's own, for config.json.
+    """
+
+    def __init__(self, path, model, optimizer, facts, options=None):
+        self.path = None if path is None else Path(path)
+        self.model, self.optimizer, self.facts = model, optimizer, facts
+        self.config = json.dumps({"options": options, "run": facts}, indent=2, ensure_ascii=False) + "\n"
+        self.kept_at = 0.0  # Progress.seconds of the last checkpoint
+
+    def keep(self, now, *ending):
+        """Write the checkpoint and metrics.csv as of `now`.
+
+        A row that only marks the end of the run, `ending`, goes into metrics.csv but not into the checkpoint: had the
+        run been asked for more samples, it would not have stopped there.
+
+        FloatingPointError, and nothing is written, if a parameter is not finite.
+        """
+        if self.path is None:
+            return
+        if not np.isfinite(self.model.params.value).all():
+            raise FloatingPointError(
+                f"{self.model.params.non_finite()} is not finite after step {now.step}: try a smaller step size"
+            )
+        if self.config is not None:  # once a run
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_atomically(self.path / "config.json", self.config.encode())
+            self.config = None
+        history = np.array([list(row) for row in now.rows], float).reshape(-1, len(HISTORY.names))
+        where = {name: getattr(now, name) for name in ("step", "samples", "total", "seen", "seconds")}
+        facts = {"run": self.facts, "progress": where}
+        save(self.path / "checkpoint.npz", {**self._windows(), "history": history}, facts)
+        write_history(self.path / "metrics.csv", now.history(*ending))
+        self.kept_at = now.seconds
+
+    def restore(self):
+        """Fill the parameters and the optimiser's state from the checkpoint and return its Progress.
+
+        CheckpointError if it is broken, or if model, optimiser, seed, minibatch or data are not those of this run.
+        """
+        path = self.path / "checkpoint.npz"
+        arrays, stored = load(path)
+        for name, theirs, ours in _differences(stored["run"], self.facts):
+            raise CheckpointError(f"{path} cannot be resumed: it has {name} {theirs!r}, this run asks for {ours!r}")
+        _fill(path, arrays, self._windows())
+        kinds = [HISTORY[name].type for name in HISTORY.names]
+        rows = [tuple(kind(value).item() for kind, value in zip(kinds, row, strict=True)) for row in arrays["history"]]
+        self.kept_at = stored["progress"]["seconds"]
+        return Progress(**stored["progress"], rows=rows)
+
+    def _windows(self):
+        return {**_parameters(self.model), **{f"optimizer/{k}": v for k, v in self.optimizer.state.items()}}
+
+
+def load_model(folder, estimator=None):
+    """The VAE in `folder`/checkpoint.npz, or in the checkpoint file itself.
+
+    estimator: the function, for a model that was trained with one of your own.
+    """
+    path = Path(folder)
+    path = path / "checkpoint.npz" if path.suffix != ".npz" else path
+    arrays, stored = load(path)
+    config = stored["run"]["model"]
+    if estimator is None and config["estimator"] not in ESTIMATORS:
+        raise CheckpointError(f"{path} was trained with estimator {config['estimator']!r}: pass the function, estimator=…")
+    model = VAE(**config | {"estimator": estimator or config["estimator"]})
+    _fill(path, arrays, _parameters(model))
+    return model
+
+
+def write_history(path, history):
+    """metrics.csv: one column per field, floats in full, so that reading gives back the same bits."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(HISTORY.names)
+    writer.writerows(history.tolist())
+    write_atomically(path, text.getvalue().encode())
+
+
+def read_history(path):
+    """The history in a metrics.csv. ValueError if it is not one."""
+    try:
+        with open(path, newline="") as file:
+            head, *rows = csv.reader(file)
+        if tuple(head) != HISTORY.names:
+            raise ValueError(f"its columns are {', '.join(head)}")
+        return np.array([tuple(map(float, row)) for row in rows], HISTORY)
+    except (ValueError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not a metrics.csv with columns {', '.join(HISTORY.names)}: {error}") from None
+
+
+def _parameters(model):
+    return {f"params/{name}": window for name, window in model.params.named(model.params.value).items()}
+
+
+def _fill(path, arrays, windows):
+    for name, window in windows.items():
+        array = arrays.get(name)
+        if array is None or array.shape != window.shape or array.dtype != window.dtype:
+            came = "nothing" if array is None else f"{array.dtype} {array.shape}"
+            raise CheckpointError(f"{path} has {came} for {name}; the model expects {window.dtype} {window.shape}")
+        window[...] = array
+
+
+def _differences(theirs, ours, prefix=""):
+    for name in ours.keys() | theirs.keys():
+        a, b = theirs.get(name), ours.get(name)
+        if isinstance(a, dict) and isinstance(b, dict):
+            yield from _differences(a, b, f"{prefix}{name}.")
+        elif a != b:
+            yield f"{prefix}{name}", a, b

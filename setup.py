@@ -1,0 +1,39 @@
+"""Metadata of scratchvae; pyproject.toml holds the build system and the tools' settings."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+TEST = ["pytest>=8", "hypothesis>=6", "mpmath>=1.3"]
+
+setup(
+    name="scratchvae",
+    version="0.1.0",
+    description="Auto-Encoding Variational Bayes from scratch: NumPy, hand-derived gradients, every one checked",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    python_requires=">=3.11",
+    packages=find_packages(include=["scratchvae", "scratchvae.*"]),
+    install_requires=[
+        "numpy>=2.0,<3",
+        "scipy>=1.11",  # the inverse normal CDF, .mat files
+        "matplotlib>=3.8",
+        "pillow>=10",  # the user's own folder of images
+        "tqdm>=4.65",
+        "pooch>=1.8",  # MNIST and Frey Face from public mirrors
+        "scikit-learn>=1.4",  # the embedded digits
+        "autograd>=1.7",  # the oracle behind gradcheck; never on the training path
+    ],
+    extras_require={
+        "test": TEST,
+        "dev": [*TEST, "ruff>=0.6", "threadpoolctl>=3.2"],
+        "cuda12": ["cupy-cuda12x>=14"],
+        "cuda13": ["cupy-cuda13x>=14"],
+    },
+    entry_points={"console_scripts": ["scratchvae=scratchvae.cli:main"]},
+    classifiers=[
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)
