@@ -33,19 +33,25 @@ DEFAULTS = {
     "log_every": None,
     "seed": 0,
 }
+OF_DATA = {  # what the defaults become for these data sets: section 5 for Frey Face, a quick clear demo for digits
+    "frey": {"hidden": [200], "likelihood": "gaussian"},
+    "digits": {"hidden": [200], "optimizer": "adam", "init": "glorot"},
+}
 FREE_ON_RESUME = ("samples", "epochs", "data_dir")  # everything else is what the checkpoint was trained with
 
 
 def main(argv=None):
-    """Run one command and return its exit code: 0, 1 if gradcheck finds a wrong gradient, 2 for an error, 130 for Ctrl-C."""
+    """Run one command. Exit code 0; 1 if gradcheck fails; 2 for an error; 130 and 143 for Ctrl-C and SIGTERM."""
     arguments = vars(parser().parse_args(argv))
     command = arguments.pop("command")
-    warnings.showwarning = lambda message, *_: print(f"scratchvae: warning: {message}", file=sys.stderr)
-    try:
-        return command(**arguments)
-    except (ValueError, OSError, FloatingPointError, MemoryError) as error:
-        print(f"scratchvae: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = lambda message, *_: print(f"scratchvae: warning: {message}", file=sys.stderr)
+        try:
+            return command(**arguments)
+        except (ValueError, OSError, FloatingPointError, MemoryError) as error:
+            print(f"scratchvae: error: {' '.join(str(error).split())}", file=sys.stderr)
+            return 2
 
 
 # Commands
@@ -53,7 +59,7 @@ def main(argv=None):
 
 def train(out=None, resume=None, quiet=False, **given):
     """Train a VAE, write the run folder, and draw its pictures."""
-    options = {**DEFAULTS, **given}
+    options = {**DEFAULTS, **OF_DATA.get(given.get("data", DEFAULTS["data"]), {}), **given}
     if resume is not None:
         options = _resumed(Path(resume), given, out)
         out = resume
@@ -88,9 +94,9 @@ def train(out=None, resume=None, quiet=False, **given):
             options=options,
             progress=False if quiet else None,
         )
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as stop:  # the checkpoint is written
         print(f"\nstopped; go on with: scratchvae train --resume {out}", file=sys.stderr)
-        return 130
+        return stop.code if isinstance(stop, SystemExit) else 130
     pictures = draw_run(Path(out) / "figures", model, data, history, options["seed"])
     if not quiet:
         last = history[-1]
@@ -98,7 +104,8 @@ def train(out=None, resume=None, quiet=False, **given):
             f"{last['samples']:,} samples, {last['epoch']:.1f} epochs, {last['seconds']:.1f} s: bound "
             f"{last['train_bound']:.2f} train, {last['valid_bound']:.2f} validation (nats per datapoint)"
         )
-        print(f"wrote {out}/: config.json, metrics.csv, checkpoint.npz and figures/{{{','.join(p.stem for p in pictures)}}}.png")
+        names = ", ".join(path.stem for path in pictures)
+        print(f"wrote {out}/: config.json, metrics.csv, checkpoint.npz and, in figures/, {names}")
         print(f"look at {pictures[1]}; next: scratchvae evaluate {out}")
     return 0
 
@@ -127,8 +134,9 @@ def evaluate(run, split="test", n_samples=None, seed=0, data_dir=None, as_json=F
         print(json.dumps(result))
     else:
         print(
-            f"{split} bound {result['bound']:.2f} = reconstruction {result['reconstruction']:.2f} - KL {result['kl']:.2f}"
-            f" nats per datapoint, n = {result['n']:,}, L = {model.n_samples}, {data.binarization} {options['data']}"
+            f"{split} bound {result['bound']:.2f} = reconstruction {result['reconstruction']:.2f} "
+            f"- KL {result['kl']:.2f} nats per datapoint, "
+            f"n = {result['n']:,}, L = {model.n_samples}, {data.binarization} {options['data']}"
         )
     return 0
 
@@ -175,7 +183,18 @@ def _data(options):
 def _model(options, data):
     from scratchvae.models.vae import VAE
 
-    keys = ("likelihood", "mean", "estimator", "n_samples", "activation", "init", "init_biases", "prior", "dtype", "seed")
+    keys = (
+        "likelihood",
+        "mean",
+        "estimator",
+        "n_samples",
+        "activation",
+        "init",
+        "init_biases",
+        "prior",
+        "dtype",
+        "seed",
+    )
     return VAE(data.train.shape[1], options["hidden"], options["latent"], **{key: options[key] for key in keys})
 
 
@@ -195,11 +214,12 @@ def _describe(model, options):
     widths = "-".join(map(str, config["n_hidden"]))
     prior = "p(θ) = N(0, I)" if config["prior"] else "no prior on θ"
     likelihood = config["likelihood"] + (f", {config['mean']} mean" if config["likelihood"] == "gaussian" else "")
-    lr = "" if options["lr"] is None else f" {options['lr']}"
+    optimizer = options["optimizer"] + ("" if options["lr"] is None else f" {options['lr']}")
     return (
         f"VAE {config['n_visible']}-{widths}-{config['n_latent']} {config['activation']}, {likelihood}, "
-        f"{model.params.value.size:,} parameters {config['dtype']}; L^{config['estimator']}, L = {config['n_samples']}, "
-        f"M = {options['batch_size']}, {prior}, {options['optimizer']}{lr}, {options['schedule']} updates, seed {options['seed']}"
+        f"{model.params.value.size:,} parameters in {config['dtype']}\n"
+        f"L^{config['estimator']}, L = {config['n_samples']}, M = {options['batch_size']}, {prior}, {optimizer}, "
+        f"{options['schedule']} updates, seed {options['seed']}"
     )
 
 
@@ -223,7 +243,9 @@ def _resumed(run, given, out):
     for key, value in given.items():
         if key not in FREE_ON_RESUME and value != options[key]:
             flag = "--" + key.replace("_", "-")
-            raise ValueError(f"{run} was trained with {flag} {options[key]}, not {value}: leave {flag} out, or start anew")
+            raise ValueError(
+                f"{run} was trained with {flag} {options[key]}, not {value}: leave {flag} out, or start anew"
+            )
     if "samples" in given or "epochs" in given:
         options |= {"samples": None, "epochs": None}
     return options | given
@@ -270,33 +292,58 @@ def parser():
   scratchvae train --resume runs/mnist20 --samples 2000000""",
     )
     g = p.add_argument_group("data")
-    g.add_argument("--data", metavar="NAME|PATH", help="digits (default), mnist, frey, or your .npy, .npz or folder of images")
-    g.add_argument("--data-dir", metavar="DIR", help="where MNIST and Frey Face are; else SCRATCHVAE_DATA, cache, download")
+    g.add_argument(
+        "--data", metavar="NAME|PATH", help="digits (default), mnist, frey, or your .npy, .npz or folder of images"
+    )
+    g.add_argument(
+        "--data-dir", metavar="DIR", help="where MNIST and Frey Face are; else SCRATCHVAE_DATA, cache, download"
+    )
     g.add_argument("--n-train", type=int, metavar="N", help="keep the first N training images")
     g.add_argument("--split", type=_numbers, metavar="A,B,C", help="sizes of train, validation and test")
     g.add_argument(
-        "--binarization", choices=("grey", "fixed", "dynamic"), help="pixels as they are (default), or drawn as Bernoulli(x)"
+        "--binarization",
+        choices=("grey", "fixed", "dynamic"),
+        help="pixels as they are (default), or drawn as Bernoulli(x)",
     )
     g = p.add_argument_group("model (section 3, appendix C)")
-    g.add_argument("--likelihood", choices=("bernoulli", "gaussian"), help="p(x|z): bernoulli (default) or gaussian")
-    g.add_argument("--mean", choices=("sigmoid", "free"), help="of the gaussian decoder: through a sigmoid (default) or free")
+    g.add_argument(
+        "--likelihood", choices=("bernoulli", "gaussian"), help="p(x|z): bernoulli (default) or gaussian (frey)"
+    )
+    g.add_argument(
+        "--mean", choices=("sigmoid", "free"), help="of the gaussian decoder: through a sigmoid (default) or free"
+    )
     g.add_argument("--latent", type=int, metavar="J", help="latent dimensions (20)")
-    g.add_argument("--hidden", type=_numbers, metavar="H[,H]", help="units of each hidden layer (500)")
+    g.add_argument(
+        "--hidden", type=_numbers, metavar="H[,H]", help="units of each hidden layer (500; digits, frey: 200)"
+    )
     g.add_argument("--activation", choices=("tanh", "relu", "softplus", "sigmoid"), help="of the hidden units (tanh)")
-    g.add_argument("--init", type=_init, metavar="SD|glorot", help="initial weights: N(0, SD²), SD 0.01 (default), or glorot")
+    g.add_argument(
+        "--init",
+        type=_init,
+        metavar="SD|glorot",
+        help="initial weights: N(0, SD²), SD 0.01 (default), or glorot (digits)",
+    )
     g.add_argument("--init-biases", action="store_true", help="draw the biases too (they start at zero)")
-    g.add_argument("--no-prior", dest="prior", action="store_false", help="drop p(θ) = N(0, I): maximum likelihood, not MAP")
+    g.add_argument(
+        "--no-prior", dest="prior", action="store_false", help="drop p(θ) = N(0, I): maximum likelihood, not MAP"
+    )
     g = p.add_argument_group("estimator (section 2.3)")
     g.add_argument("--estimator", choices=("A", "B"), help="L^A (6) or L^B (7, default)")
     g.add_argument("--n-samples", type=int, metavar="L", help="noise samples per datapoint (1)")
     g = p.add_argument_group("training (algorithm 1)")
     g.add_argument("--samples", type=int, metavar="N", help="training samples to evaluate (1,000,000)")
     g.add_argument("--epochs", type=float, metavar="E", help="passes over the training data, in place of --samples")
-    g.add_argument("--optimizer", choices=("adagrad", "adam", "sgd"), help="adagrad (default), adam or sgd")
-    g.add_argument("--lr", type=float, help="stepsize (adagrad 0.01, adam 0.001, sgd 1e-6: the bound is a sum over the data)")
-    g.add_argument("--warmup", type=int, metavar="T", help="adagrad: gather squared gradients for T minibatches first (0)")
+    g.add_argument("--optimizer", choices=("adagrad", "adam", "sgd"), help="adagrad (default), adam (digits) or sgd")
+    g.add_argument(
+        "--lr", type=float, help="stepsize (adagrad 0.01, adam 0.001, sgd 1e-6: the bound is a sum over the data)"
+    )
+    g.add_argument(
+        "--warmup", type=int, metavar="T", help="adagrad: gather squared gradients for T minibatches first (0)"
+    )
     g.add_argument("--batch-size", type=int, metavar="M", help="minibatch size (100)")
-    g.add_argument("--schedule", choices=("joint", "alternating"), help="φ and θ together (default), or E-step then M-step")
+    g.add_argument(
+        "--schedule", choices=("joint", "alternating"), help="φ and θ together (default), or E-step then M-step"
+    )
     g.add_argument("--log-every", type=int, metavar="N", help="samples between rows of metrics.csv (ten rows a decade)")
     g.add_argument("--dtype", choices=("float32", "float64"), help="float32 (default) or float64")
     g.add_argument("--seed", type=int, help="of initial values, minibatches and noise (0)")

@@ -47,7 +47,7 @@ class DataError(ValueError):
 
 @dataclass(frozen=True)
 class Data:
-    """Three splits of rows (N, D), with labels (N,) or None, and how to look at a row: `image_shape` (height, width)."""
+    """Three splits of rows (N, D), with labels (N,) or None; a row is looked at as `image_shape` (height, width)."""
 
     name: str
     image_shape: tuple
@@ -74,8 +74,8 @@ def load_data(name, data_dir=None, n_train=None, split=None, binarization="grey"
 
     name           "digits" (scikit-learn's 1,797 of 8 x 8, no download), "mnist", "frey", or a path of your own:
                    .npy (N, D) or (N, height, width); .npz with train, valid and test, or with one array of images (and
-                   labels); or a folder of images of one size. uint8, or floats in [0, 1] (any floats for a free Gaussian)
-    data_dir       where MNIST and Frey Face are looked for first; then SCRATCHVAE_DATA, the user's cache, public mirrors
+                   labels); or a folder of images of one size. uint8, or floats in [0, 1] (any, for a Gaussian)
+    data_dir       where MNIST and Frey Face are looked for first; then SCRATCHVAE_DATA, the user's cache, mirrors
     n_train        keep the first so many training rows
     split          sizes of train, valid and test; 80 / 10 / 10 % for your own data
     binarization   "grey": the pixels as they are. "fixed": one draw Bernoulli(x) for all time, the same whatever the
@@ -94,11 +94,15 @@ def load_data(name, data_dir=None, n_train=None, split=None, binarization="grey"
     elif Path(name).exists():
         parts, shape = _own(Path(name))
     else:
-        raise DataError(f"there is no data set {str(name)!r}; expected {', '.join(DATASETS)}, or a .npy, .npz or folder")
+        raise DataError(
+            f"there is no data set {str(name)!r}; expected {', '.join(DATASETS)}, or a .npy, .npz or folder"
+        )
     if len(parts) == 1:
         parts = _split(*parts[0], split or SPLITS.get(name), shuffle=True)
     elif split is not None or name == "mnist":
-        images, labels = (np.concatenate(column) if column[0] is not None else None for column in zip(*parts, strict=True))
+        images, labels = (
+            np.concatenate(column) if column[0] is not None else None for column in zip(*parts, strict=True)
+        )
         parts = _split(images, labels, split or SPLITS[name], shuffle=False)
     if n_train is not None:
         images, labels = parts[0]
@@ -151,7 +155,9 @@ def _mnist_file(name, data_dir):
         if tuple(header[1:]) != shape or len(raw) != 4 * len(header) + math.prod(shape):
             raise DataError(f"{path} has shape {tuple(header[1:].tolist())} in {len(raw)} bytes; MNIST's has {shape}")
         if hashlib.sha256(raw).hexdigest() != sha256:
-            raise DataError(f"{path} is not MNIST's (its SHA-256 differs); for images of your own give their path as data")
+            raise DataError(
+                f"{path} is not MNIST's (its SHA-256 differs); for images of your own give their path as data"
+            )
         return np.frombuffer(raw, np.uint8, offset=4 * len(header)).reshape(shape)
 
     return _find("mnist", [f"{name}.gz", name], data_dir, [mirror + name + ".gz" for mirror in MNIST_MIRRORS], read)
@@ -232,13 +238,11 @@ def _own(path):
 
 def _numpy(path):
     try:
-        loaded = np.load(path, allow_pickle=False)
-        if not isinstance(loaded, np.ndarray):
-            with loaded:
-                loaded = {name: loaded[name] for name in loaded.files}
+        with open(path, "rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            return loaded if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
     except (OSError, ValueError, EOFError, KeyError, zlib.error, zipfile.BadZipFile) as error:
         raise DataError(f"{path} is no NumPy file of plain arrays ({error})") from None
-    return loaded
 
 
 def _folder(path):

@@ -51,7 +51,8 @@ def compare(function, arrays, gradients, oracle=None, entries=200, seed=0):
     for name, array in arrays.items():
         if array.dtype != np.float64 or gradients[name].shape != array.shape:
             raise ValueError(
-                f"{name} is {array.dtype} {array.shape} with a gradient {gradients[name].shape}; expected float64, one shape"
+                f"{name} is {array.dtype} {array.shape}, its gradient {gradients[name].shape}; "
+                "expected float64, one shape"
             )
     gradients = {name: gradient.copy() for name, gradient in gradients.items()}
     checks, witness = [], {}
@@ -98,7 +99,9 @@ def check_layer(layer, *inputs, oracle=None, name=None, seed=0):
     gradients = {**params.named(params.grad), **{key: gradients[key] for key in read}}
 
     def function():
-        return sum(float((c * y).sum()) for c, y in zip(cotangents, _tuple(layer.forward(*inputs.values())), strict=True))
+        return sum(
+            float((c * y).sum()) for c, y in zip(cotangents, _tuple(layer.forward(*inputs.values())), strict=True)
+        )
 
     def witness(arrays):
         outputs = _tuple(oracle(arrays, *(arrays.get(key, x) for key, x in inputs.items())))
@@ -156,7 +159,9 @@ def check_model(model, x, n_data=None, seed=0):
         return oracle.bound(arrays, x, eps, n_data, **settings) + prior
 
     known = config["estimator"] in ("A", "B")
-    return compare(function, params.named(params.value), params.named(params.grad), witness if known else None, seed=seed)
+    return compare(
+        function, params.named(params.value), params.named(params.grad), witness if known else None, seed=seed
+    )
 
 
 def check_everything(seed=0):

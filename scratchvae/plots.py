@@ -92,7 +92,11 @@ def random_walk(ax, model, image_shape, steps=100, sd=0.1, columns=10, seed=0):
 def uncertainty(axes, x, draws, image_shape):
     """On three axes: originals x (N, D), and mean and standard deviation of reconstructions from `draws` (S, N, D)."""
     spread = draws.std(axis=0)
-    rows = [(x, "original"), (draws.mean(axis=0), "mean"), (spread / max(spread.max(), 1e-12), f"sd, to {spread.max():.2f}")]
+    rows = [
+        (x, "original"),
+        (draws.mean(axis=0), "mean"),
+        (spread / max(spread.max(), 1e-12), f"sd, to {spread.max():.2f}"),
+    ]
     artists = []
     for ax, (images, title) in zip(axes, rows, strict=True):
         artists.append(image_grid(ax, images, image_shape, len(images)))

@@ -14,15 +14,14 @@ LOG_2PI = math.log(2 * math.pi)
 def log_bernoulli(x, logits, gradient=True):
     """log p(x) = Σ_i x_i log y_i + (1 - x_i) log(1 - y_i), y = σ(logits): (11), and ∂/∂logits.
 
-    With a = logits: log y = a - s, log(1 - y) = -s, s = log(1 + eᵃ) = max(a, 0) + log(1 + e^-|a|); hence
-    log p = Σ x a - s, finite at any a. x may be grey, anywhere in [0, 1]: then this is the cross entropy of section 5.
+    With a = logits and s = log(1 + eᵃ): log y = a - s and log(1 - y) = -s, hence log p = Σ x a - s. It is finite and
+    exact at any a, since s is kept in two parts, max(a, 0) and log(1 + e^-|a|). x may be grey, anywhere in [0, 1]: then
+    this is the cross entropy that section 5 trains on.
     """
-    e = np.exp(-np.abs(logits))
-    log_p = (x * logits - np.maximum(logits, 0) - np.log1p(e)).sum(axis=-1)
-    if not gradient:
-        return log_p, None
-    y = np.exp(np.minimum(logits, 0)) / (1 + e)  # σ(a), every exponent ≤ 0
-    return log_p, x - y  # ∂(x a - s)/∂a = x - σ(a)
+    a = logits
+    ramp, rest = np.maximum(a, 0), np.log1p(np.exp(-np.abs(a)))  # s = ramp + rest; no exponent is above 0
+    log_p = (x * a - ramp - rest).sum(axis=-1)
+    return log_p, x - np.exp(a - ramp - rest) if gradient else None  # ∂s/∂a = σ(a) = y = exp(a - s)
 
 
 def log_gaussian(x, mu, log_var, gradient=True):

@@ -1,5 +1,12 @@
 """Stochastic gradient variational Bayes: the two estimators of the bound, each with its gradient in one scope.
 
+    log p(x) = KL(q(z|x) ‖ p(z|x)) + L,   the first term ≥ 0, so that L is a lower bound                             (1)
+           L = E_q[log p(x, z) - log q(z|x)]                estimated as it stands: L^A                         (2), (6)
+             = -KL(q(z|x) ‖ p(z)) + E_q[log p(x|z)]         the first term in closed form: L^B                  (3), (7)
+
+q depends on φ, so ∇_φ does not pass under E_q. With z = g(ε, x), ε ~ p(ε), the expectation is over ε, which knows
+nothing of φ, and the gradient of one draw is a draw of the gradient: (4), (5).
+
 Both take an encoder q(z|x) = N(μ, σ² I) and a decoder p(x|z), the minibatch x (M, D), the noise eps (L, M, J) behind z,
 and N = n_data. They return the estimate (8) of the bound of the whole data set, in nats, summed over its N datapoints:
 divide by N for the figure per datapoint. With gradient=True they leave its gradient in the networks' windows.

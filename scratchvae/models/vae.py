@@ -94,7 +94,7 @@ class VAE:
         return generator.standard_normal((self.n_samples, n, self.n_latent), dtype=self.dtype)
 
     def bound(self, x, noise, n_data, gradient=False):
-        """The estimate (8) of the bound of n_data datapoints, in nats; `gradient` leaves its gradient in params.grad."""
+        """The estimate (8) of the bound of n_data datapoints, in nats; with `gradient`, params.grad is its gradient."""
         return self.estimator(self.encoder, self.decoder, x, noise, n_data, gradient)
 
     def log_prior(self):

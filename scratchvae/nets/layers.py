@@ -1,7 +1,8 @@
 """Layers: y = f(x) and, under it, ∂bound/∂x from ∂bound/∂y.
 
-`forward` keeps on `self` what `backward` needs; each forward is followed by at most one backward. `backward` overwrites
-the layer's gradient windows and returns the gradient of its input. Rows are datapoints: x is (M, n_in), y is (M, n_out).
+`forward` keeps on `self` what `backward` needs; each forward is followed by at most one backward. `backward`
+overwrites the layer's gradient windows and returns the gradient of its input. Rows are datapoints: x is (M, n_in),
+y is (M, n_out).
 """
 
 import numpy as np

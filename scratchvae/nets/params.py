@@ -1,5 +1,7 @@
 """One flat vector of values, one of gradients; layers hold named windows on both."""
 
+from itertools import pairwise
+
 import numpy as np
 
 
@@ -41,7 +43,7 @@ class Params:
     def part(self, prefix):
         """The slice of all arrays whose names begin with `prefix`; they are neighbours, or ValueError is raised."""
         inside = [where for name, (where, _) in self.windows.items() if name.startswith(prefix)]
-        if not inside or any(a.stop != b.start for a, b in zip(inside, inside[1:], strict=False)):
+        if not inside or any(a.stop != b.start for a, b in pairwise(inside)):
             raise ValueError(f"no unbroken run of arrays begins with {prefix!r}; there are {', '.join(self.windows)}")
         return slice(inside[0].start, inside[-1].stop)
 

@@ -1,8 +1,8 @@
 """Checkpoints: one npz without pickle, replaced atomically, checked by a SHA-256 when read.
 
 A checkpoint is a dict of arrays and a dict of JSON facts about them. Beside the arrays the file holds one text entry,
-`manifest`: format number, facts, and the name, shape and dtype of every array; its last field is a SHA-256 over the rest
-of the manifest and all the bytes. Whatever was cut, edited or exchanged is refused with CheckpointError.
+`manifest`: format number, facts, and the name, shape and dtype of every array; its last field is a SHA-256 over the
+rest of the manifest and all the bytes. Whatever was cut, edited or exchanged is refused with CheckpointError.
 """
 
 import hashlib
@@ -29,7 +29,11 @@ def save(path, arrays, facts):
     The new file is written beside it, fsynced, and renamed over it: at every moment `path` is a whole checkpoint.
     """
     path = Path(path)
-    manifest = {"format": FORMAT, "facts": facts, "arrays": {k: [list(a.shape), str(a.dtype)] for k, a in arrays.items()}}
+    manifest = {
+        "format": FORMAT,
+        "facts": facts,
+        "arrays": {k: [list(a.shape), str(a.dtype)] for k, a in arrays.items()},
+    }
     manifest["sha256"] = _digest(manifest, arrays)
     buffer = io.BytesIO()
     np.savez(buffer, manifest=np.array(json.dumps(manifest)), **arrays)
@@ -49,7 +53,7 @@ def load(path):
     """(arrays, facts) of the checkpoint at `path`. CheckpointError says what is wrong with it, and what to do."""
     path = Path(path)
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         manifest = json.loads(str(arrays.pop("manifest")))
         number, facts, listed = manifest["format"], manifest["facts"], manifest["arrays"]
@@ -58,7 +62,9 @@ def load(path):
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
         raise _broken(path, f"is truncated or no checkpoint ({error})") from None
     if number != FORMAT:
-        raise CheckpointError(f"{path} has format {number}; this version of scratchvae reads {FORMAT}: update scratchvae")
+        raise CheckpointError(
+            f"{path} has format {number}; this version of scratchvae reads {FORMAT}: update scratchvae"
+        )
     found = {name: [list(array.shape), str(array.dtype)] for name, array in arrays.items()}
     if found != listed:
         odd = sorted(name for name in found.keys() | listed.keys() if found.get(name) != listed.get(name))

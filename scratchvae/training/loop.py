@@ -20,7 +20,7 @@ LONGEST_WITHOUT_CHECKPOINT = 30  # seconds
 
 
 def stream(seed, purpose, index):
-    """The random generator of (seed, purpose, index): nothing to save when a run stops, nothing to drift when it resumes."""
+    """The random generator of (seed, purpose, index): no state to save when a run stops, none to drift."""
     return np.random.default_rng([seed, purpose, index])
 
 
@@ -140,7 +140,7 @@ def fit(
 def evaluate(model, x, seed=0, binarize=False, batch_size=1000):
     """The bound of rows x (N, D) by (7), in nats per datapoint: {"n", "bound", "kl", "reconstruction"}.
 
-    bound = reconstruction - kl, with kl in closed form and the reconstruction E log p(x|z) on L sampled z per datapoint.
+    bound = reconstruction - kl, with kl in closed form and the reconstruction E log p(x|z) on L sampled z for each row.
     The noise is a function of `seed` alone: two calls give the same number. Memory is bounded by `batch_size`.
     """
     x = _checked("x", x, model, binarize)
@@ -196,7 +196,9 @@ def _checked(name, x, model, binarize):
         return None
     x = np.ascontiguousarray(x)
     if x.ndim != 2 or x.shape[1] != model.n_visible or len(x) == 0:
-        raise ValueError(f"{name} has shape {x.shape}; expected (N, {model.n_visible}) with N ≥ 1, one datapoint per row")
+        raise ValueError(
+            f"{name} has shape {x.shape}; expected (N, {model.n_visible}) with N ≥ 1, one datapoint per row"
+        )
     bernoulli = model.config["likelihood"] == "bernoulli"
     if binarize and not bernoulli:
         raise ValueError("binarize=True is for Bernoulli models; this one is Gaussian")
@@ -205,7 +207,8 @@ def _checked(name, x, model, binarize):
             raise ValueError(f"{name} has values that are not finite; expected numbers")
         if bernoulli and (x.min() < 0 or x.max() > 1):
             raise ValueError(
-                f"{name} has values from {x.min():g} to {x.max():g}; expected [0, 1] for a Bernoulli model, or uint8 pixels"
+                f"{name} has values from {x.min():g} to {x.max():g}; "
+                "expected [0, 1] for a Bernoulli model, or uint8 pixels"
             )
     return x
 
@@ -239,5 +242,6 @@ def _fingerprint(x):
 def _diverged(bound, now, params):
     where = params.non_finite() or "the bound itself, though all parameters and gradients are finite"
     return FloatingPointError(
-        f"the bound is {bound} at step {now.step} ({now.samples:,} samples); not finite is {where}: try a smaller step size"
+        f"the bound is {bound} at step {now.step} ({now.samples:,} samples); "
+        f"not finite is {where}: try a smaller step size"
     )

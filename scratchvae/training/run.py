@@ -12,7 +12,14 @@ from scratchvae.models.vae import ESTIMATORS, VAE
 from scratchvae.training.checkpoint import CheckpointError, load, save, write_atomically
 
 HISTORY = np.dtype(
-    [("step", "i8"), ("samples", "i8"), ("epoch", "f8"), ("train_bound", "f8"), ("valid_bound", "f8"), ("seconds", "f8")]
+    [
+        ("step", "i8"),
+        ("samples", "i8"),
+        ("epoch", "f8"),
+        ("train_bound", "f8"),
+        ("valid_bound", "f8"),
+        ("seconds", "f8"),
+    ]
 )
 
 
@@ -44,7 +51,7 @@ class Progress:
 class RunFolder:
     """checkpoint.npz, metrics.csv and config.json in a folder; with path None nothing is kept.
 
-    facts: what a run must share with the checkpoint that it resumes, as JSON. options: the caller's own, for config.json.
+    facts: what a run must share with the checkpoint that it resumes, as JSON. options: the caller's, for config.json.
     """
 
     def __init__(self, path, model, optimizer, facts, options=None):
@@ -107,7 +114,9 @@ def load_model(folder, estimator=None):
     arrays, stored = load(path)
     config = stored["run"]["model"]
     if estimator is None and config["estimator"] not in ESTIMATORS:
-        raise CheckpointError(f"{path} was trained with estimator {config['estimator']!r}: pass the function, estimator=…")
+        raise CheckpointError(
+            f"{path} was trained with estimator {config['estimator']!r}: pass the function, estimator=…"
+        )
     model = VAE(**config | {"estimator": estimator or config["estimator"]})
     _fill(path, arrays, _parameters(model))
     return model

@@ -1,0 +1,271 @@
+"""cli.py: the README's commands as a person types them, and one clear line with exit code 2 for everything else."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from conftest import shared
+from numpy.testing import assert_array_equal
+
+from scratchvae import evaluate, load_data, load_model
+from scratchvae.cli import main
+from scratchvae.training.run import read_history
+
+QUICK = ["--samples", "3000", "--hidden", "20", "--latent", "2"]
+
+
+def run(*arguments):
+    return main([str(argument) for argument in arguments])
+
+
+def refused(capsys, *arguments):
+    """The one line that the command prints on its way to exit code 2."""
+    capsys.readouterr()
+    assert run(*arguments) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("scratchvae: error: ") and err.count("\n") == 1
+    return err
+
+
+@pytest.fixture
+def trained(tmp_path):
+    assert run("train", *QUICK, "--out", tmp_path / "run", "--quiet") == 0
+    return tmp_path / "run"
+
+
+def test_train_leaves_a_run_folder_and_says_what_it_wrote_and_where(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert run("train", *QUICK) == 0
+    out, err = capsys.readouterr()
+    assert "runs/digits2/" in out and "grey-level" in out and "nats per datapoint" in out and err == ""
+    folder = tmp_path / "runs" / "digits2"
+    config = json.loads((folder / "config.json").read_text())
+    assert config["options"]["latent"] == 2 and config["run"]["model"]["n_visible"] == 64
+    assert (folder / "metrics.csv").read_text().splitlines()[0] == "step,samples,epoch,train_bound,valid_bound,seconds"
+    assert {path.name for path in (folder / "figures").iterdir()} == {
+        f"{name}.png"
+        for name in ("learning_curve", "reconstructions", "uncertainty", "samples", "random_walk", "manifold", "latent")
+    }
+    assert run("train", *QUICK, "--quiet") == 0  # again: a new folder, nothing overwritten
+    assert (tmp_path / "runs" / "digits2-2" / "checkpoint.npz").exists()
+    assert capsys.readouterr() == ("", "")
+
+
+def test_train_is_one_function_of_its_options(tmp_path):
+    for name in "ab":
+        run("train", *QUICK, "--out", tmp_path / name, "--quiet")
+    assert_array_equal(load_model(tmp_path / "a").params.value, load_model(tmp_path / "b").params.value)
+
+
+def test_every_option_reaches_the_model_and_the_run(tmp_path):
+    command = (
+        "--data digits --n-train 200 --split 300,50,60 --likelihood gaussian --mean free "
+        "--hidden 9,8 --latent 3 --activation relu --init 0.2 --init-biases --no-prior "
+        "--estimator A --n-samples 2 --optimizer adagrad --lr 0.05 --warmup 3 --batch-size 20 "
+        "--schedule alternating --log-every 100 --dtype float64 --seed 5 --epochs 1"
+    )
+    run("train", *command.split(), "--out", tmp_path / "run", "--quiet")
+    facts = json.loads((tmp_path / "run" / "config.json").read_text())["run"]
+    layers = {"n_visible": 64, "n_hidden": [9, 8], "n_latent": 3, "activation": "relu"}
+    density = {"likelihood": "gaussian", "mean": "free", "estimator": "A", "n_samples": 2, "prior": False}
+    start = {"init": 0.2, "init_biases": True, "dtype": "float64", "seed": 5}
+    assert facts["model"] == layers | density | start
+    assert facts["optimizer"] == {"name": "Adagrad", "lr": 0.05, "eps": 1e-10, "warmup": 3}
+    assert (facts["batch_size"], facts["schedule"], facts["log_every"], facts["seed"]) == (20, "alternating", 100, 5)
+    history = read_history(tmp_path / "run" / "metrics.csv")
+    assert history["epoch"][-1] == 1 and history["samples"][-1] == 400
+
+
+@pytest.mark.parametrize("kind", ["fixed", "dynamic"])
+def test_binarised_training_is_named_in_the_log_and_evaluated_alike(tmp_path, capsys, kind):
+    assert run("train", *QUICK, "--binarization", kind, "--out", tmp_path / "run") == 0
+    assert f"{kind} binarisation" in capsys.readouterr().out
+    assert run("evaluate", tmp_path / "run", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["binarization"] == kind
+
+
+def test_resume_by_command_line_equals_the_unbroken_run(tmp_path):
+    run("train", *QUICK, "--out", tmp_path / "whole", "--quiet", "--samples", "6000")
+    run("train", *QUICK, "--out", tmp_path / "parts", "--quiet")
+    assert run("train", "--resume", tmp_path / "parts", "--samples", "6000", "--quiet") == 0
+    whole, parts = (np.load(tmp_path / name / "checkpoint.npz") for name in ("whole", "parts"))
+    with whole, parts:
+        for name in whole.files:
+            if name not in ("manifest", "history"):
+                assert_array_equal(parts[name], whole[name])
+        assert_array_equal(parts["history"][:, :5], whole["history"][:, :5])
+    assert json.loads((tmp_path / "parts" / "config.json").read_text())["options"]["samples"] == 6000
+
+
+def test_evaluate_prints_one_json_object_that_equals_the_python_call(trained, capsys):
+    assert run("evaluate", trained, "--split", "valid", "--json", "--seed", "3") == 0
+    result = json.loads(capsys.readouterr().out)
+    python = evaluate(load_model(trained), load_data("digits").valid, seed=3)
+    assert result["split"] == "valid" and {key: result[key] for key in python} == python
+    assert run("evaluate", trained, "--n-samples", "4") == 0
+    assert "test bound -" in (out := capsys.readouterr().out) and "L = 4" in out
+
+
+def test_plot_draws_the_pictures_again(trained, capsys):
+    for path in (trained / "figures").iterdir():
+        path.unlink()
+    assert run("plot", trained) == 0
+    printed = capsys.readouterr().out.split()
+    assert len(printed) == 7 and all(os.path.exists(path) for path in printed)
+
+
+def test_the_frey_command_uses_the_papers_gaussian_decoder(tmp_path, capsys):
+    shared("frey")
+    command = "--data frey --likelihood gaussian --latent 2 --hidden 200 --samples 3000"
+    assert run("train", *command.split(), "--out", tmp_path / "frey2") == 0
+    assert "gaussian, sigmoid mean" in capsys.readouterr().out
+    assert (tmp_path / "frey2" / "figures" / "manifold.png").exists()
+
+
+def command(*arguments):
+    return [sys.executable, "-m", "scratchvae", *map(str, arguments)]
+
+
+def test_help_answers_in_under_half_a_second_and_teaches():
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        shown = subprocess.run(command("train", "--help"), capture_output=True, text=True, check=True).stdout
+        seconds.append(time.perf_counter() - start)
+    assert min(seconds) < 0.5, seconds
+    for words in ("examples:", "--resume DIR", "samples to evaluate", "L^A (6) or L^B (7, default)"):
+        assert words in shown
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_ctrl_c_and_sigterm_leave_a_run_that_resumes(tmp_path, number, code):
+    process = subprocess.Popen(
+        command("train", "--samples", 100_000_000, "--out", tmp_path / "run"),
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "run" / "metrics.csv").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(0.5)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert f"--resume {tmp_path / 'run'}" in err.decode() and "Traceback" not in err.decode()
+    done = load_model(tmp_path / "run")
+    assert np.isfinite(done.params.value).all()
+    assert (
+        run("train", "--resume", tmp_path / "run", "--samples", 100, "--quiet") == 0
+    )  # reached long ago: nothing lost
+    assert_array_equal(load_model(tmp_path / "run").params.value, done.params.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("--data minst", "there is no data set 'minst'"),
+        ("--latent 0", "n_latent is 0; expected a whole number ≥ 1"),
+        ("--hidden 0", "n_hidden is 0"),
+        ("--n-samples 0", "n_samples is 0"),
+        ("--lr -1", "lr is -1.0; expected a number > 0"),
+        ("--samples 0", "samples is 0; expected a number ≥ 1"),
+        ("--samples 10 --epochs 1", "samples and epochs are both given"),
+        ("--batch-size 0", "batch_size is 0"),
+        ("--n-train 99999", "n_train is 99999; expected 1 to 1437"),
+        ("--split 1,2", "expected three sizes"),
+        ("--optimizer adam --warmup 5", "--warmup is for adagrad"),
+        ("--likelihood gaussian --binarization dynamic", "for Bernoulli models"),
+        ("--seed -1", "seed is -1"),
+        ("--resume nowhere", "nowhere is no run folder"),
+    ],
+)
+def test_bad_options_are_one_line_and_nothing_is_written(tmp_path, monkeypatch, capsys, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    out = [] if "--resume" in arguments else ["--out", tmp_path / "run"]
+    assert words in refused(capsys, "train", *arguments.split(), *out)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "arguments", ["train --likelihood poisson", "train --hidden five", "train --init he", "", "fly"]
+)
+def test_argparse_refuses_with_exit_code_2(arguments, capsys):
+    with pytest.raises(SystemExit) as stop:
+        run(*arguments.split())
+    assert stop.value.code == 2
+
+
+def test_values_outside_0_1_are_refused_for_bernoulli_and_taken_by_a_free_gaussian(tmp_path, capsys):
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).standard_normal((100, 9)))
+    assert "expected [0, 1] for a Bernoulli model" in refused(capsys, "train", "--data", tmp_path / "x.npy")
+    free = ("--likelihood", "gaussian", "--mean", "free", "--out", tmp_path / "run", "--quiet")
+    assert run("train", *QUICK, "--data", tmp_path / "x.npy", *free) == 0
+
+
+def test_a_batch_larger_than_the_data_warns_and_goes_on(tmp_path, capsys):
+    assert run("train", *QUICK, "--n-train", 50, "--out", tmp_path / "run") == 0
+    assert "scratchvae: warning: batch_size 100 is larger than the data: using all 50" in capsys.readouterr().err
+
+
+def test_an_existing_folder_is_neither_overwritten_nor_resumed_by_accident(trained, capsys):
+    before = {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()}
+    assert f"go on with it (--resume {trained})" in refused(capsys, "train", *QUICK, "--out", trained)
+    assert {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("--latent 5", "was trained with --latent 2, not 5"),
+        ("--data mnist", "was trained with --data digits, not mnist"),
+        ("--lr 0.5", "was trained with --lr None, not 0.5"),
+        ("--out elsewhere", "--out and --resume are both given"),
+    ],
+)
+def test_a_run_is_not_resumed_as_another(trained, capsys, arguments, words):
+    assert words in refused(capsys, "train", "--resume", trained, "--samples", 9000, *arguments.split())
+
+
+def test_an_edited_config_does_not_get_past_the_checkpoint(trained, capsys):
+    path = trained / "config.json"
+    path.write_text(path.read_text().replace('"latent": 2', '"latent": 3'))
+    assert "model.n_latent 2, this run asks for 3" in refused(capsys, "train", "--resume", trained, "--samples", 9000)
+    path.write_text("{")
+    assert "does not hold the options" in refused(capsys, "evaluate", trained)
+
+
+def test_a_truncated_checkpoint_stops_every_command_and_stays_as_it_is(trained, capsys):
+    path = trained / "checkpoint.npz"
+    path.write_bytes(path.read_bytes()[:1000])
+    for arguments in (["evaluate"], ["plot"], ["train", "--samples", 9000, "--resume"]):
+        assert "checkpoint.previous.npz: rename it" in refused(capsys, *arguments, trained)
+    assert path.stat().st_size == 1000
+
+
+def test_no_run_folder_and_no_metrics_are_clear_errors(trained, tmp_path, capsys):
+    assert "is no run folder" in refused(capsys, "evaluate", tmp_path)
+    (trained / "metrics.csv").write_text("a,b\n")
+    assert "is not a metrics.csv" in refused(capsys, "plot", trained)
+
+
+def test_an_unwritable_folder_is_one_line(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert "Not a directory" in refused(capsys, "train", *QUICK, "--out", tmp_path / "file" / "run")
+
+
+def test_a_diverging_run_stops_with_step_and_array_and_keeps_its_last_checkpoint(tmp_path, capsys):
+    arguments = ["--optimizer", "sgd", "--lr", "1e6", "--likelihood", "gaussian"]
+    error = refused(capsys, "train", *QUICK, *arguments, "--out", tmp_path / "run")
+    assert "at step" in error and "try a smaller step size" in error
+    assert np.isfinite(load_model(tmp_path / "run").params.value).all()
+
+
+def test_missing_data_say_which_files_to_put_where(tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv("SCRATCHVAE_DATA", raising=False)
+    error = refused(capsys, "train", "--data", "mnist", "--out", tmp_path / "run")
+    assert "train-images-idx3-ubyte.gz" in error and "SCRATCHVAE_DATA" in error and not (tmp_path / "run").exists()

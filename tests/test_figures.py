@@ -1,0 +1,37 @@
+"""Real training on real data, short: the main job keeps working, and learns as fast as the reference curves say."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from scratchvae import VAE, Adagrad, Adam, fit
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+def test_mnist_reaches_the_reference_bound_at_30_000_samples(mnist):
+    model = VAE(784, 500, 20, seed=0)
+    history = fit(model, mnist.train, mnist.valid[:2000], optimizer=Adagrad(0.01), samples=30_000, seed=0)
+    assert history["valid_bound"][-1] > -195  # seeds 0 to 3: -179.8 to -190.0; the start is at -543
+
+
+def test_mnist_with_adam_and_glorot_learns_faster_still(mnist):
+    model = VAE(784, 500, 20, init="glorot", seed=0)
+    history = fit(model, mnist.train, mnist.valid[:2000], optimizer=Adam(0.001), samples=30_000, seed=0)
+    assert history["valid_bound"][-1] > -145  # seeds 0 to 3: -138.8 to -140.6
+
+
+def test_frey_face_learns_through_the_gaussian_decoder(frey):
+    model = VAE(560, 200, 2, likelihood="gaussian", seed=0)
+    history = fit(model, frey.train, frey.valid, optimizer=Adagrad(0.01), samples=30_000, seed=0)
+    assert history["valid_bound"][-1] > 600  # seeds 0 to 2: 615.9 to 624.8; the mean face with its variances has 588.5
+
+
+@pytest.mark.parametrize("script", ["reconstructions", "samples", "manifold", "random_walk", "loss_curve"])
+def test_every_example_runs_on_a_small_scale(script, tmp_path):
+    settings = ["--scale", "0.0002", "--data", "digits", "--runs", tmp_path / "runs", "--results", tmp_path / "results"]
+    command = [sys.executable, EXAMPLES / f"{script}.py", *settings]
+    subprocess.run([str(part) for part in command], check=True, capture_output=True)
+    assert list((tmp_path / "results").glob("*.png")) and list((tmp_path / "results").glob("*.csv"))

@@ -1,0 +1,173 @@
+"""gradcheck.py: it passes what is right, rejects what is planted, and refuses what it cannot check."""
+
+import numpy as np
+import pytest
+from conftest import rows, small
+
+from scratchvae import oracle
+from scratchvae.cli import main
+from scratchvae.gradcheck import check_density, check_everything, check_layer, check_model, compare, table
+from scratchvae.inference import distributions
+from scratchvae.nets.layers import Linear, Sigmoid, Tanh
+from scratchvae.nets.mlp import BernoulliMLP, GaussianMLP
+
+
+def failures():
+    return [f"{title}: {check.name}" for title, checks in check_everything() for check in checks if not check.passed]
+
+
+def test_every_gradient_of_the_library_passes():
+    titles, everything = zip(*check_everything(), strict=True)
+    assert len(titles) == 2 + 2 * 3 * 2  # layers, densities; estimators x likelihoods x (L, depth)
+    assert sum(map(len, everything)) > 180
+    assert failures() == []
+
+
+def test_the_command_prints_the_table_and_exits_0(capsys):
+    assert main(["gradcheck"]) == 0
+    out = capsys.readouterr().out
+    for words in (
+        "decoder.log_var.W",
+        "encoder.hidden2.b",
+        "L^A, bernoulli",
+        "L^B, gaussian, free mean",
+        "oracle",
+        "pass",
+    ):
+        assert words in out
+    assert "FAIL" not in out
+
+
+def linear_db(self, dy):  # the bias's gradient averaged, not summed
+    np.matmul(self.x.T, dy, out=self.dW)
+    np.mean(dy, axis=0, out=self.db)
+    return None if self.reads_data else dy @ self.W.T
+
+
+def half_missing(mu, log_var, gradient=True):
+    neg_kl, dmu, dlog_var = TRUE["gaussian_neg_kl"](mu, log_var)
+    return neg_kl, dmu, 2 * dlog_var
+
+
+def wrong_sign(x, logits, gradient=True):
+    log_p, dlogits = TRUE["log_bernoulli"](x, logits)
+    return log_p, -dlogits
+
+
+def log_var_as_sigma(x, mu, log_var, gradient=True):  # right gradient, wrong density: only the value betrays it
+    return TRUE["log_gaussian"](x, mu, 2 * log_var)[0], *(
+        k * d for k, d in zip((1, 2), TRUE["log_gaussian"](x, mu, 2 * log_var)[1:], strict=True)
+    )
+
+
+TRUE = {name: getattr(distributions, name) for name in ("gaussian_neg_kl", "log_bernoulli", "log_gaussian")}
+PLANTED = [
+    ("scratchvae.nets.layers.Tanh.backward", lambda self, dy: dy * (1 - self.y)),
+    ("scratchvae.nets.layers.Sigmoid.backward", lambda self, dy: dy * self.y),
+    ("scratchvae.nets.layers.Linear.backward", linear_db),
+    ("scratchvae.inference.sgvb.gaussian_neg_kl", half_missing),
+    ("scratchvae.nets.mlp.log_bernoulli", wrong_sign),
+    ("scratchvae.nets.mlp.log_gaussian", log_var_as_sigma),
+    ("scratchvae.models.vae.VAE.add_log_prior_gradient", lambda self: None),
+    (
+        "scratchvae.nets.mlp.GaussianMLP.backward",
+        lambda self, dmu, dlog_var: self.hidden.backward(self.mu.backward(dmu)),
+    ),
+]
+
+
+@pytest.mark.parametrize(("where", "bug"), PLANTED, ids=[where.split(".", 2)[2] for where, _ in PLANTED])
+def test_a_planted_bug_is_rejected_and_the_command_exits_1(monkeypatch, capsys, where, bug):
+    monkeypatch.setattr(where, bug)
+    assert failures() != []
+    assert main(["gradcheck"]) == 1
+    assert "FAIL" in capsys.readouterr().out
+
+
+def test_a_wrong_n_over_m_is_rejected():
+    model = small()
+    bound = model.bound
+    model.bound = lambda x, eps, n_data, gradient=False: bound(x, eps, len(x), gradient)  # the scale forgotten
+    assert not all(check.passed for check in check_model(model, rows(), n_data=70))
+
+
+def test_a_right_gradient_of_the_wrong_function_is_rejected_by_its_value():
+    class Shifted(Sigmoid):
+        def forward(self, x):
+            return super().forward(x) + 0.1
+
+    checks = check_layer(Shifted(), rows(), oracle=lambda arrays, x: oracle.sigmoid(x))
+    assert [check.passed for check in checks] == [False, True]
+
+
+def test_a_wrong_small_array_is_not_hidden_by_a_right_large_one():
+    arrays = {"large": np.full(3, 1e6), "small": np.full(3, 1e-3)}
+
+    def function():
+        return float((arrays["large"] ** 2).sum() + (arrays["small"] ** 2).sum())
+
+    gradients = {"large": 2 * arrays["large"], "small": 2.001 * arrays["small"]}
+    checks = compare(function, arrays, gradients, oracle=lambda a: (a["large"] ** 2).sum() + (a["small"] ** 2).sum())
+    assert {check.name: check.oracle < 1e-10 for check in checks} == {"value": True, "large": True, "small": False}
+
+
+def test_a_gradient_that_is_not_a_number_fails():
+    arrays = {"a": np.ones(2)}
+    checks = compare(lambda: float(arrays["a"].sum()), arrays, {"a": np.array([1.0, np.nan])})
+    assert not checks[0].passed
+
+
+def test_a_layer_density_or_model_of_ones_own_needs_no_oracle():
+    class Cube:
+        shapes = {}  # noqa: RUF012
+
+        def forward(self, x):
+            self.x = x
+            return x**3
+
+        def backward(self, dy):
+            return dy * 3 * self.x**2
+
+    assert all(check.passed and check.oracle is None for check in check_layer(Cube(), rows()))
+
+    def log_laplace(x, mu):
+        return -(np.abs(x - mu) + np.log(2)).sum(axis=-1), np.sign(x - mu)
+
+    assert all(check.passed for check in check_density(log_laplace, rows(), rows(seed=2), skip=1))
+
+    def mine(*arguments):
+        return small().estimator(*arguments)
+
+    checks = check_model(small(estimator=mine), rows())
+    assert all(check.passed and check.oracle is None for check in checks)
+
+
+def test_a_composite_layer_is_checked_array_by_array():
+    for network in (GaussianMLP("net", 6, [4], 3, sigmoid_mean=True), BernoulliMLP("net", 6, [], 3)):
+        checks = check_layer(network, rows())
+        assert len(checks) == sum(len(layer.shapes) for layer in network.layers) + 1
+        assert all(check.passed for check in checks)
+
+
+def test_arrays_are_put_back_as_they_were():
+    model = small()
+    before = model.params.value.copy()
+    check_model(model, rows())
+    assert (model.params.value == before).all()
+
+
+def test_what_cannot_be_checked_is_refused():
+    with pytest.raises(ValueError, match="expected float64"):
+        check_model(small(dtype="float32"), rows())
+    with pytest.raises(ValueError, match="gradients are given for b; expected a"):
+        compare(float, {"a": np.ones(1)}, {"b": np.ones(1)})
+    with pytest.raises(ValueError, match="expected float64, one shape"):
+        compare(float, {"a": np.ones(2)}, {"a": np.ones(3)})
+    with pytest.raises(ValueError, match="not contiguous"):
+        compare(float, {"a": np.ones((2, 3)).T}, {"a": np.ones((3, 2))})
+
+
+def test_the_table_names_each_array_and_its_verdict():
+    text = table(check_layer(Linear("l", 6, 2), rows()) + check_layer(Tanh(), rows()))
+    assert [line.split()[-1] for line in text.splitlines()[1:]] == ["pass"] * 4
+    assert "Linear l.W" in text and "Tanh x" in text

@@ -1,0 +1,126 @@
+"""The house rules a reader relies on: which file imports which, what is never in the library, the reading guide."""
+
+import ast
+import importlib
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FILES = sorted((ROOT / "scratchvae").rglob("*.py"))
+GUIDE = re.findall(
+    r"^\| (.+?) \| `(.+?)` `(.+?)` \| `(.+?)::(.+?)` \|$", (ROOT / "README.md").read_text(), re.MULTILINE
+)
+
+# Each may import those that stand before it, and its own floor; oracle imports nothing; data and plots are leaves.
+FLOORS = ["oracle data plots", "nets.params nets.layers inference.distributions", "nets.mlp inference.sgvb", "models"]
+FLOORS += ["training gradcheck", "cli", "__main__"]
+
+
+def floor(module):
+    """The number of the floor that a module such as "nets.layers" stands on."""
+    for number, names in enumerate(FLOORS):
+        if any(module == name or module.startswith(name + ".") for name in names.split()):
+            return number
+    raise AssertionError(f"{module} is on no floor: say where it belongs")
+
+
+def name_of(path):
+    return ".".join(path.relative_to(ROOT / "scratchvae").with_suffix("").parts)
+
+
+def imports(path):
+    """Every module that a file imports, at any depth of its code."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively"
+            for alias in node.names:
+                inner = ROOT / Path(*node.module.split(".")) / f"{alias.name}.py"
+                yield f"{node.module}.{alias.name}" if inner.exists() else node.module
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if path.name != "__init__.py"], ids=name_of)
+def test_dependencies_point_one_way(path):
+    ours = [name.removeprefix("scratchvae.") for name in imports(path) if name.startswith("scratchvae")]
+    if name_of(path) in ("oracle", "data", "plots"):
+        assert ours == []
+    for name in ours:
+        assert floor(name) <= floor(name_of(path)), (path, name)
+        assert name != "oracle" or name_of(path) == "gradcheck", path
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_nothing_forbidden_is_in_the_library(path):
+    text, tree = path.read_text(), ast.parse(path.read_text())
+    assert not any(isinstance(node, ast.Assert) for node in ast.walk(tree)), (
+        "input is refused with an error that -O keeps"
+    )
+    assert not re.search(r"np\.random\.(seed|rand|randn|normal|uniform|choice|shuffle|permutation)\b", text), (
+        "global RNG"
+    )
+    assert "np.clip(" not in text, "a clip: of a probability? use logits"
+    heavy = {"torch", "tensorflow", "jax", "pickle"} | (
+        {"autograd"} if name_of(path) not in ("oracle", "gradcheck") else set()
+    )
+    heavy |= {"matplotlib"} if name_of(path) != "plots" else set()
+    assert not heavy & {name.split(".")[0] for name in imports(path)}
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_every_public_name_says_what_it_promises(path):
+    tree = ast.parse(path.read_text())
+    assert ast.get_docstring(tree)
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+            assert ast.get_docstring(node), f"{path}: {node.name}"
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    code = "import sys, scratchvae; print(*{name.split('.')[0] for name in sys.modules})"
+    loaded = set(
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    )
+    assert "numpy" in loaded
+    assert not loaded & {"matplotlib", "autograd", "scipy", "sklearn", "pooch", "PIL", "cupy", "torch"}
+
+
+def test_the_reading_guide_covers_the_paper_as_far_as_the_code_goes():
+    text = " ".join(equation for equation, *_ in GUIDE)
+    for needed in [f"({k})" for k in (3, 4, 6, 7, 8, 9, 10, 11, 12)] + [
+        "App. B",
+        "C.1",
+        "C.2",
+        "Algorithm 1",
+        "section 5",
+    ]:
+        assert needed in text, f"the README's reading guide has no row for {needed}"
+
+
+@pytest.mark.parametrize(
+    ("equation", "file", "function", "test_file", "test"), GUIDE, ids=[row[0][:30] for row in GUIDE]
+)
+def test_every_row_of_the_reading_guide_leads_somewhere(equation, file, function, test_file, test):
+    module = importlib.import_module("scratchvae." + file.removesuffix(".py").replace("/", "."))
+    target = module
+    for part in function.split("."):
+        target = getattr(target, part)
+    documented = (target.__doc__ or "") + (module.__doc__ or "") + Path(module.__file__).read_text()
+    for number in re.findall(r"\(\d+\)|C\.[12]", equation):
+        assert number in documented, f"{file} does not name {number}"
+    assert re.search(rf"^def {test}\(", (ROOT / test_file).read_text(), re.MULTILINE), f"{test_file} has no {test}"
+
+
+def test_the_readmes_python_example_runs(monkeypatch, tmp_path, digits):
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert len(blocks) >= 2
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    for block in blocks:
+        small = block.replace('"mnist"', '"digits"').replace("784", "64").replace("1_000_000", "2_000")
+        exec(compile(small, "README.md", "exec"), names)
+    assert names["mu"].shape == (10, 20)

@@ -1,0 +1,313 @@
+"""training/loop.py: Algorithm 1, its schedule, its history, and how it stops and resumes."""
+
+import math
+import os
+import signal
+import warnings
+
+import numpy as np
+import pytest
+from conftest import rows, small
+from numpy.testing import assert_allclose, assert_array_equal
+
+from scratchvae import SGD, VAE, Adagrad, Adam, evaluate, fit, load_model
+from scratchvae.training.checkpoint import CheckpointError, load
+from scratchvae.training.loop import STEP, stream
+from scratchvae.training.run import read_history
+
+TRAIN, VALID = rows(23), rows(9, seed=2)
+
+
+def watched(model, look):
+    """The model, calling look(x, eps, n_data) before each gradient."""
+    bound = model.bound
+
+    def looking(x, noise, n_data, gradient=False):
+        if gradient:
+            look(x, noise, n_data)
+        return bound(x, noise, n_data, gradient)
+
+    model.bound = looking
+    return model
+
+
+def same_but_for_seconds(history, other):
+    names = [name for name in history.dtype.names if name != "seconds"]
+    assert_array_equal(history[names], other[names])
+
+
+def test_each_epoch_is_a_new_permutation_with_a_short_last_minibatch_of_its_own_scale_8():
+    seen = []
+    fit(watched(small(), lambda x, eps, n: seen.append((x, n))), TRAIN, epochs=2, batch_size=10)
+    assert [len(x) for x, _ in seen] == [10, 10, 3] * 2
+    assert {n for _, n in seen} == {23}  # n_data / len(x): the estimator scales by N/3 there, and E9 proves it
+    first, second = (np.concatenate([x for x, _ in seen[k : k + 3]]) for k in (0, 3))
+    for epoch in (first, second):
+        assert_array_equal(np.sort(epoch, axis=0), np.sort(TRAIN, axis=0))
+    assert not np.array_equal(first, second)
+
+
+def test_noise_of_a_step_is_a_function_of_seed_and_step_alone():
+    seen = []
+    fit(watched(small(), lambda x, eps, n: seen.append(eps)), TRAIN, epochs=1, batch_size=10, seed=7)
+    for step, eps in enumerate(seen):
+        assert_array_equal(eps, stream(7, STEP, step).standard_normal(eps.shape))
+
+
+def test_fit_takes_the_steps_of_the_written_out_algorithm_1():
+    model, by_hand, optimizer = small(), small(), Adagrad(0.05)
+    order = stream(3, 0, 0).permutation(23)
+    optimizer.start(by_hand.params)
+    for step in range(3):
+        x = TRAIN[order[10 * step : 10 * step + 10]]
+        by_hand.bound(x, by_hand.noise(stream(3, STEP, step), len(x)), 23, gradient=True)
+        by_hand.add_log_prior_gradient()
+        optimizer.ascend(by_hand.params, step + 1)
+    fit(model, TRAIN, optimizer=Adagrad(0.05), epochs=1, batch_size=10, seed=3)
+    assert_array_equal(model.params.value, by_hand.params.value)
+
+
+def test_alternating_schedule_moves_phi_then_theta_on_one_minibatch_with_fresh_noise():
+    model, moves, seen = small(), [], []
+    before = model.params.value.copy()
+
+    def look(x, eps, n):
+        changed = model.params.value != before
+        moves.append((changed[model.phi].any(), changed[model.theta].any()))
+        seen.append((x, eps))
+        before[...] = model.params.value
+
+    history = fit(watched(model, look), TRAIN, epochs=1, batch_size=10, schedule="alternating")
+    assert moves == [(False, False), (True, False), (False, True)] * 1 + [(True, False), (False, True), (True, False)]
+    assert_array_equal(seen[0][0], seen[1][0])
+    assert not np.array_equal(seen[0][1], seen[1][1])
+    assert history["samples"][-1] == 2 * 23 and history["epoch"][-1] == 1 and history["step"][-1] == 3
+
+
+def test_length_in_samples_stops_at_the_first_step_that_reaches_them_and_in_epochs_at_their_end():
+    assert fit(small(), TRAIN, samples=24, batch_size=10)["samples"][-1] == 33
+    assert fit(small(), TRAIN, samples=23, batch_size=10)["samples"][-1] == 23
+    assert fit(small(), TRAIN, epochs=3, batch_size=10)["epoch"][-1] == 3
+
+
+def test_history_has_ten_rows_a_decade_or_one_every_log_every_samples():
+    history = fit(small(), TRAIN, samples=20_000, batch_size=23)
+    grid = 10 ** (np.arange(30, 44) / 10)
+    assert_array_equal(history["samples"][:14], np.ceil(grid.round(6) / 23) * 23)
+    assert len(history) == 15 and history["samples"][-1] >= 20_000
+    assert_array_equal(
+        fit(small(), TRAIN, samples=2300, batch_size=23, log_every=460)["samples"], 460 * np.arange(1, 6)
+    )
+
+
+def test_train_bound_is_the_mean_over_the_samples_since_the_row_before():
+    seen = []
+    model = small()
+    bound = model.bound
+
+    def record(x, noise, n_data, gradient=False):
+        value = bound(x, noise, n_data, gradient)
+        seen.append((value / n_data, len(x)))
+        return value
+
+    model.bound = record
+    history = fit(model, TRAIN, epochs=4, batch_size=10, log_every=46)
+    for row, start in zip(history, (0, 6), strict=True):
+        values, sizes = zip(*seen[start : start + 6], strict=True)
+        assert_allclose(row["train_bound"], np.average(values, weights=sizes), rtol=1e-12)
+    assert np.isnan(history["valid_bound"]).all()
+
+
+def test_valid_bound_is_evaluate_at_that_moment():
+    model = small()
+    history = fit(model, TRAIN, VALID, epochs=3, batch_size=10, seed=5)
+    assert history["valid_bound"][-1] == evaluate(model, VALID, seed=5)["bound"]
+
+
+def test_evaluate_gives_the_two_terms_per_datapoint_and_no_randomness_of_its_own_7():
+    model, x = small(n_samples=2), rows(2500)
+    result = evaluate(model, x, seed=1)
+    assert result == evaluate(model, x, seed=1) != evaluate(model, x, seed=2)
+    assert result["n"] == 2500 and result["bound"] == result["reconstruction"] - result["kl"]
+    mu, log_var = model.encode(x)
+    assert_allclose(result["kl"], 0.5 * (mu**2 + np.exp(log_var) - 1 - log_var).sum() / 2500, rtol=1e-12)
+
+
+def test_dynamic_binarisation_draws_each_minibatch_anew():
+    seen, constant = [], np.full((10, 6), 0.3)
+    fit(watched(small(), lambda x, eps, n: seen.append(x)), constant, epochs=400, batch_size=10, binarize=True)
+    assert set(np.unique(seen)) == {0.0, 1.0}
+    assert not np.array_equal(seen[0], seen[1])
+    n = np.size(seen)
+    assert abs(np.mean(seen) - 0.3) / math.sqrt(0.3 * 0.7 / n) < 4.89
+    evaluate(small(), constant, binarize=True)
+
+
+def test_training_raises_the_bound_on_real_images(digits):
+    model = VAE(64, 50, 5)
+    before = evaluate(model, digits.valid)["bound"]
+    history = fit(model, digits.train, digits.valid, optimizer=Adam(0.003), samples=30_000)
+    assert before < -44 < -30 < history["valid_bound"][-1]
+
+
+@pytest.mark.parametrize("make", [lambda: SGD(1e-4), lambda: Adagrad(0.05, warmup=4), lambda: Adam(0.01)])
+@pytest.mark.parametrize("schedule", ["joint", "alternating"])
+def test_a_run_stopped_at_any_step_and_resumed_equals_the_unbroken_run_to_the_bit(tmp_path, make, schedule):
+    def go(name, samples, resume=False):
+        model, optimizer = VAE(6, 5, 2, seed=1), make()
+        settings = {"batch_size": 10, "schedule": schedule, "seed": 4, "log_every": 50, "binarize": True}
+        history = fit(
+            model, TRAIN, VALID, optimizer=optimizer, samples=samples, out=tmp_path / name, resume=resume, **settings
+        )
+        return model.params.value, optimizer.state, history
+
+    end = 160 * (2 if schedule == "alternating" else 1)
+    value, state, history = go("unbroken", end)
+    for stop in range(1, end, 10):
+        go(f"stopped{stop}", stop)
+        resumed_value, resumed_state, resumed_history = go(f"stopped{stop}", end, resume=True)
+        assert_array_equal(resumed_value, value)
+        for name in state:
+            assert_array_equal(resumed_state[name], state[name])
+        same_but_for_seconds(resumed_history, history)
+        same_but_for_seconds(read_history(tmp_path / f"stopped{stop}" / "metrics.csv"), history)
+
+
+@pytest.mark.parametrize(("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
+def test_a_signal_ends_the_step_writes_a_checkpoint_and_the_run_resumes_exactly(tmp_path, number, error):
+    steps = []
+
+    def interrupt(x, eps, n):
+        steps.append(len(x))
+        if len(steps) == 4:
+            os.kill(os.getpid(), number)
+
+    before = signal.getsignal(number)
+    with pytest.raises(error):
+        fit(watched(VAE(6, 5, 2), interrupt), TRAIN, VALID, samples=100, batch_size=10, out=tmp_path)
+    assert signal.getsignal(number) is before
+    assert load(tmp_path / "checkpoint.npz")[1]["progress"]["step"] == 4 == len(steps)
+    resumed, unbroken = VAE(6, 5, 2), VAE(6, 5, 2)
+    same_but_for_seconds(
+        fit(resumed, TRAIN, VALID, samples=100, batch_size=10, out=tmp_path, resume=True),
+        fit(unbroken, TRAIN, VALID, samples=100, batch_size=10),
+    )
+    assert_array_equal(resumed.params.value, unbroken.params.value)
+
+
+def test_a_non_finite_bound_stops_with_step_and_array_and_the_last_finite_checkpoint_stays(tmp_path):
+    model = VAE(6, 5, 2)
+    windows = model.params.named(model.params.value)
+    calls = []
+
+    def poison(x, eps, n):
+        calls.append(n)
+        if len(calls) == 6:
+            windows["decoder.hidden.W"][0, 0] = np.nan
+
+    with pytest.raises(FloatingPointError, match=r"bound is nan at step 6 .*decoder\.hidden\.W"):
+        fit(watched(model, poison), TRAIN, samples=1000, batch_size=10, log_every=20, out=tmp_path)
+    arrays, facts = load(tmp_path / "checkpoint.npz")
+    assert facts["progress"]["step"] == 5
+    assert all(np.isfinite(array).all() for name, array in arrays.items() if name.startswith(("params/", "optimizer/")))
+    assert np.isfinite(load_model(tmp_path).params.value).all()
+
+
+def test_a_parameter_that_is_not_finite_never_reaches_a_checkpoint(tmp_path):
+    model = VAE(6, 5, 2)
+    ascend = Adagrad.ascend
+
+    class Blowing(Adagrad):
+        def ascend(self, params, step, part=slice(None)):
+            ascend(self, params, step, part)
+            if step == 3:
+                params.value[-1] = np.inf
+
+    with pytest.raises(FloatingPointError, match=r"decoder\.logits\.b is not finite after step 3"):
+        fit(model, TRAIN, samples=1000, batch_size=23, log_every=69, optimizer=Blowing(), out=tmp_path)
+    assert np.isfinite(load_model(tmp_path).params.value).all()
+
+
+def test_diverging_by_too_large_a_step_is_the_same_clear_error():
+    with pytest.raises(FloatingPointError, match="try a smaller step size"):
+        fit(VAE(6, 5, 2, "gaussian", "free"), TRAIN, optimizer=SGD(10.0), samples=100_000, batch_size=10)
+
+
+def test_batch_larger_than_the_data_is_clamped_with_a_warning():
+    with pytest.warns(UserWarning, match="batch_size 100 is larger than the data: using all 23 datapoints"):
+        history = fit(small(), TRAIN, epochs=2)
+    assert history["step"][-1] == 2
+
+
+def test_the_bar_is_silent_off_a_terminal_and_shows_bound_and_rate_when_asked(capfd):
+    fit(small(), TRAIN, epochs=2, batch_size=10)
+    assert capfd.readouterr() == ("", "")
+    fit(small(), TRAIN, epochs=2, batch_size=10, progress=True)
+    assert "bound -" in (shown := capfd.readouterr().err) and "samples/s" in shown
+
+
+@pytest.mark.parametrize(
+    ("train", "settings", "message"),
+    [
+        (rows(0), {}, r"train has shape \(0, 6\); expected \(N, 6\) with N ≥ 1"),
+        (rows(5, 4), {}, r"train has shape \(5, 4\); expected \(N, 6\)"),
+        (rows() + 1, {}, r"train has values from 1\.\d+ to 1\.\d+; expected \[0, 1\] for a Bernoulli model"),
+        (rows() * np.nan, {}, "train has values that are not finite"),
+        (rows(), {"valid": rows() - 1}, r"valid has values from"),
+        (rows(), {"samples": 0}, "samples is 0; expected a number ≥ 1"),
+        (rows(), {"epochs": 0.5, "samples": None}, "epochs is 0.5; expected a number ≥ 1"),
+        (rows(), {"samples": 10, "epochs": 1}, "samples and epochs are both given"),
+        (rows(), {"batch_size": 0}, "batch_size is 0; expected a number ≥ 1"),
+        (rows(), {"schedule": "both"}, "schedule is 'both'; expected 'joint' or 'alternating'"),
+        (rows(), {"seed": -3}, "seed is -3; expected a whole number ≥ 0"),
+        (rows(), {"log_every": 0}, "log_every is 0"),
+        (rows(), {"resume": True}, "resume=True needs out"),
+    ],
+)
+def test_bad_arguments_are_refused_before_anything_is_written(tmp_path, train, settings, message):
+    folder = tmp_path / "run"
+    settings = ({} if settings.get("resume") else {"out": folder}) | settings
+    with pytest.raises(ValueError, match=message), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        fit(small(), train, **settings)
+    assert not folder.exists()
+
+
+def test_binarising_is_refused_for_a_gaussian_model():
+    with pytest.raises(ValueError, match="for Bernoulli models"):
+        fit(small("gaussian"), TRAIN, binarize=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model": {"n_latent": 3}}, "model.n_latent 2, this run asks for 3"),
+        ({"model": {"likelihood": "gaussian"}}, "model.likelihood 'bernoulli', this run asks for 'gaussian'"),
+        ({"batch_size": 5}, "batch_size 10, this run asks for 5"),
+        ({"seed": 9}, "seed 0, this run asks for 9"),
+        ({"optimizer": Adagrad(0.02)}, "optimizer.lr 0.01, this run asks for 0.02"),
+        ({"train": rows(23, seed=8)}, "data.train"),
+    ],
+)
+def test_a_run_is_not_resumed_with_anything_changed(tmp_path, change, message):
+    settings = {"train": TRAIN, "samples": 100, "batch_size": 10, "seed": 0, "optimizer": Adagrad(0.01)}
+    fit(VAE(6, 5, 2), out=tmp_path, **settings)
+    before = (tmp_path / "checkpoint.npz").read_bytes()
+    changed = VAE(**{"n_visible": 6, "n_hidden": 5, "n_latent": 2} | change.pop("model", {}))
+    with pytest.raises(CheckpointError, match=message):
+        fit(changed, out=tmp_path, resume=True, **settings | change)
+    assert (tmp_path / "checkpoint.npz").read_bytes() == before
+
+
+def test_load_model_gives_back_the_trained_model_and_asks_for_an_estimator_of_your_own(tmp_path):
+    def mine(*arguments):
+        return small().estimator(*arguments)
+
+    model = VAE(6, (5, 4), 2, "gaussian", "free", seed=3)
+    fit(model, TRAIN, samples=100, batch_size=10, out=tmp_path / "a")
+    for path in (tmp_path / "a", tmp_path / "a" / "checkpoint.npz"):
+        assert_array_equal(load_model(path).reconstruct(VALID), model.reconstruct(VALID))
+    fit(VAE(6, 5, 2, estimator=mine), TRAIN, samples=100, batch_size=10, out=tmp_path / "b")
+    with pytest.raises(CheckpointError, match="estimator 'mine': pass the function"):
+        load_model(tmp_path / "b")
+    assert load_model(tmp_path / "b", estimator=mine).estimator is mine

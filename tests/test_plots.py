@@ -1,0 +1,114 @@
+"""plots.py: each picture shows what it says, draws where it is told, and never opens a window."""
+
+import numpy as np
+import pytest
+from conftest import small
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy.stats import norm
+
+from scratchvae import VAE, fit, plots
+
+HISTORY = fit(small(), np.zeros((10, 6)), np.zeros((5, 6)), samples=3000, batch_size=10)
+
+
+@pytest.fixture
+def ax():
+    return plots.figure()[1]
+
+
+@pytest.fixture(autouse=True)
+def no_window(monkeypatch):
+    def refuse(*arguments, **settings):
+        raise AssertionError("a plot called show")
+
+    monkeypatch.setattr("matplotlib.pyplot.show", refuse)
+    monkeypatch.setattr("matplotlib.figure.Figure.show", refuse)
+
+
+def tile(image, height, width, row, column):
+    return np.asarray(image.get_array())[1 + row * (height + 1) :, 1 + column * (width + 1) :][:height, :width]
+
+
+def test_learning_curve_draws_both_bounds_against_samples_on_a_log_axis(ax):
+    lines = plots.learning_curve(ax, HISTORY)
+    assert ax.get_xscale() == "log" and [line.get_label() for line in lines] == ["train", "validation"]
+    for line, column in zip(lines, ("train_bound", "valid_bound"), strict=True):
+        assert_array_equal(line.get_xdata(), HISTORY["samples"])
+        assert_array_equal(line.get_ydata(), HISTORY[column])
+    assert "nats" in ax.get_ylabel()
+
+
+def test_learning_curve_without_validation_draws_train_alone(ax):
+    alone = fit(small(), np.zeros((10, 6)), samples=3000, batch_size=10)
+    assert [line.get_label() for line in plots.learning_curve(ax, alone)] == ["train"]
+
+
+def test_image_grid_lays_images_row_by_row(ax):
+    images = np.arange(5 * 6, dtype=np.uint8).reshape(5, 6)
+    image = plots.image_grid(ax, images, (2, 3), columns=3)
+    for k in range(5):
+        assert_allclose(tile(image, 2, 3, k // 3, k % 3), images[k].reshape(2, 3) / 255)
+
+
+def test_reconstructions_stand_under_their_originals_in_a_short_row_too(ax):
+    x, r = np.random.default_rng(0).random((2, 5, 6))
+    image = plots.reconstructions(ax, x, r, (2, 3), columns=3)
+    for k in range(5):
+        assert_allclose(tile(image, 2, 3, 2 * (k // 3), k % 3), x[k].reshape(2, 3))
+        assert_allclose(tile(image, 2, 3, 2 * (k // 3) + 1, k % 3), r[k].reshape(2, 3))
+
+
+def test_samples_shows_the_models_samples(ax):
+    image = plots.samples(ax, small(), (2, 3), n=4, columns=2, seed=3)
+    assert_allclose(tile(image, 2, 3, 1, 0), small().sample(4, 3)[2].reshape(2, 3))
+
+
+def test_manifold_decodes_the_inverse_normal_cdf_of_r_over_r_plus_1(ax):
+    model = small()
+    image = plots.manifold(ax, model, (2, 3), rows=4, columns=7)
+    for r in range(1, 5):
+        for c in range(1, 8):
+            z = np.array([[norm.ppf(r / 5), norm.ppf(c / 8)]])
+            assert_allclose(tile(image, 2, 3, r - 1, c - 1), model.decode(z).reshape(2, 3), rtol=1e-12)
+    with pytest.raises(ValueError, match="this model has 3"):
+        plots.manifold(ax, small(n_latent=3), (2, 3))
+
+
+def test_latent_scatter_places_and_colours_every_point(ax):
+    mu, labels = np.random.default_rng(0).standard_normal((20, 2)), np.arange(20) % 4
+    points = plots.latent_scatter(ax, mu, labels)
+    assert_array_equal(points.get_offsets(), mu)
+    assert_array_equal(points.get_array(), labels)
+    assert len(ax.get_legend().get_texts()) == 4
+    plots.latent_scatter(plots.figure()[1], mu)
+    with pytest.raises(ValueError, match="these have 3"):
+        plots.latent_scatter(ax, np.zeros((4, 3)))
+
+
+def test_random_walk_starts_from_the_prior_and_moves_by_the_stated_deviation(ax, monkeypatch):
+    walks = []
+    for seed in range(40):
+        model = small()
+        monkeypatch.setattr(model, "decode", lambda z: walks.append(z) or np.zeros((len(z), 6)))
+        plots.random_walk(ax, model, (2, 3), seed=seed)
+    walks = np.array(walks)
+    assert walks.shape == (40, 100, 2)
+    start, moves = walks[:, 0], np.diff(walks, axis=1)
+    assert abs(start.var() - 1) * np.sqrt(start.size / 2) < 4.89
+    assert abs(moves.var() / 0.1**2 - 1) * np.sqrt(moves.size / 2) < 4.89
+
+
+def test_uncertainty_shows_mean_and_deviation_over_the_draws():
+    draws = np.random.default_rng(0).random((16, 4, 6))
+    fig = plots.Figure()
+    images = plots.uncertainty(fig.subplots(3), draws[0], draws, (2, 3))
+    assert_allclose(tile(images[1], 2, 3, 0, 2), draws.mean(0)[2].reshape(2, 3))
+    assert_allclose(tile(images[2], 2, 3, 0, 2), (draws.std(0) / draws.std(0).max())[2].reshape(2, 3))
+
+
+@pytest.mark.parametrize("n_latent", [2, 3])
+def test_a_run_gets_every_picture_that_fits_its_latent_space(tmp_path, digits, n_latent):
+    paths = plots.draw_run(tmp_path / "figures", VAE(64, 20, n_latent), digits, HISTORY)
+    names = ["learning_curve", "reconstructions", "uncertainty", "samples", "random_walk", "manifold", "latent"]
+    assert [path.stem for path in paths] == names[: 7 if n_latent == 2 else 5]
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths)
