@@ -59,6 +59,7 @@ def main(argv=None):
 
 def train(out=None, resume=None, quiet=False, **given):
     """Train a VAE, write the run folder, and draw its pictures."""
+    given = _resolved(given)
     options = {**DEFAULTS, **OF_DATA.get(given.get("data", DEFAULTS["data"]), {}), **given}
     if resume is not None:
         options = _resumed(Path(resume), given, out)
@@ -97,13 +98,14 @@ def train(out=None, resume=None, quiet=False, **given):
     except (KeyboardInterrupt, SystemExit) as stop:  # the checkpoint is written
         print(f"\nstopped; go on with: scratchvae train --resume {out}", file=sys.stderr)
         return stop.code if isinstance(stop, SystemExit) else 130
-    pictures = draw_run(Path(out) / "figures", model, data, history, options["seed"])
     if not quiet:
         last = history[-1]
         print(
             f"{last['samples']:,} samples, {last['epoch']:.1f} epochs, {last['seconds']:.1f} s: bound "
             f"{last['train_bound']:.2f} train, {last['valid_bound']:.2f} validation (nats per datapoint)"
         )
+    pictures = draw_run(Path(out) / "figures", model, data, history, options["seed"])
+    if not quiet:
         names = ", ".join(path.stem for path in pictures)
         print(f"wrote {out}/: config.json, metrics.csv, checkpoint.npz and, in figures/, {names}")
         print(f"look at {pictures[1]}; next: scratchvae evaluate {out}")
@@ -249,6 +251,16 @@ def _resumed(run, given, out):
     if "samples" in given or "epochs" in given:
         options |= {"samples": None, "epochs": None}
     return options | given
+
+
+def _resolved(given):
+    """The options with their paths made absolute, so that a run can be looked at from any folder."""
+    paths = {"data_dir"} | ({"data"} if Path(given.get("data", "")).exists() else set())
+    names = ("digits", "mnist", "frey")
+    return {
+        key: str(Path(value).resolve()) if key in paths and value not in names else value
+        for key, value in given.items()
+    }
 
 
 def _unused(name):

@@ -8,6 +8,7 @@ import gzip
 import hashlib
 import math
 import os
+import sys
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -196,7 +197,8 @@ def _find(folder, names, data_dir, urls, read):
     for url in urls:
         try:
             pooch.get_logger().setLevel("WARNING")
-            path = Path(pooch.retrieve(url, known_hash=None, fname=names[0], path=cache / folder, progressbar=False))
+            bar = sys.stderr.isatty()
+            path = Path(pooch.retrieve(url, known_hash=None, fname=names[0], path=cache / folder, progressbar=bar))
         except Exception as error:  # no network, no such host, no permission: the next mirror may do
             failures.append(f"{url}: {type(error).__name__}")
             continue

@@ -173,7 +173,7 @@ def test_ctrl_c_and_sigterm_leave_a_run_that_resumes(tmp_path, number, code):
         ("--hidden 0", "n_hidden is 0"),
         ("--n-samples 0", "n_samples is 0"),
         ("--lr -1", "lr is -1.0; expected a number > 0"),
-        ("--samples 0", "samples is 0; expected a number ≥ 1"),
+        ("--samples 0", "samples is 0; expected a whole number ≥ 1"),
         ("--samples 10 --epochs 1", "samples and epochs are both given"),
         ("--batch-size 0", "batch_size is 0"),
         ("--n-train 99999", "n_train is 99999; expected 1 to 1437"),

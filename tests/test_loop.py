@@ -32,8 +32,9 @@ def watched(model, look):
 
 
 def same_but_for_seconds(history, other):
-    names = [name for name in history.dtype.names if name != "seconds"]
-    assert_array_equal(history[names], other[names])
+    for name in history.dtype.names:
+        if name != "seconds":
+            assert_array_equal(history[name], other[name])
 
 
 def test_each_epoch_is_a_new_permutation_with_a_short_last_minibatch_of_its_own_scale_8():
@@ -88,6 +89,7 @@ def test_length_in_samples_stops_at_the_first_step_that_reaches_them_and_in_epoc
     assert fit(small(), TRAIN, samples=24, batch_size=10)["samples"][-1] == 33
     assert fit(small(), TRAIN, samples=23, batch_size=10)["samples"][-1] == 23
     assert fit(small(), TRAIN, epochs=3, batch_size=10)["epoch"][-1] == 3
+    assert fit(small(), TRAIN, epochs=0.4, batch_size=10)["samples"][-1] == 10
 
 
 def test_history_has_ten_rows_a_decade_or_one_every_log_every_samples():
@@ -254,13 +256,14 @@ def test_the_bar_is_silent_off_a_terminal_and_shows_bound_and_rate_when_asked(ca
         (rows() + 1, {}, r"train has values from 1\.\d+ to 1\.\d+; expected \[0, 1\] for a Bernoulli model"),
         (rows() * np.nan, {}, "train has values that are not finite"),
         (rows(), {"valid": rows() - 1}, r"valid has values from"),
-        (rows(), {"samples": 0}, "samples is 0; expected a number ≥ 1"),
-        (rows(), {"epochs": 0.5, "samples": None}, "epochs is 0.5; expected a number ≥ 1"),
+        (rows(), {"samples": 0}, "samples is 0; expected a whole number ≥ 1"),
+        (rows(), {"epochs": 0}, "epochs is 0; expected a number > 0"),
         (rows(), {"samples": 10, "epochs": 1}, "samples and epochs are both given"),
-        (rows(), {"batch_size": 0}, "batch_size is 0; expected a number ≥ 1"),
+        (rows(), {"batch_size": 0}, "batch_size is 0; expected a whole number ≥ 1"),
         (rows(), {"schedule": "both"}, "schedule is 'both'; expected 'joint' or 'alternating'"),
         (rows(), {"seed": -3}, "seed is -3; expected a whole number ≥ 0"),
         (rows(), {"log_every": 0}, "log_every is 0"),
+        (rows(), {"batch_size": 2.5}, "batch_size is 2.5; expected a whole number ≥ 1"),
         (rows(), {"resume": True}, "resume=True needs out"),
     ],
 )
@@ -271,6 +274,23 @@ def test_bad_arguments_are_refused_before_anything_is_written(tmp_path, train, s
         warnings.simplefilter("ignore")
         fit(small(), train, **settings)
     assert not folder.exists()
+
+
+def test_a_folder_that_holds_a_run_is_not_overwritten(tmp_path):
+    fit(small(), TRAIN, epochs=1, batch_size=10, out=tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(ValueError, match="holds a run: go on with it"):
+        fit(small(), TRAIN, epochs=1, batch_size=10, out=tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_resuming_a_run_that_is_complete_says_so_and_changes_nothing(tmp_path):
+    model = VAE(6, 5, 2)
+    history = fit(model, TRAIN, samples=100, batch_size=10, out=tmp_path)
+    again = VAE(6, 5, 2)
+    with pytest.warns(UserWarning, match="has evaluated 102 samples already: ask for more"):
+        same_but_for_seconds(fit(again, TRAIN, samples=100, batch_size=10, out=tmp_path, resume=True), history)
+    assert_array_equal(again.params.value, model.params.value)
 
 
 def test_binarising_is_refused_for_a_gaussian_model():

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from scratchvae.data import binarise
 from scratchvae.training.optim import Adagrad
-from scratchvae.training.run import Progress, RunFolder
+from scratchvae.training.run import RunFolder
 
 ORDER, STEP, HELD_OUT = range(3)  # what a random stream is for
 LONGEST_WITHOUT_CHECKPOINT = 30  # seconds
@@ -54,7 +54,8 @@ def fit(
     binarize       dynamic binarisation: each minibatch is drawn anew, pixel by pixel, as Bernoulli(x)
     log_every      samples between rows of the history; by default ten rows a decade from 1,000 on, even on a log axis
     out, resume    a folder for checkpoint.npz (written at every row, at least every 30 s, and at the end), metrics.csv
-                   and config.json; resume=True goes on from its checkpoint, to the bit as if it had never stopped
+                   and config.json, with no run in it yet; resume=True goes on from its checkpoint, to the bit as if it
+                   had never stopped
     options        a dict of the caller's own to keep in config.json
     progress       a bar on stderr; None shows it on a terminal only
 
@@ -72,9 +73,8 @@ def fit(
         raise ValueError(f"schedule is {schedule!r}; expected 'joint' or 'alternating'")
     parts = [slice(None)] if schedule == "joint" else [model.phi, model.theta]
     target = _target(samples, epochs, per_epoch=n * len(parts))
-    _check_number("log_every", log_every, optional=True)
-    if not isinstance(seed, int | np.integer) or seed < 0:
-        raise ValueError(f"seed is {seed!r}; expected a whole number ≥ 0")
+    log_every = None if log_every is None else _whole("log_every", log_every)
+    seed = _whole("seed", seed, least=0)
     if resume and out is None:
         raise ValueError("resume=True needs out, the folder of the run to go on with")
 
@@ -83,16 +83,16 @@ def fit(
         "model": model.config,
         "optimizer": {"name": type(optimizer).__name__, **{k: v for k, v in vars(optimizer).items() if np.isscalar(v)}},
         "batch_size": m,
-        "seed": int(seed),
+        "seed": seed,
         "schedule": schedule,
         "binarize": bool(binarize),
         "log_every": log_every,
         "data": out and {"train": _fingerprint(train), "valid": _fingerprint(valid)},
     }
     folder = RunFolder(out, model, optimizer, facts, options)
-    now = folder.restore() if resume else Progress()
-    if not resume:
-        folder.keep(now)
+    now = folder.restore() if resume else folder.begin()
+    if now.samples >= target:
+        warnings.warn(f"{out} has evaluated {now.samples:,} samples already: ask for more to go on", stacklevel=2)
     steps_per_epoch = math.ceil(n / m)
     order, since = None, time.perf_counter() - now.seconds
 
@@ -214,25 +214,27 @@ def _checked(name, x, model, binarize):
 
 
 def _batch_size(batch_size, n):
-    _check_number("batch_size", batch_size)
+    batch_size = _whole("batch_size", batch_size)
     if batch_size > n:
         warnings.warn(f"batch_size {batch_size} is larger than the data: using all {n} datapoints", stacklevel=3)
-    return int(min(batch_size, n))
+    return min(batch_size, n)
 
 
 def _target(samples, epochs, per_epoch):
+    """How many samples to evaluate."""
     if samples is not None and epochs is not None:
         raise ValueError("samples and epochs are both given; expected one of them")
-    _check_number("samples", samples, optional=True)
-    _check_number("epochs", epochs, optional=True)
-    if epochs is not None:
-        return int(epochs * per_epoch)
-    return 1_000_000 if samples is None else int(samples)
+    if epochs is None:
+        return 1_000_000 if samples is None else _whole("samples", samples)
+    if not 0 < epochs < math.inf:
+        raise ValueError(f"epochs is {epochs!r}; expected a number > 0")
+    return max(1, round(epochs * per_epoch))
 
 
-def _check_number(name, value, optional=False):
-    if not (value is None and optional) and not (isinstance(value, int | float | np.number) and 1 <= value < math.inf):
-        raise ValueError(f"{name} is {value!r}; expected a number ≥ 1")
+def _whole(name, value, least=1):
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise ValueError(f"{name} is {value!r}; expected a whole number ≥ {least}")
+    return int(value)
 
 
 def _fingerprint(x):

@@ -60,6 +60,14 @@ class RunFolder:
         self.config = json.dumps({"options": options, "run": facts}, indent=2, ensure_ascii=False) + "\n"
         self.kept_at = 0.0  # Progress.seconds of the last checkpoint
 
+    def begin(self):
+        """Keep the initial state, before the first step, and return it. ValueError if there is a run already."""
+        if self.path is not None and (self.path / "checkpoint.npz").exists():
+            raise ValueError(f"{self.path} holds a run: go on with it (resume), or choose another folder (out)")
+        now = Progress()
+        self.keep(now)
+        return now
+
     def keep(self, now, *ending):
         """Write the checkpoint and metrics.csv as of `now`.
 
