@@ -38,7 +38,7 @@ FREY_SHA256 = "2438ba4f0d2a6bd8bac43de756141eaa33c8d248dd613d464bdb1210d9b7af78"
 
 DATASETS = ("digits", "mnist", "frey")
 BINARIZATIONS = ("grey", "fixed", "dynamic")
-SPLITS = {"digits": (1437, 180, 180), "mnist": (50000, 10000, 10000), "frey": (1565, 200, 200)}
+SPLITS = {"digits": (1437, 180, 180), "frey": (1565, 200, 200)}  # MNIST's is by position: 50,000 / 10,000 / 10,000
 SPLIT_SEED, BINARIZATION_SEED = 0, 1  # of the data, whatever the seed of the run
 
 
@@ -98,21 +98,20 @@ def load_data(name, data_dir=None, n_train=None, split=None, binarization="grey"
         raise DataError(
             f"there is no data set {str(name)!r}; expected {', '.join(DATASETS)}, or a .npy, .npz or folder"
         )
-    if len(parts) == 1:
+    if len(parts) == 1:  # not split yet
         parts = _split(*parts[0], split or SPLITS.get(name), shuffle=True)
-    elif split is not None or name == "mnist":
-        images, labels = (
-            np.concatenate(column) if column[0] is not None else None for column in zip(*parts, strict=True)
-        )
-        parts = _split(images, labels, split or SPLITS[name], shuffle=False)
+    elif split is not None:  # split otherwise than it comes
+        images, labels = zip(*parts, strict=True)
+        labels = None if any(part is None for part in labels) else np.concatenate(labels)
+        parts = _split(np.concatenate(images), labels, split, shuffle=False)
+    if binarization == "fixed":
+        generator = np.random.default_rng(BINARIZATION_SEED)
+        parts = [(binarise(_unit(name, images), generator), labels) for images, labels in parts]
     if n_train is not None:
         images, labels = parts[0]
         if not 1 <= n_train <= len(images):
             raise ValueError(f"n_train is {n_train}; expected 1 to {len(images)}, the training rows of {name}")
         parts[0] = images[:n_train], None if labels is None else labels[:n_train]
-    if binarization == "fixed":
-        generator = np.random.default_rng(BINARIZATION_SEED)
-        parts = [(binarise(_unit(name, images), generator), labels) for images, labels in parts]
     (train, a), (valid, b), (test, c) = parts
     return Data(Path(name).name, shape, binarization, train, valid, test, a, b, c)
 
@@ -135,8 +134,9 @@ def _digits():
 
 
 def _mnist(data_dir):
-    arrays = [_mnist_file(name, data_dir) for name in MNIST_FILES]
-    return [(arrays[0].reshape(60000, 784), arrays[1]), (arrays[2].reshape(10000, 784), arrays[3])]
+    images, labels, test, test_labels = (_mnist_file(name, data_dir) for name in MNIST_FILES)
+    images, test = images.reshape(60000, 784), test.reshape(10000, 784)
+    return [(images[:50000], labels[:50000]), (images[50000:], labels[50000:]), (test, test_labels)]
 
 
 def _mnist_file(name, data_dir):

@@ -48,6 +48,13 @@ def test_frey_face_is_a_fixed_random_split_of_all_1965_frames(frey):
     assert [len(rows) for rows in (given.train, given.valid, given.test)] == [1500, 400, 65]
 
 
+def test_mnist_split_otherwise_keeps_its_order(mnist):
+    data = load_data("mnist", split=(60000, 1000, 9000))
+    assert_array_equal(data.train[50000:], mnist.valid)
+    assert_array_equal(data.valid_labels, mnist.test_labels[:1000])
+    assert_array_equal(data.test, mnist.test[1000:])
+
+
 def test_n_train_keeps_the_first_and_the_other_splits_whole(mnist):
     few = load_data("mnist", n_train=1000)
     assert_array_equal(few.train, mnist.train[:1000])
@@ -73,6 +80,7 @@ def test_fixed_binarisation_is_one_draw_for_all_time_and_named_in_the_log(digits
     one, two = load_data("digits", binarization="fixed"), load_data("digits", binarization="fixed")
     assert_array_equal(one.train, two.train)
     assert set(np.unique(one.train)) == {0, 255} and "fixed binarisation" in str(one)
+    assert_array_equal(load_data("digits", binarization="fixed", n_train=9).test, one.test)
     dynamic = load_data("digits", binarization="dynamic")
     assert_array_equal(dynamic.train, digits.train)  # drawn by the minibatch, in fit
     assert "dynamic binarisation" in str(dynamic)
