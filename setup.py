@@ -27,7 +27,7 @@ setup(
     ],
     extras_require={
         "test": TEST,
-        "dev": [*TEST, "ruff>=0.6", "threadpoolctl>=3.2"],
+        "dev": [*TEST, "ruff==0.17.*", "threadpoolctl>=3.2"],
         "cuda12": ["cupy-cuda12x>=14"],
         "cuda13": ["cupy-cuda13x>=14"],
     },

@@ -1,4 +1,4 @@
-"""A random walk in 20 latent dimensions: 100 steps, each N(0, 0.1²), from a draw of the prior, after 50 epochs."""
+"""A random walk of 100 images in 20 latent dimensions: a draw of the prior, then moves N(0, 0.1²), after 50 epochs."""
 
 from stages import options, row, stages, write_table
 

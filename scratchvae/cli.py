@@ -37,6 +37,7 @@ OF_DATA = {  # what the defaults become for these data sets: section 5 for Frey 
     "frey": {"hidden": [200], "likelihood": "gaussian"},
     "digits": {"hidden": [200], "optimizer": "adam", "init": "glorot"},
 }
+DATASETS = ("digits", "mnist", "frey")
 FREE_ON_RESUME = ("samples", "epochs", "data_dir")  # everything else is what the checkpoint was trained with
 
 
@@ -49,6 +50,9 @@ def main(argv=None):
         warnings.showwarning = lambda message, *_: print(f"scratchvae: warning: {message}", file=sys.stderr)
         try:
             return command(**arguments)
+        except KeyboardInterrupt:
+            print("\nscratchvae: interrupted", file=sys.stderr)
+            return 130
         except (ValueError, OSError, FloatingPointError, MemoryError) as error:
             print(f"scratchvae: error: {' '.join(str(error).split())}", file=sys.stderr)
             return 2
@@ -88,15 +92,16 @@ def train(out=None, resume=None, quiet=False, **given):
             batch_size=options["batch_size"],
             seed=options["seed"],
             schedule=options["schedule"],
-            binarize=options["binarization"] == "dynamic",
+            binarization=data.binarization,
             log_every=options["log_every"],
             out=out,
             resume=resume is not None,
             options=options,
             progress=False if quiet else None,
         )
-    except (KeyboardInterrupt, SystemExit) as stop:  # the checkpoint is written
-        print(f"\nstopped; go on with: scratchvae train --resume {out}", file=sys.stderr)
+    except (KeyboardInterrupt, SystemExit) as stop:
+        if (Path(out) / "checkpoint.npz").exists():
+            print(f"\nstopped; go on with: scratchvae train --resume {out}", file=sys.stderr)
         return stop.code if isinstance(stop, SystemExit) else 130
     if not quiet:
         last = history[-1]
@@ -112,13 +117,13 @@ def train(out=None, resume=None, quiet=False, **given):
     return 0
 
 
-def evaluate(run, split="test", n_samples=None, seed=0, data_dir=None, as_json=False):
+def evaluate(run, split="test", n_samples=None, seed=0, as_json=False, **moved):
     """The bound of a split and its two terms, on sampled z, in nats per datapoint."""
     from scratchvae.training import loop
     from scratchvae.training.run import load_model
 
-    options, model = _options(Path(run)), load_model(run)
-    data = _data(options | ({"data_dir": data_dir} if data_dir else {}))
+    options, model = _options(Path(run)) | _resolved(moved), load_model(run)
+    data = _data(options)
     if n_samples is not None:
         if n_samples < 1:
             raise ValueError(f"--n-samples is {n_samples}; expected a whole number ≥ 1")
@@ -128,7 +133,7 @@ def evaluate(run, split="test", n_samples=None, seed=0, data_dir=None, as_json=F
         "data": options["data"],
         "binarization": data.binarization,
         "split": split,
-        **loop.evaluate(model, getattr(data, split), seed, data.binarization == "dynamic"),
+        **loop.evaluate(model, getattr(data, split), seed, data.binarization),
         "n_samples": model.n_samples,
         "seed": seed,
     }
@@ -143,13 +148,15 @@ def evaluate(run, split="test", n_samples=None, seed=0, data_dir=None, as_json=F
     return 0
 
 
-def plot(run, data_dir=None, seed=0):
+def plot(run, seed=0, **moved):
     """Draw the pictures of a run again."""
     from scratchvae.plots import draw_run
     from scratchvae.training.run import load_model, read_history
 
-    options, model = _options(Path(run)), load_model(run)
-    data = _data(options | ({"data_dir": data_dir} if data_dir else {}))
+    if seed < 0:
+        raise ValueError(f"--seed is {seed}; expected a whole number ≥ 0")
+    options, model = _options(Path(run)) | _resolved(moved), load_model(run)
+    data = _data(options)
     for path in draw_run(Path(run) / "figures", model, data, read_history(Path(run) / "metrics.csv"), seed):
         print(path)
     return 0
@@ -203,7 +210,7 @@ def _model(options, data):
 def _optimizer(options):
     from scratchvae.training.optim import OPTIMIZERS
 
-    settings = {} if options["lr"] is None else {"lr": options["lr"]}
+    settings = {} if options["lr"] is None else {"lr": options["lr"]}  # each has a default of its own
     if options["warmup"]:
         if options["optimizer"] != "adagrad":
             raise ValueError(f"--warmup is for adagrad; the optimizer is {options['optimizer']}")
@@ -242,11 +249,12 @@ def _resumed(run, given, out):
     if out is not None:
         raise ValueError("--out and --resume are both given: a resumed run stays in its folder")
     options = _options(run)
+    free = FREE_ON_RESUME if options["data"] in DATASETS else (*FREE_ON_RESUME, "data")  # your own may have moved
     for key, value in given.items():
-        if key not in FREE_ON_RESUME and value != options[key]:
-            flag = "--" + key.replace("_", "-")
+        if key not in free and value != options[key]:
+            theirs = "its default" if options[key] is None else options[key]
             raise ValueError(
-                f"{run} was trained with {flag} {options[key]}, not {value}: leave {flag} out, or start anew"
+                f"{run} was trained with {key} {theirs}, not {value}: leave that option out, or start anew"
             )
     if "samples" in given or "epochs" in given:
         options |= {"samples": None, "epochs": None}
@@ -255,12 +263,8 @@ def _resumed(run, given, out):
 
 def _resolved(given):
     """The options with their paths made absolute, so that a run can be looked at from any folder."""
-    paths = {"data_dir"} | ({"data"} if Path(given.get("data", "")).exists() else set())
-    names = ("digits", "mnist", "frey")
-    return {
-        key: str(Path(value).resolve()) if key in paths and value not in names else value
-        for key, value in given.items()
-    }
+    paths = {key: given[key] for key in ("data", "data_dir") if given.get(key) and given[key] not in DATASETS}
+    return given | {key: str(Path(path).resolve()) for key, path in paths.items() if Path(path).exists()}
 
 
 def _unused(name):
@@ -362,20 +366,22 @@ def parser():
     g = p.add_argument_group("the run")
     g.add_argument("--out", metavar="DIR", help="the run folder, which must be new (runs/DATA and the latent size)")
     g.add_argument("--resume", metavar="DIR", help="go on with this run, to the bit as if it had never stopped")
-    g.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    g.add_argument("--quiet", action="store_true", help="print nothing but warnings and errors")
 
     p = add(evaluate, "print the bound of a trained model, its KL and its reconstruction term")
     p.add_argument("run", metavar="RUN", help="a run folder")
     p.add_argument("--split", choices=("train", "valid", "test"), help="which images (test)")
     p.add_argument("--n-samples", type=int, metavar="L", help="z per image (as in training)")
     p.add_argument("--seed", type=int, help="of the noise (0)")
-    p.add_argument("--data-dir", metavar="DIR", help="where the data are now")
+    p.add_argument("--data-dir", metavar="DIR", help="where MNIST and Frey Face are now")
+    p.add_argument("--data", metavar="PATH", help="where your own data are now")
     p.add_argument("--json", dest="as_json", action="store_true", help="one JSON object")
 
     p = add(plot, "draw the pictures of a run again")
     p.add_argument("run", metavar="RUN", help="a run folder")
     p.add_argument("--seed", type=int, help="of samples and random walk (0)")
-    p.add_argument("--data-dir", metavar="DIR", help="where the data are now")
+    p.add_argument("--data-dir", metavar="DIR", help="where MNIST and Frey Face are now")
+    p.add_argument("--data", metavar="PATH", help="where your own data are now")
 
     p = add(gradcheck, "check every hand-derived gradient against autograd and central differences")
     p.add_argument("--seed", type=int, help="of inputs, parameters and noise (0)")

@@ -9,7 +9,6 @@ import hashlib
 import math
 import os
 import sys
-import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,7 +79,8 @@ def load_data(name, data_dir=None, n_train=None, split=None, binarization="grey"
     n_train        keep the first so many training rows
     split          sizes of train, valid and test; 80 / 10 / 10 % for your own data
     binarization   "grey": the pixels as they are. "fixed": one draw Bernoulli(x) for all time, the same whatever the
-                   run's seed. "dynamic": left as they are here, to be drawn by the minibatch: fit(…, binarize=True)
+                   run's seed. "dynamic": left as they are here and drawn by the minibatch, by `fit` and `evaluate`
+                   with binarization=data.binarization
 
     ValueError: arguments that do not fit. DataError: a file that is missing or broken, with what to do.
     """
@@ -92,7 +92,7 @@ def load_data(name, data_dir=None, n_train=None, split=None, binarization="grey"
         parts, shape = _mnist(data_dir), (28, 28)
     elif name == "frey":
         parts, shape = _frey(data_dir), FREY_SHAPE[1:]
-    elif Path(name).exists():
+    elif str(name) and Path(name).exists():
         parts, shape = _own(Path(name))
     else:
         raise DataError(
@@ -102,14 +102,16 @@ def load_data(name, data_dir=None, n_train=None, split=None, binarization="grey"
         parts = _split(*parts[0], split or SPLITS.get(name), shuffle=True)
     elif split is not None:  # split otherwise than it comes
         images, labels = zip(*parts, strict=True)
-        labels = None if any(part is None for part in labels) else np.concatenate(labels)
+        if len({part is None for part in labels}) > 1:
+            raise ValueError(f"{name} has labels for some of its splits only: it cannot be split otherwise")
+        labels = None if labels[0] is None else np.concatenate(labels)
         parts = _split(np.concatenate(images), labels, split, shuffle=False)
     if binarization == "fixed":
         generator = np.random.default_rng(BINARIZATION_SEED)
         parts = [(binarise(_unit(name, images), generator), labels) for images, labels in parts]
     if n_train is not None:
         images, labels = parts[0]
-        if not 1 <= n_train <= len(images):
+        if not isinstance(n_train, int | np.integer) or not 1 <= n_train <= len(images):
             raise ValueError(f"n_train is {n_train}; expected 1 to {len(images)}, the training rows of {name}")
         parts[0] = images[:n_train], None if labels is None else labels[:n_train]
     (train, a), (valid, b), (test, c) = parts
@@ -150,9 +152,11 @@ def _mnist_file(name, data_dir):
             except (EOFError, OSError, zlib.error) as error:
                 raise DataError(f"{path} is a broken gzip file ({error}): fetch it again") from None
         magic = 2048 + len(shape)  # uint8, so many axes
+        if len(raw) < 4 + 4 * len(shape):
+            raise DataError(f"{path} is no IDX file: it has {len(raw)} bytes, less than its header")
         header = np.frombuffer(raw[: 4 + 4 * len(shape)], ">u4")
-        if len(header) == 0 or header[0] != magic:
-            raise DataError(f"{path} is no IDX file: magic {header[:1]}, expected {magic}")
+        if header[0] != magic:
+            raise DataError(f"{path} is no IDX file: magic {header[0]}, expected {magic}")
         if tuple(header[1:]) != shape or len(raw) != 4 * len(header) + math.prod(shape):
             raise DataError(f"{path} has shape {tuple(header[1:].tolist())} in {len(raw)} bytes; MNIST's has {shape}")
         if hashlib.sha256(raw).hexdigest() != sha256:
@@ -187,6 +191,8 @@ def _find(folder, names, data_dir, urls, read):
     """read(path) of the first file called one of `names` in data_dir, SCRATCHVAE_DATA or the cache, or downloaded."""
     import pooch
 
+    if data_dir is not None and not Path(data_dir).is_dir():
+        raise DataError(f"data_dir {data_dir} is no folder")
     cache = Path(pooch.os_cache("scratchvae"))
     places = [Path(place) for place in (data_dir, os.environ.get("SCRATCHVAE_DATA"), cache) if place]
     for place in places:
@@ -196,7 +202,6 @@ def _find(folder, names, data_dir, urls, read):
     failures = []
     for url in urls:
         try:
-            pooch.get_logger().setLevel("WARNING")
             bar = sys.stderr.isatty()
             path = Path(pooch.retrieve(url, known_hash=None, fname=names[0], path=cache / folder, progressbar=bar))
         except Exception as error:  # no network, no such host, no permission: the next mirror may do
@@ -219,22 +224,21 @@ def _find(folder, names, data_dir, urls, read):
 def _own(path):
     if path.is_dir():
         images, labels = _folder(path), None
-    elif path.suffix == ".npy":
-        images, labels = _numpy(path), None
-    elif path.suffix == ".npz":
-        arrays = _numpy(path)
-        if {"train", "valid", "test"} <= arrays.keys():
-            parts = [(arrays[part], arrays.get(f"{part}_labels")) for part in ("train", "valid", "test")]
-            shapes = [_shape(path, images) for images, _ in parts]
-            if len(set(shapes)) > 1:
-                raise DataError(f"{path} has images of different shapes: {', '.join(map(str, shapes))}")
-            return [(_rows(path, images), _labels(path, images, labels)) for images, labels in parts], shapes[0]
+    elif path.suffix not in (".npy", ".npz"):
+        raise DataError(f"{path} is a {path.suffix or 'file'}; expected .npy, .npz or a folder of images")
+    elif isinstance(arrays := _numpy(path), np.ndarray):
+        images, labels = arrays, None
+    elif {"train", "valid", "test"} <= arrays.keys():
+        parts = [(arrays[part], arrays.get(f"{part}_labels")) for part in ("train", "valid", "test")]
+        kinds = {(_shape(path, images), images.dtype) for images, _ in parts}
+        if len(kinds) > 1:
+            raise DataError(f"{path} has splits of different kinds: {', '.join(sorted(map(str, kinds)))}")
+        return [(_rows(path, images), _labels(path, images, labels)) for images, labels in parts], kinds.pop()[0]
+    else:
         labels = arrays.pop("labels", None)
         images = arrays["images"] if "images" in arrays else arrays.popitem()[1] if len(arrays) == 1 else None
         if images is None:
             raise DataError(f"{path} holds {', '.join(arrays) or 'nothing'}; expected images, or train, valid and test")
-    else:
-        raise DataError(f"{path} is a {path.suffix or 'file'}; expected .npy, .npz or a folder of images")
     return [(_rows(path, images), _labels(path, images, labels))], _shape(path, images)
 
 
@@ -243,7 +247,7 @@ def _numpy(path):
         with open(path, "rb") as file:
             loaded = np.load(file, allow_pickle=False)
             return loaded if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
-    except (OSError, ValueError, EOFError, KeyError, zlib.error, zipfile.BadZipFile) as error:
+    except Exception as error:  # zipfile and the parser of npy headers raise a dozen kinds on a broken file
         raise DataError(f"{path} is no NumPy file of plain arrays ({error})") from None
 
 
@@ -254,6 +258,8 @@ def _folder(path):
     for file in sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith(".")):
         try:
             with Image.open(file) as image:
+                if image.mode not in ("1", "L", "LA", "P", "RGB", "RGBA"):
+                    raise DataError(f"{file} has pixels of mode {image.mode}; expected 8 bits a channel: convert it")
                 images.append(np.asarray(image.convert("L")))
         except (UnidentifiedImageError, OSError) as error:
             raise DataError(f"{file} is no image ({error}): leave only images in the folder") from None
@@ -289,8 +295,10 @@ def _rows(path, images):
 
 
 def _labels(path, images, labels):
-    if labels is not None and (labels.ndim != 1 or len(labels) != len(images)):
-        raise DataError(f"{path} has labels {labels.shape} for {len(images)} images; expected one each")
+    if labels is not None and (labels.shape != (len(images),) or labels.dtype.kind not in "iu"):
+        raise DataError(
+            f"{path} has labels {labels.dtype} {labels.shape} for {len(images)} images; expected a whole number each"
+        )
     return labels
 
 
@@ -302,6 +310,8 @@ def _unit(name, images):
 
 def _split(images, labels, sizes, shuffle):
     n = len(images)
+    if n < 3:
+        raise ValueError(f"there are {n} datapoints; expected at least 3, one each to train, validate and test")
     if sizes is None:
         tenth = max(1, n // 10)
         sizes = (n - 2 * tenth, tenth, tenth)

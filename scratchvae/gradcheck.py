@@ -8,6 +8,8 @@ cancel), and compares ‖ours - theirs‖ / ‖theirs‖ for each array by itsel
 arrays at once, lets a small wrong gradient pass beside a large right one.
 """
 
+import copy
+import inspect
 from dataclasses import dataclass
 
 import numpy as np
@@ -82,11 +84,16 @@ def compare(function, arrays, gradients, oracle=None, entries=200, seed=0):
 def check_layer(layer, *inputs, oracle=None, name=None, seed=0):
     """Check a layer with `forward` and `backward` on float64 inputs: every parameter array and every input.
 
-    The scalar is Σ c ⊙ y with random c. The layer's arrays, if it has `shapes`, are laid and drawn here. `forward` may
-    return one array or a tuple, and `backward` takes as many. oracle: function(arrays, *inputs) of the same outputs.
+    The scalar is Σ c ⊙ y with random c. It is a copy of the layer that is checked. If it has parameters, its `shapes`
+    says which, as {"W": (3, 4)}; then W and dW are laid here, and W is drawn. `forward` may return one array or a
+    tuple, and `backward` takes as many.
+    oracle: function(arrays, *inputs) of the same outputs.
     """
     generator = np.random.default_rng(seed)
+    layer = copy.deepcopy(layer)
     layers = getattr(layer, "layers", [layer])
+    for part in layers:
+        part.shapes, part.name = getattr(part, "shapes", {}), getattr(part, "name", type(part).__name__)
     params = Params(layers, np.float64)
     params.value[...] = generator.standard_normal(params.value.size)
     inputs = {f"x{k}" if k else "x": np.array(x, np.float64) for k, x in enumerate(inputs)}
@@ -121,7 +128,7 @@ def check_density(density, *arguments, oracle=None, skip=0, name=None, seed=0):
     arguments = [np.array(argument, np.float64) for argument in arguments]
     value, *partials = density(*arguments)
     cotangent = generator.standard_normal(np.shape(value))
-    names = [f"∂{k}" for k in range(skip + 1, len(arguments) + 1)]
+    names = [f"∂{name}" for name in list(inspect.signature(density).parameters)[skip : len(arguments)]]
     arrays = dict(zip(names, arguments[skip:], strict=True))
     gradients = {key: cotangent[..., None] * partial for key, partial in zip(names, partials, strict=True)}
 

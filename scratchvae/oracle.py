@@ -1,8 +1,8 @@
 """The paper once more, naively, in autograd.numpy: specification and witness.
 
-It imports nothing of the library, shares no formula with it, and is never on the training path. Every function takes
-the network's arrays as a dict {"encoder.hidden.W": …, …} and follows the printed equation, not the fast or the stable
-form, except where a gradient would overflow without it (logaddexp). Use float64.
+It imports nothing of the library, was written from the paper alone, and is never on the training path. Every function
+takes the network's arrays as a dict {"encoder.hidden.W": …, …} and follows the printed equation, not the fast or the
+stable form, except where a gradient would overflow without it (logaddexp). Use float64.
 """
 
 import autograd.numpy as np

@@ -12,7 +12,12 @@ from scipy.special import ndtri
 
 
 def learning_curve(ax, history):
-    """The bound per datapoint against samples evaluated, on a log axis, train and validation: the axes of Figure 2."""
+    """The bound per datapoint against samples evaluated, on a log axis, train and validation: the axes of Figure 2.
+
+    ValueError if the history has no row.
+    """
+    if len(history) == 0:
+        raise ValueError("the history is empty: nothing was trained")
     lines = []
     for column, label, style in [("train_bound", "train", "--"), ("valid_bound", "validation", "-")]:
         if np.isfinite(history[column]).any():
@@ -30,7 +35,7 @@ def learning_curve(ax, history):
 
 def image_grid(ax, images, image_shape, columns):
     """All `images` in one picture, row by row, `columns` a row, a line of grey between them."""
-    images = np.asarray(images, float) / (255 if np.asarray(images).dtype == np.uint8 else 1)
+    images = _unit(images)
     height, width = image_shape
     rows = -(-len(images) // columns)
     canvas = np.full((rows * (height + 1) + 1, columns * (width + 1) + 1), 0.5)
@@ -43,7 +48,7 @@ def image_grid(ax, images, image_shape, columns):
 
 def reconstructions(ax, x, reconstructed, image_shape, columns=10):
     """Each row of originals with the row of its reconstructions under it."""
-    x = np.asarray(x, float) / (255 if np.asarray(x).dtype == np.uint8 else 1)
+    x, reconstructed = _unit(x), _unit(reconstructed)
     starts = range(0, len(x), columns)
     pairs = [block[i : i + columns] for i in starts for block in (x, reconstructed)]
     pad = columns - len(pairs[-1])  # a short last row ends in blanks, so that its reconstructions stay under it
@@ -83,7 +88,7 @@ def latent_scatter(ax, mu, labels=None):
 
 
 def random_walk(ax, model, image_shape, steps=100, sd=0.1, columns=10, seed=0):
-    """E[x|z] along a walk in latent space: z₁ ~ N(0, I), then z ← z + N(0, sd² I), `steps` images in reading order."""
+    """E[x|z] along a walk in latent space, `steps` images in reading order: z₁ ~ N(0, I), then z ← z + N(0, sd² I)."""
     moves = np.random.default_rng(seed).standard_normal((steps, model.n_latent))
     moves[1:] *= sd
     return image_grid(ax, model.decode(np.cumsum(moves, axis=0)), image_shape, columns)
@@ -102,6 +107,10 @@ def uncertainty(axes, x, draws, image_shape):
         artists.append(image_grid(ax, images, image_shape, len(images)))
         ax.set_title(title, loc="left", fontsize=8)
     return artists
+
+
+def _unit(images):
+    return np.divide(images, 255) if np.asarray(images).dtype == np.uint8 else np.asarray(images, float)
 
 
 def figure(width=6.0, height=6.0):

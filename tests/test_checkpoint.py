@@ -2,7 +2,6 @@
 
 import json
 import os
-import zipfile
 
 import numpy as np
 import pytest
@@ -12,7 +11,7 @@ from scratchvae import VAE, Adagrad, fit, load_model
 from scratchvae.training import checkpoint
 from scratchvae.training.checkpoint import CheckpointError, load, save
 
-ARRAYS = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.zeros(0), "c": np.array(3)}
+ARRAYS = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.zeros(0), "c": np.array(3), "long": np.zeros(500)}
 
 
 def rewrite(path, change):
@@ -77,12 +76,11 @@ def test_a_write_that_fails_half_way_leaves_the_old_checkpoint_whole(tmp_path, m
 
 
 def test_the_new_file_is_synced_before_it_is_renamed(tmp_path, monkeypatch):
-    calls = []
-    for name in ("fsync", "replace"):
-        original = getattr(os, name)
-        monkeypatch.setattr(os, name, lambda *a, name=name, original=original: calls.append(name) or original(*a))
+    calls, fsync, replace = [], os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda file: calls.append(("fsync", os.fstat(file).st_size)) or fsync(file))
+    monkeypatch.setattr(os, "replace", lambda *paths: calls.append(("replace", 0)) or replace(*paths))
     save(tmp_path / "c.npz", ARRAYS, {})
-    assert calls == ["fsync", "replace"]
+    assert calls == [("fsync", (tmp_path / "c.npz").stat().st_size), ("replace", 0)]  # all of it, then the name
 
 
 @pytest.mark.parametrize("kept", [0, 1, 50, 0.5, 0.99])
@@ -96,26 +94,29 @@ def test_a_truncated_checkpoint_is_refused_and_the_previous_one_named(tmp_path, 
         load(path)
 
 
-def test_every_single_flipped_byte_of_the_arrays_and_manifest_is_noticed(tmp_path):
+def test_no_single_flipped_bit_gives_other_arrays_or_another_error(tmp_path):
     path = tmp_path / "c.npz"
     save(path, ARRAYS, {"step": 1})
-    whole = path.read_bytes()
-    with zipfile.ZipFile(path) as file:
-        infos = file.infolist()
-    for info in infos:
-        start = info.header_offset + 30 + len(info.filename) + 20  # inside the stored .npy
-        for offset in range(start, start + info.file_size - 20, 37):
-            broken = bytearray(whole)
-            broken[offset] ^= 1
-            path.write_bytes(broken)
-            with pytest.raises(CheckpointError):
-                load(path)
+    whole, refused = path.read_bytes(), 0
+    for offset in range(len(whole)):
+        broken = bytearray(whole)
+        broken[offset] ^= 1 << (offset * 5 % 8)
+        path.write_bytes(broken)
+        try:
+            arrays, facts = load(path)
+        except CheckpointError:
+            refused += 1
+        else:  # a date, say: the zip format has bytes that say nothing about the arrays
+            assert facts == {"step": 1}
+            assert all(np.array_equal(arrays[name], ARRAYS[name]) for name in ARRAYS)
+    assert refused > 0.7 * len(whole)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (lambda arrays: arrays["a"].__setitem__((0, 0), 7), "was changed after it was written"),
+        (lambda arrays: arrays["long"].__setitem__(-1, 7), "was changed after it was written"),
         (lambda arrays: arrays.pop("a"), "does not hold the arrays that its manifest lists: a"),
         (lambda arrays: arrays.update(a=arrays["a"].astype(float)), "manifest lists: a"),
         (lambda arrays: arrays.update(d=np.zeros(1)), "manifest lists: d"),
@@ -141,7 +142,7 @@ def test_a_checkpoint_with_pickled_objects_is_refused_unread(tmp_path):
 
 
 def test_a_missing_checkpoint_is_named(tmp_path):
-    with pytest.raises(CheckpointError, match=r"there is no checkpoint .*c\.npz"):
+    with pytest.raises(CheckpointError, match=r"c\.npz is not there$"):
         load(tmp_path / "c.npz")
 
 

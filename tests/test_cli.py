@@ -86,7 +86,10 @@ def test_binarised_training_is_named_in_the_log_and_evaluated_alike(tmp_path, ca
     assert run("train", *QUICK, "--binarization", kind, "--out", tmp_path / "run") == 0
     assert f"{kind} binarisation" in capsys.readouterr().out
     assert run("evaluate", tmp_path / "run", "--json") == 0
-    assert json.loads(capsys.readouterr().out)["binarization"] == kind
+    result = json.loads(capsys.readouterr().out)
+    data = load_data("digits", binarization=kind)
+    python = evaluate(load_model(tmp_path / "run"), data.test, binarization=kind)
+    assert result["binarization"] == kind and {key: result[key] for key in python} == python
 
 
 def test_resume_by_command_line_equals_the_unbroken_run(tmp_path):
@@ -98,7 +101,8 @@ def test_resume_by_command_line_equals_the_unbroken_run(tmp_path):
         for name in whole.files:
             if name not in ("manifest", "history"):
                 assert_array_equal(parts[name], whole[name])
-        assert_array_equal(parts["history"][:, :5], whole["history"][:, :5])
+        for column in ("step", "samples", "epoch", "train_bound", "valid_bound"):
+            assert_array_equal(parts["history"][column], whole["history"][column])
     assert json.loads((tmp_path / "parts" / "config.json").read_text())["options"]["samples"] == 6000
 
 
@@ -117,6 +121,42 @@ def test_plot_draws_the_pictures_again(trained, capsys):
     assert run("plot", trained) == 0
     printed = capsys.readouterr().out.split()
     assert len(printed) == 7 and all(os.path.exists(path) for path in printed)
+    before = (trained / "figures" / "samples.png").read_bytes()
+    assert run("plot", trained, "--seed", 1) == 0
+    assert (trained / "figures" / "samples.png").read_bytes() != before
+
+
+def test_own_data_may_move_and_are_found_again_but_not_exchanged(tmp_path, capsys):
+    images = np.random.default_rng(0).integers(0, 256, (60, 4, 4), dtype=np.uint8)
+    np.save(tmp_path / "a.npy", images)
+    quick = ("--samples", 1000, "--latent", 2, "--hidden", 5, "--batch-size", 10, "--quiet")
+    assert run("train", "--data", tmp_path / "a.npy", *quick, "--out", tmp_path / "run") == 0
+    (tmp_path / "a.npy").rename(tmp_path / "b.npy")
+    assert "there is no data set" in refused(capsys, "evaluate", tmp_path / "run")
+    for command in ("evaluate", "plot"):
+        assert run(command, tmp_path / "run", "--data", tmp_path / "b.npy") == 0
+    resume = ("train", "--resume", tmp_path / "run", "--samples", 2000, "--quiet", "--data")
+    np.save(tmp_path / "c.npy", images[::-1])
+    assert "data.train" in refused(capsys, *resume, tmp_path / "c.npy")
+    assert run(*resume, tmp_path / "b.npy") == 0
+
+
+def test_evaluate_finds_the_data_where_data_dir_says(tmp_path, monkeypatch, capsys):
+    shared("frey")
+    assert run("train", "--data", "frey", *QUICK, "--out", tmp_path / "run", "--quiet") == 0
+    folder = os.environ["SCRATCHVAE_DATA"]
+    monkeypatch.delenv("SCRATCHVAE_DATA")
+    assert "frey_rawface.mat is in none of" in refused(capsys, "evaluate", tmp_path / "run")
+    assert run("evaluate", tmp_path / "run", "--data-dir", folder) == 0
+
+
+def test_ctrl_c_outside_training_is_one_line_too(monkeypatch, capsys, tmp_path):
+    def interrupt(*arguments, **settings):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("scratchvae.data.load_data", interrupt)
+    assert run("train", *QUICK, "--out", tmp_path / "run") == 130
+    assert capsys.readouterr().err == "\nscratchvae: interrupted\n"
 
 
 def test_the_frey_command_uses_the_papers_gaussian_decoder(tmp_path, capsys):
@@ -221,9 +261,10 @@ def test_an_existing_folder_is_neither_overwritten_nor_resumed_by_accident(train
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ("--latent 5", "was trained with --latent 2, not 5"),
-        ("--data mnist", "was trained with --data digits, not mnist"),
-        ("--lr 0.5", "was trained with --lr None, not 0.5"),
+        ("--latent 5", "was trained with latent 2, not 5"),
+        ("--data mnist", "was trained with data digits, not mnist"),
+        ("--lr 0.5", "was trained with lr its default, not 0.5"),
+        ("--no-prior", "was trained with prior True, not False"),
         ("--out elsewhere", "--out and --resume are both given"),
     ],
 )
@@ -249,8 +290,12 @@ def test_a_truncated_checkpoint_stops_every_command_and_stays_as_it_is(trained, 
 
 def test_no_run_folder_and_no_metrics_are_clear_errors(trained, tmp_path, capsys):
     assert "is no run folder" in refused(capsys, "evaluate", tmp_path)
+    for command in ("evaluate", "plot"):
+        assert "seed is -1; expected a whole number ≥ 0" in refused(capsys, command, trained, "--seed", -1)
     (trained / "metrics.csv").write_text("a,b\n")
     assert "is not a metrics.csv" in refused(capsys, "plot", trained)
+    (trained / "metrics.csv").unlink()
+    assert "there is no" in refused(capsys, "plot", trained)
 
 
 def test_an_unwritable_folder_is_one_line(tmp_path, capsys):

@@ -72,6 +72,8 @@ def test_binarised_pixels_have_the_grey_level_as_their_mean():
     assert (drawn[0] == 0).all() and (drawn[255] == 255).all()
     z = (drawn[1:255].mean(axis=1) / 255 - p[1:255]) / np.sqrt(p[1:255] * (1 - p[1:255]) / 20_000)
     assert np.abs(z).max() < 5.5  # 254 tests at 1e-6 / 25
+    shifted = np.arange(1, 255) / 256  # control: P(255) = x/256
+    assert np.abs((drawn[1:255].mean(axis=1) / 255 - shifted).sum()) > 5 * np.sqrt((p * (1 - p)).sum() / 20_000)
     floats = binarise(grey[:, :100] / np.float32(255), np.random.default_rng(0))
     assert set(np.unique(floats)) == {0.0, 1.0} and floats.dtype == np.float32
 
@@ -111,12 +113,17 @@ def test_own_npy_npz_and_folder_of_images_are_read_alike(tmp_path):
 def test_own_npz_with_labels_or_with_its_own_split(tmp_path):
     np.savez(tmp_path / "labelled.npz", images=IMAGES, labels=np.arange(30))
     data = load_data(str(tmp_path / "labelled.npz"))
-    for rows, labels in [(data.train, data.train_labels), (data.test, data.test_labels)]:
-        assert_array_equal(rows, IMAGES.reshape(30, 12)[labels])
+    for part in ("train", "valid", "test"):
+        assert_array_equal(getattr(data, part), IMAGES.reshape(30, 12)[getattr(data, f"{part}_labels")])
     np.savez(tmp_path / "split.npz", train=IMAGES[:20], valid=IMAGES[20:24], test=IMAGES[24:], test_labels=np.arange(6))
     data = load_data(tmp_path / "split.npz")
     assert_array_equal(data.valid, IMAGES[20:24].reshape(4, 12))
     assert data.train_labels is None and len(data.test_labels) == 6
+    with pytest.raises(ValueError, match="labels for some of its splits only"):
+        load_data(tmp_path / "split.npz", split=(10, 10, 10))
+    np.savez(tmp_path / "split.npz", train=IMAGES[:20], valid=IMAGES[20:24], test=IMAGES[24:])
+    data = load_data(tmp_path / "split.npz", split=(10, 5, 15))
+    assert_array_equal(data.test, IMAGES[15:].reshape(15, 12))
 
 
 def test_own_floats_bools_and_flat_rows(tmp_path):
@@ -158,11 +165,18 @@ def bad(tmp_path, name, content):
         ("a.npy", lambda p: np.save(p, np.full((5, 4), np.nan)), "not finite"),
         ("a.npz", lambda p: np.savez(p, a=IMAGES, b=IMAGES), "holds a, b; expected images"),
         ("a.npz", lambda p: np.savez(p), "holds nothing; expected images"),
-        ("a.npz", lambda p: np.savez(p, images=IMAGES, labels=np.arange(3)), r"labels \(3,\) for 30 images"),
-        ("a.npz", lambda p: np.savez(p, train=IMAGES, valid=IMAGES, test=IMAGES[:, :2]), "images of different shapes"),
+        ("a.npz", lambda p: np.savez(p, images=IMAGES, labels=np.arange(3)), r"labels int64 \(3,\) for 30 images"),
+        ("a.npz", lambda p: np.savez(p, images=IMAGES, labels=np.full(30, "a")), "expected a whole number each"),
+        ("a.npz", lambda p: np.savez(p, train=IMAGES, valid=IMAGES, test=IMAGES[:, :2]), "splits of different kinds"),
+        ("a.npz", lambda p: np.savez(p, train=IMAGES, valid=IMAGES / 255, test=IMAGES), "splits of different kinds"),
         ("a.txt", b"hello", "expected .npy, .npz or a folder of images"),
         ("empty", lambda p: p.mkdir(), "has no images in it"),
         ("text", lambda p: (p.mkdir(), (p / "a.png").write_text("no")), "a.png is no image"),
+        (
+            "deep",
+            lambda p: (p.mkdir(), Image.fromarray(np.arange(9, dtype=np.uint16).reshape(3, 3)).save(p / "a.png")),
+            r"pixels of mode I;16; expected 8 bits a channel",
+        ),
         (
             "sizes",
             lambda p: (p.mkdir(), Image.new("L", (3, 3)).save(p / "a.png"), Image.new("L", (3, 4)).save(p / "b.png")),
@@ -176,17 +190,33 @@ def test_a_broken_file_of_ones_own_is_one_clear_error(tmp_path, name, content, m
 
 
 def test_unknown_names_and_impossible_splits_are_refused(tmp_path):
+    with pytest.raises(DataError, match="there is no data set ''"):
+        load_data("")
     with pytest.raises(DataError, match="there is no data set 'minst'; expected digits, mnist, frey, or"):
         load_data("minst")
     for split in [(1, 2), (0, 5, 5), (1000, 1000, 1000)]:
         with pytest.raises(ValueError, match="expected three sizes ≥ 1 whose sum is at most 1797"):
             load_data("digits", split=split)
+    np.save(tmp_path / "a.npy", IMAGES[:2])
+    with pytest.raises(ValueError, match="there are 2 datapoints; expected at least 3"):
+        load_data(tmp_path / "a.npy")
     np.save(tmp_path / "a.npy", IMAGES / 100)
     with pytest.raises(DataError, match=r"values from 0.* expected \[0, 1\] to binarise"):
         load_data(tmp_path / "a.npy", binarization="fixed")
 
 
 # MNIST and Frey Face that are missing or broken
+
+
+def test_a_misnamed_numpy_file_is_read_by_its_content(tmp_path):
+    np.savez(tmp_path / "a.npz", IMAGES)
+    (tmp_path / "a.npz").rename(tmp_path / "b.npy")
+    same_images(load_data(tmp_path / "b.npy"))
+
+
+def test_a_data_dir_that_does_not_exist_is_no_silent_detour(tmp_path):
+    with pytest.raises(DataError, match=r"data_dir .*typo is no folder"):
+        load_data("mnist", data_dir=tmp_path / "typo")
 
 
 def test_data_dir_comes_before_the_environment_and_files_may_be_unpacked(tmp_path, monkeypatch):
@@ -253,8 +283,9 @@ def idx(shape, magic=None, size=None):
     [
         (gzip.compress(idx((60000, 28, 28)))[:500], "broken gzip file"),
         (b"no gzip at all", "broken gzip file"),
-        (gzip.compress(b""), "no IDX file"),
-        (gzip.compress(idx((60000, 28, 28), magic=2049)), r"no IDX file: magic \[2049\], expected 2051"),
+        (gzip.compress(b""), "no IDX file: it has 0 bytes"),
+        (gzip.compress(b"12345"), "no IDX file: it has 5 bytes"),
+        (gzip.compress(idx((60000, 28, 28), magic=2049)), "no IDX file: magic 2049, expected 2051"),
         (gzip.compress(idx((60000, 28, 28), size=9)), r"has shape \(60000, 28, 28\) in 25 bytes; MNIST's has"),
         (gzip.compress(idx((600, 28, 28))), r"has shape \(600, 28, 28\)"),
         (gzip.compress(idx((60000, 28, 28))), "is not MNIST's"),

@@ -111,6 +111,21 @@ def test_a_wrong_small_array_is_not_hidden_by_a_right_large_one():
     assert {check.name: check.oracle < 1e-10 for check in checks} == {"value": True, "large": True, "small": False}
 
 
+@pytest.mark.parametrize(("error", "passes"), [(1e-11, True), (1e-9, False)])
+def test_the_oracle_is_held_to_1e_minus_10(error, passes):
+    arrays = {"a": np.arange(1.0, 4)}
+    gradients = {"a": 2 * arrays["a"] * (1 + error)}
+    checks = compare(lambda: float((arrays["a"] ** 2).sum()), arrays, gradients, oracle=lambda a: (a["a"] ** 2).sum())
+    assert checks[1].passed == passes
+
+
+@pytest.mark.parametrize(("error", "passes"), [(1e-7, True), (1e-5, False)])
+def test_central_differences_are_held_to_1e_minus_6(error, passes):
+    arrays = {"a": np.arange(1.0, 4)}
+    checks = compare(lambda: float((arrays["a"] ** 2).sum()), arrays, {"a": 2 * arrays["a"] * (1 + error)})
+    assert checks[0].passed == passes
+
+
 def test_a_gradient_that_is_not_a_number_fails():
     arrays = {"a": np.ones(2)}
     checks = compare(lambda: float(arrays["a"].sum()), arrays, {"a": np.array([1.0, np.nan])})
@@ -119,8 +134,6 @@ def test_a_gradient_that_is_not_a_number_fails():
 
 def test_a_layer_density_or_model_of_ones_own_needs_no_oracle():
     class Cube:
-        shapes = {}  # noqa: RUF012
-
         def forward(self, x):
             self.x = x
             return x**3
@@ -129,6 +142,19 @@ def test_a_layer_density_or_model_of_ones_own_needs_no_oracle():
             return dy * 3 * self.x**2
 
     assert all(check.passed and check.oracle is None for check in check_layer(Cube(), rows()))
+
+    class Scale:  # a parameter, and no name
+        shapes = {"W": (6,)}  # noqa: RUF012
+
+        def forward(self, x):
+            self.x = x
+            return x * self.W
+
+        def backward(self, dy):
+            self.dW[...] = (dy * self.x).sum(axis=0)
+            return dy * self.W
+
+    assert [check.passed for check in check_layer(Scale(), rows())] == [True, True]
 
     def log_laplace(x, mu):
         return -(np.abs(x - mu) + np.log(2)).sum(axis=-1), np.sign(x - mu)
@@ -147,6 +173,13 @@ def test_a_composite_layer_is_checked_array_by_array():
         checks = check_layer(network, rows())
         assert len(checks) == sum(len(layer.shapes) for layer in network.layers) + 1
         assert all(check.passed for check in checks)
+
+
+def test_a_layer_of_a_living_model_is_checked_without_being_touched():
+    model = small()
+    before = model.reconstruct(rows())
+    assert all(check.passed for check in check_layer(model.encoder.hidden, rows())[:2])
+    assert (model.reconstruct(rows()) == before).all()
 
 
 def test_arrays_are_put_back_as_they_were():

@@ -11,8 +11,9 @@ from conftest import rows, small
 from numpy.testing import assert_allclose, assert_array_equal
 
 from scratchvae import SGD, VAE, Adagrad, Adam, evaluate, fit, load_model
-from scratchvae.training.checkpoint import CheckpointError, load
-from scratchvae.training.loop import STEP, stream
+from scratchvae.data import binarise
+from scratchvae.training.checkpoint import CheckpointError, load, save
+from scratchvae.training.loop import HELD_OUT, ORDER, STEP, interruptible, stream
 from scratchvae.training.run import read_history
 
 TRAIN, VALID = rows(23), rows(9, seed=2)
@@ -39,13 +40,13 @@ def same_but_for_seconds(history, other):
 
 def test_each_epoch_is_a_new_permutation_with_a_short_last_minibatch_of_its_own_scale_8():
     seen = []
-    fit(watched(small(), lambda x, eps, n: seen.append((x, n))), TRAIN, epochs=2, batch_size=10)
-    assert [len(x) for x, _ in seen] == [10, 10, 3] * 2
+    fit(watched(small(), lambda x, eps, n: seen.append((x, n))), TRAIN, epochs=4, batch_size=10)
+    assert [len(x) for x, _ in seen] == [10, 10, 3] * 4
     assert {n for _, n in seen} == {23}  # n_data / len(x): the estimator scales by N/3 there, and E9 proves it
-    first, second = (np.concatenate([x for x, _ in seen[k : k + 3]]) for k in (0, 3))
-    for epoch in (first, second):
+    epochs = [np.concatenate([x for x, _ in seen[k : k + 3]]) for k in range(0, 12, 3)]
+    for epoch in epochs:
         assert_array_equal(np.sort(epoch, axis=0), np.sort(TRAIN, axis=0))
-    assert not np.array_equal(first, second)
+    assert len({epoch.tobytes() for epoch in epochs}) == 4
 
 
 def test_noise_of_a_step_is_a_function_of_seed_and_step_alone():
@@ -55,8 +56,9 @@ def test_noise_of_a_step_is_a_function_of_seed_and_step_alone():
         assert_array_equal(eps, stream(7, STEP, step).standard_normal(eps.shape))
 
 
-def test_fit_takes_the_steps_of_the_written_out_algorithm_1():
-    model, by_hand, optimizer = small(), small(), Adagrad(0.05)
+@pytest.mark.parametrize("make", [lambda: Adagrad(0.05), lambda: Adam(0.05)])
+def test_fit_takes_the_steps_of_the_written_out_algorithm_1(make):
+    model, by_hand, optimizer = small(), small(), make()
     order = stream(3, 0, 0).permutation(23)
     optimizer.start(by_hand.params)
     for step in range(3):
@@ -64,7 +66,7 @@ def test_fit_takes_the_steps_of_the_written_out_algorithm_1():
         by_hand.bound(x, by_hand.noise(stream(3, STEP, step), len(x)), 23, gradient=True)
         by_hand.add_log_prior_gradient()
         optimizer.ascend(by_hand.params, step + 1)
-    fit(model, TRAIN, optimizer=Adagrad(0.05), epochs=1, batch_size=10, seed=3)
+    fit(model, TRAIN, optimizer=make(), epochs=1, batch_size=10, seed=3)
     assert_array_equal(model.params.value, by_hand.params.value)
 
 
@@ -135,14 +137,36 @@ def test_evaluate_gives_the_two_terms_per_datapoint_and_no_randomness_of_its_own
     assert_allclose(result["kl"], 0.5 * (mu**2 + np.exp(log_var) - 1 - log_var).sum() / 2500, rtol=1e-12)
 
 
+@pytest.mark.parametrize("binarization", ["grey", "dynamic"])
+def test_evaluate_is_the_mean_over_blocks_of_their_own_noise_and_draws(binarization):
+    model, x = small(n_samples=3), rows(700)
+    kl = log_px = 0.0
+    for k, start in enumerate(range(0, 700, 333)):  # 1,000 z at a time; the last block is short
+        generator, block = stream(4, HELD_OUT, k), x[start : start + 333]
+        block = binarise(block, generator) if binarization == "dynamic" else block
+        terms = model.terms(block, model.noise(generator, len(block)))
+        kl, log_px = kl - terms[0].sum(), log_px + terms[1].sum()
+    result = evaluate(model, x, seed=4, binarization=binarization)
+    assert_allclose([result["kl"], result["reconstruction"]], [kl / 700, log_px / 700], rtol=1e-12)
+    history = fit(model, TRAIN, x, epochs=1, seed=4, batch_size=23, binarization=binarization)
+    assert history["valid_bound"][-1] == evaluate(model, x, seed=4, binarization=binarization)["bound"]
+
+
+def test_random_streams_of_different_purpose_seed_or_index_differ():
+    draws = {
+        stream(*key).random() for key in [(0, ORDER, 0), (0, STEP, 0), (0, HELD_OUT, 0), (1, ORDER, 0), (0, ORDER, 1)]
+    }
+    assert len(draws) == 5
+
+
 def test_dynamic_binarisation_draws_each_minibatch_anew():
     seen, constant = [], np.full((10, 6), 0.3)
-    fit(watched(small(), lambda x, eps, n: seen.append(x)), constant, epochs=400, batch_size=10, binarize=True)
+    fit(watched(small(), lambda x, eps, n: seen.append(x)), constant, epochs=400, batch_size=10, binarization="dynamic")
     assert set(np.unique(seen)) == {0.0, 1.0}
     assert not np.array_equal(seen[0], seen[1])
     n = np.size(seen)
     assert abs(np.mean(seen) - 0.3) / math.sqrt(0.3 * 0.7 / n) < 4.89
-    evaluate(small(), constant, binarize=True)
+    assert abs(np.mean(seen) - 0.25) / math.sqrt(0.3 * 0.7 / n) > 4.89  # control
 
 
 def test_training_raises_the_bound_on_real_images(digits):
@@ -157,7 +181,7 @@ def test_training_raises_the_bound_on_real_images(digits):
 def test_a_run_stopped_at_any_step_and_resumed_equals_the_unbroken_run_to_the_bit(tmp_path, make, schedule):
     def go(name, samples, resume=False):
         model, optimizer = VAE(6, 5, 2, seed=1), make()
-        settings = {"batch_size": 10, "schedule": schedule, "seed": 4, "log_every": 50, "binarize": True}
+        settings = {"batch_size": 10, "schedule": schedule, "seed": 4, "log_every": 50, "binarization": "dynamic"}
         history = fit(
             model, TRAIN, VALID, optimizer=optimizer, samples=samples, out=tmp_path / name, resume=resume, **settings
         )
@@ -215,7 +239,8 @@ def test_a_non_finite_bound_stops_with_step_and_array_and_the_last_finite_checkp
     assert np.isfinite(load_model(tmp_path).params.value).all()
 
 
-def test_a_parameter_that_is_not_finite_never_reaches_a_checkpoint(tmp_path):
+@pytest.mark.parametrize(("place", "name"), [(0, "encoder.hidden.W"), (-1, "decoder.logits.b")])
+def test_a_parameter_that_is_not_finite_never_reaches_a_checkpoint(tmp_path, place, name):
     model = VAE(6, 5, 2)
     ascend = Adagrad.ascend
 
@@ -223,9 +248,9 @@ def test_a_parameter_that_is_not_finite_never_reaches_a_checkpoint(tmp_path):
         def ascend(self, params, step, part=slice(None)):
             ascend(self, params, step, part)
             if step == 3:
-                params.value[-1] = np.inf
+                params.value[place] = np.inf
 
-    with pytest.raises(FloatingPointError, match=r"decoder\.logits\.b is not finite after step 3"):
+    with pytest.raises(FloatingPointError, match=f"{name} is not finite after step 3"):
         fit(model, TRAIN, samples=1000, batch_size=23, log_every=69, optimizer=Blowing(), out=tmp_path)
     assert np.isfinite(load_model(tmp_path).params.value).all()
 
@@ -264,6 +289,10 @@ def test_the_bar_is_silent_off_a_terminal_and_shows_bound_and_rate_when_asked(ca
         (rows(), {"seed": -3}, "seed is -3; expected a whole number ≥ 0"),
         (rows(), {"log_every": 0}, "log_every is 0"),
         (rows(), {"batch_size": 2.5}, "batch_size is 2.5; expected a whole number ≥ 1"),
+        (rows(), {"epochs": "3"}, "epochs is '3'; expected a number > 0"),
+        (rows(), {"optimizer": "adam"}, r"optimizer is 'adam'; expected one such as Adagrad\(0\.01\)"),
+        (rows(), {"optimizer": Adagrad}, "expected one such as"),
+        (np.ones((5, 6), int), {}, "train holds int64; expected uint8 pixels"),
         (rows(), {"resume": True}, "resume=True needs out"),
     ],
 )
@@ -293,14 +322,80 @@ def test_resuming_a_run_that_is_complete_says_so_and_changes_nothing(tmp_path):
     assert_array_equal(again.params.value, model.params.value)
 
 
+def test_a_checkpoint_is_written_between_rows_when_the_last_one_is_old(tmp_path, monkeypatch):
+    steps = []
+    monkeypatch.setattr("scratchvae.training.loop.LONGEST_WITHOUT_CHECKPOINT", 0)
+    monkeypatch.setattr("scratchvae.training.run.RunFolder.keep", lambda self, now, *ending: steps.append(now.step))
+    fit(small(), TRAIN, epochs=2, batch_size=10, out=tmp_path)
+    assert steps == [0, 1, 2, 3, 4, 5, 6, 6]
+
+
+def test_seconds_go_on_where_the_stopped_run_left_them(tmp_path):
+    first = fit(VAE(6, 5, 2), TRAIN, samples=2000, batch_size=10, out=tmp_path)["seconds"]
+    second = fit(VAE(6, 5, 2), TRAIN, samples=3000, batch_size=10, out=tmp_path, resume=True)["seconds"]
+    assert (np.diff(second) > 0).all() and second[-1] > first[-1] > 0
+
+
+def test_a_second_ctrl_c_acts_at_once_and_an_ignored_signal_stays_ignored():
+    with pytest.raises(KeyboardInterrupt), interruptible() as arrived:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert arrived == [signal.SIGINT]
+        os.kill(os.getpid(), signal.SIGINT)
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        with interruptible() as arrived:
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert arrived == []
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_a_lost_checkpoint_is_not_overwritten_and_the_previous_one_is_named(tmp_path):
+    settings = {"samples": 3000, "batch_size": 10, "out": tmp_path}
+    fit(VAE(6, 5, 2), TRAIN, **settings)
+    (tmp_path / "checkpoint.npz").unlink()
+    before = (tmp_path / "checkpoint.previous.npz").read_bytes()
+    with pytest.raises(ValueError, match="holds a run"):
+        fit(VAE(6, 5, 2), TRAIN, **settings)
+    with pytest.raises(CheckpointError, match=r"is not there; the one before it is checkpoint\.previous\.npz"):
+        fit(VAE(6, 5, 2), TRAIN, **settings, resume=True)
+    assert (tmp_path / "checkpoint.previous.npz").read_bytes() == before
+
+
+def test_a_checkpoint_that_is_not_of_a_run_is_refused(tmp_path):
+    save(tmp_path / "checkpoint.npz", {}, {})
+    with pytest.raises(CheckpointError, match="not of a training run"):
+        load_model(tmp_path)
+
+
+def test_values_outside_0_1_are_refused_for_a_sigmoid_mean_and_taken_by_a_free_one():
+    with pytest.raises(ValueError, match=r"expected \[0, 1\] for a Bernoulli model or a sigmoid mean"):
+        fit(small("gaussian"), TRAIN * 255)
+    fit(small("gaussian", "free"), TRAIN * 2 - 1, epochs=1, batch_size=10)
+
+
+def test_evaluate_refuses_a_bad_seed_and_binarization():
+    with pytest.raises(ValueError, match="seed is -1; expected a whole number ≥ 0"):
+        evaluate(small(), VALID, seed=-1)
+    with pytest.raises(ValueError, match="binarization is 'no'"):
+        evaluate(small(), VALID, binarization="no")
+
+
 def test_binarising_is_refused_for_a_gaussian_model():
-    with pytest.raises(ValueError, match="for Bernoulli models"):
-        fit(small("gaussian"), TRAIN, binarize=True)
+    for kind in ("fixed", "dynamic"):
+        with pytest.raises(ValueError, match=f"{kind} binarization is for Bernoulli models"):
+            fit(small("gaussian"), TRAIN, binarization=kind)
+    with pytest.raises(ValueError, match="binarization is True; expected one of grey, fixed, dynamic"):
+        fit(small(), TRAIN, binarization=True)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"valid": rows(9, seed=8)}, "data.valid"),
+        ({"schedule": "alternating"}, "schedule 'joint', this run asks for 'alternating'"),
+        ({"binarization": "dynamic"}, "binarization 'grey', this run asks for 'dynamic'"),
+        ({"log_every": 7}, "log_every None, this run asks for 7"),
         ({"model": {"n_latent": 3}}, "model.n_latent 2, this run asks for 3"),
         ({"model": {"likelihood": "gaussian"}}, "model.likelihood 'bernoulli', this run asks for 'gaussian'"),
         ({"batch_size": 5}, "batch_size 10, this run asks for 5"),
@@ -310,7 +405,7 @@ def test_binarising_is_refused_for_a_gaussian_model():
     ],
 )
 def test_a_run_is_not_resumed_with_anything_changed(tmp_path, change, message):
-    settings = {"train": TRAIN, "samples": 100, "batch_size": 10, "seed": 0, "optimizer": Adagrad(0.01)}
+    settings = {"train": TRAIN, "valid": VALID, "samples": 100, "batch_size": 10, "seed": 0, "optimizer": Adagrad(0.01)}
     fit(VAE(6, 5, 2), out=tmp_path, **settings)
     before = (tmp_path / "checkpoint.npz").read_bytes()
     changed = VAE(**{"n_visible": 6, "n_hidden": 5, "n_latent": 2} | change.pop("model", {}))

@@ -77,11 +77,19 @@ def test_a_part_moves_alone_with_its_own_state_and_precision_is_kept(make):
     assert all(vector.dtype == np.float32 for vector in (params.value, *optimizer.state.values()))
 
 
+def naive_adam(w, g, state, t):
+    """Algorithm 1 of Kingma & Ba 2015, at its default β and ε."""
+    m, v = state if isinstance(state, tuple) else (0.0, 0.0)
+    m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+    return w + 0.01 * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8), (m, v)
+
+
 @pytest.mark.parametrize(
     ("make", "update"),
     [
         (lambda: SGD(1e-3), lambda w, g, s, t: (w + 1e-3 * g, s)),
         (lambda: Adagrad(0.1), lambda w, g, s, t: (w + 0.1 * g / (np.sqrt(s + g**2) + 1e-10), s + g**2)),
+        (lambda: Adam(0.01), lambda w, g, s, t: naive_adam(w, g, s, t)),
     ],
 )
 @pytest.mark.parametrize("estimator", ["A", "B"])
@@ -113,6 +121,7 @@ def test_ten_steps_equal_ten_steps_of_the_oracle_e24(make, update, estimator):
         (lambda: Adam(float("nan")), "lr is nan"),
         (lambda: SGD("fast"), "lr is 'fast'"),
         (lambda: Adagrad(0.1, eps=-1), "expected both ≥ 0"),
+        (lambda: Adagrad(0.1, eps=float("nan")), "expected both ≥ 0"),
         (lambda: Adam(0.1, beta1=1), "expected 0 ≤ β < 1"),
     ],
 )

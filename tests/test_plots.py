@@ -96,6 +96,7 @@ def test_random_walk_starts_from_the_prior_and_moves_by_the_stated_deviation(ax,
     start, moves = walks[:, 0], np.diff(walks, axis=1)
     assert abs(start.var() - 1) * np.sqrt(start.size / 2) < 4.89
     assert abs(moves.var() / 0.1**2 - 1) * np.sqrt(moves.size / 2) < 4.89
+    assert abs(moves.var() / 0.1 - 1) * np.sqrt(moves.size / 2) > 4.89  # control: 0.1 read as the variance
 
 
 def test_uncertainty_shows_mean_and_deviation_over_the_draws():
@@ -104,6 +105,30 @@ def test_uncertainty_shows_mean_and_deviation_over_the_draws():
     images = plots.uncertainty(fig.subplots(3), draws[0], draws, (2, 3))
     assert_allclose(tile(images[1], 2, 3, 0, 2), draws.mean(0)[2].reshape(2, 3))
     assert_allclose(tile(images[2], 2, 3, 0, 2), (draws.std(0) / draws.std(0).max())[2].reshape(2, 3))
+
+
+def test_uint8_reconstructions_are_scaled_like_the_originals(ax):
+    x = np.arange(12, dtype=np.uint8).reshape(2, 6)
+    image = plots.reconstructions(ax, x, x, (2, 3), columns=2)
+    assert_allclose(tile(image, 2, 3, 1, 1), x[1].reshape(2, 3) / 255)
+
+
+def test_an_empty_history_is_refused(ax):
+    with pytest.raises(ValueError, match="the history is empty"):
+        plots.learning_curve(ax, HISTORY[:0])
+
+
+def test_a_runs_pictures_show_the_model_on_test_images_and_its_seed(tmp_path, digits, monkeypatch):
+    shown, model = {}, VAE(64, 20, 2)
+    for name in ("reconstructions", "samples", "random_walk", "latent_scatter"):
+        monkeypatch.setattr(plots, name, lambda ax, *a, name=name, **k: shown.__setitem__(name, (a, k)))
+    plots.draw_run(tmp_path, model, digits, HISTORY, seed=6)
+    x, reconstructed, shape = shown["reconstructions"][0]
+    assert_array_equal(x, digits.test[:50])
+    assert_array_equal(reconstructed, model.reconstruct(x))
+    assert shape == (8, 8) and shown["samples"][1]["seed"] == shown["random_walk"][1]["seed"] == 6
+    assert_array_equal(shown["latent_scatter"][0][0], model.encode_mean(digits.test))
+    assert_array_equal(shown["latent_scatter"][0][1], digits.test_labels)
 
 
 @pytest.mark.parametrize("n_latent", [2, 3])

@@ -1,5 +1,7 @@
 """models/vae.py: encode, decode, reconstruct, sample, and what they refuse (section 3)."""
 
+import functools
+
 import numpy as np
 import pytest
 from conftest import LIKELIHOODS, rows, small
@@ -40,6 +42,14 @@ def test_encoder_samples_have_the_mean_and_variance_that_encode_names_e23():
     assert (np.abs(wrong.var(axis=0) - 1) * np.sqrt(n / 2) > Z_LIMIT).any()
 
 
+def test_every_row_has_noise_of_its_own():
+    model = small()
+    mu, log_var = model.encode(rows())
+    eps = (model.encode_samples(rows(), 1, seed=1)[0] - mu) * np.exp(-0.5 * log_var)
+    assert len(np.unique(eps.round(9))) == 14
+    assert len(np.unique(model.noise(np.random.default_rng(0), 7))) == 14
+
+
 def test_bernoulli_draws_have_mean_sigmoid_of_the_logits_e23():
     model, n = small(), 40_000
     z = np.random.default_rng(2).standard_normal((1, 2))
@@ -48,6 +58,8 @@ def test_bernoulli_draws_have_mean_sigmoid_of_the_logits_e23():
     draws = model.draw(np.repeat(z, n, axis=0), seed=3)
     assert set(np.unique(draws)) == {0.0, 1.0}
     assert (np.abs(draws.mean(axis=0) - mean) / np.sqrt(mean * (1 - mean) / n) < Z_LIMIT).all()
+    wrong = mean**2  # control
+    assert (np.abs(draws.mean(axis=0) - wrong) / np.sqrt(wrong * (1 - wrong) / n) > Z_LIMIT).all()
 
 
 @pytest.mark.parametrize("mean", ["sigmoid", "free"])
@@ -57,9 +69,12 @@ def test_gaussian_draws_have_the_mean_and_variance_that_are_scored_e23(mean):
     mu, log_var = model.decoder.forward(z)
     assert_array_equal(model.decode(z), mu)
     assert ((mu > 0) & (mu < 1)).all() == (mean == "sigmoid")
-    scaled = (model.draw(np.repeat(z, n, axis=0), seed=3) - mu) * np.exp(-0.5 * log_var)
+    draws = model.draw(np.repeat(z, n, axis=0), seed=3)
+    scaled = (draws - mu) * np.exp(-0.5 * log_var)
     assert (np.abs(scaled.mean(axis=0)) * np.sqrt(n) < Z_LIMIT).all()
     assert (np.abs(scaled.var(axis=0) - 1) * np.sqrt(n / 2) < Z_LIMIT).all()
+    wrong = (draws - mu) * np.exp(-log_var)  # control: exp(log σ²) taken for σ
+    assert (np.abs(wrong.var(axis=0) - 1) * np.sqrt(n / 2) > Z_LIMIT).any()
 
 
 def test_reconstruction_is_decoded_at_the_posterior_mean_and_its_samples_around_it():
@@ -99,7 +114,14 @@ def test_more_rows_than_a_batch_come_back_in_order():
 def test_estimator_may_be_the_papers_letter_or_a_function():
     assert VAE(6, estimator="A").estimator is VAE(6, estimator=sgvb_a).estimator is sgvb_a
     assert VAE(6).estimator is sgvb_b
-    assert VAE(6, estimator=sgvb_a).config["estimator"] == "sgvb_a"
+    assert VAE(6, estimator=sgvb_a).config["estimator"] == "A"
+
+    def mine(*arguments):
+        return sgvb_b(*arguments)
+
+    for own, name in [(mine, "mine"), (functools.partial(mine), "partial")]:
+        model = VAE(6, 5, 2, estimator=own)
+        assert model.estimator is own and model.config["estimator"] == name
 
 
 def test_noise_is_l_by_m_by_j_in_the_models_precision():
@@ -117,7 +139,13 @@ def test_noise_is_l_by_m_by_j_in_the_models_precision():
         ({"n_samples": 0}, "n_samples is 0; expected a whole number ≥ 1"),
         ({"n_latent": 2.5}, "n_latent is 2.5; expected a whole number ≥ 1"),
         ({"likelihood": "poisson"}, "likelihood is 'poisson'; expected 'bernoulli' or 'gaussian'"),
-        ({"mean": "tanh"}, "mean is 'tanh'; expected 'sigmoid' or 'free'"),
+        ({"mean": "tanh"}, "mean is 'tanh'; expected 'sigmoid' or, for a gaussian likelihood, 'free'"),
+        ({"mean": "free"}, "mean is 'free'; expected 'sigmoid' or, for a gaussian likelihood, 'free'"),
+        ({"n_hidden": 5.0}, "n_hidden is 5.0; expected a whole number ≥ 1"),
+        ({"n_hidden": True}, "n_hidden is True; expected a whole number ≥ 1"),
+        ({"estimator": ["B"]}, "estimator is ['B']; expected 'A', 'B' or a function"),
+        ({"dtype": None}, "dtype is None; expected float32 or float64"),
+        ({"init": "glorot", "init_biases": True}, "biases are drawn with a standard deviation"),
         ({"estimator": "C"}, "estimator is 'C'; expected 'A', 'B' or a function"),
         ({"activation": "gelu"}, "activation is 'gelu'; expected one of tanh"),
         ({"dtype": "float16"}, "dtype is 'float16'; expected float32 or float64"),
@@ -128,6 +156,29 @@ def test_bad_arguments_are_named_with_what_came_and_what_was_expected(settings, 
     with pytest.raises(ValueError) as error:
         VAE(**{"n_visible": 6} | settings)
     assert message in str(error.value)
+
+
+def test_bound_and_terms_read_uint8_as_pixels_and_keep_the_models_precision(digits):
+    model = VAE(64, 20, 5)
+    eps = model.noise(np.random.default_rng(0), 10)
+    grey = digits.test[:10] / 255
+    bound = model.bound(digits.test[:10], eps, np.int64(10))
+    assert bound == model.bound(grey, eps.astype(float), 10) < 0
+    assert bound.dtype == np.float32
+    assert all(term.dtype == np.float32 for term in model.terms(grey, eps.astype(float)))
+    assert_allclose(np.sum(model.terms(digits.test[:10], eps)), bound, rtol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 2), (7, 2), (1, 7, 3), (0, 7, 2), (1, 8, 2)])
+def test_noise_that_does_not_fit_the_minibatch_is_refused_and_never_broadcast(shape):
+    for ask in (lambda eps: small().bound(rows(), eps, 7), lambda eps: small().terms(rows(), eps)):
+        with pytest.raises(ValueError, match=r"noise has shape .*; expected \(L, 7, 2\) with L ≥ 1"):
+            ask(np.zeros(shape))
+
+
+def test_whole_numbers_that_are_no_pixels_are_refused():
+    with pytest.raises(ValueError, match="x holds int64; expected uint8 pixels, which are read as x/255, or floats"):
+        small().encode(np.ones((7, 6), int))
 
 
 def test_rows_of_another_width_are_refused():

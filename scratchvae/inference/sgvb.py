@@ -19,7 +19,7 @@ from scratchvae.inference.distributions import LOG_2PI, gaussian_neg_kl, log_sta
 
 def sgvb_a(encoder, decoder, x, eps, n_data, gradient=True):
     """L^A = 1/L Σ_l log p(x, z⁽ˡ⁾) - log q(z⁽ˡ⁾|x)   (6), for N/M times each datapoint (8)."""
-    L, M, _ = eps.shape
+    L, M = len(eps), len(x)
     scale = n_data / M  # each datapoint stands for N/M of them                                                      (8)
     mu, log_var = encoder.forward(x)  # q(z|x) = N(μ, σ² I)                                                          (9)
     sigma = np.exp(0.5 * log_var)
@@ -38,7 +38,7 @@ def sgvb_a(encoder, decoder, x, eps, n_data, gradient=True):
 
 def sgvb_b(encoder, decoder, x, eps, n_data, gradient=True):
     """L^B = -KL(q(z|x) ‖ p(z)) + 1/L Σ_l log p(x|z⁽ˡ⁾)   (7), (10), for N/M times each datapoint (8)."""
-    L, M, _ = eps.shape
+    L, M = len(eps), len(x)
     scale = n_data / M  # each datapoint stands for N/M of them                                                      (8)
     mu, log_var = encoder.forward(x)  # q(z|x) = N(μ, σ² I)                                                          (9)
     sigma = np.exp(0.5 * log_var)

@@ -42,41 +42,26 @@ class VAE:
         dtype=np.float32,
         seed=0,
     ):
-        widths = [n_hidden] if isinstance(n_hidden, int | np.integer) else list(n_hidden)
-        for name, number in [
-            ("n_visible", n_visible),
-            ("n_latent", n_latent),
-            ("n_samples", n_samples),
-            *(("n_hidden", width) for width in widths),
-        ]:
-            _require(isinstance(number, int | np.integer) and number >= 1, name, number, "a whole number ≥ 1")
-        _require(likelihood in ("bernoulli", "gaussian"), "likelihood", likelihood, "'bernoulli' or 'gaussian'")
-        _require(mean in ("sigmoid", "free"), "mean", mean, "'sigmoid' or 'free'")
-        _require(activation in ACTIVATIONS, "activation", activation, f"one of {', '.join(ACTIVATIONS)}")
-        _require(callable(estimator) or estimator in ESTIMATORS, "estimator", estimator, "'A', 'B' or a function")
-        _require(np.dtype(dtype) in (np.float32, np.float64), "dtype", dtype, "float32 or float64")
-        _require(isinstance(seed, int | np.integer) and seed >= 0, "seed", seed, "a whole number ≥ 0")
-
-        self.config = {
-            "n_visible": int(n_visible),
-            "n_hidden": [int(width) for width in widths],
-            "n_latent": int(n_latent),
-            "likelihood": likelihood,
-            "mean": mean,
-            "estimator": estimator.__name__ if callable(estimator) else estimator,
-            "n_samples": int(n_samples),
-            "activation": activation,
-            "init": init,
-            "init_biases": bool(init_biases),
-            "prior": bool(prior),
-            "dtype": np.dtype(dtype).name,
-            "seed": int(seed),
-        }
+        self.config = _validated(
+            n_visible=n_visible,
+            n_hidden=list(n_hidden) if isinstance(n_hidden, list | tuple) else [n_hidden],
+            n_latent=n_latent,
+            likelihood=likelihood,
+            mean=mean,
+            estimator=estimator,
+            n_samples=n_samples,
+            activation=activation,
+            init=init,
+            init_biases=init_biases,
+            prior=prior,
+            dtype=dtype,
+            seed=seed,
+        )
+        self.estimator = ESTIMATORS.get(self.config["estimator"], estimator)
         self.n_visible, self.n_latent, self.n_samples = n_visible, n_latent, n_samples
-        self.estimator = estimator if callable(estimator) else ESTIMATORS[estimator]
-        self.prior = prior
-        self.dtype = np.dtype(dtype)
+        self.prior, self.dtype = prior, np.dtype(dtype)
 
+        widths = self.config["n_hidden"]
         self.encoder = GaussianMLP("encoder", n_visible, widths, n_latent, activation, reads_data=True)  # q(z|x)
         if likelihood == "bernoulli":
             self.decoder = BernoulliMLP("decoder", n_latent, widths, n_visible, activation)  # p(x|z)
@@ -94,8 +79,12 @@ class VAE:
         return generator.standard_normal((self.n_samples, n, self.n_latent), dtype=self.dtype)
 
     def bound(self, x, noise, n_data, gradient=False):
-        """The estimate (8) of the bound of n_data datapoints, in nats; with `gradient`, params.grad is its gradient."""
-        return self.estimator(self.encoder, self.decoder, x, noise, n_data, gradient)
+        """The estimate (8) of the bound of n_data datapoints, in nats; with `gradient`, params.grad is its gradient.
+
+        x (M, D), noise (L, M, J). ValueError if their shapes do not fit each other and the model.
+        """
+        x = self.pixels(x)
+        return self.estimator(self.encoder, self.decoder, x, self._eps(noise, len(x)), float(n_data), gradient)
 
     def log_prior(self):
         """log p(θ) = log N(θ; 0, I) in nats; 0 with prior=False. Section 5 ascends (8) + log p(θ): MAP."""
@@ -108,14 +97,15 @@ class VAE:
 
     def terms(self, x, noise):
         """The two terms of (7) apart: -KL(q(z|x) ‖ p(z)) and 1/L Σ_l log p(x|z⁽ˡ⁾), nats per datapoint, (M,) each."""
+        x = self.pixels(x)
         mu, log_var = self.encoder.forward(x)
-        z = mu + np.exp(0.5 * log_var) * noise
+        z = mu + np.exp(0.5 * log_var) * self._eps(noise, len(x))
         return gaussian_neg_kl(mu, log_var, gradient=False)[0], self.decoder.log_prob(x, z, gradient=False).mean(axis=0)
 
     # What one does with a trained one
 
     def encode(self, x):
-        """q(z|x): (mu, log_var), (M, J) each."""
+        """q(z|x) = N(μ, σ² I) (9): (mu, log_var), (M, J) each."""
         mu, log_var = zip(*(self.encoder.forward(self.pixels(rows)) for rows in _batches(x)), strict=True)
         return np.concatenate(mu), np.concatenate(log_var)
 
@@ -152,15 +142,23 @@ class VAE:
         return self.decode(z.reshape(-1, self.n_latent)).reshape(*z.shape[:2], -1)
 
     def sample(self, n, seed=0):
-        """E[x|z] for n latents from the prior z ~ N(0, I), (n, D); `draw` in place of the mean gives x itself."""
+        """E[x|z] for n latents from the prior z ~ N(0, I), (n, D); the same n for the same seed."""
         return self.decode(np.random.default_rng(seed).standard_normal((n, self.n_latent), dtype=self.dtype))
 
     def pixels(self, x):
-        """Rows of the model's dtype: uint8 is read as x/255, floats as they are. ValueError for any other shape."""
+        """Rows of the model's dtype: uint8 read as x/255, floats as they are. ValueError for other kinds and shapes."""
         x = np.asarray(x)
         if x.dtype == np.uint8:
             return np.divide(self._rows(x, self.n_visible, "x", np.uint8), 255, dtype=self.dtype)
+        if x.dtype.kind != "f":
+            raise ValueError(f"x holds {x.dtype}; expected uint8 pixels, which are read as x/255, or floats")
         return self._rows(x, self.n_visible, "x")
+
+    def _eps(self, noise, m):
+        noise = np.asarray(noise, self.dtype)
+        if noise.ndim != 3 or noise.shape[1:] != (m, self.n_latent) or len(noise) == 0:
+            raise ValueError(f"noise has shape {noise.shape}; expected (L, {m}, {self.n_latent}) with L ≥ 1")
+        return noise
 
     def _rows(self, rows, width, name, dtype=None):
         rows = np.asarray(rows, dtype or self.dtype)
@@ -175,6 +173,41 @@ def _batches(rows, size=1000):
     return (rows[i : i + size] for i in range(0, max(len(rows), 1), size))
 
 
-def _require(holds, name, value, expected):
-    if not holds:
-        raise ValueError(f"{name} is {value!r}; expected {expected}")
+def _validated(**config):
+    """The arguments of a VAE as JSON, "A" or "B" for the paper's estimators; ValueError for the first that is bad."""
+
+    def require(holds, name, value, expected):
+        if not holds:
+            raise ValueError(f"{name} is {value!r}; expected {expected}")
+
+    def whole(name, value, least):
+        right = isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= least
+        require(right, name, value, f"a whole number ≥ {least}")
+        return int(value)
+
+    for name in ("n_visible", "n_latent", "n_samples"):
+        config[name] = whole(name, config[name], 1)
+    config["n_hidden"] = [whole("n_hidden", width, 1) for width in config["n_hidden"]]
+    config["seed"] = whole("seed", config["seed"], 0)
+
+    likelihood, mean, activation, dtype = (config[key] for key in ("likelihood", "mean", "activation", "dtype"))
+    require(likelihood in ("bernoulli", "gaussian"), "likelihood", likelihood, "'bernoulli' or 'gaussian'")
+    means = {"bernoulli": ("sigmoid",), "gaussian": ("sigmoid", "free")}[likelihood]
+    require(mean in means, "mean", mean, "'sigmoid' or, for a gaussian likelihood, 'free'")
+    require(activation in ACTIVATIONS, "activation", activation, f"one of {', '.join(ACTIVATIONS)}")
+    require(dtype in ("float32", "float64", np.float32, np.float64), "dtype", dtype, "float32 or float64")
+    config["dtype"] = np.dtype(dtype).name
+
+    estimator = config["estimator"]
+    if callable(estimator):
+        names = {function: letter for letter, function in ESTIMATORS.items()}
+        own = getattr(estimator, "__name__", type(estimator).__name__)
+        config["estimator"] = names.get(estimator, own)
+    else:
+        known = isinstance(estimator, str) and estimator in ESTIMATORS
+        require(known, "estimator", estimator, "'A', 'B' or a function")
+
+    if isinstance(config["init"], np.floating):
+        config["init"] = float(config["init"])
+    config["init_biases"], config["prior"] = bool(config["init_biases"]), bool(config["prior"])
+    return config

@@ -59,17 +59,22 @@ class Params:
         """Draw every weight matrix; biases start at zero, or are drawn too with `biases=True`.
 
         init: a number is the standard deviation of N(0, init²), 0.01 in section 5; "glorot" is
-        U(-a, a) with a = √(6 / (n_in + n_out))   (Glorot & Bengio 2010, eq. 16), and leaves the biases at zero.
+        U(-a, a) with a = √(6 / (n_in + n_out))   (Glorot & Bengio 2010, eq. 16), for weights only.
         Drawn in float64 whatever the dtype, so that one seed gives one model in either precision.
         """
         glorot = isinstance(init, str) and init == "glorot"
-        if not glorot and not (isinstance(init, int | float) and np.isfinite(init) and init > 0):
+        number = isinstance(init, int | float | np.floating) and not isinstance(init, bool)
+        if not glorot and not (number and 0 < init < np.inf):
             raise ValueError(f"init is {init!r}; expected a standard deviation > 0 such as 0.01, or 'glorot'")
+        if glorot and biases:
+            raise ValueError(
+                "biases are drawn with a standard deviation; 'glorot' has none for them: leave them at zero"
+            )
         for array in self.named(self.value).values():
             if array.ndim == 2 and glorot:
                 limit = np.sqrt(6 / sum(array.shape))
                 array[...] = generator.uniform(-limit, limit, array.shape)
-            elif array.ndim == 2 or (biases and not glorot):
+            elif array.ndim == 2 or biases:
                 array[...] = init * generator.standard_normal(array.shape)
             else:
                 array[...] = 0

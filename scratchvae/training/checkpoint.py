@@ -10,8 +10,6 @@ import io
 import json
 import os
 import shutil
-import tempfile
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +36,7 @@ def save(path, arrays, facts):
     buffer = io.BytesIO()
     np.savez(buffer, manifest=np.array(json.dumps(manifest)), **arrays)
     if path.exists():
-        previous = path.with_suffix(".previous.npz")
+        previous = previous_of(path)
         spare = previous.with_suffix(".tmp")
         spare.unlink(missing_ok=True)
         try:
@@ -58,8 +56,8 @@ def load(path):
         manifest = json.loads(str(arrays.pop("manifest")))
         number, facts, listed = manifest["format"], manifest["facts"], manifest["arrays"]
     except FileNotFoundError:
-        raise CheckpointError(f"there is no checkpoint {path}") from None
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
+        raise _broken(path, "is not there") from None
+    except Exception as error:  # zipfile, the parser of npy headers and json raise a dozen kinds on a broken file
         raise _broken(path, f"is truncated or no checkpoint ({error})") from None
     if number != FORMAT:
         raise CheckpointError(
@@ -74,19 +72,23 @@ def load(path):
     return arrays, facts
 
 
+def previous_of(path):
+    """Where `save` keeps the checkpoint that `path` held before."""
+    return Path(path).with_suffix(".previous.npz")
+
+
 def write_atomically(path, content):
     """Write bytes to `path` so that a reader, or a crash, sees the old file or the new one and nothing between."""
     path = Path(path)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with open(temporary, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 
@@ -99,6 +101,6 @@ def _digest(manifest, arrays):
 
 
 def _broken(path, what):
-    previous = path.with_suffix(".previous.npz")
+    previous = previous_of(path)
     hint = f"; the one before it is {previous.name}: rename it to go on from there" if previous.exists() else ""
     return CheckpointError(f"{path} {what}{hint}")

@@ -11,7 +11,7 @@ import warnings
 import numpy as np
 from tqdm import tqdm
 
-from scratchvae.data import binarise
+from scratchvae.data import BINARIZATIONS, binarise
 from scratchvae.training.optim import Adagrad
 from scratchvae.training.run import RunFolder
 
@@ -35,7 +35,7 @@ def fit(
     batch_size=100,
     seed=0,
     schedule="joint",
-    binarize=False,
+    binarization="grey",
     log_every=None,
     out=None,
     resume=False,
@@ -50,14 +50,18 @@ def fit(
                    repetitions counted (the paper's x-axis); 1,000,000 by default. Or `epochs`: passes over the data
     batch_size     M; a random permutation each epoch, whose short last minibatch is scaled by its own size
     schedule       "joint": φ and θ move together. "alternating": an E-step, φ only, then an M-step, θ only, on the same
-                   minibatch with fresh noise, which makes two evaluations per datapoint
-    binarize       dynamic binarisation: each minibatch is drawn anew, pixel by pixel, as Bernoulli(x)
+                   minibatch with fresh noise: two evaluations per datapoint, each with the whole gradient, half of it
+                   used
+    binarization   of the data, `data.binarization`: with "dynamic" each minibatch is drawn anew, pixel by pixel, as
+                   Bernoulli(x); "grey" and "fixed" pixels are taken as they are
     log_every      samples between rows of the history; by default ten rows a decade from 1,000 on, even on a log axis
     out, resume    a folder for checkpoint.npz (written at every row, at least every 30 s, and at the end), metrics.csv
                    and config.json, with no run in it yet; resume=True goes on from its checkpoint, to the bit as if it
                    had never stopped
     options        a dict of the caller's own to keep in config.json
     progress       a bar on stderr; None shows it on a terminal only
+
+    Step t is a function of (seed, t) alone, and `fit` begins at t = 0: to go on, resume; to vary, change the seed.
 
     Returns the history: a structured array with columns step, samples, epoch, train_bound (nats per datapoint, the mean
     over the minibatches since the row before), valid_bound (nats per datapoint, (7) on sampled z) and seconds.
@@ -67,7 +71,10 @@ def fit(
     FloatingPointError: a bound that is not finite, with its step and array; the last finite checkpoint stays.
     """
     optimizer = Adagrad() if optimizer is None else optimizer
-    train, valid = _checked("train", train, model, binarize), _checked("valid", valid, model, binarize)
+    if isinstance(optimizer, type) or not hasattr(optimizer, "ascend"):
+        raise ValueError(f"optimizer is {optimizer!r}; expected one such as Adagrad(0.01)")
+    dynamic = _dynamic(binarization, model)
+    train, valid = _checked("train", train, model), _checked("valid", valid, model)
     n, m = len(train), _batch_size(batch_size, len(train))
     if schedule not in ("joint", "alternating"):
         raise ValueError(f"schedule is {schedule!r}; expected 'joint' or 'alternating'")
@@ -85,7 +92,7 @@ def fit(
         "batch_size": m,
         "seed": seed,
         "schedule": schedule,
-        "binarize": bool(binarize),
+        "binarization": binarization,
         "log_every": log_every,
         "data": out and {"train": _fingerprint(train), "valid": _fingerprint(valid)},
     }
@@ -97,7 +104,7 @@ def fit(
     order, since = None, time.perf_counter() - now.seconds
 
     def row():
-        valid_bound = math.nan if valid is None else evaluate(model, valid, seed, binarize)["bound"]
+        valid_bound = math.nan if valid is None else evaluate(model, valid, seed, binarization)["bound"]
         return now.row(now.step / steps_per_epoch, valid_bound)
 
     with interruptible() as signals, progress_bar(target, now.samples, progress) as bar, np.errstate(all="ignore"):
@@ -109,7 +116,7 @@ def fit(
             now.step += 1
 
             x = train[order[i * m : (i + 1) * m]]  # X^M: a random minibatch
-            x = model.pixels(binarise(x, generator) if binarize else x)
+            x = binarise(x, generator) if dynamic else x
             for part in parts:
                 eps = model.noise(generator, len(x))  # ε: random samples from p(ε)
                 bound = model.bound(x, eps, n, gradient=True)  # g: the gradient of (8) ...
@@ -137,18 +144,20 @@ def fit(
     return now.history(*ending)
 
 
-def evaluate(model, x, seed=0, binarize=False, batch_size=1000):
+def evaluate(model, x, seed=0, binarization="grey"):
     """The bound of rows x (N, D) by (7), in nats per datapoint: {"n", "bound", "kl", "reconstruction"}.
 
-    bound = reconstruction - kl, with kl in closed form and the reconstruction E log p(x|z) on L sampled z for each row.
-    The noise is a function of `seed` alone: two calls give the same number. Memory is bounded by `batch_size`.
+    bound = reconstruction - kl, with kl in closed form and the reconstruction E log p(x|z) on L = model.n_samples
+    sampled z for each row. Two calls with the same seed see the same noise. Memory is bounded: 1,000 z at a time.
     """
-    x = _checked("x", x, model, binarize)
+    seed, dynamic = _whole("seed", seed, least=0), _dynamic(binarization, model)
+    x = _checked("x", x, model)
     kl = reconstruction = 0.0
-    for k, start in enumerate(range(0, len(x), batch_size)):
+    size = max(1, 1000 // model.n_samples)
+    for k, start in enumerate(range(0, len(x), size)):
         generator = stream(seed, HELD_OUT, k)
-        rows = x[start : start + batch_size]
-        rows = model.pixels(binarise(rows, generator) if binarize else rows)
+        rows = x[start : start + size]
+        rows = binarise(rows, generator) if dynamic else rows
         neg_kl, log_px = model.terms(rows, model.noise(generator, len(rows)))
         kl -= float(neg_kl.sum(dtype=np.float64)) / len(x)
         reconstruction += float(log_px.sum(dtype=np.float64)) / len(x)
@@ -191,7 +200,16 @@ def _due(before, after, log_every):
     return after >= 1000 and math.floor(10 * math.log10(max(before, 1))) < math.floor(10 * math.log10(after))
 
 
-def _checked(name, x, model, binarize):
+def _dynamic(binarization, model):
+    """Whether minibatches are drawn as Bernoulli(x)."""
+    if binarization not in BINARIZATIONS:
+        raise ValueError(f"binarization is {binarization!r}; expected one of {', '.join(BINARIZATIONS)}")
+    if binarization != "grey" and model.config["likelihood"] != "bernoulli":
+        raise ValueError(f"{binarization} binarization is for Bernoulli models; this one is Gaussian: leave it grey")
+    return binarization == "dynamic"
+
+
+def _checked(name, x, model):
     if x is None:
         return None
     x = np.ascontiguousarray(x)
@@ -199,16 +217,15 @@ def _checked(name, x, model, binarize):
         raise ValueError(
             f"{name} has shape {x.shape}; expected (N, {model.n_visible}) with N ≥ 1, one datapoint per row"
         )
-    bernoulli = model.config["likelihood"] == "bernoulli"
-    if binarize and not bernoulli:
-        raise ValueError("binarize=True is for Bernoulli models; this one is Gaussian")
     if x.dtype != np.uint8:
+        if x.dtype.kind != "f":
+            raise ValueError(f"{name} holds {x.dtype}; expected uint8 pixels, which are read as x/255, or floats")
         if not np.isfinite(x).all():
             raise ValueError(f"{name} has values that are not finite; expected numbers")
-        if bernoulli and (x.min() < 0 or x.max() > 1):
+        if model.config["mean"] == "sigmoid" and (x.min() < 0 or x.max() > 1):
             raise ValueError(
-                f"{name} has values from {x.min():g} to {x.max():g}; "
-                "expected [0, 1] for a Bernoulli model, or uint8 pixels"
+                f"{name} has values from {x.min():g} to {x.max():g}; expected [0, 1] for a Bernoulli model "
+                "or a sigmoid mean, or uint8 pixels"
             )
     return x
 
@@ -226,7 +243,7 @@ def _target(samples, epochs, per_epoch):
         raise ValueError("samples and epochs are both given; expected one of them")
     if epochs is None:
         return 1_000_000 if samples is None else _whole("samples", samples)
-    if not 0 < epochs < math.inf:
+    if not isinstance(epochs, int | float | np.number) or not 0 < epochs < math.inf:
         raise ValueError(f"epochs is {epochs!r}; expected a number > 0")
     return max(1, round(epochs * per_epoch))
 

@@ -24,14 +24,14 @@ class SGD:
 class Adagrad:
     """h ← h + g²,   θ ← θ + lr g / (√h + eps)   (Duchi et al. 2011; section 5, lr from {0.01, 0.02, 0.1}).
 
-    eps stands outside the root. warmup: the first so many updates only gather g² and leave θ alone, 100 in the
-    authors' own code, 0 in the paper.
+    eps stands outside the root; with eps = 0, a gradient that has always been zero gives 0/0. warmup: the first so many
+    updates only gather g² and leave θ alone, 100 in the authors' own code, 0 in the paper.
     """
 
     def __init__(self, lr=0.01, eps=1e-10, warmup=0):
-        self.lr, self.eps, self.warmup = _positive("lr", lr), eps, warmup
-        if eps < 0 or warmup < 0:
+        if not (0 <= eps < float("inf") and warmup >= 0):
             raise ValueError(f"eps is {eps!r} and warmup is {warmup!r}; expected both ≥ 0")
+        self.lr, self.eps, self.warmup = _positive("lr", lr), float(eps), int(warmup)
 
     def start(self, params):
         self.state = {"h": np.zeros_like(params.value)}
@@ -55,9 +55,9 @@ class Adam:
     """
 
     def __init__(self, lr=0.001, beta1=0.9, beta2=0.999, eps=1e-8):
-        self.lr, self.beta1, self.beta2, self.eps = _positive("lr", lr), beta1, beta2, eps
-        if not (0 <= beta1 < 1 and 0 <= beta2 < 1 and eps >= 0):
+        if not (0 <= beta1 < 1 and 0 <= beta2 < 1 and 0 <= eps < float("inf")):
             raise ValueError(f"beta1, beta2, eps are {beta1!r}, {beta2!r}, {eps!r}; expected 0 ≤ β < 1 and eps ≥ 0")
+        self.lr, self.beta1, self.beta2, self.eps = _positive("lr", lr), float(beta1), float(beta2), float(eps)
 
     def start(self, params):
         self.state = {"m": np.zeros_like(params.value), "v": np.zeros_like(params.value)}

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from scratchvae.models.vae import ESTIMATORS, VAE
-from scratchvae.training.checkpoint import CheckpointError, load, save, write_atomically
+from scratchvae.training.checkpoint import CheckpointError, load, previous_of, save, write_atomically
 
 HISTORY = np.dtype(
     [
@@ -62,7 +62,8 @@ class RunFolder:
 
     def begin(self):
         """Keep the initial state, before the first step, and return it. ValueError if there is a run already."""
-        if self.path is not None and (self.path / "checkpoint.npz").exists():
+        checkpoint = None if self.path is None else self.path / "checkpoint.npz"
+        if checkpoint is not None and (checkpoint.exists() or previous_of(checkpoint).exists()):
             raise ValueError(f"{self.path} holds a run: go on with it (resume), or choose another folder (out)")
         now = Progress()
         self.keep(now)
@@ -86,10 +87,9 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             write_atomically(self.path / "config.json", self.config.encode())
             self.config = None
-        history = np.array([list(row) for row in now.rows], float).reshape(-1, len(HISTORY.names))
         where = {name: getattr(now, name) for name in ("step", "samples", "total", "seen", "seconds")}
         facts = {"run": self.facts, "progress": where}
-        save(self.path / "checkpoint.npz", {**self._windows(), "history": history}, facts)
+        save(self.path / "checkpoint.npz", {**self._windows(), "history": now.history()}, facts)
         write_history(self.path / "metrics.csv", now.history(*ending))
         self.kept_at = now.seconds
 
@@ -99,14 +99,12 @@ class RunFolder:
         CheckpointError if it is broken, or if model, optimiser, seed, minibatch or data are not those of this run.
         """
         path = self.path / "checkpoint.npz"
-        arrays, stored = load(path)
+        arrays, stored = _load(path)
         for name, theirs, ours in _differences(stored["run"], self.facts):
             raise CheckpointError(f"{path} cannot be resumed: it has {name} {theirs!r}, this run asks for {ours!r}")
         _fill(path, arrays, self._windows())
-        kinds = [HISTORY[name].type for name in HISTORY.names]
-        rows = [tuple(kind(value).item() for kind, value in zip(kinds, row, strict=True)) for row in arrays["history"]]
         self.kept_at = stored["progress"]["seconds"]
-        return Progress(**stored["progress"], rows=rows)
+        return Progress(**stored["progress"], rows=arrays["history"].tolist())
 
     def _windows(self):
         return {**_parameters(self.model), **{f"optimizer/{k}": v for k, v in self.optimizer.state.items()}}
@@ -119,7 +117,7 @@ def load_model(folder, estimator=None):
     """
     path = Path(folder)
     path = path / "checkpoint.npz" if path.suffix != ".npz" else path
-    arrays, stored = load(path)
+    arrays, stored = _load(path)
     config = stored["run"]["model"]
     if estimator is None and config["estimator"] not in ESTIMATORS:
         raise CheckpointError(
@@ -147,8 +145,17 @@ def read_history(path):
         if tuple(head) != HISTORY.names:
             raise ValueError(f"its columns are {', '.join(head)}")
         return np.array([tuple(map(float, row)) for row in rows], HISTORY)
-    except (ValueError, UnicodeDecodeError) as error:
+    except FileNotFoundError:
+        raise ValueError(f"there is no {path}") from None
+    except ValueError as error:
         raise ValueError(f"{path} is not a metrics.csv with columns {', '.join(HISTORY.names)}: {error}") from None
+
+
+def _load(path):
+    arrays, facts = load(path)
+    if not {"run", "progress"} <= facts.keys() or "history" not in arrays:
+        raise CheckpointError(f"{path} is a checkpoint, but not of a training run")
+    return arrays, facts
 
 
 def _parameters(model):
