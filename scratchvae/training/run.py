@@ -172,7 +172,7 @@ def _fill(path, arrays, windows):
 
 
 def _differences(theirs, ours, prefix=""):
-    for name in ours.keys() | theirs.keys():
+    for name in sorted(ours.keys() | theirs.keys()):
         a, b = theirs.get(name), ours.get(name)
         if isinstance(a, dict) and isinstance(b, dict):
             yield from _differences(a, b, f"{prefix}{name}.")
