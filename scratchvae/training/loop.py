@@ -57,7 +57,7 @@ def fit(
     log_every      samples between rows of the history; by default ten rows a decade from 1,000 on, even on a log axis
     out, resume    a folder for checkpoint.npz (written at every row, at least every 30 s, and at the end), metrics.csv
                    and config.json, with no run in it yet; resume=True goes on from its checkpoint, to the bit as if it
-                   had never stopped
+                   had never stopped, on the same machine with the same number of BLAS threads
     options        a dict of the caller's own to keep in config.json
     progress       a bar on stderr; None shows it on a terminal only
 
@@ -121,7 +121,7 @@ def fit(
                 eps = model.noise(generator, len(x))  # ε: random samples from p(ε)
                 bound = model.bound(x, eps, n, gradient=True)  # g: the gradient of (8) ...
                 if not math.isfinite(bound):
-                    raise _diverged(bound, now, model.params)
+                    raise _diverged(bound, now, model)
                 model.add_log_prior_gradient()  # ... plus that of log p(θ)
                 optimizer.ascend(model.params, now.step, part)  # θ, φ: update with g
                 now.total += float(bound) / n * len(x)
@@ -258,9 +258,10 @@ def _fingerprint(x):
     return None if x is None else hashlib.sha256(x).hexdigest()
 
 
-def _diverged(bound, now, params):
-    where = params.non_finite() or "the bound itself, though all parameters and gradients are finite"
+def _diverged(bound, now, model):
+    where = model.params.non_finite() or "the bound itself, though all parameters and gradients are finite"
+    gaussian = ", or leave out pixels that never vary: there a Gaussian density has no upper bound"
+    hint = "try a smaller step size" + (gaussian if model.config["likelihood"] == "gaussian" else "")
     return FloatingPointError(
-        f"the bound is {bound} at step {now.step} ({now.samples:,} samples); "
-        f"not finite is {where}: try a smaller step size"
+        f"the bound is {bound} at step {now.step} ({now.samples:,} samples); not finite is {where}: {hint}"
     )
