@@ -15,6 +15,10 @@ setup(
     license="MIT",
     python_requires=">=3.11",
     packages=find_packages(include=["scratchvae", "scratchvae.*"]),
+    package_dir={
+        "": "."
+    },  # an editable install then puts this folder on sys.path, so that Python started in the folder
+    # above it finds the package, and not the clone of the same name
     install_requires=[
         "numpy>=2.0,<3",
         "scipy>=1.11",  # the inverse normal CDF, .mat files

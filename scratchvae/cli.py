@@ -6,6 +6,8 @@ import sys
 import warnings
 from pathlib import Path
 
+from scratchvae import __version__
+
 DEFAULTS = {
     "data": "digits",
     "data_dir": None,
@@ -69,7 +71,8 @@ def train(out=None, resume=None, quiet=False, **given):
         options = _resumed(Path(resume), given, out)
         out = resume
     elif out is not None and Path(out).exists() and (not Path(out).is_dir() or any(Path(out).iterdir())):
-        raise ValueError(f"{out} exists: go on with it (--resume {out}), or choose another folder (--out)")
+        go_on = f"go on with it (--resume {out}), or " if (Path(out) / "config.json").exists() else ""
+        raise ValueError(f"{out} exists: {go_on}choose another folder (--out)")
     elif out is None:
         out = _unused(f"runs/{Path(options['data']).stem}{options['latent']}")
 
@@ -238,7 +241,7 @@ def _options(run):
     try:
         options = json.loads(path.read_text(encoding="utf-8"))["options"]
         return {key: options[key] for key in DEFAULTS}
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise ValueError(f"{run} is no run folder: it has no config.json") from None
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} does not hold the options of a run of scratchvae train ({error!r})") from None
@@ -283,6 +286,7 @@ def parser():
         description="Auto-Encoding Variational Bayes from scratch: NumPy, hand-derived gradients, every one checked.",
         epilog="scratchvae train, with no options, trains on scikit-learn's digits in well under a minute.",
     )
+    root.add_argument("--version", action="version", version=f"scratchvae {__version__}")
     commands = root.add_subparsers(required=True, metavar="COMMAND")
 
     def add(function, text, **settings):
@@ -290,6 +294,7 @@ def parser():
             function.__name__,
             help=text,
             description=text[0].upper() + text[1:] + ".",
+            usage=f"scratchvae {function.__name__} [options]" + ("" if function in (train, gradcheck) else " RUN"),
             formatter_class=argparse.RawDescriptionHelpFormatter,
             argument_default=argparse.SUPPRESS,
             **settings,
@@ -314,7 +319,7 @@ def parser():
     g.add_argument(
         "--data-dir", metavar="DIR", help="where MNIST and Frey Face are; else SCRATCHVAE_DATA, cache, download"
     )
-    g.add_argument("--n-train", type=int, metavar="N", help="keep the first N training images")
+    g.add_argument("--n-train", type=_count, metavar="N", help="keep the first N training images")
     g.add_argument("--split", type=_numbers, metavar="A,B,C", help="sizes of train, validation and test")
     g.add_argument(
         "--binarization",
@@ -347,7 +352,7 @@ def parser():
     g.add_argument("--estimator", choices=("A", "B"), help="L^A (6) or L^B (7, default)")
     g.add_argument("--n-samples", type=int, metavar="L", help="noise samples per datapoint (1)")
     g = p.add_argument_group("training (algorithm 1)")
-    g.add_argument("--samples", type=int, metavar="N", help="training samples to evaluate (1,000,000)")
+    g.add_argument("--samples", type=_count, metavar="N", help="training samples to evaluate (1,000,000)")
     g.add_argument("--epochs", type=float, metavar="E", help="passes over the training data, in place of --samples")
     g.add_argument("--optimizer", choices=("adagrad", "adam", "sgd"), help="adagrad (default), adam (digits) or sgd")
     g.add_argument(
@@ -360,7 +365,9 @@ def parser():
     g.add_argument(
         "--schedule", choices=("joint", "alternating"), help="φ and θ together (default), or E-step then M-step"
     )
-    g.add_argument("--log-every", type=int, metavar="N", help="samples between rows of metrics.csv (ten rows a decade)")
+    g.add_argument(
+        "--log-every", type=_count, metavar="N", help="samples between rows of metrics.csv (ten rows a decade)"
+    )
     g.add_argument("--dtype", choices=("float32", "float64"), help="float32 (default) or float64")
     g.add_argument("--seed", type=int, help="of initial values, minibatches and noise (0)")
     g = p.add_argument_group("the run")
@@ -388,11 +395,22 @@ def parser():
     return root
 
 
+def _count(text):
+    """A whole number, 1000000 or 1e6."""
+    try:
+        number = float(text)
+        if number != int(number):
+            raise ValueError
+        return int(number)
+    except (ValueError, OverflowError):
+        raise argparse.ArgumentTypeError(f"{text!r}; expected a whole number such as 1000000 or 1e6") from None
+
+
 def _numbers(text):
     try:
         return [int(part) for part in text.split(",")]
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r}; expected whole numbers such as 500 or 500,200") from None
+        raise argparse.ArgumentTypeError(f"{text!r}; expected whole numbers with commas between them, or one") from None
 
 
 def _init(text):

@@ -9,6 +9,7 @@ import hashlib
 import math
 import os
 import sys
+import warnings
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,7 +97,8 @@ def load_data(name, data_dir=None, n_train=None, split=None, binarization="grey"
         parts, shape = _own(Path(name))
     else:
         raise DataError(
-            f"there is no data set {str(name)!r}; expected {', '.join(DATASETS)}, or a .npy, .npz or folder"
+            f"there is no data set {str(name)!r}; expected {', '.join(DATASETS)}, "
+            "or the path of a .npy, .npz or folder (if yours has moved, its new place)"
         )
     if len(parts) == 1:  # not split yet
         parts = _split(*parts[0], split or SPLITS.get(name), shuffle=True)
@@ -230,16 +232,18 @@ def _own(path):
         images, labels = arrays, None
     elif {"train", "valid", "test"} <= arrays.keys():
         parts = [(arrays[part], arrays.get(f"{part}_labels")) for part in ("train", "valid", "test")]
-        kinds = {(_shape(path, images), images.dtype) for images, _ in parts}
+        kinds = {f"{images.dtype} {images.shape[1:]}" for images, _ in parts}
         if len(kinds) > 1:
-            raise DataError(f"{path} has splits of different kinds: {', '.join(sorted(map(str, kinds)))}")
-        return [(_rows(path, images), _labels(path, images, labels)) for images, labels in parts], kinds.pop()[0]
+            raise DataError(f"{path} has splits of different kinds: {', '.join(sorted(kinds))}")
+        parts = [(_rows(path, images), _labels(path, images, labels)) for images, labels in parts]
+        return parts, _shape(path, arrays["train"])
     else:
         labels = arrays.pop("labels", None)
         images = arrays["images"] if "images" in arrays else arrays.popitem()[1] if len(arrays) == 1 else None
         if images is None:
             raise DataError(f"{path} holds {', '.join(arrays) or 'nothing'}; expected images, or train, valid and test")
-    return [(_rows(path, images), _labels(path, images, labels))], _shape(path, images)
+    parts = [(_rows(path, images), _labels(path, images, labels))]
+    return parts, _shape(path, images)
 
 
 def _numpy(path):
@@ -272,16 +276,20 @@ def _folder(path):
 
 def _shape(path, images):
     """(height, width) of an array of images; a row of D numbers is taken as a square if D is one."""
-    if images.ndim not in (2, 3) or images.size == 0:
-        raise DataError(f"{path} has shape {images.shape}; expected (N, D) or (N, height, width), none of them 0")
     if images.ndim == 3:
         return images.shape[1:]
-    side = math.isqrt(images.shape[1])
-    return (side, side) if side * side == images.shape[1] else (1, images.shape[1])
+    width = images.shape[1]
+    if (side := math.isqrt(width)) ** 2 == width:
+        return side, side
+    warnings.warn(
+        f"{path} has rows of {width}, drawn as 1 x {width}: save (N, height, width) for pictures", stacklevel=4
+    )
+    return 1, width
 
 
 def _rows(path, images):
-    _shape(path, images)
+    if images.ndim not in (2, 3) or images.size == 0:
+        raise DataError(f"{path} has shape {images.shape}; expected (N, D) or (N, height, width), none of them 0")
     rows = np.ascontiguousarray(images.reshape(len(images), -1))
     if rows.dtype == np.uint8:
         return rows

@@ -63,7 +63,7 @@ def samples(ax, model, image_shape, n=100, columns=10, seed=0):
 
 
 def manifold(ax, model, image_shape, rows=20, columns=20):
-    """E[x|z] on the grid z = (Φ⁻¹(r/(R+1)), Φ⁻¹(c/(C+1))), r = 1..R, c = 1..C: Figure 4, equal steps of probability.
+    """E[x|z] at z = (Φ⁻¹(r/(R+1)), Φ⁻¹(c/(C+1))), row r = 1..R, column c = 1..C: Figure 4, equal steps of probability.
 
     ValueError unless the latent space has two dimensions.
     """
@@ -71,6 +71,7 @@ def manifold(ax, model, image_shape, rows=20, columns=20):
         raise ValueError(f"the manifold is drawn for 2 latent dimensions; this model has {model.n_latent}")
     r, c = ndtri(np.arange(1, rows + 1) / (rows + 1)), ndtri(np.arange(1, columns + 1) / (columns + 1))
     z = np.stack(np.meshgrid(r, c, indexing="ij"), axis=-1).reshape(-1, 2)
+    ax.set_title("$z_1$ downwards, $z_2$ to the right", fontsize=8, loc="left")
     return image_grid(ax, model.decode(z), image_shape, columns)
 
 

@@ -56,6 +56,11 @@ def test_train_leaves_a_run_folder_and_says_what_it_wrote_and_where(tmp_path, mo
     assert capsys.readouterr() == ("", "")
 
 
+def test_samples_may_be_written_as_in_the_paper(tmp_path):
+    run("train", *QUICK, "--samples", "2e3", "--out", tmp_path / "run", "--quiet")
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["options"]["samples"] == 2000
+
+
 def test_train_is_one_function_of_its_options(tmp_path):
     for name in "ab":
         run("train", *QUICK, "--out", tmp_path / name, "--quiet")
@@ -232,7 +237,8 @@ def test_bad_options_are_one_line_and_nothing_is_written(tmp_path, monkeypatch, 
 
 
 @pytest.mark.parametrize(
-    "arguments", ["train --likelihood poisson", "train --hidden five", "train --init he", "", "fly"]
+    "arguments",
+    ["train --likelihood poisson", "train --hidden five", "train --init he", "train --samples 1.5", "", "fly"],
 )
 def test_argparse_refuses_with_exit_code_2(arguments, capsys):
     with pytest.raises(SystemExit) as stop:
@@ -250,6 +256,14 @@ def test_values_outside_0_1_are_refused_for_bernoulli_and_taken_by_a_free_gaussi
 def test_a_batch_larger_than_the_data_warns_and_goes_on(tmp_path, capsys):
     assert run("train", *QUICK, "--n-train", 50, "--out", tmp_path / "run") == 0
     assert "scratchvae: warning: batch_size 100 is larger than the data: using all 50" in capsys.readouterr().err
+
+
+def test_a_folder_that_is_no_run_is_not_offered_for_resuming(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    for out in (tmp_path, tmp_path / "file"):
+        assert refused(capsys, "train", *QUICK, "--out", out).endswith("exists: choose another folder (--out)\n")
+    for command in ("evaluate", "plot"):
+        assert "is no run folder" in refused(capsys, command, tmp_path / "file")
 
 
 def test_an_existing_folder_is_neither_overwritten_nor_resumed_by_accident(trained, capsys):

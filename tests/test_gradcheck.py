@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from conftest import rows, small
 
-from scratchvae import oracle
+from scratchvae import VAE, oracle
 from scratchvae.cli import main
 from scratchvae.gradcheck import check_density, check_everything, check_layer, check_model, compare, table
 from scratchvae.inference import distributions
@@ -187,6 +187,33 @@ def test_arrays_are_put_back_as_they_were():
     before = model.params.value.copy()
     check_model(model, rows())
     assert (model.params.value == before).all()
+
+
+def test_a_model_at_the_papers_small_initial_values_passes_too():
+    for settings in ({}, {"likelihood": "gaussian"}, {"estimator": lambda *a: small().estimator(*a)}):
+        assert all(check.passed for check in check_model(VAE(6, (50, 20), 2, dtype="float64", **settings), rows()))
+
+
+def test_a_gradient_that_is_missing_is_refused():
+    class Forgetful(Tanh):
+        def backward(self, dy):
+            super().backward(dy)
+
+    with pytest.raises(ValueError, match="backward of Forgetful returned None"):
+        check_layer(Forgetful(), rows())
+
+    class Undeclared:
+        def __init__(self):
+            self.W, self.dW = np.ones(6), np.zeros(6)
+
+        def forward(self, x):
+            return x * self.W
+
+        def backward(self, dy):
+            return dy * self.W
+
+    with pytest.raises(ValueError, match="Undeclared has W and dW, but its shapes does not name W"):
+        check_layer(Undeclared(), rows())
 
 
 def test_what_cannot_be_checked_is_refused():

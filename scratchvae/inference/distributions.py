@@ -35,7 +35,8 @@ def log_gaussian(x, mu, log_var, gradient=True):
     log_p = -0.5 * (LOG_2PI + log_var + ratio).sum(axis=-1)
     if not gradient:
         return log_p, None, None
-    return log_p, d * precision, 0.5 * (ratio - 1)  # ∂/∂μ = (x - μ)/σ²     ∂/∂log σ² = ½ ((x - μ)²/σ² - 1)
+    # ∂/∂μ = (x - μ)/σ²     ∂/∂log σ² = -½ (1 - (x - μ)²/σ²), since dσ⁻²/dlog σ² = -σ⁻²
+    return log_p, d * precision, 0.5 * (ratio - 1)
 
 
 def log_standard_gaussian(z, gradient=True):
@@ -45,9 +46,13 @@ def log_standard_gaussian(z, gradient=True):
 
 
 def gaussian_neg_kl(mu, log_var, gradient=True):
-    """-KL(N(μ, σ² I) ‖ N(0, I)) = ½ Σ_j 1 + log σ_j² - μ_j² - σ_j²: appendix B, with ∂/∂μ and ∂/∂log σ²."""
+    """-KL(N(μ, σ² I) ‖ N(0, I)) = ½ Σ_j 1 + log σ_j² - μ_j² - σ_j²: appendix B, with ∂/∂μ and ∂/∂log σ².
+
+    E_q log p(z) = -½ Σ log 2π + μ² + σ², since E z² = μ² + σ²; E_q log q(z) = -½ Σ log 2π + log σ² + 1, since
+    E (z - μ)²/σ² = 1; and -KL is the first less the second.
+    """
     var = np.exp(log_var)
     neg_kl = 0.5 * (1 + log_var - mu * mu - var).sum(axis=-1)
     if not gradient:
         return neg_kl, None, None
-    return neg_kl, -mu, 0.5 * (1 - var)  # ∂/∂μ = -μ     ∂/∂log σ² = ½ (1 - σ²)
+    return neg_kl, -mu, 0.5 * (1 - var)  # ∂/∂μ = -μ     ∂/∂log σ² = ½ (1 - σ²), since dσ²/dlog σ² = σ²

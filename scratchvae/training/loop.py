@@ -225,7 +225,7 @@ def _checked(name, x, model):
         if model.config["mean"] == "sigmoid" and (x.min() < 0 or x.max() > 1):
             raise ValueError(
                 f"{name} has values from {x.min():g} to {x.max():g}; expected [0, 1] for a Bernoulli model "
-                "or a sigmoid mean, or uint8 pixels"
+                "or a sigmoid mean: divide by 255, or save as uint8"
             )
     return x
 
@@ -261,7 +261,7 @@ def _fingerprint(x):
 def _diverged(bound, now, model):
     where = model.params.non_finite() or "the bound itself, though all parameters and gradients are finite"
     gaussian = ", or leave out pixels that never vary: there a Gaussian density has no upper bound"
-    hint = "try a smaller step size" + (gaussian if model.config["likelihood"] == "gaussian" else "")
+    hint = "try a smaller step size, in a new folder" + (gaussian if model.config["likelihood"] == "gaussian" else "")
     return FloatingPointError(
         f"the bound is {bound} at step {now.step} ({now.samples:,} samples); not finite is {where}: {hint}"
     )

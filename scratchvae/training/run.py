@@ -81,7 +81,8 @@ class RunFolder:
             return
         if not np.isfinite(self.model.params.value).all():
             raise FloatingPointError(
-                f"{self.model.params.non_finite()} is not finite after step {now.step}: try a smaller step size"
+                f"{self.model.params.non_finite()} is not finite after step {now.step}: "
+                "try a smaller step size, in a new folder"
             )
         if self.config is not None:  # once a run
             self.path.mkdir(parents=True, exist_ok=True)
