@@ -60,7 +60,8 @@ def test_the_previous_checkpoint_is_kept_without_hard_links_too(tmp_path, monkey
 
 @pytest.mark.parametrize("call", ["fsync", "replace"])
 def test_a_write_that_fails_half_way_leaves_the_old_checkpoint_whole(tmp_path, monkeypatch, call):
-    save(tmp_path / "c.npz", ARRAYS, {"step": 1})
+    for step in (0, 1):
+        save(tmp_path / "c.npz", ARRAYS, {"step": step})
 
     def fail(*arguments):
         if call == "fsync" or str(arguments[1]).endswith("c.npz"):
@@ -72,6 +73,7 @@ def test_a_write_that_fails_half_way_leaves_the_old_checkpoint_whole(tmp_path, m
     with pytest.raises(OSError, match="disk full"):
         save(tmp_path / "c.npz", ARRAYS, {"step": 2})
     assert load(tmp_path / "c.npz")[1]["step"] == 1
+    assert call == "replace" or load(tmp_path / "c.previous.npz")[1]["step"] == 0
     assert not list(tmp_path.glob("*.tmp"))
 
 

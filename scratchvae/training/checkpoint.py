@@ -24,7 +24,8 @@ class CheckpointError(ValueError):
 def save(path, arrays, facts):
     """Write `arrays` and `facts` to `path`; the checkpoint that stood there is kept as <name>.previous.npz.
 
-    The new file is written beside it, fsynced, and renamed over it: at every moment `path` is a whole checkpoint.
+    The new file is written beside it, fsynced, and renamed over it: at every moment `path` is a whole checkpoint, and a
+    write that fails changes nothing.
     """
     path = Path(path)
     manifest = {
@@ -35,16 +36,7 @@ def save(path, arrays, facts):
     manifest["sha256"] = _digest(manifest, arrays)
     buffer = io.BytesIO()
     np.savez(buffer, manifest=np.array(json.dumps(manifest)), **arrays)
-    if path.exists():
-        previous = previous_of(path)
-        spare = previous.with_suffix(".tmp")
-        spare.unlink(missing_ok=True)
-        try:
-            os.link(path, spare)
-        except OSError:  # a file system without hard links
-            shutil.copyfile(path, spare)
-        os.replace(spare, previous)
-    write_atomically(path, buffer.getbuffer())
+    write_atomically(path, buffer.getbuffer(), previous=previous_of(path))
 
 
 def load(path):
@@ -77,8 +69,11 @@ def previous_of(path):
     return Path(path).with_suffix(".previous.npz")
 
 
-def write_atomically(path, content):
-    """Write bytes to `path` so that a reader, or a crash, sees the old file or the new one and nothing between."""
+def write_atomically(path, content, previous=None):
+    """Write bytes to `path` so that a reader, or a crash, sees the old file or the new one and nothing between.
+
+    previous: where to keep the old one.
+    """
     path = Path(path)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
@@ -86,10 +81,22 @@ def write_atomically(path, content):
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
+        if previous is not None and path.exists():
+            _keep(path, previous)
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _keep(path, previous):
+    """Give the file at `path` a second name, `previous`, in place of what stood there."""
+    spare = previous.with_name(f"{previous.name}.{os.getpid()}.tmp")
+    try:
+        os.link(path, spare)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(path, spare)
+    os.replace(spare, previous)
 
 
 def _digest(manifest, arrays):
