@@ -75,15 +75,13 @@ def row(name, title, latent, model, history, data):
 
 
 def commit():
-    """The commit that ran, with a + if the tree had changes; "" outside a checkout."""
-    answer = subprocess.run(
-        ["git", "describe", "--always", "--dirty=+", "--exclude=*"],
-        capture_output=True,
-        text=True,
-        cwd=Path(__file__).parent,
-        check=False,
-    )
-    return answer.stdout.strip()
+    """The commit that ran, with a + if its Python files were changed; "" outside a checkout."""
+
+    def git(*words):
+        return subprocess.run(["git", *words], capture_output=True, text=True, cwd=Path(__file__).parent, check=False)
+
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", ":/*.py").stdout
+    return git("rev-parse", "--short", "HEAD").stdout.strip() + ("+" if changed else "")
 
 
 def write_table(path, rows):
