@@ -10,7 +10,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from scratchvae import VAE, Adam, evaluate, fit, load_data, load_model
+from scratchvae import VAE, Adam, evaluate, fit, load_data, load_model, plots
 from scratchvae.training.run import read_history
 
 RESULTS = Path(__file__).with_name("results")
@@ -29,8 +29,8 @@ def options(description):
     return settings
 
 
-def stages(latent, settings, upto="50 epochs"):
-    """(title, model, history, data) after each stage up to `upto`, trained or found."""
+def stages(latent, settings):
+    """(title, model, history, data) after each stage, trained or found."""
     data = load_data(settings.data)
     before = None
     for title, samples in STAGES.items():
@@ -40,8 +40,6 @@ def stages(latent, settings, upto="50 epochs"):
         if not (folder / "metrics.csv").exists():
             begin(latent, data, max(100, int(samples * settings.scale)), folder, before)
         yield title, load_model(folder), read_history(folder / "metrics.csv"), data
-        if title == upto:
-            return
         before = folder
 
 
@@ -54,6 +52,21 @@ def begin(latent, data, samples, folder, before):
     model = VAE(data.train.shape[1], 500, latent, init="glorot", seed=0)
     fit(model, data.train, data.valid, optimizer=Adam(0.001), samples=samples, out=building, resume=before is not None)
     building.rename(folder)
+
+
+def panels(name, draw, figsize, heading):
+    """Write <name>_<latents>.png, four stages at 20 and 2 latents, each by draw(ax, model, data), and <name>.csv."""
+    settings, rows = options(heading), []
+    for latent in (20, 2):
+        fig = plots.Figure(figsize=figsize, dpi=150, layout="constrained")
+        for ax, (title, model, history, data) in zip(fig.subplots(2, 2).flat, stages(latent, settings), strict=True):
+            draw(ax, model, data)
+            rows.append(row(name, title, latent, model, history, data))
+            ax.set_title(f"{title}: test bound {rows[-1]['test_bound']:.1f} nats")
+        fig.suptitle(f"{latent} latents: {heading}")
+        fig.savefig(settings.results / f"{name}_{latent}.png")
+        print(f"wrote {settings.results / f'{name}_{latent}.png'}")
+    write_table(settings.results / f"{name}.csv", rows)
 
 
 def row(name, title, latent, model, history, data):

@@ -1,4 +1,4 @@
-"""The command line: scratchvae train, evaluate, plot, gradcheck. Heavy imports wait until a command needs them."""
+"""The command line: scratchvae train, evaluate, plot, gradcheck. Matplotlib and autograd wait until they are needed."""
 
 import argparse
 import json
@@ -6,7 +6,12 @@ import sys
 import warnings
 from pathlib import Path
 
-from scratchvae import __version__
+from scratchvae import __version__, data
+from scratchvae.models.vae import ESTIMATORS, VAE
+from scratchvae.nets.mlp import ACTIVATIONS
+from scratchvae.training import loop
+from scratchvae.training.optim import OPTIMIZERS
+from scratchvae.training.run import load_model, read_history
 
 DEFAULTS = {
     "data": "digits",
@@ -39,7 +44,6 @@ OF_DATA = {  # what the defaults become for these data sets: section 5 for Frey 
     "frey": {"hidden": [200], "likelihood": "gaussian"},
     "digits": {"hidden": [200], "optimizer": "adam", "init": "glorot"},
 }
-DATASETS = ("digits", "mnist", "frey")
 FREE_ON_RESUME = ("samples", "epochs", "data_dir")  # everything else is what the checkpoint was trained with
 
 
@@ -77,25 +81,24 @@ def train(out=None, resume=None, quiet=False, **given):
         out = _unused(f"runs/{Path(options['data']).stem}{options['latent']}")
 
     from scratchvae.plots import draw_run
-    from scratchvae.training.loop import fit
 
-    data = _data(options)
-    model = _model(options, data)
+    images = _data(options)
+    model = _model(options, images)
     if not quiet:
-        print(data)
+        print(images)
         print(_describe(model, options))
     try:
-        history = fit(
+        history = loop.fit(
             model,
-            data.train,
-            data.valid,
+            images.train,
+            images.valid,
             optimizer=_optimizer(options),
             samples=options["samples"],
             epochs=options["epochs"],
             batch_size=options["batch_size"],
             seed=options["seed"],
             schedule=options["schedule"],
-            binarization=data.binarization,
+            binarization=images.binarization,
             log_every=options["log_every"],
             out=out,
             resume=resume is not None,
@@ -112,7 +115,7 @@ def train(out=None, resume=None, quiet=False, **given):
             f"{last['samples']:,} samples, {last['epoch']:.1f} epochs, {last['seconds']:.1f} s: bound "
             f"{last['train_bound']:.2f} train, {last['valid_bound']:.2f} validation (nats per datapoint)"
         )
-    pictures = draw_run(Path(out) / "figures", model, data, history, options["seed"])
+    pictures = draw_run(Path(out) / "figures", model, images, history, options["seed"])
     if not quiet:
         names = ", ".join(path.stem for path in pictures)
         print(f"wrote {out}/: config.json, metrics.csv, checkpoint.npz and, in figures/, {names}")
@@ -122,11 +125,8 @@ def train(out=None, resume=None, quiet=False, **given):
 
 def evaluate(run, split="test", n_samples=None, seed=0, as_json=False, **moved):
     """The bound of a split and its two terms, on sampled z, in nats per datapoint."""
-    from scratchvae.training import loop
-    from scratchvae.training.run import load_model
-
     options, model = _options(Path(run)) | _resolved(moved), load_model(run)
-    data = _data(options)
+    images = _data(options)
     if n_samples is not None:
         if n_samples < 1:
             raise ValueError(f"--n-samples is {n_samples}; expected a whole number ≥ 1")
@@ -134,9 +134,9 @@ def evaluate(run, split="test", n_samples=None, seed=0, as_json=False, **moved):
     result = {
         "run": str(run),
         "data": options["data"],
-        "binarization": data.binarization,
+        "binarization": images.binarization,
         "split": split,
-        **loop.evaluate(model, getattr(data, split), seed, data.binarization),
+        **loop.evaluate(model, getattr(images, split), seed, images.binarization),
         "n_samples": model.n_samples,
         "seed": seed,
     }
@@ -146,7 +146,7 @@ def evaluate(run, split="test", n_samples=None, seed=0, as_json=False, **moved):
         print(
             f"{split} bound {result['bound']:.2f} = reconstruction {result['reconstruction']:.2f} "
             f"- KL {result['kl']:.2f} nats per datapoint, "
-            f"n = {result['n']:,}, L = {model.n_samples}, {data.binarization} {options['data']}"
+            f"n = {result['n']:,}, L = {model.n_samples}, {images.binarization} {options['data']}"
         )
     return 0
 
@@ -154,13 +154,12 @@ def evaluate(run, split="test", n_samples=None, seed=0, as_json=False, **moved):
 def plot(run, seed=0, **moved):
     """Draw the pictures of a run again."""
     from scratchvae.plots import draw_run
-    from scratchvae.training.run import load_model, read_history
 
     if seed < 0:
         raise ValueError(f"--seed is {seed}; expected a whole number ≥ 0")
     options, model = _options(Path(run)) | _resolved(moved), load_model(run)
-    data = _data(options)
-    for path in draw_run(Path(run) / "figures", model, data, read_history(Path(run) / "metrics.csv"), seed):
+    images = _data(options)
+    for path in draw_run(Path(run) / "figures", model, images, read_history(Path(run) / "metrics.csv"), seed):
         print(path)
     return 0
 
@@ -186,15 +185,11 @@ def gradcheck(seed=0):
 
 
 def _data(options):
-    from scratchvae.data import load_data
-
     keys = ("data_dir", "n_train", "split", "binarization")
-    return load_data(options["data"], **{key: options[key] for key in keys})
+    return data.load_data(options["data"], **{key: options[key] for key in keys})
 
 
-def _model(options, data):
-    from scratchvae.models.vae import VAE
-
+def _model(options, images):
     keys = (
         "likelihood",
         "mean",
@@ -207,12 +202,10 @@ def _model(options, data):
         "dtype",
         "seed",
     )
-    return VAE(data.train.shape[1], options["hidden"], options["latent"], **{key: options[key] for key in keys})
+    return VAE(images.train.shape[1], options["hidden"], options["latent"], **{key: options[key] for key in keys})
 
 
 def _optimizer(options):
-    from scratchvae.training.optim import OPTIMIZERS
-
     settings = {} if options["lr"] is None else {"lr": options["lr"]}  # each has a default of its own
     if options["warmup"]:
         if options["optimizer"] != "adagrad":
@@ -252,7 +245,7 @@ def _resumed(run, given, out):
     if out is not None:
         raise ValueError("--out and --resume are both given: a resumed run stays in its folder")
     options = _options(run)
-    free = FREE_ON_RESUME if options["data"] in DATASETS else (*FREE_ON_RESUME, "data")  # your own may have moved
+    free = FREE_ON_RESUME if options["data"] in data.DATASETS else (*FREE_ON_RESUME, "data")  # your own may have moved
     for key, value in given.items():
         if key not in free and value != options[key]:
             theirs = "its default" if options[key] is None else options[key]
@@ -266,7 +259,7 @@ def _resumed(run, given, out):
 
 def _resolved(given):
     """The options with their paths made absolute, so that a run can be looked at from any folder."""
-    paths = {key: given[key] for key in ("data", "data_dir") if given.get(key) and given[key] not in DATASETS}
+    paths = {key: given[key] for key in ("data", "data_dir") if given.get(key) and given[key] not in data.DATASETS}
     return given | {key: str(Path(path).resolve()) for key, path in paths.items() if Path(path).exists()}
 
 
@@ -323,7 +316,7 @@ def parser():
     g.add_argument("--split", type=_numbers, metavar="A,B,C", help="sizes of train, validation and test")
     g.add_argument(
         "--binarization",
-        choices=("grey", "fixed", "dynamic"),
+        choices=data.BINARIZATIONS,
         help="pixels as they are (default), or drawn as Bernoulli(x)",
     )
     g = p.add_argument_group("model (section 3, appendix C)")
@@ -337,7 +330,7 @@ def parser():
     g.add_argument(
         "--hidden", type=_numbers, metavar="H[,H]", help="units of each hidden layer (500; digits, frey: 200)"
     )
-    g.add_argument("--activation", choices=("tanh", "relu", "softplus", "sigmoid"), help="of the hidden units (tanh)")
+    g.add_argument("--activation", choices=ACTIVATIONS, help="of the hidden units (tanh)")
     g.add_argument(
         "--init",
         type=_init,
@@ -349,12 +342,12 @@ def parser():
         "--no-prior", dest="prior", action="store_false", help="drop p(θ) = N(0, I): maximum likelihood, not MAP"
     )
     g = p.add_argument_group("estimator (section 2.3)")
-    g.add_argument("--estimator", choices=("A", "B"), help="L^A (6) or L^B (7, default)")
+    g.add_argument("--estimator", choices=ESTIMATORS, help="L^A (6) or L^B (7, default)")
     g.add_argument("--n-samples", type=int, metavar="L", help="noise samples per datapoint (1)")
     g = p.add_argument_group("training (algorithm 1)")
     g.add_argument("--samples", type=_count, metavar="N", help="training samples to evaluate (1,000,000)")
     g.add_argument("--epochs", type=float, metavar="E", help="passes over the training data, in place of --samples")
-    g.add_argument("--optimizer", choices=("adagrad", "adam", "sgd"), help="adagrad (default), adam (digits) or sgd")
+    g.add_argument("--optimizer", choices=OPTIMIZERS, help="adagrad (default), adam (digits) or sgd")
     g.add_argument(
         "--lr", type=float, help="stepsize (adagrad 0.01, adam 0.001, sgd 1e-6: the bound is a sum over the data)"
     )

@@ -33,7 +33,7 @@ MNIST_FILES = {  # name: (shape, SHA-256 of the decompressed file)
     "t10k-labels-idx1-ubyte": ((10000,), "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2"),
 }
 FREY_MIRRORS = ("https://cs.nyu.edu/~roweis/data/",)
-FREY_FILE, FREY_SHAPE = "frey_rawface.mat", (1965, 28, 20)
+FREY_FILE = "frey_rawface.mat"
 FREY_SHA256 = "2438ba4f0d2a6bd8bac43de756141eaa33c8d248dd613d464bdb1210d9b7af78"  # of the 1965 x 560 uint8 array
 
 DATASETS = ("digits", "mnist", "frey")
@@ -92,7 +92,7 @@ def load_data(name, data_dir=None, n_train=None, split=None, binarization="grey"
     elif name == "mnist":
         parts, shape = _mnist(data_dir), (28, 28)
     elif name == "frey":
-        parts, shape = _frey(data_dir), FREY_SHAPE[1:]
+        parts, shape = _frey(data_dir), (28, 20)
     elif str(name) and Path(name).exists():
         parts, shape = _own(Path(name))
     else:

@@ -163,13 +163,6 @@ def check_model(model, x, n_data=None, seed=0):
     generator = np.random.default_rng(seed)
     eps = model.noise(generator, len(x))
     config, params = model.config, model.params
-    before = params.value.copy()
-    params.initialise("glorot", generator)
-    for array in params.named(params.value).values():
-        if array.ndim == 1:
-            array[...] = 0.5 * generator.standard_normal(array.shape)
-    model.bound(x, eps, n_data, gradient=True)
-    model.add_log_prior_gradient()
 
     def function():
         return float(model.bound(x, eps, n_data) + model.log_prior())
@@ -180,7 +173,14 @@ def check_model(model, x, n_data=None, seed=0):
         return oracle.bound(arrays, x, eps, n_data, **settings) + prior
 
     known = config["estimator"] in ("A", "B")
+    before = params.value.copy()
     try:
+        params.initialise("glorot", generator)
+        for array in params.named(params.value).values():
+            if array.ndim == 1:
+                array[...] = 0.5 * generator.standard_normal(array.shape)
+        model.bound(x, eps, n_data, gradient=True)
+        model.add_log_prior_gradient()
         values, gradients = params.named(params.value), params.named(params.grad)
         return compare(function, values, gradients, witness if known else None, seed=seed)
     finally:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
 from scipy.special import ndtri
 
 
@@ -133,7 +132,6 @@ def draw_run(folder, model, data, history, seed=0):
     if len(history):
         fig, ax = figure(6, 4)
         learning_curve(ax, history)
-        ax.xaxis.set_minor_formatter(FuncFormatter(lambda *_: ""))
         save(fig, "learning_curve")
 
     x = data.test[:50]

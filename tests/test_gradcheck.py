@@ -194,6 +194,17 @@ def test_a_model_at_the_papers_small_initial_values_passes_too():
         assert all(check.passed for check in check_model(VAE(6, (50, 20), 2, dtype="float64", **settings), rows()))
 
 
+def test_a_check_that_breaks_off_puts_the_parameters_back():
+    def broken(*arguments):
+        raise RuntimeError("mine")
+
+    model = small(estimator=broken)
+    before = model.params.value.copy()
+    with pytest.raises(RuntimeError, match="mine"):
+        check_model(model, rows())
+    assert (model.params.value == before).all()
+
+
 def test_a_gradient_that_is_missing_is_refused():
     class Forgetful(Tanh):
         def backward(self, dy):
