@@ -33,7 +33,7 @@ def sgvb_a(encoder, decoder, x, eps, n_data, gradient=True):
         dmu = dz.sum(axis=0)  # via z: ∂z/∂μ = 1          via log q: 0, since z - μ = σ ε does not move with μ
         dlog_var = 0.5 * ((dz * eps).sum(axis=0) * sigma + scale)  # via z: ∂z/∂log σ² = ½ σ ε     via -log q: ½
         encoder.backward(dmu, dlog_var)
-    return scale / L * (log_px + log_pz - log_qz).sum()
+    return scale * (log_px + log_pz - log_qz).mean(axis=0).sum()
 
 
 def sgvb_b(encoder, decoder, x, eps, n_data, gradient=True):
@@ -50,4 +50,4 @@ def sgvb_b(encoder, decoder, x, eps, n_data, gradient=True):
         dmu = dz.sum(axis=0) + scale * dmu_kl  # via z: ∂z/∂μ = 1                                      via -KL
         dlog_var = 0.5 * (dz * eps).sum(axis=0) * sigma + scale * dlog_var_kl  # via z: ∂z/∂log σ² = ½ σ ε     via -KL
         encoder.backward(dmu, dlog_var)
-    return scale * (neg_kl.sum() + log_px.sum() / L)
+    return scale * (neg_kl + log_px.mean(axis=0)).sum()

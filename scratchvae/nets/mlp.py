@@ -52,8 +52,7 @@ class BernoulliMLP:
 
     def log_prob_backward(self, dlog_px):
         """∂/∂z (L, M, J) from `dlog_px` = ∂bound/∂log p(x|z): one number, or an array (L, M, 1)."""
-        dlogits = self.dlogits
-        dlogits *= dlog_px
+        dlogits = dlog_px * self.dlogits
         return self.backward(dlogits.reshape(-1, dlogits.shape[-1])).reshape(*dlogits.shape[:2], -1)
 
 
@@ -75,8 +74,7 @@ class GaussianMLP:
         return self.mu.forward(h), self.log_var.forward(h)
 
     def backward(self, dmu, dlog_var):
-        dh = self.mu.backward(dmu)
-        dh += self.log_var.backward(dlog_var)  # h feeds both: their gradients add
+        dh = self.mu.backward(dmu) + self.log_var.backward(dlog_var)  # h feeds both: their gradients add
         return self.hidden.backward(dh)
 
     def mean(self, z):
@@ -96,8 +94,6 @@ class GaussianMLP:
 
     def log_prob_backward(self, dlog_px):
         """∂/∂z (L, M, J) from `dlog_px` = ∂bound/∂log p(x|z): one number, or an array (L, M, 1)."""
-        dmu, dlog_var = self.dmu, self.dlog_var
-        dmu *= dlog_px
-        dlog_var *= dlog_px
+        dmu, dlog_var = dlog_px * self.dmu, dlog_px * self.dlog_var
         dz = self.backward(dmu.reshape(-1, dmu.shape[-1]), dlog_var.reshape(-1, dmu.shape[-1]))
         return dz.reshape(*dmu.shape[:2], -1)
