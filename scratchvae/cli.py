@@ -7,6 +7,7 @@ import warnings
 from pathlib import Path
 
 from scratchvae import __version__, data
+from scratchvae.backend import BACKENDS
 from scratchvae.models.vae import ESTIMATORS, VAE
 from scratchvae.nets.mlp import ACTIVATIONS
 from scratchvae.training import loop
@@ -30,6 +31,7 @@ DEFAULTS = {
     "estimator": "B",
     "n_samples": 1,
     "dtype": "float32",
+    "backend": "numpy",
     "optimizer": "adagrad",
     "lr": None,
     "warmup": 0,
@@ -44,7 +46,7 @@ OF_DATA = {  # what the defaults become for these data sets: section 5 for Frey 
     "frey": {"hidden": [200], "likelihood": "gaussian"},
     "digits": {"hidden": [200], "optimizer": "adam", "init": "glorot"},
 }
-FREE_ON_RESUME = ("samples", "epochs", "data_dir")  # everything else is what the checkpoint was trained with
+FREE_ON_RESUME = ("samples", "epochs", "data_dir", "backend")  # everything else is what the checkpoint was trained with
 
 
 def main(argv=None):
@@ -115,7 +117,7 @@ def train(out=None, resume=None, quiet=False, **given):
             f"{last['samples']:,} samples, {last['epoch']:.1f} epochs, {last['seconds']:.1f} s: bound "
             f"{last['train_bound']:.2f} train, {last['valid_bound']:.2f} validation (nats per datapoint)"
         )
-    pictures = draw_run(Path(out) / "figures", model, images, history, options["seed"])
+    pictures = draw_run(Path(out) / "figures", model.to("numpy"), images, history, options["seed"])
     if not quiet:
         names = ", ".join(path.stem for path in pictures)
         print(f"wrote {out}/: config.json, metrics.csv, checkpoint.npz and, in figures/, {names}")
@@ -123,9 +125,9 @@ def train(out=None, resume=None, quiet=False, **given):
     return 0
 
 
-def evaluate(run, split="test", n_samples=None, seed=0, as_json=False, **moved):
+def evaluate(run, split="test", n_samples=None, seed=0, as_json=False, backend="numpy", **moved):
     """The bound of a split and its two terms, on sampled z, in nats per datapoint."""
-    options, model = _options(Path(run)) | _resolved(moved), load_model(run)
+    options, model = _options(Path(run)) | _resolved(moved), load_model(run, backend=backend)
     images = _data(options)
     if n_samples is not None:
         if n_samples < 1:
@@ -164,7 +166,7 @@ def plot(run, seed=0, **moved):
     return 0
 
 
-def gradcheck(seed=0):
+def gradcheck(seed=0, backend="numpy"):
     """Every gradient against the oracle and central differences; exit code 1 if one fails."""
     from scratchvae.gradcheck import TOLERANCE_DIFFERENCES, TOLERANCE_ORACLE, check_everything, table
 
@@ -173,7 +175,7 @@ def gradcheck(seed=0):
         f"oracle ≤ {TOLERANCE_ORACLE:.0e}, central differences ≤ {TOLERANCE_DIFFERENCES:.0e}"
     )
     failed = total = 0
-    for title, checks in check_everything(seed):
+    for title, checks in check_everything(seed, backend):
         print(f"\n{title}\n{table(checks)}")
         failed += sum(not check.passed for check in checks)
         total += len(checks)
@@ -201,6 +203,7 @@ def _model(options, images):
         "prior",
         "dtype",
         "seed",
+        "backend",
     )
     return VAE(images.train.shape[1], options["hidden"], options["latent"], **{key: options[key] for key in keys})
 
@@ -222,7 +225,7 @@ def _describe(model, options):
     optimizer = options["optimizer"] + ("" if options["lr"] is None else f" {options['lr']}")
     return (
         f"VAE {config['n_visible']}-{widths}-{config['n_latent']} {config['activation']}, {likelihood}, "
-        f"{model.params.value.size:,} parameters in {config['dtype']}\n"
+        f"{model.params.value.size:,} parameters in {config['dtype']} on {model.backend}\n"
         f"L^{config['estimator']}, L = {config['n_samples']}, M = {options['batch_size']}, {prior}, {optimizer}, "
         f"{options['schedule']} updates, seed {options['seed']}"
     )
@@ -232,7 +235,7 @@ def _options(run):
     """The options in a run folder's config.json."""
     path = run / "config.json"
     try:
-        options = json.loads(path.read_text(encoding="utf-8"))["options"]
+        options = {"backend": "numpy"} | json.loads(path.read_text(encoding="utf-8"))["options"]  # older runs
         return {key: options[key] for key in DEFAULTS}
     except (FileNotFoundError, NotADirectoryError):
         raise ValueError(f"{run} is no run folder: it has no config.json") from None
@@ -362,6 +365,7 @@ def parser():
         "--log-every", type=_count, metavar="N", help="samples between rows of metrics.csv (ten rows a decade)"
     )
     g.add_argument("--dtype", choices=("float32", "float64"), help="float32 (default) or float64")
+    g.add_argument("--backend", choices=BACKENDS, help="numpy (default), or cupy: the same lines on the GPU")
     g.add_argument("--seed", type=int, help="of initial values, minibatches and noise (0)")
     g = p.add_argument_group("the run")
     g.add_argument("--out", metavar="DIR", help="the run folder, which must be new (runs/DATA and the latent size)")
@@ -376,6 +380,7 @@ def parser():
     p.add_argument("--data-dir", metavar="DIR", help="where MNIST and Frey Face are now")
     p.add_argument("--data", metavar="PATH", help="where your own data are now")
     p.add_argument("--json", dest="as_json", action="store_true", help="one JSON object")
+    p.add_argument("--backend", choices=BACKENDS, help="where to compute it (numpy)")
 
     p = add(plot, "draw the pictures of a run again")
     p.add_argument("run", metavar="RUN", help="a run folder")
@@ -385,6 +390,7 @@ def parser():
 
     p = add(gradcheck, "check every hand-derived gradient against autograd and central differences")
     p.add_argument("--seed", type=int, help="of inputs, parameters and noise (0)")
+    p.add_argument("--backend", choices=BACKENDS, help="whose arithmetic to check (numpy)")
     return root
 
 

@@ -110,7 +110,7 @@ def load_data(name, data_dir=None, n_train=None, split=None, binarization="grey"
         parts = _split(np.concatenate(images), labels, split, shuffle=False)
     if binarization == "fixed":
         generator = np.random.default_rng(BINARIZATION_SEED)
-        parts = [(binarise(_unit(name, images), generator), labels) for images, labels in parts]
+        parts = [(binarise(_unit(name, x), thresholds(x.shape, x.dtype, generator)), labels) for x, labels in parts]
     if n_train is not None:
         images, labels = parts[0]
         if not isinstance(n_train, int | np.integer) or not 1 <= n_train <= len(images):
@@ -120,11 +120,15 @@ def load_data(name, data_dir=None, n_train=None, split=None, binarization="grey"
     return Data(Path(name).name, shape, binarization, train, valid, test, a, b, c)
 
 
-def binarise(x, generator):
-    """x ~ Bernoulli(x): uint8 gives 0 or 255, with P(255) = x/255 to the last bit; floats in [0, 1] give 0 or 1."""
-    if x.dtype == np.uint8:
-        return np.where(generator.integers(0, 255, x.shape, dtype=np.uint8) < x, np.uint8(255), np.uint8(0))
-    return (generator.random(x.shape) < x).astype(x.dtype)
+def binarise(x, u):
+    """x ~ Bernoulli(x) by u < x: uint8 gives 0 or 255, floats give 0 or 1. u are `thresholds` of the shape of x."""
+    white = 255 if x.dtype == np.uint8 else 1
+    return (u < x).astype(x.dtype) * white
+
+
+def thresholds(shape, dtype, generator):
+    """What decides in `binarise`: for uint8 one of 0..254, so that P(u < x) = x/255 to the last bit; else of [0, 1)."""
+    return generator.integers(0, 255, shape, dtype=np.uint8) if dtype == np.uint8 else generator.random(shape)
 
 
 # The three data sets that the library knows

@@ -9,11 +9,13 @@ arrays at once, lets a small wrong gradient pass beside a large right one.
 """
 
 import copy
+import functools
 import inspect
 from dataclasses import dataclass
 
 import numpy as np
 
+from scratchvae.backend import kind, move
 from scratchvae.nets.params import Params
 
 TOLERANCE_ORACLE = 1e-10
@@ -45,7 +47,8 @@ def compare(function, arrays, gradients, oracle=None, entries=200, seed=0):
 
     oracle: the same scalar as a function of a dict like `arrays` that autograd can differentiate, or None. Its value is
     compared too, in the first row: a gradient can be right for the wrong function. Central differences are taken
-    entry by entry, at `entries` random places of an array that has more. The arrays are put back as they were.
+    entry by entry, at `entries` random places of an array that has more. The arrays are put back as they were. They may
+    lie on the device; the oracle is given copies in host memory.
     ValueError: arrays and gradients that do not match, or that are not float64.
     """
     if arrays.keys() != gradients.keys():
@@ -56,12 +59,12 @@ def compare(function, arrays, gradients, oracle=None, entries=200, seed=0):
                 f"{name} is {array.dtype} {array.shape}, its gradient {gradients[name].shape}; "
                 "expected float64, one shape"
             )
-    gradients = {name: gradient.copy() for name, gradient in gradients.items()}
+    gradients = _host_copies(gradients)
     checks, witness = [], {}
     if oracle is not None:
         from autograd import value_and_grad
 
-        value, witness = value_and_grad(oracle)({name: array.copy() for name, array in arrays.items()})
+        value, witness = value_and_grad(oracle)(_host_copies(arrays))
         ours = np.float64(function())
         checks.append(Check("value", 1, float(abs(ours)), _relative_error(ours, value), None))
     generator = np.random.default_rng(seed)
@@ -81,7 +84,7 @@ def compare(function, arrays, gradients, oracle=None, entries=200, seed=0):
     return checks
 
 
-def check_layer(layer, *inputs, oracle=None, name=None, seed=0):
+def check_layer(layer, *inputs, oracle=None, name=None, seed=0, backend="numpy"):
     """Check a layer with `forward` and `backward` on float64 inputs: every parameter array and every input.
 
     The scalar is Σ c ⊙ y with random c. It is a copy of the layer that is checked. If it has parameters, its `shapes`
@@ -95,18 +98,18 @@ def check_layer(layer, *inputs, oracle=None, name=None, seed=0):
     layers = getattr(layer, "layers", [layer])
     for part in layers:
         part.shapes, part.name = getattr(part, "shapes", {}), getattr(part, "name", type(part).__name__)
-    params = Params(layers, np.float64)
-    params.value[...] = generator.standard_normal(params.value.size)
-    inputs = {f"x{k}" if k else "x": np.array(x, np.float64) for k, x in enumerate(inputs)}
+    params = Params(layers, np.float64, backend)
+    params.value[...] = move(generator.standard_normal(params.value.size), backend)
+    inputs = {f"x{k}" if k else "x": move(np.array(x, np.float64), backend) for k, x in enumerate(inputs)}
     outputs = _tuple(layer.forward(*inputs.values()))
-    cotangents = [generator.standard_normal(np.shape(y)) for y in outputs]
+    cotangents = [move(generator.standard_normal(np.shape(y)), backend) for y in outputs]
     gradients = dict(zip(inputs, _tuple(layer.backward(*cotangents)), strict=True))
     read = {key: x for key, x in inputs.items() if gradients[key] is not None}
     if len(read) < len(inputs) and not any(getattr(part, "reads_data", False) for part in layers):
         raise ValueError(f"backward of {type(layer).__name__} returned None; expected the gradient of its input")
     for part in layers:
         for key, array in vars(part).items():
-            if key not in part.shapes and isinstance(array, np.ndarray) and hasattr(part, "d" + key):
+            if key not in part.shapes and kind(array) == backend and hasattr(part, "d" + key):
                 raise ValueError(f"{part.name} has {key} and d{key}, but its shapes does not name {key}: not checked")
     arrays = {**params.named(params.value), **read}
     gradients = {**params.named(params.grad), **{key: gradients[key] for key in read}}
@@ -117,29 +120,30 @@ def check_layer(layer, *inputs, oracle=None, name=None, seed=0):
         )
 
     def witness(arrays):
-        outputs = _tuple(oracle(arrays, *(arrays.get(key, x) for key, x in inputs.items())))
-        return sum((c * y).sum() for c, y in zip(cotangents, outputs, strict=True))
+        outputs = _tuple(oracle(arrays, *(arrays.get(key, move(x, "numpy")) for key, x in inputs.items())))
+        return sum((move(c, "numpy") * y).sum() for c, y in zip(cotangents, outputs, strict=True))
 
     checks = compare(function, arrays, gradients, witness if oracle else None, seed=seed)
     return _named(name or type(layer).__name__, checks)
 
 
-def check_density(density, *arguments, oracle=None, skip=0, name=None, seed=0):
+def check_density(density, *arguments, oracle=None, skip=0, name=None, seed=0, backend="numpy"):
     """Check a pure function that returns (value, partial, partial, …), partials in the order of its arguments.
 
     skip: how many leading arguments have no partial (the x of log p(x|…)). The scalar is Σ c ⊙ value with random c.
     oracle: function(*arguments) of the same value. Arguments with partials must have the shape of their partials.
     """
     generator = np.random.default_rng(seed)
-    arguments = [np.array(argument, np.float64) for argument in arguments]
+    arguments = [move(np.array(argument, np.float64), backend) for argument in arguments]
     value, *partials = density(*arguments)
-    cotangent = generator.standard_normal(np.shape(value))
+    cotangent = move(generator.standard_normal(np.shape(value)), backend)
     names = [f"∂{name}" for name in list(inspect.signature(density).parameters)[skip : len(arguments)]]
     arrays = dict(zip(names, arguments[skip:], strict=True))
     gradients = {key: cotangent[..., None] * partial for key, partial in zip(names, partials, strict=True)}
 
     def witness(arrays):
-        return (cotangent * oracle(*arguments[:skip], *arrays.values())).sum()
+        read = [move(argument, "numpy") for argument in arguments[:skip]]
+        return (move(cotangent, "numpy") * oracle(*read, *arrays.values())).sum()
 
     def function():
         return float((cotangent * density(*arguments)[0]).sum())
@@ -158,7 +162,7 @@ def check_model(model, x, n_data=None, seed=0):
     """
     from scratchvae import oracle
 
-    x = model.pixels(x)
+    x = model.pixels(move(x, model.backend))
     n_data = 3 * len(x) if n_data is None else n_data
     generator = np.random.default_rng(seed)
     eps = model.noise(generator, len(x))
@@ -170,7 +174,7 @@ def check_model(model, x, n_data=None, seed=0):
     def witness(arrays):
         settings = {key: config[key] for key in ("estimator", "likelihood", "mean", "activation")}
         prior = oracle.log_prior(arrays) if config["prior"] else 0.0
-        return oracle.bound(arrays, x, eps, n_data, **settings) + prior
+        return oracle.bound(arrays, move(x, "numpy"), move(eps, "numpy"), n_data, **settings) + prior
 
     known = config["estimator"] in ("A", "B")
     before = params.value.copy()
@@ -178,7 +182,7 @@ def check_model(model, x, n_data=None, seed=0):
         params.initialise("glorot", generator)
         for array in params.named(params.value).values():
             if array.ndim == 1:
-                array[...] = 0.5 * generator.standard_normal(array.shape)
+                array[...] = move(0.5 * generator.standard_normal(array.shape), model.backend)
         model.bound(x, eps, n_data, gradient=True)
         model.add_log_prior_gradient()
         values, gradients = params.named(params.value), params.named(params.grad)
@@ -187,7 +191,7 @@ def check_model(model, x, n_data=None, seed=0):
         params.value[...] = before
 
 
-def check_everything(seed=0):
+def check_everything(seed=0, backend="numpy"):
     """(title, checks) for every layer, every density, and the VAE with both estimators and every likelihood."""
     from scratchvae import oracle
     from scratchvae.inference import distributions
@@ -198,17 +202,18 @@ def check_everything(seed=0):
     x, a, b = (generator.standard_normal((4, 5)) for _ in range(3))
     grey = generator.random((4, 5))
 
-    checks = check_layer(layers.Linear("linear", 5, 3), x, oracle=lambda p, x: oracle.linear(p, "linear", x), name="")
+    layer, density = (functools.partial(check, backend=backend) for check in (check_layer, check_density))
+    checks = layer(layers.Linear("linear", 5, 3), x, oracle=lambda p, x: oracle.linear(p, "linear", x), name="")
     for key, activation in mlp.ACTIVATIONS.items():
-        checks += check_layer(activation(), 2 * x, oracle=lambda p, x, f=oracle.ACTIVATIONS[key]: f(x), name=key)
+        checks += layer(activation(), 2 * x, oracle=lambda p, x, f=oracle.ACTIVATIONS[key]: f(x), name=key)
     yield "layers", checks
 
     yield (
         "densities",
-        check_density(distributions.log_bernoulli, grey, 3 * a, oracle=oracle.log_bernoulli, skip=1)
-        + check_density(distributions.log_gaussian, x, a, b, oracle=oracle.log_normal, skip=1)
-        + check_density(distributions.log_standard_gaussian, x, oracle=lambda z: oracle.log_normal(z, 0 * z, 0 * z))
-        + check_density(distributions.gaussian_neg_kl, a, b, oracle=lambda mu, log_var: -oracle.kl(mu, log_var)),
+        density(distributions.log_bernoulli, grey, 3 * a, oracle=oracle.log_bernoulli, skip=1)
+        + density(distributions.log_gaussian, x, a, b, oracle=oracle.log_normal, skip=1)
+        + density(distributions.log_standard_gaussian, x, oracle=lambda z: oracle.log_normal(z, 0 * z, 0 * z))
+        + density(distributions.gaussian_neg_kl, a, b, oracle=lambda mu, log_var: -oracle.kl(mu, log_var)),
     )
 
     for estimator in ("A", "B"):
@@ -225,6 +230,7 @@ def check_everything(seed=0):
                     activation,
                     dtype=np.float64,
                     seed=seed,
+                    backend=backend,
                 )
                 decoder = likelihood if likelihood == "bernoulli" else f"{likelihood}, {mean} mean"
                 title = f"L^{estimator}, {decoder}, L = {n_samples}, hidden {n_hidden} {activation}, MAP"
@@ -246,10 +252,10 @@ def table(checks):
 
 def _central_difference(function, array, place):
     """(f(a + h) - f(a - h)) / 2h at one entry, h = ∛ε scaled by the entry: the step that balances the two errors."""
-    flat = array.reshape(-1)
-    if not np.shares_memory(flat, array):
+    if not array.flags.c_contiguous:
         raise ValueError(f"an array of strides {array.strides} is not contiguous; expected one that is")
-    before = flat[place]
+    flat, place = array.reshape(-1), int(place)
+    before = float(flat[place])
     h = np.cbrt(np.finfo(np.float64).eps) * max(1.0, abs(before))
     try:
         flat[place] = before + h
@@ -265,6 +271,10 @@ def _relative_error(ours, theirs):
     """‖ours - theirs‖ / ‖theirs‖; 0 where both vanish."""
     distance, norm = np.linalg.norm(ours - theirs), np.linalg.norm(theirs)
     return float(distance / norm) if norm > 0 else float(distance)
+
+
+def _host_copies(arrays):
+    return {name: np.array(move(array, "numpy")) for name, array in arrays.items()}
 
 
 def _tuple(outputs):

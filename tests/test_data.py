@@ -13,7 +13,7 @@ from PIL import Image
 from scipy.io import loadmat, savemat
 
 from scratchvae import load_data
-from scratchvae.data import MNIST_FILES, DataError, binarise
+from scratchvae.data import MNIST_FILES, DataError, binarise, thresholds
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (30, 4, 3), dtype=np.uint8)
 
@@ -66,7 +66,7 @@ def test_n_train_keeps_the_first_and_the_other_splits_whole(mnist):
 
 def test_binarised_pixels_have_the_grey_level_as_their_mean():
     grey = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 20_000, axis=1)
-    drawn = binarise(grey, np.random.default_rng(0))
+    drawn = binarise(grey, thresholds(grey.shape, grey.dtype, np.random.default_rng(0)))
     assert set(np.unique(drawn)) == {0, 255} and drawn.dtype == np.uint8
     p = np.arange(256) / 255
     assert (drawn[0] == 0).all() and (drawn[255] == 255).all()
@@ -74,7 +74,8 @@ def test_binarised_pixels_have_the_grey_level_as_their_mean():
     assert np.abs(z).max() < 5.5  # 254 tests at 1e-6 / 25
     shifted = np.arange(1, 255) / 256  # control: P(255) = x/256
     assert np.abs((drawn[1:255].mean(axis=1) / 255 - shifted).sum()) > 5 * np.sqrt((p * (1 - p)).sum() / 20_000)
-    floats = binarise(grey[:, :100] / np.float32(255), np.random.default_rng(0))
+    light = grey[:, :100] / np.float32(255)
+    floats = binarise(light, thresholds(light.shape, light.dtype, np.random.default_rng(0)))
     assert set(np.unique(floats)) == {0.0, 1.0} and floats.dtype == np.float32
 
 

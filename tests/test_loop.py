@@ -11,7 +11,7 @@ from conftest import rows, small
 from numpy.testing import assert_allclose, assert_array_equal
 
 from scratchvae import SGD, VAE, Adagrad, Adam, evaluate, fit, load_model
-from scratchvae.data import binarise
+from scratchvae.data import binarise, thresholds
 from scratchvae.training.checkpoint import CheckpointError, load, save
 from scratchvae.training.loop import HELD_OUT, ORDER, STEP, interruptible, stream
 from scratchvae.training.run import read_history
@@ -143,7 +143,8 @@ def test_evaluate_is_the_mean_over_blocks_of_their_own_noise_and_draws(binarizat
     kl = log_px = 0.0
     for k, start in enumerate(range(0, 700, 333)):  # 1,000 z at a time; the last block is short
         generator, block = stream(4, HELD_OUT, k), x[start : start + 333]
-        block = binarise(block, generator) if binarization == "dynamic" else block
+        if binarization == "dynamic":
+            block = binarise(block, thresholds(block.shape, block.dtype, generator))
         terms = model.terms(block, model.noise(generator, len(block)))
         kl, log_px = kl - terms[0].sum(), log_px + terms[1].sum()
     result = evaluate(model, x, seed=4, binarization=binarization)

@@ -2,10 +2,12 @@
 
 import numpy as np
 
+from scratchvae.backend import move, own
 from scratchvae.inference.distributions import gaussian_neg_kl, log_standard_gaussian
 from scratchvae.inference.sgvb import sgvb_a, sgvb_b
 from scratchvae.nets.mlp import ACTIVATIONS, BernoulliMLP, GaussianMLP
 from scratchvae.nets.params import Params
+from scratchvae.noise import standard_normal
 
 ESTIMATORS = {"A": sgvb_a, "B": sgvb_b}
 
@@ -22,8 +24,10 @@ class VAE:
     init, init_biases     a standard deviation, 0.01 as in the paper, or "glorot"; biases start at zero unless asked
     prior                 p(θ) = N(0, I) over the decoder's parameters: MAP as in section 5, or maximum likelihood
     dtype, seed           float32 to train, float64 to check; the seed of the initial values
+    backend               "numpy", or "cupy": on the GPU, where the same lines run
 
-    Data are rows: uint8 pixels, read as x/255, or floats. ValueError names the argument that does not fit.
+    Data are rows: uint8 pixels, read as x/255, or floats. They lie where the model does, and so does what it returns:
+    `backend.move` takes arrays there and back. ValueError names the argument that does not fit.
     """
 
     def __init__(
@@ -41,6 +45,7 @@ class VAE:
         prior=True,
         dtype=np.float32,
         seed=0,
+        backend="numpy",
     ):
         self.config = _validated(
             n_visible=n_visible,
@@ -59,7 +64,7 @@ class VAE:
         )
         self.estimator = ESTIMATORS.get(self.config["estimator"], estimator)
         self.n_visible, self.n_latent, self.n_samples = n_visible, n_latent, n_samples
-        self.prior, self.dtype = prior, np.dtype(dtype)
+        self.prior, self.dtype, self.backend = prior, np.dtype(dtype), backend
 
         widths = self.config["n_hidden"]
         self.encoder = GaussianMLP("encoder", n_visible, widths, n_latent, activation, reads_data=True)  # q(z|x)
@@ -68,7 +73,7 @@ class VAE:
         else:
             self.decoder = GaussianMLP("decoder", n_latent, widths, n_visible, activation, mean == "sigmoid")
 
-        self.params = Params([*self.encoder.layers, *self.decoder.layers], dtype)
+        self.params = Params([*self.encoder.layers, *self.decoder.layers], dtype, backend)
         self.phi, self.theta = self.params.part("encoder."), self.params.part("decoder.")
         self.params.initialise(init, np.random.default_rng(seed), init_biases)
 
@@ -76,7 +81,7 @@ class VAE:
 
     def noise(self, generator, n):
         """ε ~ N(0, I) behind the latents of n datapoints, (L, n, J)."""
-        return generator.standard_normal((self.n_samples, n, self.n_latent), dtype=self.dtype)
+        return standard_normal(generator, (self.n_samples, n, self.n_latent), self.dtype, self.backend)
 
     def bound(self, x, noise, n_data, gradient=False):
         """The estimate (8) of the bound of n_data datapoints, in nats; with `gradient`, params.grad is its gradient.
@@ -106,7 +111,8 @@ class VAE:
 
     def encode(self, x):
         """q(z|x) = N(μ, σ² I) (9): (mu, log_var), (M, J) each."""
-        mu, log_var = zip(*(self.encoder.forward(self.pixels(rows)) for rows in _batches(x)), strict=True)
+        batches = _batches(own("x", x, self.backend))
+        mu, log_var = zip(*(self.encoder.forward(self.pixels(rows)) for rows in batches), strict=True)
         return np.concatenate(mu), np.concatenate(log_var)
 
     def encode_mean(self, x):
@@ -116,17 +122,22 @@ class VAE:
     def encode_samples(self, x, n_samples=1, seed=0):
         """z = μ + σ ε ~ q(z|x): (n_samples, M, J)."""
         mu, log_var = self.encode(x)
-        eps = np.random.default_rng(seed).standard_normal((n_samples, *mu.shape), dtype=self.dtype)
+        eps = standard_normal(np.random.default_rng(seed), (n_samples, *mu.shape), self.dtype, self.backend)
         return mu + np.exp(0.5 * log_var) * eps
 
     def decode(self, z):
         """E[x|z] for z (M, J): the Bernoulli's probabilities or the Gaussian's mean, (M, D)."""
-        return np.concatenate([self.decoder.mean(self._rows(rows, self.n_latent, "z")) for rows in _batches(z)])
+        batches = _batches(own("z", z, self.backend))
+        return np.concatenate([self.decoder.mean(self._rows(rows, self.n_latent, "z")) for rows in batches])
 
     def draw(self, z, seed=0):
         """x ~ p(x|z) for z (M, J): pixels that are 0 or 1, or Gaussian draws, (M, D)."""
         generator = np.random.default_rng(seed)
-        parts = [self.decoder.draw(self._rows(rows, self.n_latent, "z"), generator) for rows in _batches(z)]
+        noise = generator.random if self.config["likelihood"] == "bernoulli" else generator.standard_normal
+        parts = []
+        for rows in _batches(own("z", z, self.backend)):
+            drawn = noise((len(rows), self.n_visible), dtype=self.dtype)
+            parts.append(self.decoder.draw(self._rows(rows, self.n_latent, "z"), move(drawn, self.backend)))
         return np.concatenate(parts)
 
     def reconstruct(self, x):
@@ -143,25 +154,40 @@ class VAE:
 
     def sample(self, n, seed=0):
         """E[x|z] for n latents from the prior z ~ N(0, I), (n, D); the same n for the same seed."""
-        return self.decode(np.random.default_rng(seed).standard_normal((n, self.n_latent), dtype=self.dtype))
+        return self.decode(standard_normal(np.random.default_rng(seed), (n, self.n_latent), self.dtype, self.backend))
+
+    def to(self, backend):
+        """The same model with its parameters on another backend; itself if it is there."""
+        if backend == self.backend:
+            return self
+        model = VAE(**self.config | {"estimator": self.estimator, "backend": backend})
+        model.n_samples = self.n_samples
+        model.params.value[...] = move(self.params.value, backend)
+        return model
+
+    def working_memory(self, m):
+        """About how many bytes a step on m datapoints takes beside parameters and data: what the layers keep."""
+        wide, narrow = (9, 2) if self.config["likelihood"] == "bernoulli" else (18, 2)
+        per_row = wide * self.n_visible + 6 * sum(self.config["n_hidden"]) + 12 * self.n_latent
+        return (self.n_samples * per_row + narrow * self.n_visible) * m * self.dtype.itemsize
 
     def pixels(self, x):
         """Rows of the model's dtype: uint8 read as x/255, floats as they are. ValueError for other kinds and shapes."""
-        x = np.asarray(x)
+        x = own("x", x, self.backend)
         if x.dtype == np.uint8:
-            return np.divide(self._rows(x, self.n_visible, "x", np.uint8), 255, dtype=self.dtype)
+            return self._rows(x, self.n_visible, "x") / 255
         if x.dtype.kind != "f":
             raise ValueError(f"x holds {x.dtype}; expected uint8 pixels, which are read as x/255, or floats")
         return self._rows(x, self.n_visible, "x")
 
     def _eps(self, noise, m):
-        noise = np.asarray(noise, self.dtype)
+        noise = own("noise", noise, self.backend).astype(self.dtype, copy=False)
         if noise.ndim != 3 or noise.shape[1:] != (m, self.n_latent) or len(noise) == 0:
             raise ValueError(f"noise has shape {noise.shape}; expected (L, {m}, {self.n_latent}) with L ≥ 1")
         return noise
 
-    def _rows(self, rows, width, name, dtype=None):
-        rows = np.asarray(rows, dtype or self.dtype)
+    def _rows(self, rows, width, name):
+        rows = own(name, rows, self.backend).astype(self.dtype, copy=False)
         if rows.ndim != 2 or rows.shape[1] != width:
             raise ValueError(f"{name} has shape {rows.shape}; expected (M, {width}), one datapoint per row")
         return rows
@@ -169,7 +195,6 @@ class VAE:
 
 def _batches(rows, size=1000):
     """Consecutive slices of at most `size` rows, so that memory does not grow with the number of datapoints."""
-    rows = np.asarray(rows)
     return (rows[i : i + size] for i in range(0, max(len(rows), 1), size))
 
 

@@ -39,10 +39,10 @@ class BernoulliMLP:
         """E[x|z] = y = σ(logits), (M, D)."""
         return sigmoid(self.forward(z))
 
-    def draw(self, z, generator):
+    def draw(self, z, u):
         """x ~ p(x|z): u < y with u uniform on [0, 1), so that P(x = 1) = y, (M, D)."""
         y = self.mean(z)
-        return (generator.random(y.shape, dtype=y.dtype) < y).astype(y.dtype)
+        return (u < y).astype(y.dtype)
 
     def log_prob(self, x, z, gradient=True):
         """log p(x|z) (11) in nats, (L, M), for x (M, D) and z (L, M, J)."""
@@ -81,10 +81,10 @@ class GaussianMLP:
         """E[x|z] = μ, (M, D)."""
         return self.forward(z)[0]
 
-    def draw(self, z, generator):
+    def draw(self, z, eps):
         """x = μ + σ ε ~ p(x|z), (M, D)."""
         mu, log_var = self.forward(z)
-        return mu + np.exp(0.5 * log_var) * generator.standard_normal(mu.shape, dtype=mu.dtype)
+        return mu + np.exp(0.5 * log_var) * eps
 
     def log_prob(self, x, z, gradient=True):
         """log p(x|z) (12) in nats, (L, M), for x (M, D) and z (L, M, J)."""

@@ -4,16 +4,19 @@ from itertools import pairwise
 
 import numpy as np
 
+from scratchvae.backend import array_module, kind, move, require_memory
+
 
 class Params:
     """All parameters of a model in one flat vector `value`, their gradients in another, `grad`.
 
     Each layer lists its arrays in `layer.shapes`, for instance {"W": (784, 500), "b": (500,)}. They are laid one after
     another in the order of `layers`; then `layer.W` is a window on `value`, `layer.dW` the same window on `grad`, and
-    both are known here as "<layer.name>.W". Whoever writes into a window writes into the flat vector.
+    both are known here as "<layer.name>.W". Whoever writes into a window writes into the flat vector. backend: where
+    the two vectors lie, and with them everything that is computed from them.
     """
 
-    def __init__(self, layers, dtype=np.float32):
+    def __init__(self, layers, dtype=np.float32, backend="numpy"):
         self.windows = {}  # name -> (slice of the flat vector, shape)
         owners, size = [], 0
         for layer in layers:
@@ -25,8 +28,9 @@ class Params:
                 self.windows[name] = slice(size, stop), shape
                 owners.append((layer, key, name))
                 size = stop
-        self.value = np.zeros(size, dtype)
-        self.grad = np.zeros(size, dtype)
+        require_memory(2 * size * np.dtype(dtype).itemsize, backend)
+        self.value = array_module(backend).zeros(size, dtype)
+        self.grad = array_module(backend).zeros(size, dtype)
         for layer, key, name in owners:
             setattr(layer, key, self.window(name, self.value))
             setattr(layer, "d" + key, self.window(name, self.grad))
@@ -60,7 +64,7 @@ class Params:
 
         init: a number is the standard deviation of N(0, init²), 0.01 in section 5; "glorot" is
         U(-a, a) with a = √(6 / (n_in + n_out))   (Glorot & Bengio 2010, eq. 16), for weights only.
-        Drawn in float64 whatever the dtype, so that one seed gives one model in either precision.
+        Drawn on the host in float64, so that one seed gives one model in either precision and on either backend.
         """
         glorot = isinstance(init, str) and init == "glorot"
         number = isinstance(init, int | float | np.floating) and not isinstance(init, bool)
@@ -73,8 +77,9 @@ class Params:
         for array in self.named(self.value).values():
             if array.ndim == 2 and glorot:
                 limit = np.sqrt(6 / sum(array.shape))
-                array[...] = generator.uniform(-limit, limit, array.shape)
+                drawn = generator.uniform(-limit, limit, array.shape)
             elif array.ndim == 2 or biases:
-                array[...] = init * generator.standard_normal(array.shape)
+                drawn = init * generator.standard_normal(array.shape)
             else:
-                array[...] = 0
+                drawn = np.zeros(array.shape)
+            array[...] = move(drawn.astype(array.dtype), kind(array))

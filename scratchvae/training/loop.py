@@ -11,7 +11,8 @@ import warnings
 import numpy as np
 from tqdm import tqdm
 
-from scratchvae.data import BINARIZATIONS, binarise
+from scratchvae.backend import free_memory, kind, move, own, require_memory
+from scratchvae.data import BINARIZATIONS, binarise, thresholds
 from scratchvae.training.optim import Adagrad
 from scratchvae.training.run import RunFolder
 
@@ -44,7 +45,8 @@ def fit(
 ):
     """Algorithm 1: ascend the bound (8), plus log p(θ) where the model has that prior, by minibatches of `train`.
 
-    train, valid   rows of pixels, (N, D): uint8, or floats; the validation rows are only looked at
+    train, valid   rows of pixels in host memory, (N, D): uint8, or floats; the validation rows are only looked at. For
+                   a model on the device the training rows are moved there once, or by the minibatch if they do not fit
     optimizer      `SGD`, `Adagrad` (the default, 0.01) or `Adam`
     samples        how long: until the bound has been evaluated, with its gradient, on so many training datapoints,
                    repetitions counted (the paper's x-axis); 1,000,000 by default. Or `epochs`: passes over the data
@@ -57,11 +59,12 @@ def fit(
     log_every      samples between rows of the history; by default ten rows a decade from 1,000 on, even on a log axis
     out, resume    a folder for checkpoint.npz (written at every row, at least every 30 s, and at the end), metrics.csv
                    and config.json, with no run in it yet; resume=True goes on from its checkpoint, to the bit as if it
-                   had never stopped, on the same machine with the same number of BLAS threads
+                   had never stopped, on the same backend and machine with the same number of BLAS threads
     options        a dict of the caller's own to keep in config.json
     progress       a bar on stderr; None shows it on a terminal only
 
     Step t is a function of (seed, t) alone, and `fit` begins at t = 0: to go on, resume; to vary, change the seed.
+    On a device no step waits for it: the bounds of the steps are read together, when a row or a checkpoint is due.
 
     Returns the history: a structured array with columns step, samples, epoch, train_bound (nats per datapoint, the mean
     over the minibatches since the row before), valid_bound (nats per datapoint, (7) on sampled z) and seconds.
@@ -69,6 +72,7 @@ def fit(
     Ctrl-C and SIGTERM let the step end, write the checkpoint, and then raise KeyboardInterrupt or SystemExit.
     ValueError: arguments that do not fit. CheckpointError: a checkpoint that is broken or of another run.
     FloatingPointError: a bound that is not finite, with its step and array; the last finite checkpoint stays.
+    MemoryError: the device has no room for the job, with how much it needs.
     """
     optimizer = Adagrad() if optimizer is None else optimizer
     if isinstance(optimizer, type) or not hasattr(optimizer, "ascend"):
@@ -85,6 +89,8 @@ def fit(
     if resume and out is None:
         raise ValueError("resume=True needs out, the folder of the run to go on with")
 
+    bytes_for_steps = 2 * model.params.value.nbytes + model.working_memory(m)  # gradient and value are there already
+    require_memory(bytes_for_steps, model.backend)
     optimizer.start(model.params)
     facts = {
         "model": model.config,
@@ -101,7 +107,22 @@ def fit(
     if now.samples >= target:
         warnings.warn(f"{out} has evaluated {now.samples:,} samples already: ask for more to go on", stacklevel=2)
     steps_per_epoch = math.ceil(n / m)
-    order, since = None, time.perf_counter() - now.seconds
+    spare = free_memory(model.backend)
+    held = move(train, model.backend) if spare is None or train.nbytes < spare - bytes_for_steps else train
+    order, since, unread = None, time.perf_counter() - now.seconds, []
+
+    def read():
+        """Take the bounds of the steps since the last reading into `now`: on a device this, and nothing else, waits."""
+        if unread:
+            steps, sizes, bounds = zip(*unread, strict=True)
+            for step, size, bound in zip(steps, sizes, move(np.stack(bounds), "numpy").tolist(), strict=True):
+                if not math.isfinite(bound):
+                    raise _diverged(bound, step, now, model)
+                now.total += bound / n * size
+                now.seen += size
+            unread.clear()
+            bar.set_postfix_str(f"bound {bound / n:.1f}", refresh=False)
+        now.seconds = time.perf_counter() - since
 
     def row():
         valid_bound = math.nan if valid is None else evaluate(model, valid, seed, binarization)["bound"]
@@ -111,32 +132,33 @@ def fit(
         while now.samples < target and not signals:
             epoch, i = divmod(now.step, steps_per_epoch)
             if i == 0 or order is None:
-                order = stream(seed, ORDER, epoch).permutation(n)
+                order = move(stream(seed, ORDER, epoch).permutation(n), kind(held))
             generator = stream(seed, STEP, now.step)
             now.step += 1
 
-            x = train[order[i * m : (i + 1) * m]]  # X^M: a random minibatch
-            x = binarise(x, generator) if dynamic else x
+            x = move(held[order[i * m : (i + 1) * m]], model.backend)  # X^M: a random minibatch
+            if dynamic:
+                x = binarise(x, move(thresholds(x.shape, x.dtype, generator), model.backend))
             for part in parts:
                 eps = model.noise(generator, len(x))  # ε: random samples from p(ε)
                 bound = model.bound(x, eps, n, gradient=True)  # g: the gradient of (8) ...
-                if not math.isfinite(bound):
-                    raise _diverged(bound, now, model)
+                unread.append((now.step, len(x), bound))
+                if model.backend == "numpy":
+                    read()
                 model.add_log_prior_gradient()  # ... plus that of log p(θ)
                 optimizer.ascend(model.params, now.step, part)  # θ, φ: update with g
-                now.total += float(bound) / n * len(x)
-                now.seen += len(x)
 
             before, now.samples = now.samples, now.samples + len(x) * len(parts)
-            now.seconds = time.perf_counter() - since
             bar.update(now.samples - before)
-            bar.set_postfix_str(f"bound {bound / n:.1f}", refresh=False)
             if _due(before, now.samples, log_every):
+                read()
                 now.add(row())
                 folder.keep(now)
-            elif now.seconds - folder.kept_at > LONGEST_WITHOUT_CHECKPOINT:
+            elif time.perf_counter() - since - folder.kept_at > LONGEST_WITHOUT_CHECKPOINT:
+                read()
                 folder.keep(now)
 
+        read()
         ending = [row()] if now.seen and not signals else []
         folder.keep(now, *ending)
     if signals:
@@ -157,7 +179,8 @@ def evaluate(model, x, seed=0, binarization="grey"):
     for k, start in enumerate(range(0, len(x), size)):
         generator = stream(seed, HELD_OUT, k)
         rows = x[start : start + size]
-        rows = binarise(rows, generator) if dynamic else rows
+        rows = binarise(rows, thresholds(rows.shape, rows.dtype, generator)) if dynamic else rows
+        rows = move(rows, model.backend)
         neg_kl, log_px = model.terms(rows, model.noise(generator, len(rows)))
         kl -= float(neg_kl.sum(dtype=np.float64)) / len(x)
         reconstruction += float(log_px.sum(dtype=np.float64)) / len(x)
@@ -212,7 +235,7 @@ def _dynamic(binarization, model):
 def _checked(name, x, model):
     if x is None:
         return None
-    x = np.ascontiguousarray(x)
+    x = np.ascontiguousarray(own(name, x, "numpy"))
     if x.ndim != 2 or x.shape[1] != model.n_visible or len(x) == 0:
         raise ValueError(
             f"{name} has shape {x.shape}; expected (N, {model.n_visible}) with N ≥ 1, one datapoint per row"
@@ -258,10 +281,10 @@ def _fingerprint(x):
     return None if x is None else hashlib.sha256(x).hexdigest()
 
 
-def _diverged(bound, now, model):
+def _diverged(bound, step, now, model):
     where = model.params.non_finite() or "the bound itself, though all parameters and gradients are finite"
     gaussian = ", or leave out pixels that never vary: there a Gaussian density has no upper bound"
     hint = "try a smaller step size, in a new folder" + (gaussian if model.config["likelihood"] == "gaussian" else "")
     return FloatingPointError(
-        f"the bound is {bound} at step {now.step} ({now.samples:,} samples); not finite is {where}: {hint}"
+        f"the bound is {bound} at step {step} ({now.samples:,} samples); not finite is {where}: {hint}"
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from scratchvae.backend import kind, move
 from scratchvae.models.vae import ESTIMATORS, VAE
 from scratchvae.training.checkpoint import CheckpointError, load, previous_of, save, write_atomically
 
@@ -77,6 +78,7 @@ class RunFolder:
 
         FloatingPointError, and nothing is written, if a parameter is not finite.
         """
+        self.kept_at = now.seconds
         if self.path is None:
             return
         if not np.isfinite(self.model.params.value).all():
@@ -90,9 +92,9 @@ class RunFolder:
             self.config = None
         where = {name: getattr(now, name) for name in ("step", "samples", "total", "seen", "seconds")}
         facts = {"run": self.facts, "progress": where}
-        save(self.path / "checkpoint.npz", {**self._windows(), "history": now.history()}, facts)
+        arrays = {name: move(window, "numpy") for name, window in self._windows().items()}
+        save(self.path / "checkpoint.npz", {**arrays, "history": now.history()}, facts)
         write_history(self.path / "metrics.csv", now.history(*ending))
-        self.kept_at = now.seconds
 
     def restore(self):
         """Fill the parameters and the optimiser's state from the checkpoint and return its Progress.
@@ -111,8 +113,8 @@ class RunFolder:
         return {**_parameters(self.model), **{f"optimizer/{k}": v for k, v in self.optimizer.state.items()}}
 
 
-def load_model(folder, estimator=None):
-    """The VAE in `folder`/checkpoint.npz, or in the checkpoint file itself.
+def load_model(folder, estimator=None, backend="numpy"):
+    """The VAE in `folder`/checkpoint.npz, or in the checkpoint file itself, on either backend wherever it was trained.
 
     estimator: the function, for a model that was trained with one of your own.
     """
@@ -124,7 +126,7 @@ def load_model(folder, estimator=None):
         raise CheckpointError(
             f"{path} was trained with estimator {config['estimator']!r}: pass the function, estimator=…"
         )
-    model = VAE(**config | {"estimator": estimator or config["estimator"]})
+    model = VAE(**config | {"estimator": estimator or config["estimator"], "backend": backend})
     _fill(path, arrays, _parameters(model))
     return model
 
@@ -169,7 +171,7 @@ def _fill(path, arrays, windows):
         if array is None or array.shape != window.shape or array.dtype != window.dtype:
             came = "nothing" if array is None else f"{array.dtype} {array.shape}"
             raise CheckpointError(f"{path} has {came} for {name}; the model expects {window.dtype} {window.shape}")
-        window[...] = array
+        window[...] = move(array, kind(window))
 
 
 def _differences(theirs, ours, prefix=""):

@@ -1,0 +1,96 @@
+"""NumPy or CuPy: where arrays live, how they get there, and nothing else. The only file that imports cupy.
+
+The mathematics is written once, in `np.` calls: NumPy hands those on CuPy arrays to CuPy (NEP 13, NEP 18). So a model
+is on the device because its parameters are, and only what makes an array out of nothing or moves one asks for a
+backend. Nothing is moved silently: an array of the other kind is refused, and `move` is how one crosses over.
+"""
+
+import numpy as np
+
+BACKENDS = ("numpy", "cupy")
+
+
+def array_module(backend):
+    """The module `backend` ("numpy" or "cupy"). ValueError for another name, or if CuPy lacks a part: says which."""
+    if backend == "numpy":
+        return np
+    if backend != "cupy":
+        raise ValueError(f"backend is {backend!r}; expected one of {', '.join(BACKENDS)}")
+    try:
+        import cupy
+    except ImportError as error:
+        raise _missing(
+            f"the package ({error})",
+            'pip install -e ".[cuda13]", or ".[cuda12]": nvidia-smi prints the CUDA version of your driver',
+        ) from None
+    try:
+        driver, devices = cupy.cuda.runtime.driverGetVersion(), cupy.cuda.runtime.getDeviceCount()
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        driver, devices, reason = cupy.cuda.runtime.driverGetVersion(), 0, str(error)
+    else:
+        reason = "none is visible"
+    if driver == 0:
+        raise _missing("the NVIDIA driver", "install it, and try nvidia-smi")
+    if devices == 0:
+        raise _missing(f"a CUDA device that the driver offers ({reason})", "try nvidia-smi; see CUDA_VISIBLE_DEVICES")
+    try:
+        one = cupy.ones((1, 1), np.float32)
+        cupy.matmul(one + one, one)  # the kernel needs NVRTC and the headers, the product cuBLAS
+    except MemoryError:
+        raise
+    except Exception as error:  # CuPy has a class of its own for each library that it does not find or cannot use
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        major = cupy.cuda.runtime.runtimeGetVersion() // 1000
+        raise _missing(
+            f"the CUDA toolkit's libraries ({first})", f'pip install "cupy-cuda{major}x[ctk]", or install the toolkit'
+        ) from None
+    return cupy
+
+
+def kind(array):
+    """ "cupy" for an array on the device, "numpy" for one in host memory, and the type's name for anything else."""
+    module = type(array).__module__.partition(".")[0]
+    return module if module in BACKENDS else type(array).__name__
+
+
+def move(array, backend):
+    """`array` as one of `backend`: itself if it is, else a copy. From the device this waits for all work there."""
+    if kind(array) == backend:
+        return array
+    if backend == "numpy":
+        return array.get() if kind(array) == "cupy" else np.asarray(array)
+    return array_module(backend).asarray(array)
+
+
+def own(name, array, backend):
+    """`array` if it lies where `backend` works; lists become host arrays. Else a ValueError that names both kinds."""
+    if kind(array) == backend:
+        return array
+    if backend == "numpy" and kind(array) != "cupy":
+        return np.asarray(array)
+    raise ValueError(
+        f"{name} is a {kind(array)} array and the model's are {backend}: "
+        f"nothing is moved silently; scratchvae.backend.move({name}, {backend!r}) does it"
+    )
+
+
+def free_memory(backend):
+    """Bytes that a new array may take on the device, CuPy's own cache counted in; None for host memory."""
+    if backend == "numpy":
+        return None
+    cupy = array_module(backend)
+    return cupy.cuda.runtime.memGetInfo()[0] + cupy.get_default_memory_pool().free_bytes()
+
+
+def require_memory(n_bytes, backend):
+    """MemoryError, saying how much is needed and how much is free, if the device has no room for n_bytes."""
+    free = free_memory(backend)
+    if free is not None and n_bytes > free:
+        raise MemoryError(
+            f"this job needs about {n_bytes / 2**20:,.0f} MiB of device memory and {free / 2**20:,.0f} MiB are free: "
+            "take a smaller batch_size or model, or backend 'numpy'"
+        )
+
+
+def _missing(part, remedy):
+    return ValueError(f"backend 'cupy' is missing {part}: {remedy}")
