@@ -5,6 +5,8 @@ is on the device because its parameters are, and only what makes an array out of
 backend. Nothing is moved silently: an array of the other kind is refused, and `move` is how one crosses over.
 """
 
+import functools
+
 import numpy as np
 
 BACKENDS = ("numpy", "cupy")
@@ -23,27 +25,7 @@ def array_module(backend):
             f"the package ({error})",
             'pip install -e ".[cuda13]", or ".[cuda12]": nvidia-smi prints the CUDA version of your driver',
         ) from None
-    try:
-        driver, devices = cupy.cuda.runtime.driverGetVersion(), cupy.cuda.runtime.getDeviceCount()
-    except cupy.cuda.runtime.CUDARuntimeError as error:
-        driver, devices, reason = cupy.cuda.runtime.driverGetVersion(), 0, str(error)
-    else:
-        reason = "none is visible"
-    if driver == 0:
-        raise _missing("the NVIDIA driver", "install it, and try nvidia-smi")
-    if devices == 0:
-        raise _missing(f"a CUDA device that the driver offers ({reason})", "try nvidia-smi; see CUDA_VISIBLE_DEVICES")
-    try:
-        one = cupy.ones((1, 1), np.float32)
-        cupy.matmul(one + one, one)  # the kernel needs NVRTC and the headers, the product cuBLAS
-    except MemoryError:
-        raise
-    except Exception as error:  # CuPy has a class of its own for each library that it does not find or cannot use
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        major = cupy.cuda.runtime.runtimeGetVersion() // 1000
-        raise _missing(
-            f"the CUDA toolkit's libraries ({first})", f'pip install "cupy-cuda{major}x[ctk]", or install the toolkit'
-        ) from None
+    _complete(cupy)
     return cupy
 
 
@@ -90,6 +72,32 @@ def require_memory(n_bytes, backend):
             f"this job needs about {n_bytes / 2**20:,.0f} MiB of device memory and {free / 2**20:,.0f} MiB are free: "
             "take a smaller batch_size or model, or backend 'numpy'"
         )
+
+
+@functools.cache
+def _complete(cupy):
+    """Nothing, once, if CuPy has a driver, a device and its libraries; else the ValueError that says what is missing."""
+    try:
+        driver, devices = cupy.cuda.runtime.driverGetVersion(), cupy.cuda.runtime.getDeviceCount()
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        driver, devices, reason = cupy.cuda.runtime.driverGetVersion(), 0, str(error)
+    else:
+        reason = "none is visible"
+    if driver == 0:
+        raise _missing("the NVIDIA driver", "install it, and try nvidia-smi")
+    if devices == 0:
+        raise _missing(f"a CUDA device that the driver offers ({reason})", "try nvidia-smi; see CUDA_VISIBLE_DEVICES")
+    try:
+        one = cupy.ones((1, 1), np.float32)
+        cupy.matmul(one + one, one)  # the kernel needs NVRTC and the headers, the product cuBLAS
+    except MemoryError:
+        raise
+    except Exception as error:  # CuPy has a class of its own for each library that it does not find or cannot use
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        major = cupy.cuda.runtime.runtimeGetVersion() // 1000
+        raise _missing(
+            f"the CUDA toolkit's libraries ({first})", f'pip install "cupy-cuda{major}x[ctk]", or install the toolkit'
+        ) from None
 
 
 def _missing(part, remedy):

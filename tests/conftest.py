@@ -5,8 +5,100 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import standin
 
 from scratchvae import VAE, load_data
+from scratchvae.backend import array_module, move
+
+try:
+    array_module("cupy")
+    NO_DEVICE = ""
+except ValueError as error:
+    NO_DEVICE = str(error)
+
+
+def pytest_report_header():
+    return "backends: numpy, cupy's stand-in, " + (f"no cupy ({NO_DEVICE})" if NO_DEVICE else "cupy on a device")
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.get_closest_marker("gpu") and NO_DEVICE:
+            item.add_marker(pytest.mark.skip(reason=NO_DEVICE))
+
+
+@pytest.fixture(params=["numpy", "standin", *([] if NO_DEVICE else ["cupy"])])
+def backend(request, monkeypatch):
+    """The test runs on NumPy, on the strict stand-in for CuPy, and on CuPy itself where a device is found."""
+    if request.param == "standin":
+        standin.install(monkeypatch)
+    monkeypatch.setattr(Here, "backend", "numpy" if request.param == "numpy" else "cupy")
+    return Here.backend
+
+
+class Here:
+    """Where the test at hand puts its models."""
+
+    backend = "numpy"
+
+
+def host(values):
+    """Device arrays as host arrays, in any nest of tuples, lists and dicts."""
+    if isinstance(values, tuple | list):
+        return type(values)(host(value) for value in values)
+    if isinstance(values, dict):
+        return {key: host(value) for key, value in values.items()}
+    return move(values, "numpy") if type(values).__module__.startswith("cupy") else values
+
+
+def device(values):
+    """Host arrays as arrays of the backend of the test at hand, likewise."""
+    if isinstance(values, tuple | list):
+        return type(values)(device(value) for value in values)
+    return move(values, Here.backend) if isinstance(values, np.ndarray) else values
+
+
+class Addressed(VAE):
+    """A VAE on the backend of the test at hand, to be spoken to in host arrays: its arguments and results are moved."""
+
+    inside = False
+
+
+def _addressed(name):
+    plain = getattr(VAE, name)
+
+    def method(self, *arguments, **settings):
+        if self.inside:
+            return plain(self, *arguments, **settings)
+        self.inside = True
+        try:
+            return host(plain(self, *device(arguments), **settings))
+        finally:
+            self.inside = False
+
+    setattr(Addressed, name, method)
+
+
+for _name in [
+    "bound",
+    "terms",
+    "noise",
+    "pixels",
+    "encode",
+    "encode_mean",
+    "encode_samples",
+    "decode",
+    "draw",
+    "reconstruct",
+    "reconstruct_samples",
+    "sample",
+    "log_prior",
+]:
+    _addressed(_name)
+
+
+def vae(*arguments, **settings):
+    return Addressed(*arguments, **{"backend": Here.backend} | settings)
 
 
 @pytest.fixture(autouse=True)
@@ -59,7 +151,7 @@ def small(likelihood="bernoulli", mean="sigmoid", estimator="B", n_samples=1, **
         "init_biases": True,
         "dtype": "float64",
     } | settings
-    return VAE(likelihood=likelihood, mean=mean, estimator=estimator, n_samples=n_samples, **settings)
+    return vae(likelihood=likelihood, mean=mean, estimator=estimator, n_samples=n_samples, **settings)
 
 
 def rows(m=7, d=6, seed=1):
@@ -68,4 +160,5 @@ def rows(m=7, d=6, seed=1):
 
 
 def relative(ours, theirs):
+    ours, theirs = host(ours), host(theirs)
     return np.linalg.norm(ours - theirs) / np.linalg.norm(theirs)

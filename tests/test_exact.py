@@ -2,14 +2,15 @@
 
 import numpy as np
 import pytest
-from conftest import relative, rows, small
+from conftest import device, host, relative, rows, small, vae
 from numpy.testing import assert_allclose
 from scipy.linalg import cho_factor, cho_solve
 from scipy.special import logsumexp
 from scipy.stats import multivariate_normal
 
-from scratchvae import VAE
 from scratchvae.inference.distributions import log_gaussian, log_standard_gaussian
+
+pytestmark = pytest.mark.usefixtures("backend")
 
 VAR = 0.3  # σ² of the decoder
 
@@ -23,17 +24,17 @@ def linear_vae(estimator, n_samples, orthogonal):
     W, m = generator.standard_normal((2, 6)), generator.standard_normal(6)
     if orthogonal:
         W[1] -= W[0] * (W[0] @ W[1]) / (W[0] @ W[0])
-    vae = VAE(6, (), 2, "gaussian", "free", estimator, n_samples, dtype="float64")
-    vae.params.value[...] = 0
+    model = vae(6, (), 2, "gaussian", "free", estimator, n_samples, dtype="float64")
+    model.params.value[...] = 0
     M = W @ W.T + VAR * np.eye(2)
     to_mean = cho_solve(cho_factor(M), W).T
     precision = M / VAR  # Λ, the posterior's
-    windows = vae.params.named(vae.params.value)
-    windows["encoder.mu.W"][...], windows["encoder.mu.b"][...] = to_mean, -m @ to_mean
-    windows["encoder.log_var.b"][...] = -np.log(np.diag(precision))
-    windows["decoder.mu.W"][...], windows["decoder.mu.b"][...] = W, m
+    windows = model.params.named(model.params.value)
+    windows["encoder.mu.W"][...], windows["encoder.mu.b"][...] = device((to_mean, -m @ to_mean))
+    windows["encoder.log_var.b"][...] = device(-np.log(np.diag(precision)))
+    windows["decoder.mu.W"][...], windows["decoder.mu.b"][...] = device((W, m))
     windows["decoder.log_var.b"][...] = np.log(VAR)
-    return vae, multivariate_normal(m, W.T @ W + VAR * np.eye(6)), precision
+    return model, multivariate_normal(m, W.T @ W + VAR * np.eye(6)), precision
 
 
 def sigma_points(m):
@@ -45,17 +46,17 @@ def sigma_points(m):
 def test_bound_of_the_linear_vae_is_the_ppca_evidence_where_the_posterior_is_diagonal_e3():
     x = rows()
     for estimator in ("A", "B"):
-        vae, evidence, _ = linear_vae(estimator, 4, orthogonal=True)
-        assert_allclose(vae.bound(x, sigma_points(7), 7), evidence.logpdf(x).sum(), rtol=1e-12)
+        model, evidence, _ = linear_vae(estimator, 4, orthogonal=True)
+        assert_allclose(model.bound(x, sigma_points(7), 7), evidence.logpdf(x).sum(), rtol=1e-12)
 
 
 def test_bound_of_the_linear_vae_misses_the_evidence_by_the_stated_gap_otherwise_e3():
     x = rows()
     for estimator in ("A", "B"):
-        vae, evidence, precision = linear_vae(estimator, 4, orthogonal=False)
+        model, evidence, precision = linear_vae(estimator, 4, orthogonal=False)
         gap = 0.5 * (np.log(np.diag(precision)).sum() - np.linalg.slogdet(precision)[1])
         assert gap > 0.01
-        assert_allclose(vae.bound(x, sigma_points(7), 7), (evidence.logpdf(x) - gap).sum(), rtol=1e-12)
+        assert_allclose(model.bound(x, sigma_points(7), 7), (evidence.logpdf(x) - gap).sum(), rtol=1e-12)
 
 
 def test_a_is_the_evidence_in_every_draw_where_q_is_the_posterior_and_b_is_not_e4():
@@ -70,14 +71,14 @@ def test_a_is_the_evidence_in_every_draw_where_q_is_the_posterior_and_b_is_not_e
 
 @pytest.mark.parametrize("exact", [True, False])
 def test_pathwise_gradient_is_zero_in_every_draw_where_q_is_the_posterior_e4(exact):
-    vae, _, _ = linear_vae("A", 1, orthogonal=True)
+    model, _, _ = linear_vae("A", 1, orthogonal=True)
     if not exact:  # control: a wrong q
-        vae.encoder.log_var.b += 0.1
+        model.encoder.log_var.b += 0.1
     x = rows()
-    mu, log_var = vae.encode(x)
-    z = mu + np.exp(0.5 * log_var) * vae.noise(np.random.default_rng(0), 7)
-    vae.decoder.log_prob(x, z)
-    dz = vae.decoder.log_prob_backward(1.0) + log_standard_gaussian(z)[1]  # ∂ log p(x, z)/∂z
+    mu, log_var = model.encode(x)
+    z = mu + np.exp(0.5 * log_var) * model.noise(np.random.default_rng(0), 7)
+    model.decoder.log_prob(*device((x, z)))
+    dz = host(model.decoder.log_prob_backward(1.0)) + log_standard_gaussian(z)[1]  # ∂ log p(x, z)/∂z
     _, dmu, _ = log_gaussian(z, mu, log_var)
     path = dz + dmu  # ∂ log q/∂z = -∂ log q/∂μ
     assert (np.abs(path).max() < 1e-10) == exact
@@ -86,11 +87,11 @@ def test_pathwise_gradient_is_zero_in_every_draw_where_q_is_the_posterior_e4(exa
 @pytest.mark.parametrize("exact", [True, False])
 def test_full_gradient_of_phi_averages_to_zero_where_q_is_the_posterior_e4(exact):
     for estimator in ("A", "B"):
-        vae, _, _ = linear_vae(estimator, 4, orthogonal=True)
+        model, _, _ = linear_vae(estimator, 4, orthogonal=True)
         if not exact:
-            vae.encoder.log_var.b += 0.1
-        vae.bound(rows(), sigma_points(7), 7, gradient=True)
-        assert (np.abs(vae.params.grad[vae.phi]).max() < 1e-10) == exact
+            model.encoder.log_var.b += 0.1
+        model.bound(rows(), sigma_points(7), 7, gradient=True)
+        assert (np.abs(host(model.params.grad[model.phi])).max() < 1e-10) == exact
 
 
 # Quadrature: one latent dimension, a nonlinear decoder
@@ -101,8 +102,8 @@ STEP = NODES[1] - NODES[0]
 
 def log_joint(model, x):
     """log p(x, z) at every node, (401, M)."""
-    z = np.broadcast_to(NODES[:, None, None], (401, len(x), 1))
-    return model.decoder.log_prob(x, z) + log_standard_gaussian(z)[0]
+    z = np.repeat(NODES[:, None, None], len(x), axis=1)
+    return host(model.decoder.log_prob(*device((x, z)))) + log_standard_gaussian(z)[0]
 
 
 @pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
@@ -134,11 +135,11 @@ def test_gradient_of_the_log_evidence_is_its_posterior_mean_fishers_identity_e7(
     model = small(likelihood, n_latent=1)
     joint = log_joint(model, x)
     posterior = np.exp(joint - logsumexp(joint, axis=0))  # of each node, (401, M)
-    model.decoder.log_prob_backward(posterior[..., None])
-    ours = model.params.grad[model.theta].copy()
+    model.decoder.log_prob_backward(device(posterior[..., None]))
+    ours = host(model.params.grad[model.theta].copy())
     theta, differences = model.params.value[model.theta], np.empty_like(ours)
     for k in range(len(theta)):
-        before, values = theta[k], []
+        before, values = float(theta[k]), []
         for h in (1e-5, -1e-5):
             theta[k] = before + h
             values.append(logsumexp(log_joint(model, x), axis=0).sum())

@@ -167,9 +167,9 @@ class VAE:
 
     def working_memory(self, m):
         """About how many bytes a step on m datapoints takes beside parameters and data: what the layers keep."""
-        wide, narrow = (9, 2) if self.config["likelihood"] == "bernoulli" else (18, 2)
-        per_row = wide * self.n_visible + 6 * sum(self.config["n_hidden"]) + 12 * self.n_latent
-        return (self.n_samples * per_row + narrow * self.n_visible) * m * self.dtype.itemsize
+        of_x = 6 if self.config["likelihood"] == "bernoulli" else 10  # arrays as wide as x that live at once, per z
+        per_z = of_x * self.n_visible + 4 * sum(self.config["n_hidden"]) + 12 * self.n_latent
+        return (self.n_samples * per_z + 2 * self.n_visible) * m * self.dtype.itemsize
 
     def pixels(self, x):
         """Rows of the model's dtype: uint8 read as x/255, floats as they are. ValueError for other kinds and shapes."""

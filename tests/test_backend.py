@@ -1,0 +1,307 @@
+"""backend.py: the same lines on CuPy, proved on a strict stand-in: equal to the bit, no step waits, nothing mixes."""
+
+import builtins
+import json
+import sys
+import tracemalloc
+import types
+
+import numpy as np
+import pytest
+import standin
+from conftest import host, rows
+from numpy.testing import assert_array_equal
+
+from scratchvae import SGD, VAE, Adagrad, Adam, evaluate, fit, load_model
+from scratchvae.backend import array_module, kind, move
+from scratchvae.cli import main
+from scratchvae.gradcheck import check_everything
+from scratchvae.inference.sgvb import sgvb_b
+from scratchvae.noise import MANY
+
+TRAIN, VALID = rows(23), rows(9, seed=2)
+PIXELS = np.random.default_rng(3).integers(0, 256, (23, 6), dtype=np.uint8)
+
+
+@pytest.fixture
+def waits(monkeypatch):
+    """The stand-in in CuPy's place, and its counters."""
+    return standin.install(monkeypatch)
+
+
+def both(**settings):
+    return [VAE(6, 5, 2, backend=backend, **settings) for backend in ("numpy", "cupy")]
+
+
+def same(history, other):
+    for name in history.dtype.names:
+        if name != "seconds":
+            assert_array_equal(history[name], other[name])
+
+
+# The same numbers
+
+
+@pytest.mark.parametrize("make", [lambda: SGD(1e-4), lambda: Adagrad(0.05, warmup=4), lambda: Adam(0.01)])
+@pytest.mark.parametrize("schedule", ["joint", "alternating"])
+@pytest.mark.parametrize("binarization", ["grey", "dynamic"])
+def test_training_on_the_device_equals_training_on_the_host_to_the_bit(waits, make, schedule, binarization):
+    settings = {"samples": 400, "batch_size": 10, "schedule": schedule, "binarization": binarization, "log_every": 70}
+    for train in (TRAIN, PIXELS):
+        ours, theirs = both()
+        histories = [fit(model, train, VALID, optimizer=make(), **settings) for model in (ours, theirs)]
+        same(*histories)
+        assert kind(theirs.params.value) == "cupy" and kind(ours.params.value) == "numpy"
+        assert_array_equal(host(theirs.params.value), ours.params.value)
+
+
+@pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
+def test_evaluate_is_the_same_on_both_backends(waits, likelihood):
+    ours, theirs = both(likelihood=likelihood, n_samples=3)
+    assert evaluate(ours, rows(700), seed=4) == evaluate(theirs, rows(700), seed=4)
+
+
+def test_a_run_resumes_exactly_on_the_device_and_also_on_the_other_backend(waits, tmp_path):
+    def go(name, backend, samples, resume=False):
+        model = VAE(6, 5, 2, backend=backend)
+        settings = {"batch_size": 10, "log_every": 50, "binarization": "dynamic", "out": tmp_path / name}
+        history = fit(model, TRAIN, VALID, optimizer=Adam(0.01), samples=samples, resume=resume, **settings)
+        return host(model.params.value), history
+
+    value, history = go("unbroken", "cupy", 160)
+    for stop, backend, on in [(30, "cupy", "cupy"), (77, "cupy", "cupy"), (77, "cupy", "numpy"), (90, "numpy", "cupy")]:
+        name = f"{stop}{backend}{on}"
+        go(name, backend, stop)
+        resumed_value, resumed = go(name, on, 160, resume=True)
+        assert_array_equal(resumed_value, value)
+        same(resumed, history)
+    for backend in ("numpy", "cupy"):
+        model = load_model(tmp_path / "unbroken", backend=backend)
+        assert kind(model.params.value) == backend
+        assert_array_equal(host(model.params.value), value)
+
+
+def test_a_model_goes_to_the_other_backend_and_back_with_its_parameters(waits):
+    model = VAE(6, (5, 4), 2, "gaussian", "free", n_samples=3, estimator=sgvb_b)
+    there = model.to("cupy")
+    assert there.backend == "cupy" and there.to("cupy") is there and there.n_samples == 3
+    assert_array_equal(there.to("numpy").params.value, model.params.value)
+    assert_array_equal(host(there.encode_mean(move(PIXELS, "cupy"))), model.encode_mean(PIXELS))
+
+
+def test_every_gradient_passes_on_the_device_and_the_rows_are_those_of_the_host(waits):
+    ours, theirs = (
+        [(title, checks) for title, checks in check_everything(backend=backend) if title in ("layers", "densities")]
+        for backend in ("numpy", "cupy")
+    )
+    assert ours == theirs
+    assert all(check.passed for _, checks in theirs for check in checks)
+
+
+# No waiting
+
+
+def count(waits, steps, **settings):
+    """How often a run of so many steps waited for the device."""
+    model = VAE(6, 5, 2, backend="cupy", **settings)
+    waits.count = 0
+    fit(model, PIXELS, optimizer=Adagrad(), samples=10 * steps, batch_size=10, log_every=10**6)
+    return waits.count
+
+
+@pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
+@pytest.mark.parametrize("estimator", ["A", "B"])
+def test_a_training_step_never_waits_for_the_device(waits, likelihood, estimator):
+    settings = {"likelihood": likelihood, "estimator": estimator, "n_samples": 2}
+    assert count(waits, 5, **settings) == count(waits, 50, **settings) <= 3
+
+    def reading(*arguments):  # control: an estimator that looks at its own bound
+        bound = sgvb_b(*arguments)
+        return bound * 1.0 if float(bound) else bound
+
+    assert count(waits, 50, estimator=reading) >= 50
+
+
+def test_many_noise_numbers_are_made_on_the_device_and_do_not_wait_either(waits):
+    model = VAE(6, 5, 2, n_samples=MANY // 16, backend="cupy")
+    noise = model.noise(np.random.default_rng(0), 8)
+    assert kind(noise) == "cupy" and noise.size == MANY and waits.count == 0
+
+
+def test_a_bound_that_is_not_finite_is_found_when_it_is_read_and_named_by_its_step(waits, tmp_path):
+    model = VAE(6, 5, 2, backend="cupy")
+    bound, calls = model.bound, []
+
+    def poison(x, noise, n_data, gradient=False):
+        calls.append(n_data)
+        if len(calls) == 6:
+            model.decoder.logits.b[...] = np.nan
+        return bound(x, noise, n_data, gradient)
+
+    model.bound = poison
+    with pytest.raises(FloatingPointError, match="bound is nan at step 6 "):
+        fit(model, TRAIN, samples=1000, batch_size=10, log_every=40, out=tmp_path)
+    assert np.isfinite(load_model(tmp_path).params.value).all()
+
+
+# Nothing mixes, nothing overflows
+
+
+@pytest.mark.parametrize("method", ["encode", "decode", "reconstruct", "draw", "pixels"])
+def test_a_host_array_is_refused_by_a_device_model_and_both_kinds_are_named(waits, method):
+    ours, theirs = both()
+    x = rows(3) if method in ("encode", "reconstruct", "pixels") else np.zeros((3, 2))
+    with pytest.raises(ValueError, match=r"is a numpy array and the model's are cupy: .*backend\.move\("):
+        getattr(theirs, method)(x)
+    with pytest.raises(ValueError, match="is a cupy array and the model's are numpy"):
+        getattr(ours, method)(move(x, "cupy"))
+    with pytest.raises(ValueError, match="noise is a numpy array and the model's are cupy"):
+        theirs.bound(move(rows(3), "cupy"), np.zeros((1, 3, 2)), 3)
+    with pytest.raises(ValueError, match="train is a cupy array and the model's are numpy"):
+        fit(theirs, move(TRAIN, "cupy"))
+
+
+def test_the_stand_in_is_as_strict_as_cupy(waits):
+    a = move(np.ones((2, 3)), "cupy")
+    for mix in (
+        lambda: a + np.ones((2, 3)),
+        lambda: np.ones((2, 3)) * a,
+        lambda: np.add(a, a, out=np.ones((2, 3))),
+        lambda: np.concatenate([a, np.ones((2, 3))]),
+        lambda: a.__setitem__(0, np.ones(3)),
+        lambda: np.asarray(a),
+        lambda: np.add.reduce(a),
+        lambda: np.linalg.norm(a),
+    ):
+        with pytest.raises(TypeError):
+            mix()
+    waits.count = 0  # an error that shows the array has read it
+    assert a.sum().shape == () and kind(a.sum()) == "cupy" and waits.count == 0
+    first = a[0]
+    first += 1
+    assert float(a.sum()) == 9 and waits.count == 1
+
+
+def test_the_stand_in_offers_only_what_cupy_has():
+    cupy = pytest.importorskip("cupy", reason="CuPy is not installed: there is nothing to compare with")
+    for name in (*standin.UFUNCS, *standin.FUNCTIONS):
+        assert hasattr(cupy, name), name
+    for name in ("asarray", "zeros", "ones", "empty", "arange", "get_default_memory_pool", "ndarray", "cuda"):
+        assert hasattr(cupy, name), name
+    for name in vars(standin.ndarray):
+        assert name.startswith("_") or hasattr(cupy.ndarray, name), name
+
+
+def test_data_that_do_not_fit_are_sent_by_the_minibatch_with_the_same_result(waits):
+    ours, theirs = both()
+    fit(ours, PIXELS, samples=200, batch_size=10)
+    waits.free = 2 * theirs.params.value.nbytes + theirs.working_memory(10) + PIXELS.nbytes
+    fit(theirs, PIXELS, samples=200, batch_size=10)
+    assert_array_equal(host(theirs.params.value), ours.params.value)
+
+
+def test_too_little_device_memory_is_refused_with_what_the_job_needs(waits, tmp_path):
+    model = VAE(784, 500, 20, backend="cupy")
+    waits.free = 5 << 20
+    with pytest.raises(MemoryError, match=r"needs about \d+ MiB of device memory and 5 MiB are free: take a smaller"):
+        fit(model, np.zeros((200, 784), np.uint8), out=tmp_path / "run")
+    with pytest.raises(MemoryError, match="needs about 6 MiB"):
+        VAE(784, 500, 20, backend="cupy")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
+@pytest.mark.parametrize(("hidden", "n_samples", "m"), [(500, 1, 100), (200, 3, 50), (50, 1, 400)])
+def test_the_memory_of_a_step_is_foreseen(likelihood, hidden, n_samples, m):
+    model = VAE(784, hidden, 20, likelihood, n_samples=n_samples)
+    x, eps = np.zeros((m, 784), np.uint8), model.noise(np.random.default_rng(0), m)
+    tracemalloc.start()
+    for _ in range(2):  # the second while the layers still keep what they need of the first
+        model.bound(x, eps, 1000, gradient=True)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert 0.6 * model.working_memory(m) < peak < model.working_memory(m)
+
+
+# What is missing
+
+
+def broken(monkeypatch, **changes):
+    """The stand-in with some of its runtime's functions replaced."""
+    cupy = standin.module()
+    for name, function in changes.items():
+        setattr(cupy if hasattr(cupy, name) else cupy.cuda.runtime, name, function)
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+
+
+def failing(error):
+    def fail(*_, **__):
+        raise error
+
+    return fail
+
+
+def test_an_unknown_backend_is_refused_by_name():
+    with pytest.raises(ValueError, match="backend is 'jax'; expected one of numpy, cupy"):
+        VAE(6, 5, 2, backend="jax")
+
+
+def test_a_missing_package_is_named_with_the_command_that_installs_it(monkeypatch):
+    real = builtins.__import__
+
+    def no_cupy(name, *rest):
+        if name == "cupy":
+            raise ModuleNotFoundError("No module named 'cupy'")
+        return real(name, *rest)
+
+    monkeypatch.delitem(sys.modules, "cupy", raising=False)
+    monkeypatch.setattr(builtins, "__import__", no_cupy)
+    with pytest.raises(ValueError, match=r"is missing the package \(No module named 'cupy'\): pip install .*cuda13"):
+        VAE(6, 5, 2, backend="cupy")
+
+
+def test_a_missing_driver_a_missing_device_and_missing_libraries_are_told_apart(monkeypatch):
+    no_device = standin.CUDARuntimeError("cudaErrorNoDevice: no CUDA-capable device is detected")
+    broken(monkeypatch, driverGetVersion=lambda: 0, getDeviceCount=failing(no_device))
+    with pytest.raises(ValueError, match="is missing the NVIDIA driver: install it"):
+        array_module("cupy")
+    broken(monkeypatch, getDeviceCount=failing(no_device))
+    with pytest.raises(ValueError, match=r"is missing a CUDA device that the driver offers .*cudaErrorNoDevice"):
+        array_module("cupy")
+    broken(monkeypatch, getDeviceCount=lambda: 0)
+    with pytest.raises(ValueError, match="none is visible"):
+        array_module("cupy")
+    broken(monkeypatch, matmul=failing(RuntimeError("Failure finding libcublas.so.13\nin a long tale")))
+    with pytest.raises(ValueError, match=r"toolkit's libraries \(Failure finding libcublas.so.13\): pip install .*ctk"):
+        array_module("cupy")
+
+
+def test_the_names_of_kinds_are_those_of_the_packages(waits):
+    assert kind(np.ones(1)) == "numpy" and kind(move(np.ones(1), "cupy")) == "cupy" and kind([1]) == "list"
+    assert kind(types.SimpleNamespace()) == "SimpleNamespace"
+
+
+# On the command line
+
+
+def test_train_evaluate_and_plot_take_the_backend(waits, tmp_path, capsys):
+    run = str(tmp_path / "run")
+    assert main(["train", "--backend", "cupy", "--samples", "3000", "--hidden", "20", "--out", run]) == 0
+    assert "float32 on cupy" in capsys.readouterr().out
+    results = []
+    for backend in ("numpy", "cupy"):
+        assert main(["evaluate", run, "--backend", backend, "--json"]) == 0
+        results.append(json.loads(capsys.readouterr().out))
+    assert results[0] == results[1]
+    assert main(["train", "--resume", run, "--samples", "4000", "--backend", "numpy", "--quiet"]) == 0
+    assert main(["plot", run]) == 0
+
+
+def test_a_backend_that_is_not_there_is_one_line_and_exit_code_2(monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    broken(monkeypatch, driverGetVersion=lambda: 0)
+    assert main(["train", "--backend", "cupy"]) == 2
+    assert capsys.readouterr().err == (
+        "scratchvae: error: backend 'cupy' is missing the NVIDIA driver: install it, and try nvidia-smi\n"
+    )
+    assert not (tmp_path / "runs").exists()

@@ -1,0 +1,56 @@
+"""NumPy against CuPy on a device, with the same noise (E22): float64 to 1e-12, float32 to 1e-6."""
+
+import numpy as np
+import pytest
+from conftest import LIKELIHOODS, host, relative, rows
+from numpy.testing import assert_array_equal
+
+from scratchvae import VAE, Adagrad, Adam, evaluate, fit
+from scratchvae.backend import move
+from scratchvae.gradcheck import check_everything
+
+pytestmark = pytest.mark.gpu
+
+TOLERANCES = [("float64", 1e-12), ("float32", 1e-6)]
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), TOLERANCES)
+@pytest.mark.parametrize(("likelihood", "mean"), LIKELIHOODS)
+@pytest.mark.parametrize("estimator", ["A", "B"])
+def test_bound_and_every_gradient_array_are_the_same_on_the_device_e22(estimator, likelihood, mean, dtype, tolerance):
+    ours = VAE(64, (50, 40), 5, likelihood, mean, estimator, 2, init=0.1, dtype=dtype)
+    theirs = ours.to("cupy")
+    x, eps = rows(20, 64).astype(dtype), ours.noise(np.random.default_rng(0), 20)
+    bounds = ours.bound(x, eps, 1000, True), float(theirs.bound(move(x, "cupy"), move(eps, "cupy"), 1000, True))
+    assert abs(bounds[0] - bounds[1]) / abs(bounds[0]) < tolerance
+    gradient = host(theirs.params.grad)
+    assert gradient.dtype == np.dtype(dtype)
+    for name, window in ours.params.named(ours.params.grad).items():
+        assert relative(ours.params.window(name, gradient), window) < tolerance, name
+
+
+@pytest.mark.parametrize("make", [Adagrad, Adam])
+def test_a_short_float64_training_is_the_same_on_the_device(make):
+    ours = VAE(64, 50, 5, dtype="float64", init=0.1)
+    theirs, train = ours.to("cupy"), rows(300, 64)
+    histories = [fit(model, train, train, optimizer=make(), samples=1000, batch_size=50) for model in (ours, theirs)]
+    assert relative(host(theirs.params.value), ours.params.value) < 1e-9  # 20 steps let rounding grow
+    assert abs(histories[0]["valid_bound"][-1] / histories[1]["valid_bound"][-1] - 1) < 1e-9
+    assert abs(evaluate(ours, train)["bound"] / evaluate(theirs, train)["bound"] - 1) < 1e-9
+
+
+def test_a_run_resumes_on_the_device_to_the_bit(tmp_path):
+    train = np.random.default_rng(0).integers(0, 256, (300, 64), dtype=np.uint8)
+
+    def go(name, samples, resume=False):
+        model = VAE(64, 50, 5, backend="cupy")
+        fit(model, train, samples=samples, batch_size=50, out=tmp_path / name, resume=resume)
+        return host(model.params.value)
+
+    unbroken = go("unbroken", 1000)
+    go("stopped", 400)
+    assert_array_equal(go("stopped", 1000, resume=True), unbroken)
+
+
+def test_every_gradient_passes_on_the_device():
+    assert all(check.passed for _, checks in check_everything(backend="cupy") for check in checks)
