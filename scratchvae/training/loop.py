@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from scratchvae.backend import free_memory, kind, move, own, require_memory
 from scratchvae.data import BINARIZATIONS, binarise, thresholds
+from scratchvae.training.halves import in_halves
 from scratchvae.training.optim import Adagrad
 from scratchvae.training.run import RunFolder
 
@@ -146,7 +147,7 @@ def fit(
                 if model.backend == "numpy":
                     read()
                 model.add_log_prior_gradient()  # ... plus that of log p(θ)
-                optimizer.ascend(model.params, now.step, part)  # θ, φ: update with g
+                in_halves(optimizer.ascend, model.params, now.step, part)  # θ, φ: update with g
 
             before, now.samples = now.samples, now.samples + len(x) * len(parts)
             bar.update(now.samples - before)

@@ -6,6 +6,8 @@ it. The state is flat vectors only (`state`, by name): the step number comes fro
 
 import numpy as np
 
+from scratchvae.backend import kind, vectors
+
 
 class SGD:
     """θ ← θ + lr g. The gradient of (8) is a sum over N datapoints: lr counts in nats of the whole data set."""
@@ -15,7 +17,7 @@ class SGD:
 
     def start(self, params):
         self.state = {}
-        self.scratch = np.empty_like(params.value)
+        (self.scratch,) = _like(params.value, 1)
 
     def ascend(self, params, step, part=slice(None)):
         params.value[part] += np.multiply(params.grad[part], self.lr, out=self.scratch[part])
@@ -34,8 +36,8 @@ class Adagrad:
         self.lr, self.eps, self.warmup = _positive("lr", lr), float(eps), int(warmup)
 
     def start(self, params):
-        self.state = {"h": np.zeros_like(params.value)}
-        self.scratch = np.empty_like(params.value)
+        h, self.scratch = _like(params.value, 2)
+        self.state = {"h": h}
 
     def ascend(self, params, step, part=slice(None)):
         value, g, h, s = params.value[part], params.grad[part], self.state["h"][part], self.scratch[part]
@@ -60,8 +62,8 @@ class Adam:
         self.lr, self.beta1, self.beta2, self.eps = _positive("lr", lr), float(beta1), float(beta2), float(eps)
 
     def start(self, params):
-        self.state = {"m": np.zeros_like(params.value), "v": np.zeros_like(params.value)}
-        self.scratch = np.empty_like(params.value)
+        m, v, self.scratch = _like(params.value, 3)
+        self.state = {"m": m, "v": v}
 
     def ascend(self, params, step, part=slice(None)):
         value, g, s = params.value[part], params.grad[part], self.scratch[part]
@@ -81,6 +83,10 @@ class Adam:
 
 
 OPTIMIZERS = {"sgd": SGD, "adagrad": Adagrad, "adam": Adam}
+
+
+def _like(vector, count):
+    return vectors(count, vector.size, vector.dtype, kind(vector))
 
 
 def _positive(name, value):

@@ -1,0 +1,97 @@
+"""training/halves.py: the same numbers from two cores as from one."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+from scratchvae import SGD, VAE, Adagrad, Adam
+from scratchvae.training import halves
+from scratchvae.training.halves import LONG, in_halves, second_core
+
+MODEL = {"n_visible": 784, "n_hidden": 300, "n_latent": 10}  # its vectors are long enough
+
+
+@pytest.fixture
+def two_cores(monkeypatch):
+    """A second core, whatever the machine has, and a list of what was asked of it."""
+    asked, real = [], second_core() or _thread()
+
+    def start(function, *arguments):
+        asked.append(arguments[-1])
+        return real(function, *arguments)
+
+    monkeypatch.setattr(halves, "second_core", lambda: start)
+    return asked
+
+
+def _thread():
+    from concurrent.futures import ThreadPoolExecutor
+
+    return ThreadPoolExecutor(1).submit
+
+
+@pytest.mark.parametrize("make", [SGD, Adagrad, Adam])
+@pytest.mark.parametrize("name", ["all", "phi", "theta"])
+def test_an_update_in_halves_is_the_update_to_the_bit(two_cores, make, name):
+    values = []
+    for split in (True, False):
+        model, optimizer = VAE(**MODEL), make()
+        part = slice(None) if name == "all" else getattr(model, name)
+        optimizer.start(model.params)
+        for step in (1, 2):
+            model.params.grad[...] = np.random.default_rng(step).standard_normal(model.params.grad.size, np.float32)
+            (in_halves if split else lambda f, *rest: f(*rest))(optimizer.ascend, model.params, step, part)
+        values.append([model.params.value, *optimizer.state.values()])
+    for ours, theirs in zip(*values, strict=True):
+        assert_array_equal(ours, theirs)
+    assert len(two_cores) == (2 if part.stop is None or part.stop - part.start >= LONG else 0)
+
+
+def test_an_error_in_either_half_arrives_and_a_short_vector_is_not_split(two_cores):
+    params = VAE(**MODEL).params
+    for place in (0, params.value.size - 1):
+
+        def fail(params, step, part, place=place):
+            if part.start <= place < part.stop:
+                raise FloatingPointError(place)
+
+        with pytest.raises(FloatingPointError, match=str(place)):
+            in_halves(fail, params, 1, slice(None))
+    two_cores.clear()
+    in_halves(lambda params, step, part: None, VAE(64, 50, 5).params, 1, slice(None))
+    assert two_cores == []
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system does not let a thread choose its core")
+def test_one_core_asked_for_or_one_there_is_one_core_used():
+    code = "from scratchvae.training.halves import second_core; print(second_core())"
+    one = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | {"OPENBLAS_NUM_THREADS": "1"}, capture_output=True, text=True
+    )
+    assert one.stdout == "None\n"
+    code = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); " + code
+    one = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert one.stdout == "None\n"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_child_starts_a_second_thread_of_its_own():
+    code = """
+import os, sys
+from scratchvae import VAE, Adagrad
+from scratchvae.training.halves import in_halves
+model, optimizer = VAE(784, 300, 10), Adagrad()
+optimizer.start(model.params)
+in_halves(optimizer.ascend, model.params, 1, slice(None))
+child = os.fork()
+in_halves(optimizer.ascend, model.params, 2, slice(None))
+if child:
+    assert os.waitpid(child, 0)[1] == 0
+    print("both")
+"""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "both\n", done.stderr
