@@ -28,10 +28,12 @@ setup(
         "pooch>=1.8",  # MNIST and Frey Face from public mirrors
         "scikit-learn>=1.4",  # the embedded digits
         "autograd>=1.7",  # the oracle behind gradcheck; never on the training path
+        "threadpoolctl>=3.2",  # bench pins and reports the threads of BLAS; scikit-learn needs it anyway
     ],
     extras_require={
         "test": TEST,
-        "dev": [*TEST, "ruff==0.17.*", "threadpoolctl>=3.2"],
+        "dev": [*TEST, "ruff==0.17.*"],
+        "bench": ["torch==2.13.*", "jax>=0.10", "jaxlib>=0.10"],  # peers of benchmarks/peers.py; autograd is there
         "cuda12": ["cupy-cuda12x>=14"],
         "cuda13": ["cupy-cuda13x>=14"],
     },

@@ -1,11 +1,12 @@
 """One training step of the paper's MNIST model, ours against other ways to have it: python benchmarks/peers.py.
 
-784-500-20-500-784, M = 100, L = 1, L^B, tanh, MAP, float32, Adagrad 0.01. A step goes from a minibatch of uint8 pixels to
-updated parameters and a bound that has been read: noise, bound, gradient, update. Everybody is given the same initial
-values, minibatches and noise, and somebody whose first ten bounds are not ours is left out, with the reason.
+784-500-20-500-784, M = 100, L = 1, L^B, tanh, MAP, float32, Adagrad 0.01. A step goes from a minibatch of uint8 pixels
+to updated parameters and a bound that has been read: noise, bound, gradient, update. Everybody is given the same
+initial values, minibatches and noise, and whoever's first ten bounds are not ours is left out, with the reason.
 
-Each runs in a process of its own, so that nobody's waiting threads slow another. They take turns, a round of steps each,
-since a machine has fast and slow spells; a ratio is between neighbours in time.
+Each runs in a process of its own, so that nobody's waiting threads slow another. They take turns, a round of steps
+each, since a machine has fast and slow spells; ratios are between neighbours in time, and the medians are those of the
+fast half of the rounds. The two PyTorch rows with a fused optimiser are its own option, fused=True.
 """
 
 import argparse
@@ -17,33 +18,31 @@ from pathlib import Path
 
 import numpy as np
 
-from scratchvae import VAE, Adagrad
+from scratchvae import VAE, Adagrad, bench
 from scratchvae.noise import standard_normal
-from scratchvae.training.halves import in_halves
-from scratchvae.training.loop import STEP, stream
+from scratchvae.training.loop import STEP, progress_bar, stream
 
-D, H, J, M, N = 784, 500, 20, 100, 50_000
+WORK, N = bench.Workload(), 50_000
+M, J = WORK.batch_size, WORK.n_latent
 RESULTS = Path(__file__).with_name("results")
 AGREE = 1e-4  # relative, of the first ten bounds in float32
+OURS, PRODUCTS = "scratchvae", "its matrix products alone"
 
 
 def minibatches():
-    """A hundred minibatches of uint8 pixels, a fifth of them not black, as in MNIST."""
-    generator = np.random.default_rng(0)
-    x = generator.integers(0, 256, (100, M, D), dtype=np.uint8)
-    x[generator.random(x.shape) < 0.8] = 0
-    return x
+    """Ten minibatches of uint8 pixels, (10, M, D)."""
+    return bench.minibatches(WORK, 10)
 
 
 def initial():
     """{name: array} of our model at its start; its arrays are the peers' too."""
-    params = VAE(D, H, J).params
+    params = VAE(WORK.n_visible, WORK.n_hidden, J).params
     return {name: window.copy() for name, window in params.named(params.value).items()}
 
 
 def noise(t):
-    """ε of step t, (1, M, J)."""
-    return standard_normal(stream(0, STEP, t), (1, M, J), np.float32)
+    """ε of step t, (M, J)."""
+    return standard_normal(stream(0, STEP, t), (1, M, J), np.float32)[0]
 
 
 # Each is a function that prepares and returns step(t), which makes step t and returns the bound
@@ -51,41 +50,31 @@ def noise(t):
 
 def scratchvae():
     """This library."""
-    model, optimizer, x = VAE(D, H, J), Adagrad(0.01), minibatches()
+    step, x = bench.training_step(WORK, N), minibatches()
+    return lambda t: float(step(t, x[t % 10]))
+
+
+def one_core():
+    """This library with the update on one core: what training/halves.py is for."""
+    model, optimizer, x = VAE(WORK.n_visible, WORK.n_hidden, J), Adagrad(0.01), minibatches()
     optimizer.start(model.params)
 
     def step(t):
-        bound = model.bound(x[t % 100], model.noise(stream(0, STEP, t), M), N, gradient=True)
+        bound = model.bound(x[t % 10], model.noise(stream(0, STEP, t), M), N, gradient=True)
         model.add_log_prior_gradient()
-        in_halves(optimizer.ascend, model.params, t + 1, slice(None))
+        optimizer.ascend(model.params, t + 1)
         return float(bound)
 
     return step
 
 
 def products():
-    """The fourteen matrix products of that step alone, into arrays that are there already."""
-    calls = []
-    for n_in, n_out, input_gradient in [(D, H, False), (H, J, True), (H, J, True), (J, H, True), (H, D, True)]:
-        x, W, dy = (
-            np.random.default_rng(0).standard_normal(shape, np.float32)
-            for shape in ((M, n_in), (n_in, n_out), (M, n_out))
-        )
-        calls.append((x, W, np.empty((M, n_out), np.float32)))
-        calls.append((x.T, dy, np.empty((n_in, n_out), np.float32)))
-        if input_gradient:
-            calls.append((dy, W.T, np.empty((M, n_in), np.float32)))
-
-    def step(t):
-        for a, b, out in calls:
-            np.matmul(a, b, out=out)
-        return None
-
-    return step
+    """The fourteen matrix products of that step alone, into arrays that are there already; they have no bound."""
+    return bench.matrix_products(WORK)
 
 
-def torch_eager(compiled=False):
-    """PyTorch, its own fused Adagrad."""
+def torch(compiled=False, fused=False):
+    """PyTorch with its own Adagrad, the bound and its gradient eager or through torch.compile."""
     import torch
     import torch.nn.functional as F  # noqa: N812  PyTorch's custom
 
@@ -93,9 +82,7 @@ def torch_eager(compiled=False):
     phi = [tensor for name, tensor in p.items() if name.startswith("encoder.")]
     theta = [tensor for name, tensor in p.items() if name.startswith("decoder.")]
     groups = [{"params": phi}, {"params": theta, "weight_decay": 1.0}]  # ∂ -log p(θ)/∂θ = θ
-    adagrad = torch.optim.Adagrad(groups, lr=0.01, eps=1e-10, maximize=True, fused=True)
-    adagrad_has_the_prior = {"weight_decay": -1.0}  # with `maximize` the decay is added after the sign is turned
-    del adagrad_has_the_prior
+    adagrad = torch.optim.Adagrad(groups, lr=0.01, eps=1e-10, maximize=True, fused=fused)
     x = torch.from_numpy(minibatches())
 
     def bound(x, eps):
@@ -112,18 +99,13 @@ def torch_eager(compiled=False):
     bound = torch.compile(bound) if compiled else bound
 
     def step(t):
-        value = bound(x[t % 100], torch.from_numpy(noise(t)[0]))
+        value = bound(x[t % 10], torch.from_numpy(noise(t)))
         adagrad.zero_grad()
         value.backward()
         adagrad.step()
         return value.item()
 
     return step
-
-
-def torch_compile():
-    """PyTorch, bound and gradient through torch.compile, its own fused Adagrad."""
-    return torch_eager(compiled=True)
 
 
 def jax():
@@ -152,7 +134,7 @@ def jax():
 
     def step(t):
         nonlocal p, s
-        p, s, value = ascend(p, s, x[t % 100], noise(t)[0])
+        p, s, value = ascend(p, s, x[t % 10], noise(t))
         return float(value)
 
     return step
@@ -176,7 +158,7 @@ def autograd():
     s = {name: np.zeros_like(array) for name, array in p.items()}
 
     def step(t):
-        value, g = gradient(p, x[t % 100] / np.float32(255), noise(t)[0])
+        value, g = gradient(p, x[t % 10] / np.float32(255), noise(t))
         for k in p:
             slope = g[k] - p[k] if k.startswith("decoder.") else g[k]
             s[k] += slope * slope
@@ -187,17 +169,20 @@ def autograd():
 
 
 PEERS = {
-    "scratchvae": scratchvae,
-    "its matrix products alone": products,
-    "PyTorch, eager": torch_eager,
-    "PyTorch, torch.compile": torch_compile,
-    "JAX, jit, donated buffers": jax,
+    OURS: scratchvae,
+    PRODUCTS: products,
+    "scratchvae, update on one core": one_core,
+    "PyTorch eager": torch,
+    "PyTorch eager, fused Adagrad": lambda: torch(fused=True),
+    "PyTorch torch.compile": lambda: torch(compiled=True),
+    "PyTorch torch.compile, fused Adagrad": lambda: torch(compiled=True, fused=True),
+    "JAX jit, donated buffers": jax,
     "HIPS autograd": autograd,
 }
 
 
 def serve(name, steps):
-    """Make `name`'s first ten steps, print their bounds and, for each line that comes in, a round of times in ms."""
+    """Make `name`'s first ten steps, print their bounds and, for each line that comes in, a round's median in ms."""
     try:
         step = PEERS[name]()
     except ImportError as error:
@@ -209,72 +194,94 @@ def serve(name, steps):
     t = 30
     for _ in sys.stdin:
         times = []
-        for k in range(5):
-            step(t + k)
-        t += 5
-        for t in range(t, t + steps):  # noqa: B020  goes on where the last round ended
+        for _ in range(5 + steps):  # the first five wake the threads up
             begun = time.perf_counter()
             step(t)
             times.append(time.perf_counter() - begun)
-        t += 1
-        print(json.dumps(1e3 * float(np.median(times))), flush=True)
+            t += 1
+        print(json.dumps(1e3 * float(np.median(times[5:]))), flush=True)
 
 
-def measure(rounds, steps, names=tuple(PEERS)):
-    """{name: median ms of a step in every round, or why it is left out}."""
-    servers = {
-        name: subprocess.Popen(
-            [sys.executable, __file__, "--serve", name, "--steps", str(steps)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for name in names
-    }
-    first = {name: json.loads(server.stdout.readline() or "{}") for name, server in servers.items()}
-    ours = np.array(first["scratchvae"]["bounds"])
+def measure(rounds, steps, names=tuple(PEERS), progress=None):
+    """{name: milliseconds of a step in every round, or the reason why it is left out}."""
+    if rounds < 1 or steps < 1:
+        raise ValueError(f"rounds is {rounds} and steps is {steps}; expected whole numbers ≥ 1")
+    command = [sys.executable, "-W", "ignore", __file__, "--steps", str(steps), "--serve"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    servers = {name: subprocess.Popen([*command, name], **pipes) for name in names}
     results = {}
-    for name, answer in first.items():
-        bounds = answer.get("bounds")
-        if bounds is None:
-            results[name] = answer.get("left_out", "it broke off; see above")
-        elif bounds[0] is not None and np.abs(np.array(bounds) / ours - 1).max() > AGREE:
-            results[name] = f"its first ten bounds differ from ours by {np.abs(np.array(bounds) / ours - 1).max():.1e}"
-        else:
+    for name, server in servers.items():
+        answer = json.loads(server.stdout.readline() or "{}")
+        if name == OURS:
+            ours = np.array(answer["bounds"])
+        if "bounds" not in answer:
+            results[name] = (
+                answer.get("left_out") or (server.stderr.read().strip().splitlines() or ["it broke off"])[-1]
+            )
+        elif name == PRODUCTS or (off := np.abs(np.array(answer["bounds"]) / ours - 1).max()) <= AGREE:
             results[name] = []
-    for _ in range(rounds + 1):
-        for name, times in results.items():
-            if isinstance(times, list):
-                time.sleep(0.05)
-                servers[name].stdin.write("go\n")
-                servers[name].stdin.flush()
-                times.append(json.loads(servers[name].stdout.readline()))
+        else:
+            results[name] = f"its first ten bounds differ from ours by {off:.0e}"
+    kept = [name for name, times in results.items() if isinstance(times, list)]
+    with progress_bar(rounds * len(kept), 0, progress, unit=" rounds") as bar:
+        for _ in range(rounds):
+            for name in kept:
+                time.sleep(0.05)  # until the threads of the one before have gone to sleep
+                print("go", file=servers[name].stdin, flush=True)
+                results[name].append(json.loads(servers[name].stdout.readline()))
+                bar.update(1)
     for server in servers.values():
-        server.stdin.close()
-        server.wait()
-    return {name: times[1:] if isinstance(times, list) else times for name, times in results.items()}
+        server.communicate()
+    return results
+
+
+def summary(results):
+    """A row each: medians over the fast half of the rounds, quartiles of the ratio to ours over all of them."""
+    kept = {name: np.array(times) for name, times in results.items() if isinstance(times, list)}
+    fast = np.argsort(sum(kept.values()))[: -(-len(kept[OURS]) // 2)]
+    rows = []
+    for name, times in results.items():
+        if name in kept:
+            ratio = kept[name] / kept[OURS]
+            numbers = np.median(kept[name][fast]), np.median(ratio[fast]), *np.quantile(ratio, [0.25, 0.75])
+            ms, times_ours, low, high = (round(float(number), 3) for number in numbers)
+            rows.append({"name": name, "ms": ms, "times_ours": times_ours, "quartiles": [low, high]})
+        else:
+            rows.append({"name": name, "left_out": times})
+    return rows
+
+
+def table(rows):
+    """The rows as text."""
+    lines = [f"{'':38}{'ms per step':>12}{'times ours':>12}{'quartiles':>16}"]
+    for row in rows:
+        if "left_out" in row:
+            lines.append(f"{row['name']:38}  {row['left_out']}")
+        else:
+            low, high = row["quartiles"]
+            spread = f"{low:.2f} - {high:.2f}"
+            lines.append(f"{row['name']:38}{row['ms']:12.2f}{row['times_ours']:12.3f}{spread:>16}")
+    return "\n".join(lines)
 
 
 def main():
-    """Print the table."""
+    """Print the table and write peers.json."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=60)
+    parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--steps", type=int, default=20, help="in a round")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="where peers.json goes (benchmarks/results)")
     parser.add_argument("--serve", metavar="NAME", help=argparse.SUPPRESS)
     settings = parser.parse_args()
     if settings.serve:
         return serve(settings.serve, settings.steps)
-    results = measure(settings.rounds, settings.steps)
-    kept = {k: np.array(v) for k, v in results.items() if isinstance(v, list)}
-    fast = np.argsort(sum(kept.values()))[: settings.rounds // 2]
-    for name, times in results.items():
-        if name in kept:
-            ratio = kept[name] / kept["scratchvae"]
-            print(
-                f"{name:30s} {np.median(kept[name][fast]):6.2f} {np.median(ratio[fast]):.3f} {np.quantile(ratio, [0.25, 0.5, 0.75]).round(3)}"
-            )
-        else:
-            print(name, times)
+    if settings.rounds < 1 or settings.steps < 1:
+        parser.error(f"--rounds is {settings.rounds}, --steps {settings.steps}; expected whole numbers ≥ 1")
+    rows = summary(measure(settings.rounds, settings.steps))
+    print(table(rows))
+    settings.results.mkdir(parents=True, exist_ok=True)
+    versions = {name: bench.version(name) for name in ("torch", "jax", "autograd")}
+    facts = {"machine": bench.machine() | versions, "rounds": settings.rounds, "steps": settings.steps, "rows": rows}
+    (settings.results / "peers.json").write_text(json.dumps(facts, indent=1) + "\n")
 
 
 if __name__ == "__main__":

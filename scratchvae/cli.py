@@ -1,4 +1,4 @@
-"""The command line: scratchvae train, evaluate, plot, gradcheck. Matplotlib and autograd wait until they are needed."""
+"""The command line: train, evaluate, plot, gradcheck, bench. Matplotlib and autograd wait until they are needed."""
 
 import argparse
 import json
@@ -183,7 +183,70 @@ def gradcheck(seed=0, backend="numpy"):
     return 1 if failed else 0
 
 
+def bench(
+    backend=("numpy",),
+    dtype=("float32", "float64"),
+    batch_size=(20, 50, 100, 200, 500, 1000, 2000),
+    hidden=(100, 200, 500, 1000, 2000),
+    latent=(2, 20, 200),
+    visible=(196, 784, 3136),
+    repeats=10,
+    threads=None,
+    out="runs/bench",
+):
+    """Time training steps, print the table, write bench.json and bench.png."""
+    from threadpoolctl import threadpool_limits
+
+    from scratchvae import bench as benchmark
+
+    for option, kinds in [("--backend", backend), ("--dtype", dtype)]:
+        known = BACKENDS if option == "--backend" else ("float32", "float64")
+        if unknown := set(kinds) - set(known):
+            raise ValueError(f"{option} has {', '.join(sorted(unknown))}; expected some of {', '.join(known)}")
+    for option, sizes in [
+        ("--batch-size", batch_size),
+        ("--hidden", hidden),
+        ("--latent", latent),
+        ("--visible", visible),
+    ]:
+        if min(sizes) < 1:
+            raise ValueError(f"{option} has {min(sizes)}; expected whole numbers ≥ 1")
+    if repeats < 1 or (threads is not None and threads < 1):
+        raise ValueError(f"--repeats is {repeats}, --threads {threads}; expected whole numbers ≥ 1")
+    with threadpool_limits(threads, "blas"):
+        workloads = benchmark.sweep(backend, dtype, batch_size, hidden, latent, visible)
+        result = benchmark.run(workloads, repeats)
+
+    from scratchvae.plots import Figure, step_costs  # only now: SciPy's own BLAS would stand in the list beside NumPy's
+
+    print(_facts(result["machine"]))
+    print(benchmark.table(result))
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "bench.json").write_text(json.dumps(result, indent=1) + "\n")
+    figure = Figure(figsize=(9, 4), dpi=150, layout="constrained")
+    step_costs(figure.subplots(1, 2), result["rows"])
+    figure.savefig(folder / "bench.png")
+    print(f"wrote {folder}/: bench.json and bench.png")
+    return 0
+
+
 # From options to objects
+
+
+def _facts(machine):
+    blas = ", ".join(
+        f"{pool['internal_api']} {pool['version']} on {pool['num_threads']} threads" for pool in machine["blas"]
+    )
+    lines = [
+        f"{machine['cpu']}, {machine['cores']} cores; {blas}; numpy {machine['numpy']}; commit {machine['commit']}"
+    ]
+    if "gpu" in machine:
+        lines.append(
+            f"{machine['gpu']}, {machine['gpu_memory_gib']} GiB; driver {machine['driver']}, CUDA {machine['cuda']}, "
+            f"CuPy {machine['cupy']}, TF32 {'on' if machine['tf32'] else 'off'}"
+        )
+    return "\n".join(lines)
 
 
 def _data(options):
@@ -290,7 +353,8 @@ def parser():
             function.__name__,
             help=text,
             description=text[0].upper() + text[1:] + ".",
-            usage=f"scratchvae {function.__name__} [options]" + ("" if function in (train, gradcheck) else " RUN"),
+            usage=f"scratchvae {function.__name__} [options]"
+            + ("" if function in (train, gradcheck, bench) else " RUN"),
             formatter_class=argparse.RawDescriptionHelpFormatter,
             argument_default=argparse.SUPPRESS,
             **settings,
@@ -391,6 +455,28 @@ def parser():
     p = add(gradcheck, "check every hand-derived gradient against autograd and central differences")
     p.add_argument("--seed", type=int, help="of inputs, parameters and noise (0)")
     p.add_argument("--backend", choices=BACKENDS, help="whose arithmetic to check (numpy)")
+
+    p = add(
+        bench,
+        "time training steps on NumPy and CuPy over minibatch, width, latent and image size, in both precisions",
+        epilog="""The paper's model, 784-500-20 with M = 100, and from there one size at a time.
+
+examples:
+  scratchvae bench                                       # NumPy, a minute or two
+  scratchvae bench --backend numpy,cupy
+  scratchvae bench --batch-size 100 --hidden 500 --latent 20 --visible 784 --dtype float32 --threads 1""",
+    )
+    p.add_argument("--backend", type=_words, metavar="NAME[,NAME]", help="numpy (default), cupy, or both")
+    p.add_argument("--dtype", type=_words, metavar="NAME[,NAME]", help="precisions (float32,float64)")
+    p.add_argument("--batch-size", type=_numbers, metavar="M[,M]", help="minibatches (20,50,100,200,500,1000,2000)")
+    p.add_argument("--hidden", type=_numbers, metavar="H[,H]", help="widths (100,200,500,1000,2000)")
+    p.add_argument("--latent", type=_numbers, metavar="J[,J]", help="latent sizes (2,20,200)")
+    p.add_argument("--visible", type=_numbers, metavar="D[,D]", help="pixels (196,784,3136)")
+    p.add_argument(
+        "--repeats", type=int, metavar="R", help="rounds of 40 ms or three steps, for median and spread (10)"
+    )
+    p.add_argument("--threads", type=int, metavar="T", help="pin BLAS to so many threads (as many as it takes)")
+    p.add_argument("--out", metavar="DIR", help="where bench.json and bench.png go (runs/bench)")
     return root
 
 
@@ -410,6 +496,10 @@ def _numbers(text):
         return [int(part) for part in text.split(",")]
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r}; expected whole numbers with commas between them, or one") from None
+
+
+def _words(text):
+    return tuple(text.split(","))
 
 
 def _init(text):

@@ -109,6 +109,29 @@ def uncertainty(axes, x, draws, image_shape):
     return artists
 
 
+def step_costs(axes, rows):
+    """On two axes: milliseconds of a training step against M and against H, log-log, a line a backend and precision.
+
+    rows: those of `bench.run`; the axes show where the other sizes are the paper's.
+    """
+    paper = {"n_visible": 784, "n_hidden": 500, "n_latent": 20, "batch_size": 100}
+    for ax, name, label in zip(axes, ("batch_size", "n_hidden"), ("minibatch M", "hidden units H"), strict=True):
+        chosen = [row for row in rows if all(row[key] == value for key, value in paper.items() if key != name)]
+        for kind in dict.fromkeys((row["backend"], row["dtype"]) for row in chosen):
+            line = sorted((row[name], row["ms"]) for row in chosen if (row["backend"], row["dtype"]) == kind)
+            ax.plot(
+                *zip(*line, strict=True), "o-" if kind[1] == "float32" else "o--", markersize=3, label=" ".join(kind)
+            )
+        ax.set_xscale("log")
+        ax.set_yscale("log")
+        ax.set_xlabel(label)
+        ax.grid(alpha=0.3, which="both")
+    axes[0].set_ylabel("ms per training step")
+    if axes[0].lines:
+        axes[0].legend()
+    return [line for ax in axes for line in ax.lines]
+
+
 def _unit(images):
     return np.divide(images, 255) if np.asarray(images).dtype == np.uint8 else np.asarray(images, float)
 

@@ -212,9 +212,9 @@ def interruptible():
         restore()
 
 
-def progress_bar(total, done, show):
+def progress_bar(total, done, show, unit=" samples"):
     """A bar on stderr with the samples evaluated per second; `show` None means on a terminal only."""
-    return tqdm(total=total, initial=done, disable=None if show is None else not show, unit=" samples", unit_scale=True)
+    return tqdm(total=total, initial=done, disable=None if show is None else not show, unit=unit, unit_scale=True)
 
 
 def _due(before, after, log_every):

@@ -1,0 +1,332 @@
+"""What a training step costs: NumPy and CuPy over minibatch, width, latent size, image size and precision.
+
+A step is everything of Algorithm 1 from a minibatch of uint8 pixels on: noise, bound, gradient, update (Adagrad, MAP).
+The model is the paper's, D-H-J-H-D with tanh and Bernoulli pixels, L = 1. Pixels are random, a fifth of them not black.
+"""
+
+import os
+import platform
+import subprocess
+import time
+from dataclasses import asdict, dataclass, replace
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+
+from scratchvae import __version__
+from scratchvae.backend import array_module, move
+from scratchvae.models.vae import VAE
+from scratchvae.training.halves import in_halves
+from scratchvae.training.loop import STEP, progress_bar, stream
+from scratchvae.training.optim import Adagrad
+
+PAPER_GFLOPS = 40  # "an effective 40 GFLOPS", Kingma & Welling, section 5
+MINIBATCHES = 10
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One training step: D inputs, H hidden units each way, J latents, M datapoints."""
+
+    backend: str = "numpy"
+    dtype: str = "float32"
+    n_visible: int = 784
+    n_hidden: int = 500
+    n_latent: int = 20
+    batch_size: int = 100
+
+    def products(self):
+        """(rows of W, columns of W, whether the gradient of the input is needed) of the five affine maps."""
+        D, H, J = self.n_visible, self.n_hidden, self.n_latent
+        return [(D, H, False), (H, J, True), (H, J, True), (J, H, True), (H, D, True)]
+
+    def flops(self):
+        """Of the step's matrix products, 2 for a multiplication and an addition; the rest is not counted."""
+        return sum(
+            2 * self.batch_size * a * b * (3 if input_gradient else 2) for a, b, input_gradient in self.products()
+        )
+
+
+def minibatches(workload, count=MINIBATCHES):
+    """`count` minibatches of uint8 pixels in host memory, (count, M, D)."""
+    generator = np.random.default_rng(0)
+    x = generator.integers(1, 256, (count, workload.batch_size, workload.n_visible), dtype=np.uint8)
+    return x * (generator.random(x.shape, np.float32) < 0.2)
+
+
+def training_step(workload, n_data=50_000):
+    """step(t, x): makes step t on the pixels x, which lie where the model does, and returns the bound, not yet read."""
+    settings = {"dtype": workload.dtype, "backend": workload.backend}
+    model, optimizer = VAE(workload.n_visible, workload.n_hidden, workload.n_latent, **settings), Adagrad(0.01)
+    optimizer.start(model.params)
+
+    def step(t, x):
+        bound = model.bound(x, model.noise(stream(0, STEP, t), len(x)), n_data, gradient=True)
+        model.add_log_prior_gradient()
+        in_halves(optimizer.ascend, model.params, t + 1, slice(None))
+        return bound
+
+    return step
+
+
+def matrix_products(workload):
+    """A function of t, unused, that makes the step's fourteen matrix products alone, into arrays that are there."""
+    M, calls = workload.batch_size, []
+    for n_in, n_out, input_gradient in workload.products():
+        x, W, dy = (
+            move(np.random.default_rng(0).standard_normal(shape).astype(workload.dtype), workload.backend)
+            for shape in ((M, n_in), (n_in, n_out), (M, n_out))
+        )
+        calls += [(x, W, np.empty_like(dy)), (x.T, dy, np.empty_like(W))]
+        calls += [(dy, W.T, np.empty_like(x))] if input_gradient else []
+
+    def products(t):
+        for a, b, out in calls:
+            np.matmul(a, b, out=out)
+
+    return products
+
+
+# Measuring
+
+
+def prepare(workload):
+    """(round, facts): round() times one round and returns a dict of milliseconds a step; facts name the cold start.
+
+    A round is as many steps as take 40 ms, three at least, and before it as many of the matrix products alone, on the
+    device with one wait at the end. There, besides, events around each step time the device, the calls without waiting
+    the launching, and the same steps are taken once more with the pixels sent from the host and the bound read.
+    """
+    begun = time.perf_counter()
+    step, products, host = training_step(workload), matrix_products(workload), minibatches(workload)
+    x = [move(batch, workload.backend) for batch in host]
+    float(step(0, x[0]))
+    cold = time.perf_counter() - begun
+    on_device = workload.backend == "cupy"
+    cuda = array_module("cupy").cuda if on_device else None
+
+    def timed(function, count):
+        """Milliseconds of launching a call, and of the call with its share of one wait at the end."""
+        begun = time.perf_counter()
+        for t in range(count):
+            function(t)
+        launched = time.perf_counter()
+        if on_device:
+            cuda.Device().synchronize()
+        return 1e3 * (launched - begun) / count, 1e3 * (time.perf_counter() - begun) / count
+
+    def one(t):
+        return step(t, x[t % MINIBATCHES])
+
+    def sent(t):
+        float(step(t, move(host[t % MINIBATCHES], "cupy")))
+
+    timed(one, 3), timed(products, 3)  # warm up
+    count = max(3, int(40 / timed(one, 3)[1]))
+
+    def round():
+        alone, (launch, ms) = timed(products, count)[1], timed(one, count)
+        times = {"products_ms": alone, "ms": ms, "over_products": ms / alone}
+        if on_device:
+            events = [(cuda.Event(), cuda.Event()) for _ in range(count)]
+            for t, (before, after) in enumerate(events):
+                before.record()
+                one(t)
+                after.record()
+            cuda.Device().synchronize()
+            device = np.median([cuda.get_elapsed_time(before, after) for before, after in events])
+            times |= {"device_ms": device, "launch_ms": launch, "with_transfers_ms": timed(sent, count)[1]}
+        return times
+
+    return round, {"steps_in_a_round": count, "cold_start_s": cold}
+
+
+def summary(workload, facts, rounds):
+    """The row of a workload: medians over the fast half of its rounds, and the quartiles of the step over all."""
+    fast = sorted(rounds, key=lambda times: times["ms"] + times["products_ms"])[: -(-len(rounds) // 2)]
+    row = asdict(workload) | {key: np.median([times[key] for times in fast]) for key in rounds[0]}
+    row["quartiles_ms"] = np.quantile([times["ms"] for times in rounds], [0.25, 0.75]).tolist()
+    row["gflops"] = workload.flops() / row["ms"] / 1e6
+    return {key: _plain(value) for key, value in (row | facts).items()}
+
+
+def peak_gflops(backend, dtype, n=None):
+    """Of the product of two n x n matrices, the best of five: what the machine has to give."""
+    n = n or (3000 if backend == "numpy" else 8192)
+    a = move(np.ones((n, n), dtype), backend)
+    finish = (lambda: None) if backend == "numpy" else array_module("cupy").cuda.Device().synchronize
+    times = []
+    for _ in range(6):
+        begun = time.perf_counter()
+        np.matmul(a, a)
+        finish()
+        times.append(time.perf_counter() - begun)
+    return 2 * n**3 / min(times[1:]) / 1e9
+
+
+def sweep(backends, dtypes, batch_sizes, widths, latents, visibles):
+    """The workloads: the paper's, and from there one size at a time."""
+    seen = {}
+    for backend in backends:
+        for dtype in dtypes:
+            paper = Workload(backend, dtype)
+            for name, values in [
+                ("batch_size", batch_sizes),
+                ("n_hidden", widths),
+                ("n_latent", latents),
+                ("n_visible", visibles),
+            ]:
+                for value in values:
+                    seen[replace(paper, **{name: value})] = None
+    return list(seen)
+
+
+# The machine
+
+
+def machine(backends=("numpy",)):
+    """What the numbers depend on: processors, BLAS and its threads, device, driver, TF32, versions and commit."""
+    from threadpoolctl import threadpool_info
+
+    facts = {
+        "cpu": _cpu(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "blas": [
+            {key: pool.get(key) for key in ("internal_api", "version", "architecture", "num_threads")}
+            for pool in threadpool_info()
+        ],
+        "system": platform.platform(terse=True),
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "scratchvae": __version__,
+        "commit": _commit(),
+    }
+    if "cupy" in backends:
+        cupy = array_module("cupy")
+        properties = cupy.cuda.runtime.getDeviceProperties(0)
+        facts |= {
+            "gpu": properties["name"].decode(),
+            "gpu_memory_gib": round(properties["totalGlobalMem"] / 2**30, 1),
+            "driver": cupy.cuda.runtime.driverGetVersion(),
+            "cuda": cupy.cuda.runtime.runtimeGetVersion(),
+            "cupy": cupy.__version__,
+            "tf32": os.environ.get("CUPY_TF32", "0") == "1",
+        }
+    return facts
+
+
+def version(package):
+    """The installed version of a package, or None."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _cpu():
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _commit():
+    """The commit of the checkout that this file lies in, with a + if its code was changed since; None outside one."""
+    here = Path(__file__).parent
+
+    def git(*arguments):
+        return subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return git("rev-parse", "--short", "HEAD") + ("+" if git("status", "--porcelain", "--", "*.py") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+# The report
+
+
+def run(workloads, repeats=10, progress=None):
+    """{"machine", "peak_gflops", "rows"} of the workloads, as JSON; a bar on stderr, on a terminal or if asked.
+
+    Each of the `repeats` rounds goes through all workloads, so that a machine's slow spell falls on all alike.
+    ValueError unless repeats is a whole number ≥ 1.
+    """
+    if isinstance(repeats, bool) or not isinstance(repeats, int) or repeats < 1:
+        raise ValueError(f"repeats is {repeats!r}; expected a whole number ≥ 1")
+    backends = list(dict.fromkeys(work.backend for work in workloads))
+    result = {"machine": machine(backends), "repeats": repeats, "peak_gflops": {}}
+    for backend, dtype in dict.fromkeys((work.backend, work.dtype) for work in workloads):
+        result["peak_gflops"][f"{backend} {dtype}"] = _plain(peak_gflops(backend, dtype))
+    with progress_bar((1 + repeats) * len(workloads), 0, progress, unit=" rounds") as bar:
+        prepared = []
+        for work in workloads:
+            prepared.append(prepare(work))
+            bar.update(1)
+        rounds = [[] for _ in workloads]
+        for _ in range(repeats):
+            for (round, _), times in zip(prepared, rounds, strict=True):
+                times.append(round())
+                bar.update(1)
+    everything = zip(workloads, prepared, rounds, strict=True)
+    return result | {"rows": [summary(work, facts, times) for work, (_, facts), times in everything]}
+
+
+def table(result):
+    """The rows as text: milliseconds, how many times the products alone, GFLOP/s beside the peak and the paper's."""
+    lines = [f"{'backend':8}{'D-H-J':>13}{'M':>6}{'dtype':>9}{'ms per step':>13}{'quartiles':>17}"]
+    lines[0] += f"{'x products':>12}{'GFLOP/s':>9}{'of peak':>9}"
+    if any("device_ms" in row for row in result["rows"]):
+        lines[0] += f"{'device':>9}{'launch':>9}{'with transfers':>16}{'cold start, s':>15}"
+    for row in result["rows"]:
+        size = f"{row['n_visible']}-{row['n_hidden']}-{row['n_latent']}"
+        low, high = (f"{ms:.2f}" for ms in row["quartiles_ms"])
+        share = row["gflops"] / result["peak_gflops"][f"{row['backend']} {row['dtype']}"]
+        line = f"{row['backend']:8}{size:>13}{row['batch_size']:>6}{row['dtype']:>9}{row['ms']:13.2f}"
+        line += f"{low + ' - ' + high:>17}{row['over_products']:12.2f}{row['gflops']:9.0f}{share:9.0%}"
+        if "device_ms" in row:
+            line += f"{row['device_ms']:9.3f}{row['launch_ms']:9.3f}{row['with_transfers_ms']:16.3f}"
+            line += f"{row['cold_start_s']:15.1f}"
+        lines.append(line)
+    peaks = ", ".join(f"{kind} {value:,.0f}" for kind, value in result["peak_gflops"].items())
+    lines.append(f"peak of a large matrix product, GFLOP/s: {peaks}; the paper names an effective {PAPER_GFLOPS}")
+    lines += [f"cost in {name}: {text}" for name, text in linearity(result["rows"]).items()]
+    lines.append(crossover(result["rows"]))
+    return "\n".join(lines)
+
+
+def linearity(rows):
+    """{"M", "H", "D": "a + b × M ms, within c %"}: the line of least relative squares through NumPy's float32 rows."""
+    fits, paper = {}, Workload()
+    for letter, name in [("M", "batch_size"), ("H", "n_hidden"), ("D", "n_visible")]:
+        fixed = {key: value for key, value in asdict(paper).items() if key != name}
+        points = [(row[name], row["ms"]) for row in rows if all(row[key] == value for key, value in fixed.items())]
+        if len(points) < 3:
+            continue
+        size, ms = np.array(points, float).T
+        (b, a), *_ = np.linalg.lstsq(np.stack([size / ms, 1 / ms], 1), np.ones(len(ms)))
+        worst = np.abs((a + b * size) / ms - 1).max()
+        fits[letter] = f"{a:.2f} + {b:.4f} {letter} ms, within {worst:.0%} from {size.min():.0f} to {size.max():.0f}"
+    return fits
+
+
+def crossover(rows):
+    """From which minibatch on the device is faster, at the paper's sizes in float32, in words."""
+    sizes = {}
+    for row in rows:
+        if (row["n_visible"], row["n_hidden"], row["n_latent"], row["dtype"]) == (784, 500, 20, "float32"):
+            sizes.setdefault(row["batch_size"], {})[row["backend"]] = row["ms"]
+    both = {m: times for m, times in sorted(sizes.items()) if len(times) == 2}
+    if not both:
+        return "NumPy and CuPy side by side: not measured here"
+    ahead = [m for m, times in both.items() if times["cupy"] < times["numpy"]]
+    return f"CuPy overtakes NumPy at M = {ahead[0]}" if ahead else f"CuPy is behind NumPy up to M = {max(both)}"
+
+
+def _plain(value):
+    """As JSON has it, to four figures."""
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return float(f"{value:.4g}") if isinstance(value, float | np.floating) else value
