@@ -52,7 +52,7 @@ def readme(results):
         "",
         "    " + "\n    ".join(bench.table(swept).splitlines()),
         "",
-        f"(`scratchvae bench`, commit `{swept['machine']['commit']}`; x products: times this step's own matrix products.)",
+        f"(`scratchvae bench`, commit `{swept['machine']['commit']}`; x products: times its own matrix products.)",
     ]
     return "\n".join(lines) + "\n"
 

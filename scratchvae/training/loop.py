@@ -23,7 +23,8 @@ LONGEST_WITHOUT_CHECKPOINT = 30  # seconds
 
 def stream(seed, purpose, index):
     """The random generator of (seed, purpose, index): no state to save when a run stops, none to drift."""
-    return np.random.default_rng([seed, purpose, index])
+    words = [seed, purpose, index]  # as an array they give the same stream, in half the time
+    return np.random.default_rng(np.array(words, np.uint32) if seed < 1 << 32 else words)
 
 
 def fit(
@@ -116,7 +117,8 @@ def fit(
         """Take the bounds of the steps since the last reading into `now`: on a device this, and nothing else, waits."""
         if unread:
             steps, sizes, bounds = zip(*unread, strict=True)
-            for step, size, bound in zip(steps, sizes, move(np.stack(bounds), "numpy").tolist(), strict=True):
+            bounds = [float(bounds[0])] if len(bounds) == 1 else move(np.stack(bounds), "numpy").tolist()
+            for step, size, bound in zip(steps, sizes, bounds, strict=True):
                 if not math.isfinite(bound):
                     raise _diverged(bound, step, now, model)
                 now.total += bound / n * size

@@ -1,0 +1,196 @@
+"""bench.py and benchmarks/: what is measured is what it says, on both backends, and nothing is left to chance."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import standin
+from numpy.testing import assert_allclose
+
+from scratchvae import VAE, Adagrad, bench, plots
+from scratchvae.bench import Workload
+from scratchvae.cli import main
+from scratchvae.training.loop import STEP, stream
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+SMALL = [
+    "bench",
+    *["--batch-size", "5,10", "--hidden", "8,16,32", "--latent", "2", "--visible", "9", "--repeats", "2"],
+]
+
+
+@pytest.fixture
+def peers(monkeypatch):
+    """benchmarks/peers.py as a module."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    import peers
+
+    return peers
+
+
+@pytest.fixture
+def run(monkeypatch):
+    """benchmarks/run.py as a module."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    import run
+
+    return run
+
+
+def test_flops_are_those_of_the_matrix_products_of_a_step(monkeypatch):
+    work = Workload(n_visible=30, n_hidden=7, n_latent=3, batch_size=5)
+    counted, real = [], np.matmul
+
+    def counting(a, b, out):
+        counted.append(2 * a.shape[0] * a.shape[1] * b.shape[1])
+        return real(a, b, out=out)
+
+    monkeypatch.setattr(np, "matmul", counting)
+    bench.matrix_products(work)(0)
+    assert len(counted) == 14 and sum(counted) == work.flops()
+    assert Workload().flops() == 2 * 100 * (5 * 784 * 500 + 9 * 500 * 20)
+
+
+def test_a_step_that_is_timed_is_the_step_that_trains():
+    work = Workload(n_visible=30, n_hidden=7, n_latent=3, batch_size=5)
+    step, x = bench.training_step(work, 1000), bench.minibatches(work)
+    model, optimizer = VAE(30, 7, 3), Adagrad(0.01)
+    optimizer.start(model.params)
+    for t in range(4):
+        bound = model.bound(x[t], model.noise(stream(0, STEP, t), 5), 1000, gradient=True)
+        model.add_log_prior_gradient()
+        optimizer.ascend(model.params, t + 1)
+        assert step(t, x[t]) == bound
+    assert x.dtype == np.uint8 and 0.15 < (x > 0).mean() < 0.25
+
+
+def test_the_sweep_is_the_papers_sizes_and_one_size_at_a_time():
+    works = bench.sweep(["numpy"], ["float32", "float64"], [20, 100], [100, 500], [2, 20], [196, 784])
+    assert len(works) == len(set(works)) == 10
+    for work in works:
+        sizes = (work.batch_size, work.n_hidden, work.n_latent, work.n_visible)
+        assert sum(a != b for a, b in zip(sizes, (100, 500, 20, 784), strict=True)) <= 1
+
+
+def test_a_row_is_the_median_of_the_fast_half_with_quartiles_over_all():
+    rounds = [{"ms": ms, "products_ms": 1.0, "over_products": ms} for ms in (2.0, 4.0, 3.0, 100.0)]
+    row = bench.summary(Workload(), {"cold_start_s": 1.0}, rounds)
+    assert row["ms"] == 2.5 and row["quartiles_ms"] == [2.75, 28.0] and row["batch_size"] == 100
+    assert_allclose(row["gflops"], Workload().flops() / 2.5e6, rtol=1e-3)
+
+
+def test_the_straight_line_and_the_crossover_are_read_from_the_rows():
+    def rows(backend, cost):
+        return [{**vars(Workload(backend, batch_size=m)), "ms": cost(m)} for m in (20, 50, 100, 200, 500, 1000, 2000)]
+
+    numpy = rows("numpy", lambda m: 1.5 + 0.03 * m)
+    assert bench.linearity(numpy)["M"] == "1.50 + 0.0300 M ms, within 0% from 20 to 2000"
+    assert "within 0%" not in bench.linearity(rows("numpy", lambda m: m**1.2))["M"]  # control
+    assert bench.crossover(numpy) == "NumPy and CuPy side by side: not measured here"
+    assert bench.crossover(numpy + rows("cupy", lambda m: 4.0)) == "CuPy overtakes NumPy at M = 100"
+    assert bench.crossover(numpy + rows("cupy", lambda m: 99.0)) == "CuPy is behind NumPy up to M = 2000"
+
+
+def test_bench_prints_the_table_and_writes_json_and_picture(tmp_path, capsys):
+    assert main([*SMALL, "--threads", "1", "--out", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "9-500-20" in out and "the paper names an effective 40" in out and "on 1 threads" in out
+    result = json.loads((tmp_path / "bench.json").read_text())
+    assert {"cpu", "cores", "blas", "numpy", "python", "commit"} <= result["machine"].keys()
+    assert len(result["rows"]) == 14 and result["repeats"] == 2
+    assert all(row["ms"] > 0 and row["over_products"] > 0 for row in result["rows"])
+    assert (tmp_path / "bench.png").stat().st_size > 5000
+
+
+def test_bench_on_the_device_adds_its_clock_the_launching_the_transfers_and_the_cold_start(
+    tmp_path, capsys, monkeypatch
+):
+    standin.install(monkeypatch)
+    assert main([*SMALL, "--dtype", "float32", "--backend", "numpy,cupy", "--out", str(tmp_path)]) == 0
+    assert "with transfers" in capsys.readouterr().out
+    result = json.loads((tmp_path / "bench.json").read_text())
+    device = [row for row in result["rows"] if row["backend"] == "cupy"]
+    assert len(device) == len(result["rows"]) / 2
+    for row in device:
+        assert min(row[key] for key in ("device_ms", "launch_ms", "with_transfers_ms", "cold_start_s")) > 0
+    assert {"gpu", "driver", "cuda", "cupy", "tf32"} <= result["machine"].keys()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--repeats", "0"], "--repeats is 0"),
+        (["--threads", "0"], "--threads 0; expected whole numbers ≥ 1"),
+        (["--backend", "numpy,tpu"], "--backend has tpu; expected some of numpy, cupy"),
+        (["--dtype", "float16"], "--dtype has float16; expected some of float32, float64"),
+        (["--hidden", "0"], "--hidden has 0; expected whole numbers ≥ 1"),
+    ],
+)
+def test_bad_options_of_bench_are_one_line_and_exit_code_2(tmp_path, capsys, arguments, message):
+    assert main(["bench", *arguments, "--out", str(tmp_path / "b")]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+    assert not (tmp_path / "b").exists()
+    with pytest.raises(ValueError, match="repeats is 0; expected a whole number ≥ 1"):
+        bench.run([Workload()], repeats=0)
+
+
+def test_the_picture_has_a_line_a_backend_and_precision():
+    axes = plots.Figure().subplots(1, 2)
+    rows = [
+        {**vars(work), "ms": 1.0 + work.batch_size}
+        for work in bench.sweep(["numpy", "cupy"], ["float32", "float64"], [50, 100], [200, 500], [20], [784])
+    ]
+    assert len(plots.step_costs(axes, rows)) == 8
+    assert axes[0].get_xscale() == "log" and {len(line.get_xdata()) for line in axes[0].lines} == {2}
+
+
+# The peers
+
+
+def test_peers_that_are_not_installed_or_differ_are_left_out_with_the_reason(peers):
+    def answer(patch, name):
+        code = f"import sys; sys.path.insert(0, {str(BENCHMARKS)!r}); import peers; peers.{patch}; "
+        code += f"peers.serve({name!r}, 1)"
+        done = subprocess.run([sys.executable, "-c", code], input="", capture_output=True, text=True, check=True)
+        return json.loads(done.stdout)
+
+    missing = answer("sys.modules['jax'] = None", "JAX jit, donated buffers")
+    assert missing["left_out"].startswith("not installed (")
+    ours = answer("N", peers.OURS)["bounds"]
+    theirs = answer("N", "HIPS autograd")["bounds"]
+    assert len(ours) == 10 and np.abs(np.array(theirs) / ours - 1).max() < peers.AGREE
+    wrong = answer("N = peers.N + 50", "HIPS autograd")["bounds"]  # control: another N
+    assert np.abs(np.array(wrong) / ours - 1).max() > peers.AGREE
+
+
+def test_the_peers_table_has_medians_ratios_and_reasons(peers):
+    results = {peers.OURS: [2.0, 2.0, 9.0], peers.PRODUCTS: [1.0, 1.0, 9.0], "JAX": "not installed (no module)"}
+    rows = peers.summary(results)
+    assert rows[1] == {"name": peers.PRODUCTS, "ms": 1.0, "times_ours": 0.5, "quartiles": [0.5, 0.75]}
+    assert "not installed (no module)" in peers.table(rows)
+    with pytest.raises(ValueError, match="rounds is 0"):
+        peers.measure(0, 5)
+
+
+def test_two_rounds_of_two_peers_run(peers):
+    names = (peers.OURS, peers.PRODUCTS, "scratchvae, update on one core")
+    results = peers.measure(2, 2, names)
+    assert all(len(results[name]) == 2 and min(results[name]) > 0 for name in names)
+
+
+def test_a_quick_look_at_the_job_runs(tmp_path):
+    command = [sys.executable, str(BENCHMARKS / "job.py"), "--data", "digits", "--scale", "0.02"]
+    subprocess.run([*command, "--results", str(tmp_path)], check=True, capture_output=True)
+    job = json.loads((tmp_path / "job.json").read_text())
+    assert 50 < job["peak_memory_mib"] < 400 and abs(job["growth_kib"]) < 50 and 0 < job["loop_share"] < 1
+
+
+def test_the_readme_shows_the_committed_results(run):
+    text = run.README.read_text()
+    shown = re.search(re.escape(run.BEGIN) + r"\n(.*?)\n" + re.escape(run.END), text, re.DOTALL)[1]
+    assert shown == run.readme(BENCHMARKS / "results"), "python benchmarks/run.py --readme-only"
