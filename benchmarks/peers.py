@@ -62,7 +62,7 @@ def one_core():
     def step(t):
         bound = model.bound(x[t % 10], model.noise(stream(0, STEP, t), M), N, gradient=True)
         model.add_log_prior_gradient()
-        optimizer.ascend(model.params, t + 1)
+        Adagrad.ascend.__wrapped__(optimizer, model.params, t + 1)
         return float(bound)
 
     return step

@@ -17,7 +17,6 @@ import numpy as np
 from scratchvae import __version__
 from scratchvae.backend import array_module, move
 from scratchvae.models.vae import VAE
-from scratchvae.training.halves import in_halves
 from scratchvae.training.loop import STEP, progress_bar, stream
 from scratchvae.training.optim import Adagrad
 
@@ -64,7 +63,7 @@ def training_step(workload, n_data=50_000):
     def step(t, x):
         bound = model.bound(x, model.noise(stream(0, STEP, t), len(x)), n_data, gradient=True)
         model.add_log_prior_gradient()
-        in_halves(optimizer.ascend, model.params, t + 1, slice(None))
+        optimizer.ascend(model.params, t + 1)
         return bound
 
     return step

@@ -125,6 +125,9 @@ def step_costs(axes, rows):
         ax.set_xscale("log")
         ax.set_yscale("log")
         ax.set_xlabel(label)
+        ax.xaxis.set_major_formatter("{x:g}")
+        ax.yaxis.set_major_formatter("{x:g}")
+        ax.yaxis.set_minor_formatter("{x:g}" if np.ptp(np.log10(ax.get_ylim())) < 1.5 else "")
         ax.grid(alpha=0.3, which="both")
     axes[0].set_ylabel("ms per training step")
     if axes[0].lines:

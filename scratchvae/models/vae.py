@@ -98,7 +98,8 @@ class VAE:
     def add_log_prior_gradient(self):
         """Add ∂log p(θ)/∂θ = -θ to the gradient that `bound` has left; nothing with prior=False."""
         if self.prior:
-            self.params.grad[self.theta] -= self.params.value[self.theta]
+            gradient = self.params.grad[self.theta]
+            gradient -= self.params.value[self.theta]
 
     def terms(self, x, noise):
         """The two terms of (7) apart: -KL(q(z|x) ‖ p(z)) and 1/L Σ_l log p(x|z⁽ˡ⁾), nats per datapoint, (M,) each."""

@@ -17,6 +17,7 @@ class Params:
     """
 
     def __init__(self, layers, dtype=np.float32, backend="numpy"):
+        self.backend = backend
         self.windows = {}  # name -> (slice of the flat vector, shape)
         owners, size = [], 0
         for layer in layers:

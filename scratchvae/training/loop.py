@@ -13,7 +13,6 @@ from tqdm import tqdm
 
 from scratchvae.backend import free_memory, kind, move, own, require_memory
 from scratchvae.data import BINARIZATIONS, binarise, thresholds
-from scratchvae.training.halves import in_halves
 from scratchvae.training.optim import Adagrad
 from scratchvae.training.run import RunFolder
 
@@ -149,7 +148,7 @@ def fit(
                 if model.backend == "numpy":
                     read()
                 model.add_log_prior_gradient()  # ... plus that of log p(θ)
-                in_halves(optimizer.ascend, model.params, now.step, part)  # θ, φ: update with g
+                optimizer.ascend(model.params, now.step, part)  # θ, φ: update with g
 
             before, now.samples = now.samples, now.samples + len(x) * len(parts)
             bar.update(now.samples - before)

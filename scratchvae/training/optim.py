@@ -1,12 +1,14 @@
 """SGD, Adagrad and Adam: ascent on the flat vector, θ ← θ + step(g), with g the gradient of what is maximised.
 
 `start` allocates the state for a vector of parameters; `ascend` makes update number `step` (1, 2, …) of one `part` of
-it. The state is flat vectors only (`state`, by name): the step number comes from outside, so nothing else is to save.
+it, number by number. The state is flat vectors only (`state`, by name): the step number comes from outside, so nothing
+else is to save.
 """
 
 import numpy as np
 
-from scratchvae.backend import kind, vectors
+from scratchvae.backend import vectors
+from scratchvae.training.halves import in_halves
 
 
 class SGD:
@@ -17,10 +19,12 @@ class SGD:
 
     def start(self, params):
         self.state = {}
-        (self.scratch,) = _like(params.value, 1)
+        (self.scratch,) = _like(params, 1)
 
+    @in_halves
     def ascend(self, params, step, part=slice(None)):
-        params.value[part] += np.multiply(params.grad[part], self.lr, out=self.scratch[part])
+        value, g, s = params.value[part], params.grad[part], self.scratch[part]
+        value += np.multiply(g, self.lr, out=s)
 
 
 class Adagrad:
@@ -36,9 +40,10 @@ class Adagrad:
         self.lr, self.eps, self.warmup = _positive("lr", lr), float(eps), int(warmup)
 
     def start(self, params):
-        h, self.scratch = _like(params.value, 2)
+        h, self.scratch = _like(params, 2)
         self.state = {"h": h}
 
+    @in_halves
     def ascend(self, params, step, part=slice(None)):
         value, g, h, s = params.value[part], params.grad[part], self.state["h"][part], self.scratch[part]
         h += np.multiply(g, g, out=s)
@@ -62,9 +67,10 @@ class Adam:
         self.lr, self.beta1, self.beta2, self.eps = _positive("lr", lr), float(beta1), float(beta2), float(eps)
 
     def start(self, params):
-        m, v, self.scratch = _like(params.value, 3)
+        m, v, self.scratch = _like(params, 3)
         self.state = {"m": m, "v": v}
 
+    @in_halves
     def ascend(self, params, step, part=slice(None)):
         value, g, s = params.value[part], params.grad[part], self.scratch[part]
         m, v = self.state["m"][part], self.state["v"][part]
@@ -85,8 +91,8 @@ class Adam:
 OPTIMIZERS = {"sgd": SGD, "adagrad": Adagrad, "adam": Adam}
 
 
-def _like(vector, count):
-    return vectors(count, vector.size, vector.dtype, kind(vector))
+def _like(params, count):
+    return vectors(count, params.value.size, params.value.dtype, params.backend)
 
 
 def _positive(name, value):
