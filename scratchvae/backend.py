@@ -101,8 +101,8 @@ def _complete(cupy):
     if devices == 0:
         raise _missing(f"a CUDA device that the driver offers ({reason})", "try nvidia-smi; see CUDA_VISIBLE_DEVICES")
     try:
-        one = cupy.ones((1, 1), np.float32)
-        cupy.matmul(one + one, one)  # the kernel needs NVRTC and the headers, the product cuBLAS
+        one = cupy.ones((2, 2), np.float32)
+        cupy.matmul(one + one, one)  # the sum needs NVRTC and its headers, the product (not of 1 x 1) cuBLAS
     except MemoryError:
         raise
     except Exception as error:  # CuPy has a class of its own for each library that it does not find or cannot use
