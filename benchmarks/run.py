@@ -53,8 +53,8 @@ def readme(results):
         "",
         "    " + "\n    ".join(bench.table(single).splitlines()),
         "",
-        f"(`scratchvae bench`, commit `{swept['machine']['commit']}`; x products: times its own matrix products. Float64 "
-        "is in [bench.json](benchmarks/results/bench.json).)",
+        f"(`scratchvae bench`, commit `{swept['machine']['commit']}`; x products: times its own matrix products; the "
+        "same in float64 is in [bench.json](benchmarks/results/bench.json).)",
     ]
     return "\n".join(lines) + "\n"
 
