@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import standin
+from conftest import shared
 from numpy.testing import assert_allclose
 
 from scratchvae import VAE, Adagrad, bench, plots
@@ -183,8 +184,11 @@ def test_two_rounds_of_two_peers_run(peers):
     assert all(len(results[name]) == 2 and min(results[name]) > 0 for name in names)
 
 
-def test_a_quick_look_at_the_job_runs(tmp_path):
-    command = [sys.executable, str(BENCHMARKS / "job.py"), "--data", "digits", "--scale", "0.02"]
+@pytest.mark.parametrize("data", ["digits", "mnist"])
+def test_the_job_stays_under_400_mib_and_allocates_nothing_that_it_keeps(tmp_path, data):
+    if data == "mnist":
+        shared("mnist")
+    command = [sys.executable, str(BENCHMARKS / "job.py"), "--data", data, "--scale", "0.02"]
     subprocess.run([*command, "--results", str(tmp_path)], check=True, capture_output=True)
     job = json.loads((tmp_path / "job.json").read_text())
     assert 50 < job["peak_memory_mib"] < 400 and abs(job["growth_kib"]) < 50 and 0 < job["loop_share"] < 1
