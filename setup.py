@@ -34,8 +34,8 @@ setup(
         "test": TEST,
         "dev": [*TEST, "ruff==0.17.*"],
         "bench": ["torch==2.13.*", "jax>=0.10", "jaxlib>=0.10"],  # peers of benchmarks/peers.py; autograd is there
-        "cuda12": ["cupy-cuda12x>=14"],
-        "cuda13": ["cupy-cuda13x>=14"],
+        "cuda12": ["cupy-cuda12x[ctk]>=14"],  # ctk: cuBLAS, NVRTC and the like, so that the driver is all it takes
+        "cuda13": ["cupy-cuda13x[ctk]>=14"],
     },
     entry_points={"console_scripts": ["scratchvae=scratchvae.cli:main"]},
     classifiers=[

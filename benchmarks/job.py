@@ -20,8 +20,6 @@ import numpy as np
 from scratchvae import VAE, Adagrad, bench, fit
 from scratchvae.training import loop
 
-RESULTS = Path(__file__).with_name("results")
-
 
 def peak_memory(data="mnist", samples=100_000):
     """MiB of resident memory that training and its pictures take at most, by the system's own account."""
@@ -61,23 +59,27 @@ def growth(steps=10_000):
     return (allocated[1] - allocated[0]) / 1024
 
 
-def loop_share(steps=400, repeats=7):
-    """The loop's share of the time of `fit`, on the paper's workload: the median of some runs."""
-    work, shares = bench.Workload(), []
+def shares(steps=400, repeats=7):
+    """{part: its share of the time of `fit`}, on the paper's workload: medians of some runs; the rest is the loop's."""
+    work, runs = bench.Workload(), []
     train = bench.minibatches(work, 500).reshape(-1, work.n_visible)
     for _ in range(repeats):
-        model, optimizer, spent = VAE(784), Adagrad(0.01), []
-        parts = [(model, "noise"), (model, "bound"), (model, "add_log_prior_gradient"), (optimizer, "ascend")]
-        for owner, name in parts:
-            setattr(owner, name, timed(getattr(owner, name), spent))
-        stream, loop.stream = loop.stream, timed(loop.stream, spent)
+        model, optimizer = VAE(784), Adagrad(0.01)
+        spent = {"noise": [], "bound and gradient": [], "prior": [], "update": []}
+        model.noise = timed(model.noise, spent["noise"])
+        model.bound = timed(model.bound, spent["bound and gradient"])
+        model.add_log_prior_gradient = timed(model.add_log_prior_gradient, spent["prior"])
+        optimizer.ascend = timed(optimizer.ascend, spent["update"])
+        stream, loop.stream = loop.stream, timed(loop.stream, spent["noise"])
         begun = time.perf_counter()
         try:
             fit(model, train, optimizer=optimizer, samples=steps * work.batch_size, log_every=10**9)
         finally:
             loop.stream = stream
-        shares.append(1 - sum(spent) / (time.perf_counter() - begun))
-    return float(np.median(shares))
+        total = time.perf_counter() - begun
+        runs.append([sum(times) / total for times in spent.values()])
+    parts = dict(zip(spent, np.median(runs, axis=0).tolist(), strict=True))
+    return parts | {"loop": 1 - sum(parts.values())}
 
 
 def timed(function, spent):
@@ -97,20 +99,23 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="mnist", help="mnist (default) or another data set")
     parser.add_argument("--scale", type=float, default=1.0, help="a fraction of the work, for a quick look (1)")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="where job.json goes (benchmarks/results)")
+    parser.add_argument("--results", type=Path, default=Path("runs/bench"), help="where job.json goes (runs/bench)")
     settings = parser.parse_args()
+    steps = max(100, int(10_000 * settings.scale))
     result = {
         "machine": bench.machine(),
         "data": settings.data,
         "peak_memory_mib": round(peak_memory(settings.data, int(100_000 * settings.scale)), 1),
-        "growth_kib": round(growth(max(100, int(10_000 * settings.scale))), 2),
-        "loop_share": round(loop_share(max(10, int(400 * settings.scale))), 4),
+        "steps": steps,
+        "growth_kib": round(growth(steps), 2),
+        "shares": {part: round(share, 4) for part, share in shares(max(10, int(400 * settings.scale))).items()},
     }
     print(f"peak memory of the {settings.data} job: {result['peak_memory_mib']:.0f} MiB")
-    print(f"left allocated by 10,000 steps: {result['growth_kib']:.1f} KiB")
-    print(f"the loop's share of a training step: {result['loop_share']:.1%}")
+    print(f"left allocated by {steps:,} steps: {result['growth_kib']:.1f} KiB")
+    print("time of a training step: " + ", ".join(f"{part} {share:.1%}" for part, share in result["shares"].items()))
     settings.results.mkdir(parents=True, exist_ok=True)
     (settings.results / "job.json").write_text(json.dumps(result, indent=1) + "\n")
+    print(f"wrote {settings.results / 'job.json'}")
 
 
 if __name__ == "__main__":

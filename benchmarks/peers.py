@@ -5,8 +5,8 @@ to updated parameters and a bound that has been read: noise, bound, gradient, up
 initial values, minibatches and noise, and whoever's first ten bounds are not ours is left out, with the reason.
 
 Each runs in a process of its own, so that nobody's waiting threads slow another. They take turns, a round of steps
-each, since a machine has fast and slow spells; ratios are between neighbours in time, and the medians are those of the
-fast half of the rounds. The two PyTorch rows with a fused optimiser are its own option, fused=True.
+each, since a machine has fast and slow spells. Compared are the lower quartiles, what each does in the fast ones;
+median and upper quartile show the others. The two PyTorch rows with a fused optimiser are its own option, fused=True.
 """
 
 import argparse
@@ -24,7 +24,6 @@ from scratchvae.training.loop import STEP, progress_bar, stream
 
 WORK, N = bench.Workload(), 50_000
 M, J = WORK.batch_size, WORK.n_latent
-RESULTS = Path(__file__).with_name("results")
 AGREE = 1e-4  # relative, of the first ten bounds in float32
 OURS, PRODUCTS = "scratchvae", "its matrix products alone"
 
@@ -236,16 +235,13 @@ def measure(rounds, steps, names=tuple(PEERS), progress=None):
 
 
 def summary(results):
-    """A row each: medians over the fast half of the rounds, quartiles of the ratio to ours over all of them."""
-    kept = {name: np.array(times) for name, times in results.items() if isinstance(times, list)}
-    fast = np.argsort(sum(kept.values()))[: -(-len(kept[OURS]) // 2)]
-    rows = []
+    """A row each: lower quartile over the rounds, median and upper quartile in ms, and the first over ours."""
+    ours, rows = np.quantile(results[OURS], 0.25), []
     for name, times in results.items():
-        if name in kept:
-            ratio = kept[name] / kept[OURS]
-            numbers = np.median(kept[name][fast]), np.median(ratio[fast]), *np.quantile(ratio, [0.25, 0.75])
-            ms, times_ours, low, high = (round(float(number), 3) for number in numbers)
-            rows.append({"name": name, "ms": ms, "times_ours": times_ours, "quartiles": [low, high]})
+        if isinstance(times, list):
+            ms, median, upper = (round(float(q), 3) for q in np.quantile(times, [0.25, 0.5, 0.75]))
+            row = {"ms": ms, "ms_median": median, "ms_upper_quartile": upper, "times_ours": round(float(ms / ours), 3)}
+            rows.append({"name": name} | row)
         else:
             rows.append({"name": name, "left_out": times})
     return rows
@@ -253,14 +249,13 @@ def summary(results):
 
 def table(rows):
     """The rows as text."""
-    lines = [f"{'':38}{'ms per step':>12}{'times ours':>12}{'quartiles':>16}"]
+    lines = [f"{'ms per step':38}{'lower quartile':>15}{'median':>9}{'upper':>9}{'times ours':>12}"]
     for row in rows:
         if "left_out" in row:
             lines.append(f"{row['name']:38}  {row['left_out']}")
         else:
-            low, high = row["quartiles"]
-            spread = f"{low:.2f} - {high:.2f}"
-            lines.append(f"{row['name']:38}{row['ms']:12.2f}{row['times_ours']:12.3f}{spread:>16}")
+            lines.append(f"{row['name']:38}{row['ms']:15.2f}{row['ms_median']:9.2f}{row['ms_upper_quartile']:9.2f}")
+            lines[-1] += f"{row['times_ours']:12.2f}"
     return "\n".join(lines)
 
 
@@ -269,7 +264,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--steps", type=int, default=20, help="in a round")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="where peers.json goes (benchmarks/results)")
+    parser.add_argument("--results", type=Path, default=Path("runs/bench"), help="where peers.json goes (runs/bench)")
     parser.add_argument("--serve", metavar="NAME", help=argparse.SUPPRESS)
     settings = parser.parse_args()
     if settings.serve:
@@ -279,9 +274,16 @@ def main():
     rows = summary(measure(settings.rounds, settings.steps))
     print(table(rows))
     settings.results.mkdir(parents=True, exist_ok=True)
-    versions = {name: bench.version(name) for name in ("torch", "jax", "autograd")}
-    facts = {"machine": bench.machine() | versions, "rounds": settings.rounds, "steps": settings.steps, "rows": rows}
+    versions = {name: bench.version(name) for name in ("torch", "jax", "autograd") if bench.version(name)}
+    facts = {
+        "machine": bench.machine(),
+        "peers": versions,
+        "rounds": settings.rounds,
+        "steps": settings.steps,
+        "rows": rows,
+    }
     (settings.results / "peers.json").write_text(json.dumps(facts, indent=1) + "\n")
+    print(f"wrote {settings.results / 'peers.json'}")
 
 
 if __name__ == "__main__":

@@ -11,50 +11,43 @@ import sys
 from pathlib import Path
 
 from scratchvae import bench
+from scratchvae.backend import array_module
 
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
 BEGIN, END = "<!-- benchmark -->\n", "<!-- end of benchmark -->\n"
 
 
-def facts(machine):
-    """The machine in a sentence."""
-    (blas, *_) = machine["blas"]
-    text = f"{machine['cpu']}, {machine['cores']} cores, OpenBLAS {blas['version']} ({blas['architecture']}) on "
-    text += f"{blas['num_threads']} threads, NumPy {machine['numpy']}, commit `{machine['commit']}`"
-    return text + (f", {machine['gpu']}, CuPy {machine['cupy']}" if "gpu" in machine else "")
-
-
 def readme(results):
     """The README's section, from the JSON files in `results`."""
     peers, job, swept = (json.loads((results / f"{name}.json").read_text()) for name in ("peers", "job", "bench"))
     single = swept | {"rows": [row for row in swept["rows"] if row["dtype"] == "float32"]}
-    versions = ", ".join(f"{name} {peers['machine'][name]}" for name in ("torch", "jax", "autograd"))
+    versions = ", ".join(f"{name} {version}" for name, version in peers["peers"].items())
     lines = [
-        f"Measured on {facts(peers['machine'])}; {versions}. Medians of the fast half of {peers['rounds']} rounds of "
-        f"{peers['steps']} steps in turns; quartiles over all rounds.",
+        f"{bench.describe(peers['machine'])}; {versions}. Milliseconds per step over {peers['rounds']} rounds of "
+        f"{peers['steps']} steps, taken in turns:",
         "",
-        "| one training step | ms | times ours | quartiles |",
-        "|---|---|---|---|",
+        "| one training step | lower quartile | median | upper quartile | times ours |",
+        "|---|---|---|---|---|",
     ]
     for row in peers["rows"]:
-        if "left_out" in row:
-            lines.append(f"| {row['name']} | {row['left_out']} | | |")
-        else:
-            low, high = row["quartiles"]
-            lines.append(f"| {row['name']} | {row['ms']:.2f} | {row['times_ours']:.2f} | {low:.2f} - {high:.2f} |")
+        keys = ("ms", "ms_median", "ms_upper_quartile", "times_ours")
+        cells = [row["left_out"], "", "", ""] if "left_out" in row else [f"{row[key]:.2f}" for key in keys]
+        lines.append(f"| {row['name']} | {' | '.join(cells)} |")
+    shares = ", ".join(f"{part} {share:.1%}" for part, share in job["shares"].items())
     lines += [
         "",
-        f"The {job['data'].upper()} job takes {job['peak_memory_mib']:.0f} MiB at its peak, pictures included; 10,000 "
-        f"steps leave {job['growth_kib']:.1f} KiB allocated; {job['loop_share']:.1%} of the time of `fit` is the "
-        "loop's own, gathering minibatches included.",
+        f"Where the time of `fit` goes: {shares} (gathering minibatches included). The {job['data'].upper()} job takes "
+        f"{job['peak_memory_mib']:.0f} MiB at its peak, pictures included; {job['steps']:,} steps leave "
+        f"{job['growth_kib']:.1f} KiB allocated.",
         "",
-        "![milliseconds per training step against minibatch and width](benchmarks/results/bench.png)",
+        "![milliseconds per training step against minibatch, width, latents and pixels](benchmarks/results/bench.png)",
         "",
         "    " + "\n    ".join(bench.table(single).splitlines()),
         "",
-        f"(`scratchvae bench`, commit `{swept['machine']['commit']}`; x products: times its own matrix products; the "
-        "same in float64 is in [bench.json](benchmarks/results/bench.json).)",
+        f"(`scratchvae bench`, commit {swept['machine']['commit']}: lower quartile, median, upper quartile over "
+        f"{swept['repeats']} rounds; x products: times its own matrix products. The same in float64 is in "
+        "[bench.json](benchmarks/results/bench.json).)",
     ]
     return "\n".join(lines) + "\n"
 
@@ -73,6 +66,11 @@ def main():
     parser.add_argument("--readme-only", action="store_true", help="measure nothing")
     settings = parser.parse_args()
     results = HERE / "results"
+    try:
+        for backend in settings.backend.split(","):
+            array_module(backend)  # now, not after ten minutes
+    except ValueError as error:
+        parser.error(str(error))
     if not settings.readme_only:
         for command in (
             [str(HERE / "peers.py"), "--results", str(results)],

@@ -49,12 +49,15 @@ def kind(array):
 
 
 def move(array, backend):
-    """`array` as one of `backend`: itself if it is, else a copy. From the device this waits for all work there."""
+    """`array` as one of `backend`: itself if it is, else a copy. From the device this waits for all work there.
+
+    ValueError for what is no array, and for a backend that is not there.
+    """
     if kind(array) == backend:
         return array
-    if backend == "numpy":
-        return array.get() if kind(array) == "cupy" else np.asarray(array)
-    return array_module(backend).asarray(array)
+    if kind(array) not in BACKENDS:
+        raise ValueError(f"{kind(array)} is no array; expected one of {' or '.join(BACKENDS)}")
+    return array.get() if backend == "numpy" else array_module(backend).asarray(array)
 
 
 def own(name, array, backend):
@@ -114,4 +117,4 @@ def _complete(cupy):
 
 
 def _missing(part, remedy):
-    return ValueError(f"backend 'cupy' is missing {part}: {remedy}")
+    return ValueError(f"backend 'cupy' is missing {part}: {remedy}; or take backend 'numpy'")

@@ -8,7 +8,7 @@ import os
 import platform
 import subprocess
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 
@@ -45,6 +45,9 @@ class Workload:
         return sum(
             2 * self.batch_size * a * b * (3 if input_gradient else 2) for a, b, input_gradient in self.products()
         )
+
+
+PAPER = {"batch_size": 100, "n_hidden": 500, "n_latent": 20, "n_visible": 784}
 
 
 def minibatches(workload, count=MINIBATCHES):
@@ -126,7 +129,7 @@ def prepare(workload):
 
     def round():
         alone, (launch, ms) = timed(products, count)[1], timed(one, count)
-        times = {"products_ms": alone, "ms": ms, "over_products": ms / alone}
+        times = {"products_ms": alone, "ms": ms}
         if on_device:
             events = [(cuda.Event(), cuda.Event()) for _ in range(count)]
             for t, (before, after) in enumerate(events):
@@ -142,10 +145,13 @@ def prepare(workload):
 
 
 def summary(workload, facts, rounds):
-    """The row of a workload: medians over the fast half of its rounds, and the quartiles of the step over all."""
-    fast = sorted(rounds, key=lambda times: times["ms"] + times["products_ms"])[: -(-len(rounds) // 2)]
-    row = asdict(workload) | {key: np.median([times[key] for times in fast]) for key in rounds[0]}
-    row["quartiles_ms"] = np.quantile([times["ms"] for times in rounds], [0.25, 0.75]).tolist()
+    """The row of a workload: `ms` is the lower quartile over the rounds, what the machine does in its fast spells.
+
+    `ms_median` and `ms_upper_quartile` show the slow ones; every other time is a lower quartile too.
+    """
+    row = asdict(workload) | {key: np.quantile([times[key] for times in rounds], 0.25) for key in rounds[0]}
+    row["ms_median"], row["ms_upper_quartile"] = np.quantile([times["ms"] for times in rounds], [0.5, 0.75])
+    row["over_products"] = row["ms"] / row["products_ms"]
     row["gflops"] = workload.flops() / row["ms"] / 1e6
     return {key: _plain(value) for key, value in (row | facts).items()}
 
@@ -165,20 +171,17 @@ def peak_gflops(backend, dtype, n=None):
 
 
 def sweep(backends, dtypes, batch_sizes, widths, latents, visibles):
-    """The workloads: the paper's, and from there one size at a time."""
-    seen = {}
-    for backend in backends:
-        for dtype in dtypes:
-            paper = Workload(backend, dtype)
-            for name, values in [
-                ("batch_size", batch_sizes),
-                ("n_hidden", widths),
-                ("n_latent", latents),
-                ("n_visible", visibles),
-            ]:
-                for value in values:
-                    seen[replace(paper, **{name: value})] = None
-    return list(seen)
+    """The workloads: one model, the paper's where its sizes are asked for, and from there one size at a time."""
+    sizes = {"batch_size": batch_sizes, "n_hidden": widths, "n_latent": latents, "n_visible": visibles}
+    base = {name: PAPER[name] if PAPER[name] in values else values[0] for name, values in sizes.items()}
+    return [
+        Workload(backend, dtype, **changed)
+        for backend in backends
+        for dtype in dtypes
+        for changed in {
+            tuple((base | {name: value}).items()): base | {name: value} for name in sizes for value in sizes[name]
+        }.values()
+    ]
 
 
 # The machine
@@ -213,6 +216,22 @@ def machine(backends=("numpy",)):
             "tf32": os.environ.get("CUPY_TF32", "0") == "1",
         }
     return facts
+
+
+def describe(machine):
+    """`machine` in a line of text."""
+    text = f"{machine['cpu']}, {machine['cores']} cores"
+    for pool in machine["blas"]:
+        text += (
+            f", {pool['internal_api']} {pool['version']} ({pool['architecture']}) with {pool['num_threads']} threads"
+        )
+    text += f", NumPy {machine['numpy']}, commit {machine['commit']}"
+    if "gpu" in machine:
+        text += (
+            f"; {machine['gpu']}, {machine['gpu_memory_gib']} GiB, driver {machine['driver']}, CUDA {machine['cuda']}"
+        )
+        text += f", CuPy {machine['cupy']}, TF32 {'on' if machine['tf32'] else 'off'}"
+    return text
 
 
 def version(package):
@@ -275,32 +294,32 @@ def run(workloads, repeats=10, progress=None):
 
 def table(result):
     """The rows as text: milliseconds, how many times the products alone, GFLOP/s beside the peak and the paper's."""
-    lines = [f"{'backend':8}{'D-H-J':>13}{'M':>6}{'dtype':>9}{'ms per step':>13}{'quartiles':>17}"]
-    lines[0] += f"{'x products':>12}{'GFLOP/s':>9}{'of peak':>9}"
-    if any("device_ms" in row for row in result["rows"]):
-        lines[0] += f"{'device':>9}{'launch':>9}{'with transfers':>16}{'cold start, s':>15}"
+    columns = ["backend", "D-H-J", "M", "dtype", "ms", "median", "upper", "x products", "GFLOP/s", "of peak"]
+    device = any("device_ms" in row for row in result["rows"])
+    columns += ["device", "launch", "with transfers", "cold start, s"] if device else []
+    cells = [columns]
     for row in result["rows"]:
-        size = f"{row['n_visible']}-{row['n_hidden']}-{row['n_latent']}"
-        low, high = (f"{ms:.2f}" for ms in row["quartiles_ms"])
         share = row["gflops"] / result["peak_gflops"][f"{row['backend']} {row['dtype']}"]
-        line = f"{row['backend']:8}{size:>13}{row['batch_size']:>6}{row['dtype']:>9}{row['ms']:13.2f}"
-        line += f"{low + ' - ' + high:>17}{row['over_products']:12.2f}{row['gflops']:9.0f}{share:9.0%}"
-        if "device_ms" in row:
-            line += f"{row['device_ms']:9.3f}{row['launch_ms']:9.3f}{row['with_transfers_ms']:16.3f}"
-            line += f"{row['cold_start_s']:15.1f}"
-        lines.append(line)
+        size = f"{row['n_visible']}-{row['n_hidden']}-{row['n_latent']}"
+        cells.append([row["backend"], size, str(row["batch_size"]), row["dtype"]])
+        cells[-1] += [f"{row[key]:.2f}" for key in ("ms", "ms_median", "ms_upper_quartile", "over_products")]
+        cells[-1] += [f"{row['gflops']:.0f}", f"{share:.0%}"]
+        if device:
+            times = [row.get(key) for key in ("device_ms", "launch_ms", "with_transfers_ms")]
+            cells[-1] += ["" if ms is None else f"{ms:.3f}" for ms in times] + [f"{row['cold_start_s']:.1f}"]
+    widths = [max(len(cell) for cell in column) for column in zip(*cells, strict=True)]
+    lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in cells]
     peaks = ", ".join(f"{kind} {value:,.0f}" for kind, value in result["peak_gflops"].items())
     lines.append(f"peak of a large matrix product, GFLOP/s: {peaks}; the paper names an effective {PAPER_GFLOPS}")
     lines += [f"cost in {name}: {text}" for name, text in linearity(result["rows"]).items()]
-    lines.append(crossover(result["rows"]))
-    return "\n".join(lines)
+    return "\n".join(lines + crossover(result["rows"]))
 
 
 def linearity(rows):
     """{"M", "H", "D": "a + b × M ms, within c %"}: the line of least relative squares through NumPy's float32 rows."""
-    fits, paper = {}, Workload()
+    fits = {}
     for letter, name in [("M", "batch_size"), ("H", "n_hidden"), ("D", "n_visible")]:
-        fixed = {key: value for key, value in asdict(paper).items() if key != name}
+        fixed = {"backend": "numpy", "dtype": "float32"} | {key: PAPER[key] for key in PAPER if key != name}
         points = [(row[name], row["ms"]) for row in rows if all(row[key] == value for key, value in fixed.items())]
         if len(points) < 3:
             continue
@@ -312,16 +331,16 @@ def linearity(rows):
 
 
 def crossover(rows):
-    """From which minibatch on the device is faster, at the paper's sizes in float32, in words."""
+    """[from which minibatch on the device is faster, at the paper's sizes in float32, in words]; [] if unknown."""
     sizes = {}
     for row in rows:
-        if (row["n_visible"], row["n_hidden"], row["n_latent"], row["dtype"]) == (784, 500, 20, "float32"):
+        if row["dtype"] == "float32" and all(row[key] == PAPER[key] for key in PAPER if key != "batch_size"):
             sizes.setdefault(row["batch_size"], {})[row["backend"]] = row["ms"]
     both = {m: times for m, times in sorted(sizes.items()) if len(times) == 2}
-    if not both:
-        return "NumPy and CuPy side by side: not measured here"
     ahead = [m for m, times in both.items() if times["cupy"] < times["numpy"]]
-    return f"CuPy overtakes NumPy at M = {ahead[0]}" if ahead else f"CuPy is behind NumPy up to M = {max(both)}"
+    if not both:
+        return []
+    return [f"CuPy overtakes NumPy at M = {ahead[0]}" if ahead else f"CuPy is behind NumPy up to M = {max(both)}"]
 
 
 def _plain(value):

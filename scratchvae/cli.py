@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -45,6 +46,12 @@ DEFAULTS = {
 OF_DATA = {  # what the defaults become for these data sets: section 5 for Frey Face, a quick clear demo for digits
     "frey": {"hidden": [200], "likelihood": "gaussian"},
     "digits": {"hidden": [200], "optimizer": "adam", "init": "glorot"},
+}
+SIZES = {  # of bench, where none is given: the paper's, and from there one at a time
+    "batch_size": [20, 50, 100, 200, 500, 1000, 2000],
+    "hidden": [100, 200, 500, 1000, 2000],
+    "latent": [2, 20, 200],
+    "visible": [196, 784, 3136],
 }
 FREE_ON_RESUME = ("samples", "epochs", "data_dir", "backend")  # everything else is what the checkpoint was trained with
 
@@ -183,70 +190,42 @@ def gradcheck(seed=0, backend="numpy"):
     return 1 if failed else 0
 
 
-def bench(
-    backend=("numpy",),
-    dtype=("float32", "float64"),
-    batch_size=(20, 50, 100, 200, 500, 1000, 2000),
-    hidden=(100, 200, 500, 1000, 2000),
-    latent=(2, 20, 200),
-    visible=(196, 784, 3136),
-    repeats=10,
-    threads=None,
-    out="runs/bench",
-):
+def bench(backend=("numpy",), dtype=("float32", "float64"), repeats=10, threads=None, out=None, **sizes):
     """Time training steps, print the table, write bench.json and bench.png."""
     from threadpoolctl import threadpool_limits
 
     from scratchvae import bench as benchmark
 
-    for option, kinds in [("--backend", backend), ("--dtype", dtype)]:
-        known = BACKENDS if option == "--backend" else ("float32", "float64")
-        if unknown := set(kinds) - set(known):
-            raise ValueError(f"{option} has {', '.join(sorted(unknown))}; expected some of {', '.join(known)}")
-    for option, sizes in [
-        ("--batch-size", batch_size),
-        ("--hidden", hidden),
-        ("--latent", latent),
-        ("--visible", visible),
-    ]:
-        if min(sizes) < 1:
-            raise ValueError(f"{option} has {min(sizes)}; expected whole numbers ≥ 1")
-    if repeats < 1 or (threads is not None and threads < 1):
-        raise ValueError(f"--repeats is {repeats}, --threads {threads}; expected whole numbers ≥ 1")
+    for option, kinds, known in [("backend", backend, BACKENDS), ("dtype", dtype, ("float32", "float64"))]:
+        if unknown := sorted(set(kinds) - set(known)):
+            raise ValueError(f"--{option} has {', '.join(unknown)}; expected {' or '.join(known)}, or both")
+    for option, numbers in [*sizes.items(), ("repeats", [repeats]), ("threads", [1 if threads is None else threads])]:
+        if min(numbers) < 1:
+            raise ValueError(f"--{option.replace('_', '-')} is {min(numbers)}; expected whole numbers ≥ 1")
+    if threads is not None and threads > os.cpu_count():
+        raise ValueError(f"--threads is {threads}; this machine has {os.cpu_count()} cores")
+    folder = Path(_unused("runs/bench") if out is None else out)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file: choose a folder (--out)")
+    paper = {"batch_size": [100], "hidden": [500], "latent": [20], "visible": [784]}
     with threadpool_limits(threads, "blas"):
-        workloads = benchmark.sweep(backend, dtype, batch_size, hidden, latent, visible)
+        workloads = benchmark.sweep(backend, dtype, *(paper | sizes if sizes else SIZES).values())
+        folder.mkdir(parents=True, exist_ok=True)
         result = benchmark.run(workloads, repeats)
 
     from scratchvae.plots import Figure, step_costs  # only now: SciPy's own BLAS would stand in the list beside NumPy's
 
-    print(_facts(result["machine"]))
+    print(benchmark.describe(result["machine"]))
     print(benchmark.table(result))
-    folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
     (folder / "bench.json").write_text(json.dumps(result, indent=1) + "\n")
-    figure = Figure(figsize=(9, 4), dpi=150, layout="constrained")
-    step_costs(figure.subplots(1, 2), result["rows"])
+    figure = Figure(figsize=(11, 3.2), dpi=150, layout="constrained")
+    step_costs(figure.subplots(1, 4), result["rows"])
     figure.savefig(folder / "bench.png")
     print(f"wrote {folder}/: bench.json and bench.png")
     return 0
 
 
 # From options to objects
-
-
-def _facts(machine):
-    blas = ", ".join(
-        f"{pool['internal_api']} {pool['version']} on {pool['num_threads']} threads" for pool in machine["blas"]
-    )
-    lines = [
-        f"{machine['cpu']}, {machine['cores']} cores; {blas}; numpy {machine['numpy']}; commit {machine['commit']}"
-    ]
-    if "gpu" in machine:
-        lines.append(
-            f"{machine['gpu']}, {machine['gpu_memory_gib']} GiB; driver {machine['driver']}, CUDA {machine['cuda']}, "
-            f"CuPy {machine['cupy']}, TF32 {'on' if machine['tf32'] else 'off'}"
-        )
-    return "\n".join(lines)
 
 
 def _data(options):
@@ -429,7 +408,9 @@ def parser():
         "--log-every", type=_count, metavar="N", help="samples between rows of metrics.csv (ten rows a decade)"
     )
     g.add_argument("--dtype", choices=("float32", "float64"), help="float32 (default) or float64")
-    g.add_argument("--backend", choices=BACKENDS, help="numpy (default), or cupy: the same lines on the GPU")
+    g.add_argument(
+        "--backend", choices=BACKENDS, help="numpy (default), or cupy: the same on the GPU; may change on --resume"
+    )
     g.add_argument("--seed", type=int, help="of initial values, minibatches and noise (0)")
     g = p.add_argument_group("the run")
     g.add_argument("--out", metavar="DIR", help="the run folder, which must be new (runs/DATA and the latent size)")
@@ -459,24 +440,26 @@ def parser():
     p = add(
         bench,
         "time training steps on NumPy and CuPy over minibatch, width, latent and image size, in both precisions",
-        epilog="""The paper's model, 784-500-20 with M = 100, and from there one size at a time.
+        epilog="""Without sizes: the paper's model, 784-500-20 with M = 100, and from there one size at a time.
+With sizes: those alone, each along its own list, the others the paper's or the first of their list.
 
 examples:
-  scratchvae bench                                       # NumPy, a minute or two
+  scratchvae bench                                       # NumPy, a minute
   scratchvae bench --backend numpy,cupy
-  scratchvae bench --batch-size 100 --hidden 500 --latent 20 --visible 784 --dtype float32 --threads 1""",
+  scratchvae bench --hidden 500 --threads 1              # the paper's model alone, on one core
+  scratchvae bench --batch-size 20,100,500 --dtype float32""",
     )
     p.add_argument("--backend", type=_words, metavar="NAME[,NAME]", help="numpy (default), cupy, or both")
-    p.add_argument("--dtype", type=_words, metavar="NAME[,NAME]", help="precisions (float32,float64)")
-    p.add_argument("--batch-size", type=_numbers, metavar="M[,M]", help="minibatches (20,50,100,200,500,1000,2000)")
-    p.add_argument("--hidden", type=_numbers, metavar="H[,H]", help="widths (100,200,500,1000,2000)")
-    p.add_argument("--latent", type=_numbers, metavar="J[,J]", help="latent sizes (2,20,200)")
-    p.add_argument("--visible", type=_numbers, metavar="D[,D]", help="pixels (196,784,3136)")
+    p.add_argument("--dtype", type=_words, metavar="NAME[,NAME]", help="float32, float64, or both (default)")
+    p.add_argument("--batch-size", type=_numbers, metavar="M[,M]", help="minibatches")
+    p.add_argument("--hidden", type=_numbers, metavar="H[,H]", help="hidden units")
+    p.add_argument("--latent", type=_numbers, metavar="J[,J]", help="latent dimensions")
+    p.add_argument("--visible", type=_numbers, metavar="D[,D]", help="pixels")
+    p.add_argument("--repeats", type=int, metavar="R", help="timed rounds, each of 40 ms or of three steps (10)")
     p.add_argument(
-        "--repeats", type=int, metavar="R", help="rounds of 40 ms or three steps, for median and spread (10)"
+        "--threads", type=int, metavar="T", help="pin BLAS to so many threads (as many as it takes by itself)"
     )
-    p.add_argument("--threads", type=int, metavar="T", help="pin BLAS to so many threads (as many as it takes)")
-    p.add_argument("--out", metavar="DIR", help="where bench.json and bench.png go (runs/bench)")
+    p.add_argument("--out", metavar="DIR", help="where bench.json and bench.png go (a new folder runs/bench)")
     return root
 
 

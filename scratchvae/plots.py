@@ -3,6 +3,7 @@
 Images are rows (N, D) in [0, 1] or uint8, looked at as `image_shape` (height, width), light on dark.
 """
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -110,24 +111,26 @@ def uncertainty(axes, x, draws, image_shape):
 
 
 def step_costs(axes, rows):
-    """On two axes: milliseconds of a training step against M and against H, log-log, a line a backend and precision.
+    """On four axes: milliseconds of a training step against M, H, J and D, log-log, a line a backend and precision.
 
-    rows: those of `bench.run`; the axes show where the other sizes are the paper's.
+    rows: those of `bench.run`; along each axis the other sizes are those that most rows have.
     """
-    paper = {"n_visible": 784, "n_hidden": 500, "n_latent": 20, "batch_size": 100}
-    for ax, name, label in zip(axes, ("batch_size", "n_hidden"), ("minibatch M", "hidden units H"), strict=True):
-        chosen = [row for row in rows if all(row[key] == value for key, value in paper.items() if key != name)]
+    names = {"batch_size": "minibatch M", "n_hidden": "hidden H", "n_latent": "latent J", "n_visible": "pixels D"}
+    usual = {name: Counter(row[name] for row in rows).most_common(1)[0][0] for name in names}
+    for ax, (name, label) in zip(axes, names.items(), strict=True):
+        chosen = [row for row in rows if all(row[key] == value for key, value in usual.items() if key != name)]
         for kind in dict.fromkeys((row["backend"], row["dtype"]) for row in chosen):
             line = sorted((row[name], row["ms"]) for row in chosen if (row["backend"], row["dtype"]) == kind)
-            ax.plot(
-                *zip(*line, strict=True), "o-" if kind[1] == "float32" else "o--", markersize=3, label=" ".join(kind)
-            )
+            style = "o-" if kind[1] == "float32" else "o--"
+            ax.plot(*zip(*line, strict=True), style, markersize=3, label=" ".join(kind))
+        sizes = sorted({row[name] for row in chosen})
         ax.set_xscale("log")
         ax.set_yscale("log")
-        ax.set_xlabel(label)
-        ax.xaxis.set_major_formatter("{x:g}")
+        ax.set_xticks(sizes, [str(size) for size in sizes], rotation=30)
+        ax.set_xticks([], minor=True)
         ax.yaxis.set_major_formatter("{x:g}")
-        ax.yaxis.set_minor_formatter("{x:g}" if np.ptp(np.log10(ax.get_ylim())) < 1.5 else "")
+        ax.yaxis.set_minor_formatter("{x:g}" if np.ptp(np.log10(ax.get_ylim())) < 1 else "")
+        ax.set_xlabel(label)
         ax.grid(alpha=0.3, which="both")
     axes[0].set_ylabel("ms per training step")
     if axes[0].lines:

@@ -276,6 +276,12 @@ def test_a_missing_driver_a_missing_device_and_missing_libraries_are_told_apart(
         array_module("cupy")
 
 
+def test_what_is_no_array_is_not_moved():
+    for thing in ("abc", None, 5.0, [1.0]):
+        with pytest.raises(ValueError, match=f"{type(thing).__name__} is no array; expected one of numpy or cupy"):
+            move(thing, "numpy")
+
+
 def test_the_names_of_kinds_are_those_of_the_packages(waits):
     assert kind(np.ones(1)) == "numpy" and kind(move(np.ones(1), "cupy")) == "cupy" and kind([1]) == "list"
     assert kind(types.SimpleNamespace()) == "SimpleNamespace"
@@ -302,6 +308,7 @@ def test_a_backend_that_is_not_there_is_one_line_and_exit_code_2(monkeypatch, tm
     broken(monkeypatch, driverGetVersion=lambda: 0)
     assert main(["train", "--backend", "cupy"]) == 2
     assert capsys.readouterr().err == (
-        "scratchvae: error: backend 'cupy' is missing the NVIDIA driver: install it, and try nvidia-smi\n"
+        "scratchvae: error: backend 'cupy' is missing the NVIDIA driver: install it, and try nvidia-smi; "
+        "or take backend 'numpy'\n"
     )
     assert not (tmp_path / "runs").exists()

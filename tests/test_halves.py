@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ MODEL = {"n_visible": 784, "n_hidden": 300, "n_latent": 10}  # its vectors are l
 @pytest.fixture
 def two_cores(monkeypatch):
     """A second core, whatever the machine has, and a list of what was asked of it."""
-    asked, real = [], second_core() or _thread()
+    asked, real = [], second_core() or ThreadPoolExecutor(1).submit
 
     def start(function, *arguments):
         asked.append(arguments[-1])
@@ -26,12 +27,6 @@ def two_cores(monkeypatch):
 
     monkeypatch.setattr(halves, "second_core", lambda: start)
     return asked
-
-
-def _thread():
-    from concurrent.futures import ThreadPoolExecutor
-
-    return ThreadPoolExecutor(1).submit
 
 
 @pytest.mark.parametrize("make", [SGD, Adagrad, Adam])
@@ -65,6 +60,18 @@ def test_an_error_in_either_half_arrives_and_a_short_vector_is_not_split(two_cor
     two_cores.clear()
     in_halves(lambda self, params, step, part: None)(None, VAE(64, 50, 5).params, 1)
     assert two_cores == []
+
+
+def test_a_half_that_never_begins_is_taken_over(monkeypatch):
+    monkeypatch.setattr(halves, "second_core", lambda: lambda *call: Future())  # a core that is busy elsewhere
+    values = []
+    for ascend in (Adagrad.ascend, Adagrad.ascend.__wrapped__):
+        optimizer, params = Adagrad(), VAE(**MODEL).params
+        optimizer.start(params)
+        params.grad[...] = 1
+        ascend(optimizer, params, 1)
+        values.append(params.value)
+    assert_array_equal(*values)
 
 
 def test_numpys_error_state_holds_in_both_halves():

@@ -37,7 +37,11 @@ def in_halves(ascend):
         try:
             ascend(self, params, step, slice(start, middle))
         finally:
-            other.result()
+            begun = not other.cancel()
+            if begun:
+                other.result()
+        if not begun:  # the other core was busy with somebody else's work all the while
+            ascend(self, params, step, slice(middle, stop))
 
     return ascend_in_halves
 
