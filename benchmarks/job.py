@@ -62,7 +62,7 @@ def growth(steps=10_000):
 def shares(steps=400, repeats=7):
     """{part: its share of the time of `fit`}, on the paper's workload: medians of some runs; the rest is the loop's."""
     work, runs = bench.Workload(), []
-    train = bench.minibatches(work, 500).reshape(-1, work.n_visible)
+    train = bench.minibatches(work, min(steps, 500)).reshape(-1, work.n_visible)
     for _ in range(repeats):
         model, optimizer = VAE(784), Adagrad(0.01)
         spent = {"noise": [], "bound and gradient": [], "prior": [], "update": []}

@@ -207,9 +207,9 @@ def measure(rounds, steps, names=tuple(PEERS), progress=None):
         raise ValueError(f"rounds is {rounds} and steps is {steps}; expected whole numbers ≥ 1")
     command = [sys.executable, "-W", "ignore", __file__, "--steps", str(steps), "--serve"]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    servers = {name: subprocess.Popen([*command, name], **pipes) for name in names}
-    results = {}
-    for name, server in servers.items():
+    servers, results = {}, {}
+    for name in names:
+        servers[name] = server = subprocess.Popen([*command, name], **pipes)
         answer = json.loads(server.stdout.readline() or "{}")
         if name == OURS:
             ours = np.array(answer["bounds"])

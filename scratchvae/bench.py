@@ -22,6 +22,7 @@ from scratchvae.training.optim import Adagrad
 
 PAPER_GFLOPS = 40  # "an effective 40 GFLOPS", Kingma & Welling, section 5
 MINIBATCHES = 10
+LARGE = {"numpy": 3000, "cupy": 8192}  # the width of the matrices whose product shows the peak
 
 
 @dataclass(frozen=True)
@@ -156,9 +157,9 @@ def summary(workload, facts, rounds):
     return {key: _plain(value) for key, value in (row | facts).items()}
 
 
-def peak_gflops(backend, dtype, n=None):
-    """Of the product of two n x n matrices, the best of five: what the machine has to give."""
-    n = n or (3000 if backend == "numpy" else 8192)
+def peak_gflops(backend, dtype):
+    """Of the product of two large square matrices, the best of five: what the machine has to give."""
+    n = LARGE[backend]
     a = move(np.ones((n, n), dtype), backend)
     finish = (lambda: None) if backend == "numpy" else array_module("cupy").cuda.Device().synchronize
     times = []

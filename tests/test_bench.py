@@ -24,6 +24,12 @@ SMALL = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def a_small_peak(monkeypatch):
+    """No test needs the machine's true peak."""
+    monkeypatch.setattr(bench, "LARGE", {"numpy": 200, "cupy": 200})
+
+
 @pytest.fixture
 def peers(monkeypatch):
     """benchmarks/peers.py as a module."""
@@ -188,9 +194,9 @@ def test_the_peers_table_has_quartiles_ratios_and_reasons(peers):
         peers.measure(0, 5)
 
 
-def test_two_rounds_of_two_peers_run(peers):
+def test_two_rounds_run_and_the_update_on_one_core_has_the_same_bounds(peers):
     names = (peers.OURS, peers.PRODUCTS, "scratchvae, update on one core")
-    results = peers.measure(2, 2, names)
+    results = peers.measure(2, 1, names)
     assert all(len(results[name]) == 2 and min(results[name]) > 0 for name in names)
 
 
