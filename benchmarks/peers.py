@@ -18,8 +18,10 @@ from pathlib import Path
 
 import numpy as np
 
-from scratchvae import VAE, Adagrad, bench
+from scratchvae import VAE, bench
+from scratchvae.nets import params
 from scratchvae.noise import standard_normal
+from scratchvae.training import optim
 from scratchvae.training.loop import STEP, progress_bar, stream
 
 WORK, N = bench.Workload(), 50_000
@@ -35,8 +37,8 @@ def minibatches():
 
 def initial():
     """{name: array} of our model at its start; its arrays are the peers' too."""
-    params = VAE(WORK.n_visible, WORK.n_hidden, J).params
-    return {name: window.copy() for name, window in params.named(params.value).items()}
+    flat = VAE(WORK.n_visible, WORK.n_hidden, J).params
+    return {name: window.copy() for name, window in flat.named(flat.value).items()}
 
 
 def noise(t):
@@ -55,16 +57,14 @@ def scratchvae():
 
 def one_core():
     """This library with the update on one core: what training/halves.py is for."""
-    model, optimizer, x = VAE(WORK.n_visible, WORK.n_hidden, J), Adagrad(0.01), minibatches()
-    optimizer.start(model.params)
+    step, x = bench.training_step(WORK, N, one_core=True), minibatches()
+    return lambda t: float(step(t, x[t % 10]))
 
-    def step(t):
-        bound = model.bound(x[t % 10], model.noise(stream(0, STEP, t), M), N, gradient=True)
-        model.add_log_prior_gradient()
-        Adagrad.ascend.__wrapped__(optimizer, model.params, t + 1)
-        return float(bound)
 
-    return step
+def apart():
+    """This library with each flat vector where the system puts it: what `backend.vectors` is for."""
+    params.vectors = optim.vectors = lambda count, size, dtype, backend: [np.zeros(size, dtype) for _ in range(count)]
+    return scratchvae()
 
 
 def products():
@@ -171,6 +171,7 @@ PEERS = {
     OURS: scratchvae,
     PRODUCTS: products,
     "scratchvae, update on one core": one_core,
+    "scratchvae, vectors apart": apart,
     "PyTorch eager": torch,
     "PyTorch eager, fused Adagrad": lambda: torch(fused=True),
     "PyTorch torch.compile": lambda: torch(compiled=True),

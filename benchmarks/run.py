@@ -38,8 +38,8 @@ def readme(results):
     lines += [
         "",
         f"Where the time of `fit` goes: {shares} (gathering minibatches included). The {job['data'].upper()} job takes "
-        f"{job['peak_memory_mib']:.0f} MiB at its peak, pictures included; {job['steps']:,} steps leave "
-        f"{job['growth_kib']:.1f} KiB allocated.",
+        f"{job['peak_memory_mib']:.0f} MiB at its peak, pictures included; {job['steps']:,} steps of "
+        f"a small model leave {job['growth_kib']:.1f} KiB allocated.",
         "",
         "![milliseconds per training step against minibatch, width, latents and pixels](benchmarks/results/bench.png)",
         "",

@@ -32,8 +32,8 @@ def array_module(backend):
 def vectors(count, size, dtype, backend):
     """`count` vectors of `size` zeros in one block of memory, each at the beginning of a cache line.
 
-    In an unaligned vector every other load crosses a line, and one block is long enough that NumPy asks for huge pages:
-    on the flat vectors of a model the two together are worth 5 % of a training step on the CPU.
+    In an unaligned vector every other load crosses a line, and one block is long enough that NumPy asks for huge pages.
+    What the two are worth on the CPU is a row of benchmarks/results/peers.json, "vectors apart".
     """
     line = 64 // np.dtype(dtype).itemsize
     width = -(-size // line) * line
@@ -62,10 +62,10 @@ def move(array, backend):
 
 def own(name, array, backend):
     """`array` if it lies where `backend` works; lists become host arrays. Else a ValueError that names both kinds."""
-    if kind(array) == backend:
-        return array
     if backend == "numpy" and kind(array) != "cupy":
         return np.asarray(array)
+    if kind(array) == backend:
+        return array
     raise ValueError(
         f"{name} is a {kind(array)} array and the model's are {backend}: "
         f"nothing is moved silently; scratchvae.backend.move({name}, {backend!r}) does it"
@@ -106,8 +106,8 @@ def _complete(cupy):
     try:
         one = cupy.ones((2, 2), np.float32)
         cupy.matmul(one + one, one)  # the sum needs NVRTC and its headers, the product (not of 1 x 1) cuBLAS
-    except MemoryError:
-        raise
+    except (MemoryError, cupy.cuda.runtime.CUDARuntimeError) as error:
+        raise ValueError(f"the CUDA device cannot be used: {error}; see nvidia-smi, or take backend 'numpy'") from None
     except Exception as error:  # CuPy has a class of its own for each library that it does not find or cannot use
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         major = cupy.cuda.runtime.runtimeGetVersion() // 1000

@@ -7,6 +7,7 @@ The model is the paper's, D-H-J-H-D with tanh and Bernoulli pixels, L = 1. Pixel
 import os
 import platform
 import subprocess
+import sys
 import time
 from dataclasses import asdict, dataclass
 from importlib import metadata
@@ -58,16 +59,20 @@ def minibatches(workload, count=MINIBATCHES):
     return x * (generator.random(x.shape, np.float32) < 0.2)
 
 
-def training_step(workload, n_data=50_000):
-    """step(t, x): makes step t on the pixels x, which lie where the model does, and returns the bound, not yet read."""
+def training_step(workload, n_data=50_000, one_core=False):
+    """step(t, x): makes step t on the pixels x, which lie where the model does, and returns the bound, not yet read.
+
+    one_core: without the second core that training/halves.py gives to the update.
+    """
     settings = {"dtype": workload.dtype, "backend": workload.backend}
     model, optimizer = VAE(workload.n_visible, workload.n_hidden, workload.n_latent, **settings), Adagrad(0.01)
     optimizer.start(model.params)
+    ascend = Adagrad.ascend.__wrapped__ if one_core else Adagrad.ascend
 
     def step(t, x):
         bound = model.bound(x, model.noise(stream(0, STEP, t), len(x)), n_data, gradient=True)
         model.add_log_prior_gradient()
-        optimizer.ascend(model.params, t + 1)
+        ascend(optimizer, model.params, t + 1)
         return bound
 
     return step
@@ -94,18 +99,15 @@ def matrix_products(workload):
 # Measuring
 
 
-def prepare(workload):
-    """(round, facts): round() times one round and returns a dict of milliseconds a step; facts name the cold start.
+def prepare(workload, one_core=False):
+    """(round, steps): round() times one round of so many steps and returns a dict of milliseconds a step.
 
     A round is as many steps as take 40 ms, three at least, and before it as many of the matrix products alone, on the
-    device with one wait at the end. There, besides, events around each step time the device, the calls without waiting
-    the launching, and the same steps are taken once more with the pixels sent from the host and the bound read.
+    device with one wait at the end and no bound read. There, besides, events around each step time the device, two
+    calls after a wait the launching, and the same steps are taken again with pixels sent and the bound read each time.
     """
-    begun = time.perf_counter()
-    step, products, host = training_step(workload), matrix_products(workload), minibatches(workload)
+    step, products, host = training_step(workload, one_core=one_core), matrix_products(workload), minibatches(workload)
     x = [move(batch, workload.backend) for batch in host]
-    float(step(0, x[0]))
-    cold = time.perf_counter() - begun
     on_device = workload.backend == "cupy"
     cuda = array_module("cupy").cuda if on_device else None
 
@@ -129,7 +131,7 @@ def prepare(workload):
     count = max(3, int(40 / timed(one, 3)[1]))
 
     def round():
-        alone, (launch, ms) = timed(products, count)[1], timed(one, count)
+        alone, ms = timed(products, count)[1], timed(one, count)[1]
         times = {"products_ms": alone, "ms": ms}
         if on_device:
             events = [(cuda.Event(), cuda.Event()) for _ in range(count)]
@@ -139,13 +141,27 @@ def prepare(workload):
                 after.record()
             cuda.Device().synchronize()
             device = np.median([cuda.get_elapsed_time(before, after) for before, after in events])
+            launch = timed(one, 2)[0]
             times |= {"device_ms": device, "launch_ms": launch, "with_transfers_ms": timed(sent, count)[1]}
         return times
 
-    return round, {"steps_in_a_round": count, "cold_start_s": cold}
+    return round, count
 
 
-def summary(workload, facts, rounds):
+def cold_start(backend):
+    """Seconds from the start of a new process to its first bound, read; None if it breaks off. The kernels that CuPy
+    has compiled before are in its cache on disk.
+    """
+    work = f"Workload({backend!r})"
+    code = (
+        f"from scratchvae.bench import *; w = {work}; float(training_step(w)(0, move(minibatches(w)[0], {backend!r})))"
+    )
+    begun = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True)
+    return None if done.returncode else time.perf_counter() - begun
+
+
+def summary(workload, steps, rounds):
     """The row of a workload: `ms` is the lower quartile over the rounds, what the machine does in its fast spells.
 
     `ms_median` and `ms_upper_quartile` show the slow ones; every other time is a lower quartile too.
@@ -154,7 +170,7 @@ def summary(workload, facts, rounds):
     row["ms_median"], row["ms_upper_quartile"] = np.quantile([times["ms"] for times in rounds], [0.5, 0.75])
     row["over_products"] = row["ms"] / row["products_ms"]
     row["gflops"] = workload.flops() / row["ms"] / 1e6
-    return {key: _plain(value) for key, value in (row | facts).items()}
+    return {key: _plain(value) for key, value in (row | {"steps_in_a_round": steps}).items()}
 
 
 def peak_gflops(backend, dtype):
@@ -267,7 +283,7 @@ def _commit():
 # The report
 
 
-def run(workloads, repeats=10, progress=None):
+def run(workloads, repeats=10, progress=None, one_core=False):
     """{"machine", "peak_gflops", "rows"} of the workloads, as JSON; a bar on stderr, on a terminal or if asked.
 
     Each of the `repeats` rounds goes through all workloads, so that a machine's slow spell falls on all alike.
@@ -276,13 +292,14 @@ def run(workloads, repeats=10, progress=None):
     if isinstance(repeats, bool) or not isinstance(repeats, int) or repeats < 1:
         raise ValueError(f"repeats is {repeats!r}; expected a whole number ≥ 1")
     backends = list(dict.fromkeys(work.backend for work in workloads))
-    result = {"machine": machine(backends), "repeats": repeats, "peak_gflops": {}}
+    result = {"machine": machine(backends), "repeats": repeats, "update_on_one_core": one_core}
+    result |= {"cold_start_s": {backend: _plain(cold_start(backend)) for backend in backends}, "peak_gflops": {}}
     for backend, dtype in dict.fromkeys((work.backend, work.dtype) for work in workloads):
         result["peak_gflops"][f"{backend} {dtype}"] = _plain(peak_gflops(backend, dtype))
     with progress_bar((1 + repeats) * len(workloads), 0, progress, unit=" rounds") as bar:
         prepared = []
         for work in workloads:
-            prepared.append(prepare(work))
+            prepared.append(prepare(work, one_core))
             bar.update(1)
         rounds = [[] for _ in workloads]
         for _ in range(repeats):
@@ -290,14 +307,14 @@ def run(workloads, repeats=10, progress=None):
                 times.append(round())
                 bar.update(1)
     everything = zip(workloads, prepared, rounds, strict=True)
-    return result | {"rows": [summary(work, facts, times) for work, (_, facts), times in everything]}
+    return result | {"rows": [summary(work, steps, times) for work, (_, steps), times in everything]}
 
 
 def table(result):
     """The rows as text: milliseconds, how many times the products alone, GFLOP/s beside the peak and the paper's."""
     columns = ["backend", "D-H-J", "M", "dtype", "ms", "median", "upper", "x products", "GFLOP/s", "of peak"]
     device = any("device_ms" in row for row in result["rows"])
-    columns += ["device", "launch", "with transfers", "cold start, s"] if device else []
+    columns += ["device", "launch", "with transfers"] if device else []
     cells = [columns]
     for row in result["rows"]:
         share = row["gflops"] / result["peak_gflops"][f"{row['backend']} {row['dtype']}"]
@@ -307,11 +324,13 @@ def table(result):
         cells[-1] += [f"{row['gflops']:.0f}", f"{share:.0%}"]
         if device:
             times = [row.get(key) for key in ("device_ms", "launch_ms", "with_transfers_ms")]
-            cells[-1] += ["" if ms is None else f"{ms:.3f}" for ms in times] + [f"{row['cold_start_s']:.1f}"]
+            cells[-1] += ["" if ms is None else f"{ms:.3f}" for ms in times]
     widths = [max(len(cell) for cell in column) for column in zip(*cells, strict=True)]
     lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in cells]
     peaks = ", ".join(f"{kind} {value:,.0f}" for kind, value in result["peak_gflops"].items())
     lines.append(f"peak of a large matrix product, GFLOP/s: {peaks}; the paper names an effective {PAPER_GFLOPS}")
+    starts = [f"{backend} {s} s" for backend, s in result["cold_start_s"].items()]
+    lines.append(f"from the start of a new process to its first bound: {', '.join(starts)}")
     lines += [f"cost in {name}: {text}" for name, text in linearity(result["rows"]).items()]
     return "\n".join(lines + crossover(result["rows"]))
 
@@ -338,10 +357,11 @@ def crossover(rows):
         if row["dtype"] == "float32" and all(row[key] == PAPER[key] for key in PAPER if key != "batch_size"):
             sizes.setdefault(row["batch_size"], {})[row["backend"]] = row["ms"]
     both = {m: times for m, times in sorted(sizes.items()) if len(times) == 2}
-    ahead = [m for m, times in both.items() if times["cupy"] < times["numpy"]]
+    behind = [m for m, times in both.items() if times["cupy"] >= times["numpy"]]
+    ahead = [m for m in both if m > max(behind, default=0)]
     if not both:
         return []
-    return [f"CuPy overtakes NumPy at M = {ahead[0]}" if ahead else f"CuPy is behind NumPy up to M = {max(both)}"]
+    return [f"CuPy overtakes NumPy at M = {ahead[0]}" if ahead else f"CuPy is behind NumPy at M = {max(both)}"]
 
 
 def _plain(value):

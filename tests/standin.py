@@ -43,39 +43,37 @@ UFUNCS = [
     "bitwise_and",
     "bitwise_xor",
 ]
-FUNCTIONS = [
-    "concatenate",
-    "stack",
-    "sum",
-    "mean",
-    "std",
-    "var",
-    "min",
-    "max",
-    "all",
-    "any",
-    "zeros_like",
-    "empty_like",
-    "ones_like",
-    "full_like",
-    "shape",
-    "ndim",
-    "size",
-    "where",
-    "array_equal",
-    "repeat",
-    "cumsum",
-    "prod",
-    "unique",
-]
+REDUCED = {"axis", "dtype", "out", "keepdims"}
+FUNCTIONS = {  # name: the keywords that CuPy's takes, as far as anybody here should want them
+    "concatenate": {"axis", "out", "dtype", "casting"},
+    "stack": {"axis", "out", "dtype", "casting"},
+    "sum": REDUCED,
+    "mean": REDUCED,
+    "prod": REDUCED,
+    "min": REDUCED - {"dtype"},
+    "max": REDUCED - {"dtype"},
+    "all": REDUCED - {"dtype"},
+    "any": REDUCED - {"dtype"},
+    "std": REDUCED | {"ddof"},
+    "var": REDUCED | {"ddof"},
+    "zeros_like": {"dtype", "order", "shape"},
+    "empty_like": {"dtype", "order", "shape"},
+    "shape": set(),
+    "unique": {"return_index", "return_inverse", "return_counts"},
+}
+METHODS = {name: FUNCTIONS[name] for name in ("sum", "mean", "prod", "min", "max", "all", "any", "std", "var")}
+METHODS |= {"reshape": {"order"}, "ravel": {"order"}, "astype": {"order", "casting", "copy"}, "copy": {"order"}}
+METHODS |= {"take": {"axis", "out"}}
+WAITING = {"unique"}  # the size of their result must be read from the device
 SCALARS = (bool, int, float, np.generic)
 
 
 class Waits:
-    """How often something waited for the device, and how much memory the device says it has free."""
+    """How often something waited for the device, and how much of its memory has been taken."""
 
     count = 0
-    free = 1 << 40
+    free = 1 << 40  # bytes, before anything was made by `zeros`, `asarray` and the like
+    taken = 0
 
 
 def wait(host):
@@ -134,8 +132,12 @@ class ndarray:  # noqa: N801  CuPy's name
         return outer(ufunc(*inner(inputs), **settings))
 
     def __array_function__(self, function, kinds, arguments, settings):
-        if function.__name__ not in FUNCTIONS or function.__module__ != "numpy":
+        name = function.__name__
+        if name not in FUNCTIONS or function.__module__ != "numpy":
             return NotImplemented
+        if unknown := settings.keys() - FUNCTIONS[name]:
+            raise TypeError(f"{name}() got an unexpected keyword argument {min(unknown)!r}")
+        Waits.count += name in WAITING
         out = settings.pop("out", None)
         if out is not None:
             function(*inner(arguments), **inner(settings), out=inner(out))
@@ -185,6 +187,8 @@ class ndarray:  # noqa: N801  CuPy's name
         key = key if isinstance(key, tuple) else (key,)
         if any(isinstance(part, np.ndarray | list) for part in key):
             raise TypeError("an index in host memory: CuPy would move it, silently")
+        if any(isinstance(part, ndarray) and part.dtype == bool for part in key):
+            Waits.count += 1  # how many there are must be read from the device
         key = tuple(inner(part) for part in key)
         return key if any(part is Ellipsis for part in key) else (*key, Ellipsis)  # so that a[0] is a view
 
@@ -207,26 +211,11 @@ def _properties():
 
 
 def _methods():
-    for name in [
-        "reshape",
-        "ravel",
-        "astype",
-        "copy",
-        "sum",
-        "mean",
-        "std",
-        "var",
-        "min",
-        "max",
-        "all",
-        "any",
-        "prod",
-        "take",
-        "repeat",
-        "round",
-    ]:
+    for name in METHODS:
 
         def method(self, *arguments, _name=name, **settings):
+            if unknown := settings.keys() - METHODS[_name]:
+                raise TypeError(f"{_name}() got an unexpected keyword argument {min(unknown)!r}")
             return outer(getattr(self._host, _name)(*inner(arguments), **inner(settings)))
 
         setattr(ndarray, name, method)
@@ -293,7 +282,13 @@ def asarray(value, dtype=None):
     """cupy.asarray: a device array itself, or a copy of host memory."""
     if isinstance(value, ndarray):
         return value if dtype is None else value.astype(dtype)
-    return ndarray(np.array(value, dtype))
+    return made(np.array(value, dtype))
+
+
+def made(host):
+    """A new array on the device; its memory is not given back."""
+    Waits.taken += host.nbytes
+    return ndarray(host)
 
 
 def module():
@@ -302,7 +297,7 @@ def module():
     cupy.__version__ = "stand-in"
     cupy.ndarray, cupy.asarray = ndarray, asarray
     for name in ("zeros", "ones", "empty", "arange", "eye"):
-        setattr(cupy, name, lambda *a, _name=name, **k: ndarray(getattr(np, _name)(*a, **k)))
+        setattr(cupy, name, lambda *a, _name=name, **k: made(getattr(np, _name)(*a, **k)))
     for name in (*UFUNCS, *FUNCTIONS):
         setattr(cupy, name, getattr(np, name))  # they dispatch
     cupy.get_default_memory_pool = lambda: types.SimpleNamespace(free_bytes=lambda: 0)
@@ -312,7 +307,7 @@ def module():
             driverGetVersion=lambda: 13000,
             runtimeGetVersion=lambda: 13000,
             getDeviceCount=lambda: 1,
-            memGetInfo=lambda: (Waits.free, 1 << 40),
+            memGetInfo=lambda: (Waits.free - Waits.taken, 1 << 40),
             getDeviceProperties=lambda device: {"name": b"stand-in", "totalGlobalMem": 1 << 40},
         ),
         Event=Event,
@@ -327,4 +322,5 @@ def install(monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", module())
     monkeypatch.setattr(Waits, "count", 0)
     monkeypatch.setattr(Waits, "free", 1 << 40)
+    monkeypatch.setattr(Waits, "taken", 0)
     return Waits

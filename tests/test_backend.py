@@ -1,6 +1,7 @@
 """backend.py: the same lines on CuPy, proved on a strict stand-in: equal to the bit, no step waits, nothing mixes."""
 
 import builtins
+import inspect
 import json
 import sys
 import tracemalloc
@@ -82,7 +83,8 @@ def test_a_run_resumes_exactly_on_the_device_and_also_on_the_other_backend(waits
 
 
 def test_a_model_goes_to_the_other_backend_and_back_with_its_parameters(waits):
-    model = VAE(6, (5, 4), 2, "gaussian", "free", n_samples=3, estimator=sgvb_b)
+    model = VAE(6, (5, 4), 2, "gaussian", "free", estimator=sgvb_b)
+    model.n_samples = 3  # as `evaluate --n-samples` does
     there = model.to("cupy")
     assert there.backend == "cupy" and there.to("cupy") is there and there.n_samples == 3
     assert_array_equal(there.to("numpy").params.value, model.params.value)
@@ -99,6 +101,17 @@ def test_every_gradient_passes_on_the_device_and_the_rows_are_those_of_the_host(
 
 
 # No waiting
+
+
+def test_a_checkpoint_between_rows_reads_the_bounds_first_and_the_run_resumes_exactly(waits, tmp_path, monkeypatch):
+    monkeypatch.setattr("scratchvae.training.loop.LONGEST_WITHOUT_CHECKPOINT", 0)  # one after each step
+
+    def go(name, samples, backend="cupy", resume=False):
+        model, settings = VAE(6, 5, 2, backend=backend), {"batch_size": 10, "log_every": 100, "out": tmp_path / name}
+        return fit(model, TRAIN, optimizer=Adam(0.01), samples=samples, resume=resume, **settings)
+
+    go("stopped", 150)
+    same(go("stopped", 300, resume=True), go("unbroken", 300, backend="numpy"))
 
 
 def count(waits, steps, **settings):
@@ -139,8 +152,11 @@ def test_a_bound_that_is_not_finite_is_found_when_it_is_read_and_named_by_its_st
         return bound(x, noise, n_data, gradient)
 
     model.bound = poison
-    with pytest.raises(FloatingPointError, match="bound is nan at step 6 "):
-        fit(model, TRAIN, samples=1000, batch_size=10, log_every=40, out=tmp_path)
+    later = (
+        r"bound is nan at step 6 \(43 samples\), read 1 steps later \(on backend 'numpy' the array is named\): try a"
+    )
+    with pytest.raises(FloatingPointError, match=later):
+        fit(model, TRAIN, samples=1000, batch_size=10, log_every=53, out=tmp_path)
     assert np.isfinite(load_model(tmp_path).params.value).all()
 
 
@@ -157,7 +173,7 @@ def test_a_host_array_is_refused_by_a_device_model_and_both_kinds_are_named(wait
         getattr(ours, method)(move(x, "cupy"))
     with pytest.raises(ValueError, match="noise is a numpy array and the model's are cupy"):
         theirs.bound(move(rows(3), "cupy"), np.zeros((1, 3, 2)), 3)
-    with pytest.raises(ValueError, match="train is a cupy array and the model's are numpy"):
+    with pytest.raises(ValueError, match="train is on the device, a cupy array; expected rows in host memory"):
         fit(theirs, move(TRAIN, "cupy"))
 
 
@@ -180,6 +196,9 @@ def test_the_stand_in_is_as_strict_as_cupy(waits):
     first = a[0]
     first += 1
     assert float(a.sum()) == 9 and waits.count == 1
+    assert a[a > 1].shape == (3,) and waits.count == 2  # whose size must be read
+    with pytest.raises(TypeError, match="unexpected keyword argument 'where'"):
+        np.sum(a, where=True)
 
 
 def test_the_stand_in_offers_only_what_cupy_has():
@@ -190,24 +209,43 @@ def test_the_stand_in_offers_only_what_cupy_has():
         assert hasattr(cupy, name), name
     for name in vars(standin.ndarray):
         assert name.startswith("_") or hasattr(cupy.ndarray, name), name
+    for name, keywords in standin.FUNCTIONS.items():
+        assert keywords <= inspect.signature(getattr(cupy, name)).parameters.keys(), name
 
 
-def test_data_that_do_not_fit_are_sent_by_the_minibatch_with_the_same_result(waits):
+@pytest.mark.parametrize("room", [True, False])
+def test_data_that_do_not_fit_are_sent_by_the_minibatch_with_the_same_result(waits, room):
+    train = np.random.default_rng(0).integers(0, 256, (5000, 6), dtype=np.uint8)
     ours, theirs = both()
-    fit(ours, PIXELS, samples=200, batch_size=10)
-    waits.free = 2 * theirs.params.value.nbytes + theirs.working_memory(10) + PIXELS.nbytes
-    fit(theirs, PIXELS, samples=200, batch_size=10)
+    fit(ours, train, samples=200, batch_size=10)
+    waits.taken = 0
+    waits.free = 2 * theirs.params.value.nbytes + 256 + theirs.working_memory(10) + train.nbytes - (0 if room else 500)
+    fit(theirs, train, samples=200, batch_size=10)
+    assert (waits.taken > train.nbytes) == room
     assert_array_equal(host(theirs.params.value), ours.params.value)
 
 
-def test_too_little_device_memory_is_refused_with_what_the_job_needs(waits, tmp_path):
-    model = VAE(784, 500, 20, backend="cupy")
-    waits.free = 5 << 20
-    with pytest.raises(MemoryError, match=r"needs about \d+ MiB of device memory and 5 MiB are free: take a smaller"):
-        fit(model, np.zeros((200, 784), np.uint8), out=tmp_path / "run")
+@pytest.mark.parametrize("make", [SGD, Adagrad, Adam])
+def test_too_little_device_memory_is_refused_with_what_the_job_needs(waits, tmp_path, make):
+    model, train = VAE(784, 500, 20, backend="cupy"), np.zeros((200, 784), np.uint8)
+    size = model.params.value.nbytes
+    for valid, work in [(None, model.working_memory(100)), (np.zeros((2000, 784)), model.working_memory(1000))]:
+        needed = work + make.vectors * size
+        waits.free = waits.taken + needed - 1
+        with pytest.raises(MemoryError, match=rf"needs about {needed / 2**20:.0f} MiB of device memory and \d+ MiB"):
+            fit(model, train, valid, optimizer=make(), samples=200, out=tmp_path / "run")
     with pytest.raises(MemoryError, match="needs about 6 MiB"):
+        waits.free = waits.taken + 2 * size - 1
         VAE(784, 500, 20, backend="cupy")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("make", [SGD, Adagrad, Adam])
+def test_an_optimiser_allocates_as_many_vectors_as_it_says(waits, make):
+    model = VAE(784, 500, 20, backend="cupy")
+    waits.taken, size = 0, model.params.value.nbytes
+    make().start(model.params)
+    assert make.vectors * size <= waits.taken <= make.vectors * (size + 64) + 64
 
 
 @pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
@@ -268,12 +306,21 @@ def test_a_missing_driver_a_missing_device_and_missing_libraries_are_told_apart(
     broken(monkeypatch, getDeviceCount=failing(no_device))
     with pytest.raises(ValueError, match=r"is missing a CUDA device that the driver offers .*cudaErrorNoDevice"):
         array_module("cupy")
+    broken(monkeypatch, zeros=None, matmul=failing(standin.CUDARuntimeError("cudaErrorDevicesUnavailable: busy")))
+    with pytest.raises(ValueError, match="the CUDA device cannot be used: cudaErrorDevicesUnavailable: busy; see"):
+        array_module("cupy")
     broken(monkeypatch, getDeviceCount=lambda: 0)
     with pytest.raises(ValueError, match="none is visible"):
         array_module("cupy")
     broken(monkeypatch, matmul=failing(RuntimeError("Failure finding libcublas.so.13\nin a long tale")))
     with pytest.raises(ValueError, match=r"toolkit's libraries \(Failure finding libcublas.so.13\): pip install .*ctk"):
         array_module("cupy")
+
+
+def test_lists_matrices_and_masked_arrays_are_read_as_plain_arrays():
+    model, x = VAE(6, 5, 2, dtype="float64", init=0.5), rows(3)
+    for other in (x.tolist(), x.view(np.matrix), np.ma.masked_array(x)):
+        assert_array_equal(model.encode_mean(other), model.encode_mean(x))
 
 
 def test_what_is_no_array_is_not_moved():

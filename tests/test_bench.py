@@ -86,9 +86,9 @@ def test_the_sweep_is_the_papers_sizes_and_one_size_at_a_time():
 
 def test_a_row_has_the_lower_quartile_median_and_upper_quartile_over_its_rounds():
     rounds = [{"ms": ms, "products_ms": 1.0} for ms in (2.0, 4.0, 3.0, 5.0, 100.0)]
-    row = bench.summary(Workload(), {"cold_start_s": 1.0}, rounds)
+    row = bench.summary(Workload(), 7, rounds)
     assert [row[key] for key in ("ms", "ms_median", "ms_upper_quartile", "over_products")] == [3, 4, 5, 3]
-    assert row["batch_size"] == 100
+    assert row["batch_size"] == 100 and row["steps_in_a_round"] == 7
     assert_allclose(row["gflops"], Workload().flops() / 3e6, rtol=1e-3)
 
 
@@ -101,7 +101,9 @@ def test_the_straight_line_and_the_crossover_are_read_from_the_rows():
     assert "within 0%" not in bench.linearity(rows("numpy", lambda m: m**1.2))["M"]  # control
     assert bench.crossover(numpy) == []
     assert bench.crossover(numpy + rows("cupy", lambda m: 4.0)) == ["CuPy overtakes NumPy at M = 100"]
-    assert bench.crossover(numpy + rows("cupy", lambda m: 99.0)) == ["CuPy is behind NumPy up to M = 2000"]
+    assert bench.crossover(numpy + rows("cupy", lambda m: 99.0)) == ["CuPy is behind NumPy at M = 2000"]
+    mixed = rows("cupy", lambda m: 1.0 if m in (20, 500, 1000, 2000) else 99.0)
+    assert bench.crossover(numpy + mixed) == ["CuPy overtakes NumPy at M = 500"]
 
 
 def test_bench_prints_the_table_and_writes_json_and_picture(tmp_path, capsys):
@@ -125,8 +127,35 @@ def test_bench_on_the_device_adds_its_clock_the_launching_the_transfers_and_the_
     device = [row for row in result["rows"] if row["backend"] == "cupy"]
     assert len(device) == len(result["rows"]) / 2
     for row in device:
-        assert min(row[key] for key in ("device_ms", "launch_ms", "with_transfers_ms", "cold_start_s")) > 0
+        assert min(row[key] for key in ("device_ms", "launch_ms", "with_transfers_ms")) > 0
     assert {"gpu", "driver", "cuda", "cupy", "tf32"} <= result["machine"].keys()
+
+
+def test_a_round_on_the_device_waits_where_it_says_and_nowhere_else(monkeypatch):
+    waits = standin.install(monkeypatch)
+    round, steps = bench.prepare(Workload("cupy", n_visible=9, n_hidden=8, n_latent=2, batch_size=5))
+    waits.count, waits.taken = 0, 0
+    round()
+    # after the products, the steps, the steps between events, two launches and the steps with transfers; and in each
+    # of those last the bound is read
+    assert waits.count == 5 + steps
+    noise = 2 * 5 * 4  # bytes of ε, moved in every step
+    assert waits.taken == noise * (3 * steps + 2) + 45 * steps  # and in the last the pixels
+    waits.count = 0
+    bench.peak_gflops("cupy", "float32")
+    assert waits.count == 6
+
+
+def test_one_thread_is_one_core_for_the_update_too(monkeypatch, tmp_path):
+    monkeypatch.setattr("scratchvae.training.halves.LONG", 1)
+    monkeypatch.setattr("scratchvae.training.halves.second_core", lambda: pytest.fail("a second core was used"))
+    assert main([*SMALL, "--dtype", "float32", "--threads", "1", "--out", str(tmp_path)]) == 0
+    assert json.loads((tmp_path / "bench.json").read_text())["update_on_one_core"]
+
+
+def test_the_cold_start_is_that_of_a_new_process():
+    assert 0.1 < bench.cold_start("numpy") < 60
+    assert bench.cold_start("tpu") is None
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from numpy.testing import assert_array_equal
 
 from scratchvae import VAE, Adagrad, Adam, evaluate, fit
 from scratchvae.backend import move
+from scratchvae.bench import Workload, minibatches, training_step
 from scratchvae.gradcheck import check_everything
 
 pytestmark = pytest.mark.gpu
@@ -50,6 +51,19 @@ def test_a_run_resumes_on_the_device_to_the_bit(tmp_path):
     unbroken = go("unbroken", 1000)
     go("stopped", 400)
     assert_array_equal(go("stopped", 1000, resume=True), unbroken)
+
+
+@pytest.mark.filterwarnings("ignore:cupyx.allow_synchronize:DeprecationWarning", "ignore:cupyx.allow_synchronize")
+def test_a_training_step_reads_nothing_from_the_device():
+    import cupyx
+
+    step, x = training_step(Workload("cupy")), [move(x, "cupy") for x in minibatches(Workload("cupy"), 3)]
+    step(0, x[0])
+    with cupyx.allow_synchronize(False):
+        for t in (1, 2):
+            step(t, x[t])
+        with pytest.raises(cupyx.DeviceSynchronized):  # control
+            float(step(3, x[0]))
 
 
 def test_every_gradient_passes_on_the_device():

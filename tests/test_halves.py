@@ -11,7 +11,7 @@ from numpy.testing import assert_array_equal
 
 from scratchvae import SGD, VAE, Adagrad, Adam
 from scratchvae.training import halves
-from scratchvae.training.halves import LONG, in_halves, second_core
+from scratchvae.training.halves import LONG, in_halves
 
 MODEL = {"n_visible": 784, "n_hidden": 300, "n_latent": 10}  # its vectors are long enough
 
@@ -19,7 +19,7 @@ MODEL = {"n_visible": 784, "n_hidden": 300, "n_latent": 10}  # its vectors are l
 @pytest.fixture
 def two_cores(monkeypatch):
     """A second core, whatever the machine has, and a list of what was asked of it."""
-    asked, real = [], second_core() or ThreadPoolExecutor(1).submit
+    asked, real = [], ThreadPoolExecutor(1).submit
 
     def start(function, *arguments):
         asked.append(arguments[-1])
@@ -74,6 +74,33 @@ def test_a_half_that_never_begins_is_taken_over(monkeypatch):
     assert_array_equal(*values)
 
 
+@pytest.mark.parametrize("error", [PermissionError(1, "not permitted"), RuntimeError("interpreter shutdown")])
+def test_a_second_core_that_cannot_be_had_is_done_without(monkeypatch, error):
+    def refuse(*call):
+        raise error
+
+    monkeypatch.setattr(halves, "second_core", lambda: refuse)
+    optimizer, params = SGD(1.0), VAE(**MODEL).params
+    optimizer.start(params)
+    before = params.value.copy()
+    params.grad[...] = 1
+    optimizer.ascend(params, 1)
+    assert_array_equal(params.value, before + 1)
+
+
+def test_training_in_a_thread_goes_on_when_the_main_thread_has_ended():
+    code = """
+import threading, numpy as np
+from scratchvae import VAE, fit
+def train():
+    fit(VAE(784, 300, 10), np.zeros((500, 784), np.uint8), samples=5000)
+    print("done", flush=True)
+threading.Thread(target=train).start()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "done\n" and done.stderr == ""
+
+
 def test_numpys_error_state_holds_in_both_halves():
     optimizer, params = Adagrad(eps=0), VAE(**MODEL).params
     optimizer.start(params)
@@ -85,14 +112,31 @@ def test_numpys_error_state_holds_in_both_halves():
 
 @pytest.mark.skipif(sys.platform != "linux", reason="on this system a thread cannot choose its core")
 def test_one_core_asked_for_or_one_there_is_one_core_used():
-    code = "from scratchvae.training.halves import second_core; print(second_core())"
-    one = subprocess.run(
-        [sys.executable, "-c", code], env=os.environ | {"OPENBLAS_NUM_THREADS": "1"}, capture_output=True, text=True
-    )
-    assert one.stdout == "None\n"
-    code = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); " + code
-    one = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert one.stdout == "None\n"
+    code = """
+import numpy as np
+from concurrent.futures import ThreadPoolExecutor
+from scratchvae import VAE, Adagrad
+submitted, submit = [], ThreadPoolExecutor.submit
+def counting(self, function, *rest):
+    submitted.append(rest[0] if rest else function)
+    return submit(self, function, *rest)
+ThreadPoolExecutor.submit = counting
+optimizer, params = Adagrad(), VAE(784, 300, 10).params
+optimizer.start(params)
+optimizer.ascend(params, 1)
+print(sum("ascend" in str(function) for function in submitted))
+"""
+    pinned = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})" + code
+    for environment, program, halves_submitted in [
+        ({"OPENBLAS_NUM_THREADS": "1"}, code, 0),
+        ({"OMP_NUM_THREADS": "1"}, code, 0),
+        ({}, pinned, 0),
+        ({}, code, 1 if len(os.sched_getaffinity(0)) > 1 else 0),  # control
+    ]:
+        free = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
+        run = [sys.executable, "-W", "ignore::RuntimeWarning", "-c", program]
+        done = subprocess.run(run, env=free | environment, capture_output=True, text=True)
+        assert done.stdout == f"{halves_submitted}\n", (environment, done.stderr)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")

@@ -29,11 +29,13 @@ def in_halves(ascend):
     @functools.wraps(ascend)
     def ascend_in_halves(self, params, step, part=slice(None)):
         start, stop, _ = part.indices(params.value.size)
-        second = second_core() if stop - start >= LONG and params.backend == "numpy" else None
-        if second is None:
-            return ascend(self, params, step, part)
         middle = (start + stop) // 2 // 16 * 16  # no cache line belongs to both
-        other = second(ascend, self, params, step, slice(middle, stop))
+        if stop - start < LONG or params.backend != "numpy":
+            return ascend(self, params, step, part)
+        try:
+            other = second_core()(ascend, self, params, step, slice(middle, stop))
+        except (OSError, RuntimeError):  # there is none, it may not be chosen, or the interpreter is about to end
+            return ascend(self, params, step, part)
         try:
             ascend(self, params, step, slice(start, middle))
         finally:
@@ -48,26 +50,30 @@ def in_halves(ascend):
 
 @functools.cache
 def second_core():
-    """A function that starts a call on another core and returns its future; None where there is no core to be had.
+    """A function that starts a call on another core and returns its future, or raises OSError or RuntimeError.
 
-    There is none on one CPU, on systems that do not let a thread choose, and where OPENBLAS_NUM_THREADS or
+    There is no other core on one CPU, on systems that do not let a thread choose, and where OPENBLAS_NUM_THREADS or
     OMP_NUM_THREADS is 1, which says that one core is all that this process should take.
     """
-    cpus = os.sched_getaffinity(0) if sys.platform == "linux" else ()
-    if len(cpus) < 2 or "1" in (os.environ.get("OPENBLAS_NUM_THREADS"), os.environ.get("OMP_NUM_THREADS")):
-        return None
+    if sys.platform != "linux" or "1" in (os.environ.get(f"{name}_NUM_THREADS") for name in ("OPENBLAS", "OMP")):
+        return _none
     pool = ThreadPoolExecutor(1, "second-core")
     thread, where = pool.submit(threading.get_native_id).result(), ctypes.CDLL(None).sched_getcpu
-    avoided = None
+    allowed = None
 
     def start(function, *arguments):
-        nonlocal avoided
-        if (here := where()) != avoided:
-            os.sched_setaffinity(thread, cpus - {here})
-            avoided = here
+        nonlocal allowed
+        others = os.sched_getaffinity(0) - {where()}
+        if others != allowed:
+            os.sched_setaffinity(thread, others)  # OSError if there are none left
+            allowed = others
         return pool.submit(contextvars.copy_context().run, function, *arguments)  # np.errstate is part of the context
 
     return start
+
+
+def _none(*call):
+    raise OSError("there is no second core to use")
 
 
 if hasattr(os, "register_at_fork"):

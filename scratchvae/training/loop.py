@@ -11,7 +11,7 @@ import warnings
 import numpy as np
 from tqdm import tqdm
 
-from scratchvae.backend import free_memory, kind, move, own, require_memory
+from scratchvae.backend import free_memory, kind, move, require_memory
 from scratchvae.data import BINARIZATIONS, binarise, thresholds
 from scratchvae.training.optim import Adagrad
 from scratchvae.training.run import RunFolder
@@ -90,8 +90,8 @@ def fit(
     if resume and out is None:
         raise ValueError("resume=True needs out, the folder of the run to go on with")
 
-    bytes_for_steps = 2 * model.params.value.nbytes + model.working_memory(m)  # gradient and value are there already
-    require_memory(bytes_for_steps, model.backend)
+    work = max(model.working_memory(m), 0 if valid is None else model.working_memory(min(len(valid), _block(model))))
+    require_memory(work + getattr(optimizer, "vectors", 3) * model.params.value.nbytes, model.backend)
     optimizer.start(model.params)
     facts = {
         "model": model.config,
@@ -109,17 +109,17 @@ def fit(
         warnings.warn(f"{out} has evaluated {now.samples:,} samples already: ask for more to go on", stacklevel=2)
     steps_per_epoch = math.ceil(n / m)
     spare = free_memory(model.backend)
-    held = move(train, model.backend) if spare is None or train.nbytes < spare - bytes_for_steps else train
+    held = move(train, model.backend) if spare is None or train.nbytes < spare - work else train
     order, since, unread = None, time.perf_counter() - now.seconds, []
 
     def read():
         """Take the bounds of the steps since the last reading into `now`: on a device this, and nothing else, waits."""
         if unread:
-            steps, sizes, bounds = zip(*unread, strict=True)
+            places, sizes, bounds = zip(*unread, strict=True)
             bounds = [float(bounds[0])] if len(bounds) == 1 else move(np.stack(bounds), "numpy").tolist()
-            for step, size, bound in zip(steps, sizes, bounds, strict=True):
+            for place, size, bound in zip(places, sizes, bounds, strict=True):
                 if not math.isfinite(bound):
-                    raise _diverged(bound, step, now, model)
+                    raise _diverged(bound, *place, now, model)
                 now.total += bound / n * size
                 now.seen += size
             unread.clear()
@@ -144,7 +144,7 @@ def fit(
             for part in parts:
                 eps = model.noise(generator, len(x))  # ε: random samples from p(ε)
                 bound = model.bound(x, eps, n, gradient=True)  # g: the gradient of (8) ...
-                unread.append((now.step, len(x), bound))
+                unread.append(((now.step, now.samples), len(x), bound))
                 if model.backend == "numpy":
                     read()
                 model.add_log_prior_gradient()  # ... plus that of log p(θ)
@@ -177,7 +177,7 @@ def evaluate(model, x, seed=0, binarization="grey"):
     seed, dynamic = _whole("seed", seed, least=0), _dynamic(binarization, model)
     x = _checked("x", x, model)
     kl = reconstruction = 0.0
-    size = max(1, 1000 // model.n_samples)
+    size = _block(model)
     for k, start in enumerate(range(0, len(x), size)):
         generator = stream(seed, HELD_OUT, k)
         rows = x[start : start + size]
@@ -187,6 +187,11 @@ def evaluate(model, x, seed=0, binarization="grey"):
         kl -= float(neg_kl.sum(dtype=np.float64)) / len(x)
         reconstruction += float(log_px.sum(dtype=np.float64)) / len(x)
     return {"n": len(x), "bound": reconstruction - kl, "kl": kl, "reconstruction": reconstruction}
+
+
+def _block(model):
+    """How many rows `evaluate` takes at a time: 1,000 z."""
+    return max(1, 1000 // model.n_samples)
 
 
 @contextlib.contextmanager
@@ -237,7 +242,11 @@ def _dynamic(binarization, model):
 def _checked(name, x, model):
     if x is None:
         return None
-    x = np.ascontiguousarray(own(name, x, "numpy"))
+    if kind(x) == "cupy":
+        raise ValueError(
+            f"{name} is on the device, a cupy array; expected rows in host memory, which are moved from there"
+        )
+    x = np.ascontiguousarray(x)
     if x.ndim != 2 or x.shape[1] != model.n_visible or len(x) == 0:
         raise ValueError(
             f"{name} has shape {x.shape}; expected (N, {model.n_visible}) with N ≥ 1, one datapoint per row"
@@ -283,10 +292,12 @@ def _fingerprint(x):
     return None if x is None else hashlib.sha256(x).hexdigest()
 
 
-def _diverged(bound, step, now, model):
-    where = model.params.non_finite() or "the bound itself, though all parameters and gradients are finite"
+def _diverged(bound, step, samples, now, model):
+    if step == now.step:
+        where = model.params.non_finite() or "the bound itself, though all parameters and gradients are finite"
+        where = f"; not finite is {where}"
+    else:  # the parameters have gone on since, all of them to NaN
+        where = f", read {now.step - step:,} steps later (on backend 'numpy' the array is named)"
     gaussian = ", or leave out pixels that never vary: there a Gaussian density has no upper bound"
     hint = "try a smaller step size, in a new folder" + (gaussian if model.config["likelihood"] == "gaussian" else "")
-    return FloatingPointError(
-        f"the bound is {bound} at step {step} ({now.samples:,} samples); not finite is {where}: {hint}"
-    )
+    return FloatingPointError(f"the bound is {bound} at step {step} ({samples:,} samples){where}: {hint}")

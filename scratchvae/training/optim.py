@@ -14,12 +14,14 @@ from scratchvae.training.halves import in_halves
 class SGD:
     """θ ← θ + lr g. The gradient of (8) is a sum over N datapoints: lr counts in nats of the whole data set."""
 
+    vectors = 1  # that `start` allocates
+
     def __init__(self, lr=1e-6):
         self.lr = _positive("lr", lr)
 
     def start(self, params):
         self.state = {}
-        (self.scratch,) = _like(params, 1)
+        (self.scratch,) = _zeros(self, params)
 
     @in_halves
     def ascend(self, params, step, part=slice(None)):
@@ -34,13 +36,15 @@ class Adagrad:
     updates only gather g² and leave θ alone, 100 in the authors' own code, 0 in the paper.
     """
 
+    vectors = 2
+
     def __init__(self, lr=0.01, eps=1e-10, warmup=0):
         if not (0 <= eps < float("inf") and warmup >= 0):
             raise ValueError(f"eps is {eps!r} and warmup is {warmup!r}; expected both ≥ 0")
         self.lr, self.eps, self.warmup = _positive("lr", lr), float(eps), int(warmup)
 
     def start(self, params):
-        h, self.scratch = _like(params, 2)
+        h, self.scratch = _zeros(self, params)
         self.state = {"h": h}
 
     @in_halves
@@ -61,13 +65,15 @@ class Adam:
     Kingma & Ba 2015, Algorithm 1, with ascent for descent.
     """
 
+    vectors = 3
+
     def __init__(self, lr=0.001, beta1=0.9, beta2=0.999, eps=1e-8):
         if not (0 <= beta1 < 1 and 0 <= beta2 < 1 and 0 <= eps < float("inf")):
             raise ValueError(f"beta1, beta2, eps are {beta1!r}, {beta2!r}, {eps!r}; expected 0 ≤ β < 1 and eps ≥ 0")
         self.lr, self.beta1, self.beta2, self.eps = _positive("lr", lr), float(beta1), float(beta2), float(eps)
 
     def start(self, params):
-        m, v, self.scratch = _like(params, 3)
+        m, v, self.scratch = _zeros(self, params)
         self.state = {"m": m, "v": v}
 
     @in_halves
@@ -91,8 +97,8 @@ class Adam:
 OPTIMIZERS = {"sgd": SGD, "adagrad": Adagrad, "adam": Adam}
 
 
-def _like(params, count):
-    return vectors(count, params.value.size, params.value.dtype, params.backend)
+def _zeros(optimizer, params):
+    return vectors(optimizer.vectors, params.value.size, params.value.dtype, params.backend)
 
 
 def _positive(name, value):
