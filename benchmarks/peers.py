@@ -19,9 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from scratchvae import VAE, bench
-from scratchvae.nets import params
 from scratchvae.noise import standard_normal
-from scratchvae.training import optim
 from scratchvae.training.loop import STEP, progress_bar, stream
 
 WORK, N = bench.Workload(), 50_000
@@ -53,18 +51,6 @@ def scratchvae():
     """This library."""
     step, x = bench.training_step(WORK, N), minibatches()
     return lambda t: float(step(t, x[t % 10]))
-
-
-def one_core():
-    """This library with the update on one core: what training/halves.py is for."""
-    step, x = bench.training_step(WORK, N, one_core=True), minibatches()
-    return lambda t: float(step(t, x[t % 10]))
-
-
-def apart():
-    """This library with each flat vector where the system puts it: what `backend.vectors` is for."""
-    params.vectors = optim.vectors = lambda count, size, dtype, backend: [np.zeros(size, dtype) for _ in range(count)]
-    return scratchvae()
 
 
 def products():
@@ -170,8 +156,6 @@ def autograd():
 PEERS = {
     OURS: scratchvae,
     PRODUCTS: products,
-    "scratchvae, update on one core": one_core,
-    "scratchvae, vectors apart": apart,
     "PyTorch eager": torch,
     "PyTorch eager, fused Adagrad": lambda: torch(fused=True),
     "PyTorch torch.compile": lambda: torch(compiled=True),

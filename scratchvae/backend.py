@@ -29,19 +29,6 @@ def array_module(backend):
     return cupy
 
 
-def vectors(count, size, dtype, backend):
-    """`count` vectors of `size` zeros in one block of memory, each at the beginning of a cache line.
-
-    In an unaligned vector every other load crosses a line, and one block is long enough that NumPy asks for huge pages.
-    What the two are worth on the CPU is a row of benchmarks/results/peers.json, "vectors apart".
-    """
-    line = 64 // np.dtype(dtype).itemsize
-    width = -(-size // line) * line
-    block = array_module(backend).zeros(count * width + line, dtype)
-    first = -block.ctypes.data % 64 // np.dtype(dtype).itemsize if backend == "numpy" else 0
-    return [block[first + k * width :][:size] for k in range(count)]
-
-
 def kind(array):
     """ "cupy" for an array on the device, "numpy" for one in host memory, and the type's name for anything else."""
     module = type(array).__module__.partition(".")[0]

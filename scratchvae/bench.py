@@ -59,20 +59,16 @@ def minibatches(workload, count=MINIBATCHES):
     return x * (generator.random(x.shape, np.float32) < 0.2)
 
 
-def training_step(workload, n_data=50_000, one_core=False):
-    """step(t, x): makes step t on the pixels x, which lie where the model does, and returns the bound, not yet read.
-
-    one_core: without the second core that training/halves.py gives to the update.
-    """
+def training_step(workload, n_data=50_000):
+    """step(t, x): makes step t on the pixels x, which lie where the model does, and returns the bound, not yet read."""
     settings = {"dtype": workload.dtype, "backend": workload.backend}
     model, optimizer = VAE(workload.n_visible, workload.n_hidden, workload.n_latent, **settings), Adagrad(0.01)
     optimizer.start(model.params)
-    ascend = Adagrad.ascend.__wrapped__ if one_core else Adagrad.ascend
 
     def step(t, x):
         bound = model.bound(x, model.noise(stream(0, STEP, t), len(x)), n_data, gradient=True)
         model.add_log_prior_gradient()
-        ascend(optimizer, model.params, t + 1)
+        optimizer.ascend(model.params, t + 1)
         return bound
 
     return step
@@ -99,14 +95,14 @@ def matrix_products(workload):
 # Measuring
 
 
-def prepare(workload, one_core=False):
+def prepare(workload):
     """(round, steps): round() times one round of so many steps and returns a dict of milliseconds a step.
 
     A round is as many steps as take 40 ms, three at least, and before it as many of the matrix products alone, on the
     device with one wait at the end and no bound read. There, besides, events around each step time the device, two
     calls after a wait the launching, and the same steps are taken again with pixels sent and the bound read each time.
     """
-    step, products, host = training_step(workload, one_core=one_core), matrix_products(workload), minibatches(workload)
+    step, products, host = training_step(workload), matrix_products(workload), minibatches(workload)
     x = [move(batch, workload.backend) for batch in host]
     on_device = workload.backend == "cupy"
     cuda = array_module("cupy").cuda if on_device else None
@@ -283,7 +279,7 @@ def _commit():
 # The report
 
 
-def run(workloads, repeats=10, progress=None, one_core=False):
+def run(workloads, repeats=10, progress=None):
     """{"machine", "peak_gflops", "rows"} of the workloads, as JSON; a bar on stderr, on a terminal or if asked.
 
     Each of the `repeats` rounds goes through all workloads, so that a machine's slow spell falls on all alike.
@@ -292,14 +288,14 @@ def run(workloads, repeats=10, progress=None, one_core=False):
     if isinstance(repeats, bool) or not isinstance(repeats, int) or repeats < 1:
         raise ValueError(f"repeats is {repeats!r}; expected a whole number ≥ 1")
     backends = list(dict.fromkeys(work.backend for work in workloads))
-    result = {"machine": machine(backends), "repeats": repeats, "update_on_one_core": one_core}
+    result = {"machine": machine(backends), "repeats": repeats}
     result |= {"cold_start_s": {backend: _plain(cold_start(backend)) for backend in backends}, "peak_gflops": {}}
     for backend, dtype in dict.fromkeys((work.backend, work.dtype) for work in workloads):
         result["peak_gflops"][f"{backend} {dtype}"] = _plain(peak_gflops(backend, dtype))
     with progress_bar((1 + repeats) * len(workloads), 0, progress, unit=" rounds") as bar:
         prepared = []
         for work in workloads:
-            prepared.append(prepare(work, one_core))
+            prepared.append(prepare(work))
             bar.update(1)
         rounds = [[] for _ in workloads]
         for _ in range(repeats):

@@ -211,7 +211,7 @@ def bench(backend=("numpy",), dtype=("float32", "float64"), repeats=10, threads=
     with threadpool_limits(threads, "blas"):
         workloads = benchmark.sweep(backend, dtype, *(paper | sizes if sizes else SIZES).values())
         folder.mkdir(parents=True, exist_ok=True)
-        result = benchmark.run(workloads, repeats, one_core=threads == 1)
+        result = benchmark.run(workloads, repeats)
 
     from scratchvae.plots import Figure, step_costs  # only now: SciPy's own BLAS would stand in the list beside NumPy's
 

@@ -139,6 +139,8 @@ class ndarray:  # noqa: N801  CuPy's name
             raise TypeError(f"{name}() got an unexpected keyword argument {min(unknown)!r}")
         Waits.count += name in WAITING
         out = settings.pop("out", None)
+        if name.endswith("_like"):
+            return made(function(*inner(arguments), **settings))
         if out is not None:
             function(*inner(arguments), **inner(settings), out=inner(out))
             return out

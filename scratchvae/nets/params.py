@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from scratchvae.backend import kind, move, require_memory, vectors
+from scratchvae.backend import array_module, kind, move, require_memory
 
 
 class Params:
@@ -17,7 +17,6 @@ class Params:
     """
 
     def __init__(self, layers, dtype=np.float32, backend="numpy"):
-        self.backend = backend
         self.windows = {}  # name -> (slice of the flat vector, shape)
         owners, size = [], 0
         for layer in layers:
@@ -30,7 +29,8 @@ class Params:
                 owners.append((layer, key, name))
                 size = stop
         require_memory(2 * size * np.dtype(dtype).itemsize, backend)
-        self.value, self.grad = vectors(2, size, dtype, backend)
+        self.value = array_module(backend).zeros(size, dtype)
+        self.grad = np.zeros_like(self.value)
         for layer, key, name in owners:
             setattr(layer, key, self.window(name, self.value))
             setattr(layer, "d" + key, self.window(name, self.grad))

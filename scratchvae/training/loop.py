@@ -109,7 +109,7 @@ def fit(
         warnings.warn(f"{out} has evaluated {now.samples:,} samples already: ask for more to go on", stacklevel=2)
     steps_per_epoch = math.ceil(n / m)
     spare = free_memory(model.backend)
-    held = move(train, model.backend) if spare is None or train.nbytes < spare - work else train
+    held = move(train, model.backend) if spare is None or train.nbytes <= spare - work else train
     order, since, unread = None, time.perf_counter() - now.seconds, []
 
     def read():

@@ -1,14 +1,11 @@
 """SGD, Adagrad and Adam: ascent on the flat vector, θ ← θ + step(g), with g the gradient of what is maximised.
 
 `start` allocates the state for a vector of parameters; `ascend` makes update number `step` (1, 2, …) of one `part` of
-it, number by number. The state is flat vectors only (`state`, by name): the step number comes from outside, so nothing
+it. The state is flat vectors only (`state`, by name): the step number comes from outside, so nothing
 else is to save.
 """
 
 import numpy as np
-
-from scratchvae.backend import vectors
-from scratchvae.training.halves import in_halves
 
 
 class SGD:
@@ -21,9 +18,8 @@ class SGD:
 
     def start(self, params):
         self.state = {}
-        (self.scratch,) = _zeros(self, params)
+        self.scratch = np.empty_like(params.value)
 
-    @in_halves
     def ascend(self, params, step, part=slice(None)):
         value, g, s = params.value[part], params.grad[part], self.scratch[part]
         value += np.multiply(g, self.lr, out=s)
@@ -44,10 +40,9 @@ class Adagrad:
         self.lr, self.eps, self.warmup = _positive("lr", lr), float(eps), int(warmup)
 
     def start(self, params):
-        h, self.scratch = _zeros(self, params)
-        self.state = {"h": h}
+        self.state = {"h": np.zeros_like(params.value)}
+        self.scratch = np.empty_like(params.value)
 
-    @in_halves
     def ascend(self, params, step, part=slice(None)):
         value, g, h, s = params.value[part], params.grad[part], self.state["h"][part], self.scratch[part]
         h += np.multiply(g, g, out=s)
@@ -73,10 +68,9 @@ class Adam:
         self.lr, self.beta1, self.beta2, self.eps = _positive("lr", lr), float(beta1), float(beta2), float(eps)
 
     def start(self, params):
-        m, v, self.scratch = _zeros(self, params)
-        self.state = {"m": m, "v": v}
+        self.state = {"m": np.zeros_like(params.value), "v": np.zeros_like(params.value)}
+        self.scratch = np.empty_like(params.value)
 
-    @in_halves
     def ascend(self, params, step, part=slice(None)):
         value, g, s = params.value[part], params.grad[part], self.scratch[part]
         m, v = self.state["m"][part], self.state["v"][part]
@@ -95,10 +89,6 @@ class Adam:
 
 
 OPTIMIZERS = {"sgd": SGD, "adagrad": Adagrad, "adam": Adam}
-
-
-def _zeros(optimizer, params):
-    return vectors(optimizer.vectors, params.value.size, params.value.dtype, params.backend)
 
 
 def _positive(name, value):
