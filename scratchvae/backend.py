@@ -5,7 +5,9 @@ is on the device because its parameters are, and only what makes an array out of
 backend. Nothing is moved silently: an array of the other kind is refused, and `move` is how one crosses over.
 """
 
+import ctypes
 import functools
+import sys
 
 import numpy as np
 
@@ -27,6 +29,20 @@ def array_module(backend):
         ) from None
     _complete(cupy)
     return cupy
+
+
+@functools.cache
+def keep_freed_memory():
+    """Let the C library keep up to 1 GiB of what a training step frees for the next one; for the whole process, once.
+
+    As glibc comes, it may give the end of the heap back to the system at the end of a step and ask for it again in the
+    next, page by page: whether it does depends on the order of allocations, and it can double the time of a step
+    (benchmarks/results/peers.json, "memory given back"). Where the C library has no mallopt, nothing is done.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(-3, 1 << 25)  # M_MMAP_THRESHOLD: arrays up to 32 MiB, the largest it takes, come from the heap
+        mallopt(-1, 1 << 30)  # M_TRIM_THRESHOLD: and the heap keeps so much at its end
 
 
 def kind(array):

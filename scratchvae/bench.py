@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from scratchvae import __version__
-from scratchvae.backend import array_module, move
+from scratchvae.backend import array_module, keep_freed_memory, move
 from scratchvae.models.vae import VAE
 from scratchvae.training.loop import STEP, progress_bar, stream
 from scratchvae.training.optim import Adagrad
@@ -61,6 +61,7 @@ def minibatches(workload, count=MINIBATCHES):
 
 def training_step(workload, n_data=50_000):
     """step(t, x): makes step t on the pixels x, which lie where the model does, and returns the bound, not yet read."""
+    keep_freed_memory()  # as `fit` does
     settings = {"dtype": workload.dtype, "backend": workload.backend}
     model, optimizer = VAE(workload.n_visible, workload.n_hidden, workload.n_latent, **settings), Adagrad(0.01)
     optimizer.start(model.params)

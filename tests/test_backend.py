@@ -3,6 +3,7 @@
 import builtins
 import inspect
 import json
+import subprocess
 import sys
 import tracemalloc
 import types
@@ -259,6 +260,29 @@ def test_the_memory_of_a_step_is_foreseen(likelihood, hidden, n_samples, m):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert 0.6 * model.working_memory(m) < peak < model.working_memory(m)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only glibc is told to keep what a step frees")
+def test_a_training_step_asks_the_system_for_no_memory_that_it_has_just_given_back():
+    code = """
+import ctypes, resource, numpy as np
+from scratchvae import bench
+if {plain}:
+    bench.keep_freed_memory = lambda: ctypes.CDLL(None).mallopt(-1, 1 << 17)  # control: give back all the time
+work = bench.Workload(batch_size=200)
+step, x = bench.training_step(work), bench.minibatches(work, 2)
+for t in range(10):
+    step(t, x[t % 2])
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for t in range(20):
+    step(t, x[t % 2])
+print((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / 20)
+"""
+    kept, given_back = (
+        float(subprocess.run([sys.executable, "-c", code.format(plain=plain)], capture_output=True, text=True).stdout)
+        for plain in (False, True)
+    )
+    assert kept < 20 < 200 < given_back  # page faults per step
 
 
 # What is missing

@@ -11,7 +11,7 @@ import warnings
 import numpy as np
 from tqdm import tqdm
 
-from scratchvae.backend import free_memory, kind, move, require_memory
+from scratchvae.backend import free_memory, keep_freed_memory, kind, move, require_memory
 from scratchvae.data import BINARIZATIONS, binarise, thresholds
 from scratchvae.training.optim import Adagrad
 from scratchvae.training.run import RunFolder
@@ -92,6 +92,7 @@ def fit(
 
     work = max(model.working_memory(m), 0 if valid is None else model.working_memory(min(len(valid), _block(model))))
     require_memory(work + getattr(optimizer, "vectors", 3) * model.params.value.nbytes, model.backend)
+    keep_freed_memory()
     optimizer.start(model.params)
     facts = {
         "model": model.config,
