@@ -36,8 +36,8 @@ def keep_freed_memory():
     """Let the C library keep up to 1 GiB of what a training step frees for the next one; for the whole process, once.
 
     As glibc comes, it may give the end of the heap back to the system at the end of a step and ask for it again in the
-    next, page by page: whether it does depends on the order of allocations, and it can double the time of a step
-    (benchmarks/results/peers.json, "memory given back"). Where the C library has no mallopt, nothing is done.
+    next, page by page. Whether it does depends on the order of allocations; what it then costs is a row of
+    benchmarks/results/peers.json, "memory given back". Where the C library has no mallopt, nothing is done.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
