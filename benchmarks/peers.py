@@ -14,6 +14,8 @@ import json
 import subprocess
 import sys
 import time
+from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -262,7 +264,7 @@ def main():
     rows = summary(measure(settings.rounds, settings.steps))
     print(table(rows))
     settings.results.mkdir(parents=True, exist_ok=True)
-    versions = {name: bench.version(name) for name in ("torch", "jax", "autograd") if bench.version(name)}
+    versions = {name: metadata.version(name) for name in ("torch", "jax", "autograd") if find_spec(name)}
     facts = {
         "machine": bench.machine(),
         "peers": versions,

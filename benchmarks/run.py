@@ -1,4 +1,4 @@
-"""Everything measured again and written into README.md: python benchmarks/run.py, ten minutes on a quiet machine.
+"""Everything measured again and written into README.md: python benchmarks/run.py, some five minutes.
 
 Runs `scratchvae bench`, peers.py and job.py into benchmarks/results, and puts their tables between the README's marks.
 With a GPU add --backend numpy,cupy. --readme-only writes the README from the results that are there.
@@ -68,7 +68,7 @@ def main():
     results = HERE / "results"
     try:
         for backend in settings.backend.split(","):
-            array_module(backend)  # now, not after ten minutes
+            array_module(backend)  # now, not after all the measuring
     except ValueError as error:
         parser.error(str(error))
     if not settings.readme_only:

@@ -7,10 +7,10 @@ and is found again under runs/examples by the next script that needs it.
 import argparse
 import csv
 import shutil
-import subprocess
 from pathlib import Path
 
 from scratchvae import VAE, Adam, evaluate, fit, load_data, load_model, plots
+from scratchvae.bench import commit
 from scratchvae.training.run import read_history
 
 RESULTS = Path(__file__).with_name("results")
@@ -85,16 +85,6 @@ def row(name, title, latent, model, history, data):
         "train_seconds": round(float(history["seconds"][-1]), 1),
         "commit": commit(),
     }
-
-
-def commit():
-    """The commit that ran, with a + if its Python files were changed; "" outside a checkout."""
-
-    def git(*words):
-        return subprocess.run(["git", *words], capture_output=True, text=True, cwd=Path(__file__).parent, check=False)
-
-    changed = git("status", "--porcelain", "--untracked-files=no", "--", ":/*.py").stdout
-    return git("rev-parse", "--short", "HEAD").stdout.strip() + ("+" if changed else "")
 
 
 def write_table(path, rows):

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +48,13 @@ class Workload:
         )
 
 
-PAPER = {"batch_size": 100, "n_hidden": 500, "n_latent": 20, "n_visible": 784}
+SIZES = {  # of the sweep, along each the others are the paper's
+    "batch_size": [20, 50, 100, 200, 500, 1000, 2000],
+    "n_hidden": [100, 200, 500, 1000, 2000],
+    "n_latent": [2, 20, 200],
+    "n_visible": [196, 784, 3136],
+}
+PAPER = {name: getattr(Workload, name) for name in SIZES}
 
 
 def minibatches(workload, count=MINIBATCHES):
@@ -105,8 +110,7 @@ def prepare(workload):
     """
     step, products, host = training_step(workload), matrix_products(workload), minibatches(workload)
     x = [move(batch, workload.backend) for batch in host]
-    on_device = workload.backend == "cupy"
-    cuda = array_module("cupy").cuda if on_device else None
+    on_device, finish = workload.backend == "cupy", waiting(workload.backend)
 
     def timed(function, count):
         """Milliseconds of launching a call, and of the call with its share of one wait at the end."""
@@ -114,8 +118,7 @@ def prepare(workload):
         for t in range(count):
             function(t)
         launched = time.perf_counter()
-        if on_device:
-            cuda.Device().synchronize()
+        finish()
         return 1e3 * (launched - begun) / count, 1e3 * (time.perf_counter() - begun) / count
 
     def one(t):
@@ -131,18 +134,24 @@ def prepare(workload):
         alone, ms = timed(products, count)[1], timed(one, count)[1]
         times = {"products_ms": alone, "ms": ms}
         if on_device:
+            cuda = array_module("cupy").cuda
             events = [(cuda.Event(), cuda.Event()) for _ in range(count)]
             for t, (before, after) in enumerate(events):
                 before.record()
                 one(t)
                 after.record()
-            cuda.Device().synchronize()
+            finish()
             device = np.median([cuda.get_elapsed_time(before, after) for before, after in events])
             launch = timed(one, 2)[0]
             times |= {"device_ms": device, "launch_ms": launch, "with_transfers_ms": timed(sent, count)[1]}
         return times
 
     return round, count
+
+
+def waiting(backend):
+    """A function that waits for all work on the device; on the host there is nothing to wait for."""
+    return (lambda: None) if backend == "numpy" else array_module(backend).cuda.Device().synchronize
 
 
 def cold_start(backend):
@@ -172,10 +181,8 @@ def summary(workload, steps, rounds):
 
 def peak_gflops(backend, dtype):
     """Of the product of two large square matrices, the best of five: what the machine has to give."""
-    n = LARGE[backend]
+    n, finish, times = LARGE[backend], waiting(backend), []
     a = move(np.ones((n, n), dtype), backend)
-    finish = (lambda: None) if backend == "numpy" else array_module("cupy").cuda.Device().synchronize
-    times = []
     for _ in range(6):
         begun = time.perf_counter()
         np.matmul(a, a)
@@ -184,18 +191,20 @@ def peak_gflops(backend, dtype):
     return 2 * n**3 / min(times[1:]) / 1e9
 
 
-def sweep(backends, dtypes, batch_sizes, widths, latents, visibles):
-    """The workloads: one model, the paper's where its sizes are asked for, and from there one size at a time."""
-    sizes = {"batch_size": batch_sizes, "n_hidden": widths, "n_latent": latents, "n_visible": visibles}
-    base = {name: PAPER[name] if PAPER[name] in values else values[0] for name, values in sizes.items()}
-    return [
-        Workload(backend, dtype, **changed)
+def sweep(backends, dtypes, sizes):
+    """The workloads: one model, the paper's where `sizes` leaves it, and from there one size at a time.
+
+    sizes: {"batch_size", "n_hidden", "n_latent", "n_visible": values}, as many of them as are to vary.
+    """
+    base = PAPER | {name: values[0] for name, values in sizes.items() if PAPER[name] not in values}
+    works = [
+        Workload(backend, dtype, **base | {name: value})
         for backend in backends
         for dtype in dtypes
-        for changed in {
-            tuple((base | {name: value}).items()): base | {name: value} for name in sizes for value in sizes[name]
-        }.values()
+        for name, values in sizes.items()
+        for value in values
     ]
+    return list(dict.fromkeys(works))  # the model that they share is in each list
 
 
 # The machine
@@ -216,7 +225,7 @@ def machine(backends=("numpy",)):
         "python": platform.python_version(),
         "numpy": np.__version__,
         "scratchvae": __version__,
-        "commit": _commit(),
+        "commit": commit(),
     }
     if "cupy" in backends:
         cupy = array_module("cupy")
@@ -248,14 +257,6 @@ def describe(machine):
     return text
 
 
-def version(package):
-    """The installed version of a package, or None."""
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
 def _cpu():
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -264,17 +265,15 @@ def _cpu():
         return platform.processor() or platform.machine()
 
 
-def _commit():
-    """The commit of the checkout that this file lies in, with a + if its code was changed since; None outside one."""
-    here = Path(__file__).parent
+def commit():
+    """The commit of the checkout that this file lies in, with a + if its Python files were changed; "" outside one."""
 
-    def git(*arguments):
-        return subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+    def git(*words):
+        done = subprocess.run(["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+        return done.stdout.strip()
 
-    try:
-        return git("rev-parse", "--short", "HEAD") + ("+" if git("status", "--porcelain", "--", "*.py") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return None
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", ":/*.py")
+    return git("rev-parse", "--short", "HEAD") + ("+" if changed else "")
 
 
 # The report

@@ -47,12 +47,6 @@ OF_DATA = {  # what the defaults become for these data sets: section 5 for Frey 
     "frey": {"hidden": [200], "likelihood": "gaussian"},
     "digits": {"hidden": [200], "optimizer": "adam", "init": "glorot"},
 }
-SIZES = {  # of bench, where none is given: the paper's, and from there one at a time
-    "batch_size": [20, 50, 100, 200, 500, 1000, 2000],
-    "hidden": [100, 200, 500, 1000, 2000],
-    "latent": [2, 20, 200],
-    "visible": [196, 784, 3136],
-}
 FREE_ON_RESUME = ("samples", "epochs", "data_dir", "backend")  # everything else is what the checkpoint was trained with
 
 
@@ -201,17 +195,16 @@ def bench(backend=("numpy",), dtype=("float32", "float64"), repeats=10, threads=
             raise ValueError(f"--{option} has {', '.join(unknown)}; expected {' or '.join(known)}, or both")
     for option, numbers in [*sizes.items(), ("repeats", [repeats]), ("threads", [1 if threads is None else threads])]:
         if min(numbers) < 1:
-            raise ValueError(f"--{option.replace('_', '-')} is {min(numbers)}; expected whole numbers ≥ 1")
+            option = option.removeprefix("n_").replace("_", "-")
+            raise ValueError(f"--{option} is {min(numbers)}; expected whole numbers ≥ 1")
     if threads is not None and threads > os.cpu_count():
         raise ValueError(f"--threads is {threads}; this machine has {os.cpu_count()} cores")
     folder = Path(_unused("runs/bench") if out is None else out)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file: choose a folder (--out)")
-    paper = {"batch_size": [100], "hidden": [500], "latent": [20], "visible": [784]}
     with threadpool_limits(threads, "blas"):
-        workloads = benchmark.sweep(backend, dtype, *(paper | sizes if sizes else SIZES).values())
         folder.mkdir(parents=True, exist_ok=True)
-        result = benchmark.run(workloads, repeats)
+        result = benchmark.run(benchmark.sweep(backend, dtype, sizes or benchmark.SIZES), repeats)
 
     from scratchvae.plots import Figure, step_costs  # only now: SciPy's own BLAS would stand in the list beside NumPy's
 
@@ -452,9 +445,9 @@ examples:
     p.add_argument("--backend", type=_words, metavar="NAME[,NAME]", help="numpy (default), cupy, or both")
     p.add_argument("--dtype", type=_words, metavar="NAME[,NAME]", help="float32, float64, or both (default)")
     p.add_argument("--batch-size", type=_numbers, metavar="M[,M]", help="minibatches")
-    p.add_argument("--hidden", type=_numbers, metavar="H[,H]", help="hidden units")
-    p.add_argument("--latent", type=_numbers, metavar="J[,J]", help="latent dimensions")
-    p.add_argument("--visible", type=_numbers, metavar="D[,D]", help="pixels")
+    p.add_argument("--hidden", dest="n_hidden", type=_numbers, metavar="H[,H]", help="hidden units")
+    p.add_argument("--latent", dest="n_latent", type=_numbers, metavar="J[,J]", help="latent dimensions")
+    p.add_argument("--visible", dest="n_visible", type=_numbers, metavar="D[,D]", help="pixels")
     p.add_argument("--repeats", type=int, metavar="R", help="timed rounds, each of 40 ms or of three steps (10)")
     p.add_argument(
         "--threads", type=int, metavar="T", help="pin BLAS to so many threads (as many as it takes by itself)"

@@ -8,6 +8,7 @@ at every read of a value. Only names that CuPy has are offered (test_backend.py 
 
 import operator
 import sys
+import time
 import types
 
 import numpy as np
@@ -265,12 +266,7 @@ class Event:
     """cupy.cuda.Event: records nothing; its times are those of the host."""
 
     def record(self, stream=None):
-        import time
-
         self.time = time.perf_counter()
-
-    def synchronize(self):
-        wait(None)
 
 
 class Device:

@@ -75,13 +75,19 @@ def test_a_step_that_is_timed_is_the_step_that_trains():
     assert x.dtype == np.uint8 and 0.15 < (x > 0).mean() < 0.25
 
 
+def sizes(*values):
+    return dict(zip(("batch_size", "n_hidden", "n_latent", "n_visible"), values, strict=True))
+
+
 def test_the_sweep_is_the_papers_sizes_and_one_size_at_a_time():
-    works = bench.sweep(["numpy"], ["float32", "float64"], [20, 100], [100, 500], [2, 20], [196, 784])
+    works = bench.sweep(["numpy"], ["float32", "float64"], sizes([20, 100], [100, 500], [2, 20], [196, 784]))
     assert len(works) == len(set(works)) == 10
     for work in works:
-        sizes = (work.batch_size, work.n_hidden, work.n_latent, work.n_visible)
-        assert sum(a != b for a, b in zip(sizes, (100, 500, 20, 784), strict=True)) <= 1
-    assert bench.sweep(["numpy"], ["float32"], [10], [5], [2], [16]) == [Workload("numpy", "float32", 16, 5, 2, 10)]
+        theirs = (work.batch_size, work.n_hidden, work.n_latent, work.n_visible)
+        assert sum(a != b for a, b in zip(theirs, (100, 500, 20, 784), strict=True)) <= 1
+    assert bench.sweep(["numpy"], ["float32"], sizes([10], [5], [2], [16])) == [
+        Workload("numpy", "float32", 16, 5, 2, 10)
+    ]
 
 
 def test_a_row_has_the_lower_quartile_median_and_upper_quartile_over_its_rounds():
@@ -89,7 +95,7 @@ def test_a_row_has_the_lower_quartile_median_and_upper_quartile_over_its_rounds(
     row = bench.summary(Workload(), 7, rounds)
     assert [row[key] for key in ("ms", "ms_median", "ms_upper_quartile", "over_products")] == [3, 4, 5, 3]
     assert row["batch_size"] == 100 and row["steps_in_a_round"] == 7
-    assert_allclose(row["gflops"], Workload().flops() / 3e6, rtol=1e-3)
+    assert_allclose(row["gflops"], Workload().flops() / 3e6, rtol=5e-4)  # kept to four figures
 
 
 def test_the_straight_line_and_the_crossover_are_read_from_the_rows():
@@ -173,7 +179,7 @@ def test_bad_options_of_bench_are_one_line_and_exit_code_2(tmp_path, capsys, arg
 
 def test_the_picture_has_a_line_a_backend_and_precision_along_each_size():
     axes = plots.Figure().subplots(1, 4)
-    works = bench.sweep(["numpy", "cupy"], ["float32", "float64"], [50, 100], [200, 500], [20, 30], [784, 90])
+    works = bench.sweep(["numpy", "cupy"], ["float32", "float64"], sizes([50, 100], [200, 500], [20, 30], [784, 90]))
     rows = [{**vars(work), "ms": 1.0 + work.batch_size} for work in works]
     assert len(plots.step_costs(axes, rows)) == 16
     assert all(len(line.get_xdata()) == 2 for ax in axes for line in ax.lines)

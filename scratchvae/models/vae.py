@@ -161,7 +161,7 @@ class VAE:
         """The same model with its parameters on another backend; itself if it is there."""
         if backend == self.backend:
             return self
-        model = VAE(**self.config | {"estimator": self.estimator, "backend": backend})
+        model = type(self)(**self.config | {"estimator": self.estimator, "backend": backend})
         model.n_samples = self.n_samples
         model.params.value[...] = move(self.params.value, backend)
         return model

@@ -81,5 +81,6 @@ class Params:
             elif array.ndim == 2 or biases:
                 drawn = init * generator.standard_normal(array.shape)
             else:
-                drawn = np.zeros(array.shape)
+                array[...] = 0
+                continue
             array[...] = move(drawn.astype(array.dtype), kind(array))

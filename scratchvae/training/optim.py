@@ -1,8 +1,7 @@
 """SGD, Adagrad and Adam: ascent on the flat vector, θ ← θ + step(g), with g the gradient of what is maximised.
 
 `start` allocates the state for a vector of parameters; `ascend` makes update number `step` (1, 2, …) of one `part` of
-it. The state is flat vectors only (`state`, by name): the step number comes from outside, so nothing
-else is to save.
+it. The state is flat vectors only (`state`, by name): the step number comes from outside, so nothing else is to save.
 """
 
 import numpy as np
