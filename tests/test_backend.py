@@ -228,7 +228,7 @@ def test_too_little_device_memory_is_refused_with_what_the_job_needs(waits, tmp_
     model, train = VAE(784, 500, 20, backend="cupy"), np.zeros((200, 784), np.uint8)
     size = model.params.value.nbytes
     for valid, work in [(None, model.working_memory(100)), (np.zeros((2000, 784)), model.working_memory(1000))]:
-        needed = work + make.vectors * size
+        needed = work + (1 + len(make.names)) * size
         waits.free = waits.taken + needed - 1
         with pytest.raises(MemoryError, match=rf"needs about {needed / 2**20:.0f} MiB of device memory and \d+ MiB"):
             fit(model, train, valid, optimizer=make(), samples=200, out=tmp_path / "run")
@@ -243,7 +243,7 @@ def test_an_optimiser_allocates_as_many_vectors_as_it_says(waits, make):
     model = VAE(784, 500, 20, backend="cupy")
     waits.taken, size = 0, model.params.value.nbytes
     make().start(model.params)
-    assert waits.taken == make.vectors * size
+    assert waits.taken == (1 + len(make.names)) * size
 
 
 @pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])

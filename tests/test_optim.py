@@ -9,6 +9,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scratchvae import SGD, Adagrad, Adam, oracle
 from scratchvae.nets.layers import Linear
 from scratchvae.nets.params import Params
+from scratchvae.training import optim
 
 
 def started(optimizer, dtype=np.float64, size=4):
@@ -75,6 +76,22 @@ def test_a_part_moves_alone_with_its_own_state_and_precision_is_kept(make):
     assert (params.value[:2] > 0).all() and (params.value[2:] == 0).all()
     assert all((vector[2:] == 0).all() for vector in optimizer.state.values())
     assert all(vector.dtype == np.float32 for vector in (params.value, *optimizer.state.values()))
+
+
+@pytest.mark.parametrize("make", [SGD, Adagrad, Adam])
+@pytest.mark.parametrize("part", [slice(None), slice(3, 12)])
+def test_an_update_by_blocks_equals_the_update_as_a_whole(make, part, monkeypatch):
+    results = []
+    for block in (1000, 4):  # 15 numbers, and 9 of them: whole blocks, and a short last one
+        monkeypatch.setattr(optim, "BLOCK", block)
+        optimizer = make(0.1)
+        params = started(optimizer, np.float32, size=14)
+        for step in range(1, 4):
+            params.grad[...] = np.random.default_rng(step).standard_normal(15)
+            optimizer.ascend(params, step, part)
+        results.append([params.value, *optimizer.state.values()])
+    assert len(optimizer.scratch) == 4
+    assert_array_equal(*results)
 
 
 def naive_adam(w, g, state, t):

@@ -91,7 +91,8 @@ def fit(
         raise ValueError("resume=True needs out, the folder of the run to go on with")
 
     work = max(model.working_memory(m), 0 if valid is None else model.working_memory(min(len(valid), _block(model))))
-    require_memory(work + getattr(optimizer, "vectors", 3) * model.params.value.nbytes, model.backend)
+    vectors = 1 + len(getattr(optimizer, "names", "mv"))  # its state, and scratch
+    require_memory(work + vectors * model.params.value.nbytes, model.backend)
     keep_freed_memory()
     optimizer.start(model.params)
     facts = {

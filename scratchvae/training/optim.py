@@ -6,44 +6,59 @@ it. The state is flat vectors only (`state`, by name): the step number comes fro
 
 import numpy as np
 
+from scratchvae.backend import kind
 
-class SGD:
+BLOCK = 1 << 17  # numbers of each vector that an update takes at a time: what its passes share stays in the cache
+
+
+class Optimizer:
+    """Ascent block by block: a subclass says in `update` what happens to value, and to the vectors of its state.
+
+    update(step, value, g, s, *state) works in place; s is scratch, and all are the same block of their vectors. On the
+    device a block is everything.
+    """
+
+    names = ()  # of the vectors of the state, which start at zero
+
+    def start(self, params):
+        """Allocate the state, and the scratch of a block."""
+        self.state = {name: np.zeros_like(params.value) for name in self.names}
+        on_host = kind(params.value) == "numpy"
+        self.scratch = np.empty_like(params.value[:BLOCK] if on_host else params.value)
+
+    def ascend(self, params, step, part=slice(None)):
+        """Update number `step` of params.value[part] with the gradient params.grad[part]."""
+        vectors = [vector[part] for vector in (params.value, params.grad, *self.state.values())]
+        for i in range(0, len(vectors[0]), len(self.scratch)):
+            value, g, *state = (vector[i : i + len(self.scratch)] for vector in vectors)
+            self.update(step, value, g, self.scratch[: len(value)], *state)
+
+
+class SGD(Optimizer):
     """θ ← θ + lr g. The gradient of (8) is a sum over N datapoints: lr counts in nats of the whole data set."""
-
-    vectors = 1  # that `start` allocates
 
     def __init__(self, lr=1e-6):
         self.lr = _positive("lr", lr)
 
-    def start(self, params):
-        self.state = {}
-        self.scratch = np.empty_like(params.value)
-
-    def ascend(self, params, step, part=slice(None)):
-        value, g, s = params.value[part], params.grad[part], self.scratch[part]
+    def update(self, step, value, g, s):
         value += np.multiply(g, self.lr, out=s)
 
 
-class Adagrad:
+class Adagrad(Optimizer):
     """h ← h + g²,   θ ← θ + lr g / (√h + eps)   (Duchi et al. 2011; section 5, lr from {0.01, 0.02, 0.1}).
 
     eps stands outside the root; with eps = 0, a gradient that has always been zero gives 0/0. warmup: the first so many
     updates only gather g² and leave θ alone, 100 in the authors' own code, 0 in the paper.
     """
 
-    vectors = 2
+    names = ("h",)
 
     def __init__(self, lr=0.01, eps=1e-10, warmup=0):
         if not (0 <= eps < float("inf") and warmup >= 0):
             raise ValueError(f"eps is {eps!r} and warmup is {warmup!r}; expected both ≥ 0")
         self.lr, self.eps, self.warmup = _positive("lr", lr), float(eps), int(warmup)
 
-    def start(self, params):
-        self.state = {"h": np.zeros_like(params.value)}
-        self.scratch = np.empty_like(params.value)
-
-    def ascend(self, params, step, part=slice(None)):
-        value, g, h, s = params.value[part], params.grad[part], self.state["h"][part], self.scratch[part]
+    def update(self, step, value, g, s, h):
         h += np.multiply(g, g, out=s)
         if step > self.warmup:
             np.sqrt(h, out=s)
@@ -53,26 +68,20 @@ class Adagrad:
             value += s
 
 
-class Adam:
+class Adam(Optimizer):
     """m ← β₁ m + (1-β₁) g, v ← β₂ v + (1-β₂) g², θ ← θ + lr m̂ / (√v̂ + eps), m̂ = m/(1-β₁ᵗ), v̂ = v/(1-β₂ᵗ).
 
     Kingma & Ba 2015, Algorithm 1, with ascent for descent.
     """
 
-    vectors = 3
+    names = ("m", "v")
 
     def __init__(self, lr=0.001, beta1=0.9, beta2=0.999, eps=1e-8):
         if not (0 <= beta1 < 1 and 0 <= beta2 < 1 and 0 <= eps < float("inf")):
             raise ValueError(f"beta1, beta2, eps are {beta1!r}, {beta2!r}, {eps!r}; expected 0 ≤ β < 1 and eps ≥ 0")
         self.lr, self.beta1, self.beta2, self.eps = _positive("lr", lr), float(beta1), float(beta2), float(eps)
 
-    def start(self, params):
-        self.state = {"m": np.zeros_like(params.value), "v": np.zeros_like(params.value)}
-        self.scratch = np.empty_like(params.value)
-
-    def ascend(self, params, step, part=slice(None)):
-        value, g, s = params.value[part], params.grad[part], self.scratch[part]
-        m, v = self.state["m"][part], self.state["v"][part]
+    def update(self, step, value, g, s, m, v):
         m *= self.beta1
         m += np.multiply(g, 1 - self.beta1, out=s)
         v *= self.beta2
