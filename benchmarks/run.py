@@ -1,13 +1,15 @@
 """Everything measured again and written into README.md: python benchmarks/run.py, some five minutes.
 
 Runs `scratchvae bench`, peers.py and job.py into benchmarks/results, and puts their tables between the README's marks.
-With a GPU add --backend numpy,cupy. --readme-only writes the README from the results that are there.
+With a GPU add --backend numpy,cupy. --readme-only writes the README from the results that are there. The peers' results
+of another machine, kept as results/peers-<machine>.json, become a column of their table.
 """
 
 import argparse
 import json
 import subprocess
 import sys
+from math import nan
 from pathlib import Path
 
 from scratchvae import bench
@@ -23,16 +25,20 @@ def readme(results):
     peers, job, swept = (json.loads((results / f"{name}.json").read_text()) for name in ("peers", "job", "bench"))
     single = swept | {"rows": [row for row in swept["rows"] if row["dtype"] == "float32"]}
     versions = ", ".join(f"{name} {version}" for name, version in peers["peers"].items())
+    others = [json.loads(path.read_text()) for path in sorted(results.glob("peers-*.json"))]  # of other machines
+    columns = [f"times ours, {other['machine']['cpu']}" for other in others]
+    elsewhere = [{row["name"]: row.get("times_ours", nan) for row in other["rows"]} for other in others]
     lines = [
         f"{bench.describe(peers['machine'])}; {versions}. Milliseconds per step over {peers['rounds']} rounds of "
         f"{peers['steps']} steps, taken in turns:",
         "",
-        "| one training step | lower quartile | median | upper quartile | times ours |",
-        "|---|---|---|---|---|",
+        f"| {' | '.join(['one training step', 'lower quartile', 'median', 'upper quartile', 'times ours', *columns])} |",
+        "|---" * (5 + len(others)) + "|",
     ]
     for row in peers["rows"]:
         keys = ("ms", "ms_median", "ms_upper_quartile", "times_ours")
         cells = [row["left_out"], "", "", ""] if "left_out" in row else [f"{row[key]:.2f}" for key in keys]
+        cells += [f"{other.get(row['name'], nan):.2f}" for other in elsewhere]
         lines.append(f"| {row['name']} | {' | '.join(cells)} |")
     shares = ", ".join(f"{part} {share:.1%}" for part, share in job["shares"].items())
     lines += [
