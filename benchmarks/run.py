@@ -26,14 +26,15 @@ def readme(results):
     single = swept | {"rows": [row for row in swept["rows"] if row["dtype"] == "float32"]}
     versions = ", ".join(f"{name} {version}" for name, version in peers["peers"].items())
     others = [json.loads(path.read_text()) for path in sorted(results.glob("peers-*.json"))]  # of other machines
-    columns = [f"times ours, {other['machine']['cpu']}" for other in others]
+    head = ["one training step", "lower quartile", "median", "upper quartile", "times ours"]
+    head += [f"times ours, {other['machine']['cpu']}" for other in others]
     elsewhere = [{row["name"]: row.get("times_ours", nan) for row in other["rows"]} for other in others]
     lines = [
         f"{bench.describe(peers['machine'])}; {versions}. Milliseconds per step over {peers['rounds']} rounds of "
         f"{peers['steps']} steps, taken in turns:",
         "",
-        f"| {' | '.join(['one training step', 'lower quartile', 'median', 'upper quartile', 'times ours', *columns])} |",
-        "|---" * (5 + len(others)) + "|",
+        f"| {' | '.join(head)} |",
+        "|---" * len(head) + "|",
     ]
     for row in peers["rows"]:
         keys = ("ms", "ms_median", "ms_upper_quartile", "times_ours")
