@@ -12,6 +12,7 @@ import numpy as np
 from scratchvae.backend import array_module, move
 
 MANY = 1 << 18  # numbers: 2 ms of the host's time
+BLOCK = 1 << 14  # counters, whose words the host works out together so that they stay in its cache
 LOW = (1 << 32) - 1  # the low word of 64 bits
 
 
@@ -24,9 +25,13 @@ def standard_normal(generator, shape, dtype, backend="numpy"):
     if size < MANY:
         return move(generator.standard_normal(shape, dtype=dtype), backend)
     key = generator.integers(1 << 32, size=2).tolist()
-    count = array_module(backend).arange(-(-size // 4), dtype=np.uint64)
-    words = philox((count & LOW, count >> 32, np.zeros_like(count), np.zeros_like(count)), key)
-    return box_muller(*words, dtype)[:size].reshape(shape)
+    blocks = -(-size // (4 * BLOCK))
+    count = array_module(backend).arange(blocks * BLOCK, dtype=np.uint64).reshape(blocks, BLOCK)
+    parts = []
+    for c in count if backend == "numpy" else [count]:
+        words = philox((c & LOW, c >> 32, np.zeros_like(c), np.zeros_like(c)), key)
+        parts.append(box_muller(*words, dtype).reshape(-1))
+    return np.concatenate(parts)[:size].reshape(shape)
 
 
 def philox(counter, key):
@@ -40,8 +45,8 @@ def philox(counter, key):
 
 
 def box_muller(c0, c1, c2, c3, dtype):
-    """Four standard normals from four 32-bit words, √(-2 ln u) (cos 2πv, sin 2πv), u and v in (0, 1]: one vector."""
+    """Four standard normals from four 32-bit words, √(-2 ln u) (cos 2πv, sin 2πv), u and v in (0, 1]: (…, 4, n)."""
     u0, v0, u1, v1 = ((c.astype(dtype) + 0.5) * 2.0**-32 for c in (c0, c1, c2, c3))
     r0, r1 = np.sqrt(-2 * np.log(u0)), np.sqrt(-2 * np.log(u1))
     a0, a1 = 2 * math.pi * v0, 2 * math.pi * v1
-    return np.concatenate([r0 * np.cos(a0), r0 * np.sin(a0), r1 * np.cos(a1), r1 * np.sin(a1)])
+    return np.stack([r0 * np.cos(a0), r0 * np.sin(a0), r1 * np.cos(a1), r1 * np.sin(a1)], axis=-2)
