@@ -1,10 +1,11 @@
 """Auto-Encoding Variational Bayes from scratch: NumPy, every gradient by hand, every gradient checked."""
 
 from scratchvae.data import load_data
+from scratchvae.models.full_vb import FullVB
 from scratchvae.models.vae import VAE
 from scratchvae.training.loop import evaluate, fit
 from scratchvae.training.optim import SGD, Adagrad, Adam
 from scratchvae.training.run import load_model
 
-__all__ = ["SGD", "VAE", "Adagrad", "Adam", "evaluate", "fit", "load_data", "load_model"]
+__all__ = ["SGD", "VAE", "Adagrad", "Adam", "FullVB", "evaluate", "fit", "load_data", "load_model"]
 __version__ = "0.1.0"

@@ -155,6 +155,8 @@ def check_density(density, *arguments, oracle=None, skip=0, name=None, seed=0, b
 def check_model(model, x, n_data=None, seed=0):
     """Check every parameter array of a float64 VAE: the gradient of (8) + log p(θ) on rows x (M, D), N = n_data.
 
+    Of a FullVB, the gradient of (22) with respect to φ, μ and log σ.
+
     It is checked at parameters of order one, drawn here and put back afterwards: at the paper's initial values some
     gradients all but vanish, below what central differences can resolve. The noise is injected: ours, the oracle and
     the differences see the same. The oracle knows estimators "A" and "B"; a model with an estimator of your own is
@@ -165,16 +167,22 @@ def check_model(model, x, n_data=None, seed=0):
     x = model.pixels(move(x, model.backend))
     n_data = 3 * len(x) if n_data is None else n_data
     generator = np.random.default_rng(seed)
-    eps = model.noise(generator, len(x))
+    noise = model.noise(generator, len(x))
     config, params = model.config, model.params
 
     def function():
-        return float(model.bound(x, eps, n_data) + model.log_prior())
+        return float(model.bound(x, noise, n_data) + model.log_prior())
 
     def witness(arrays):
         settings = {key: config[key] for key in ("estimator", "likelihood", "mean", "activation")}
-        prior = oracle.log_prior(arrays) if config["prior"] else 0.0
-        return oracle.bound(arrays, move(x, "numpy"), move(eps, "numpy"), n_data, **settings) + prior
+        if "theta_noise" not in config:
+            prior = oracle.log_prior(arrays) if config["prior"] else 0.0
+            return oracle.bound(arrays, move(x, "numpy"), move(noise, "numpy"), n_data, **settings) + prior
+        eps, zeta = (move(part, "numpy") for part in noise)
+        settings["alpha"] = None if config["learn_hyperprior"] else config["alpha"]
+        if config["theta_noise"] == "local":
+            del settings["estimator"]  # always (24)
+        return oracle.full_vb(arrays, move(x, "numpy"), eps, zeta, n_data, config["theta_noise"], **settings)
 
     known = config["estimator"] in ("A", "B")
     before = params.value.copy()
@@ -183,7 +191,7 @@ def check_model(model, x, n_data=None, seed=0):
         for array in params.named(params.value).values():
             if array.ndim == 1:
                 array[...] = move(0.5 * generator.standard_normal(array.shape), model.backend)
-        model.bound(x, eps, n_data, gradient=True)
+        model.bound(x, noise, n_data, gradient=True)
         model.add_log_prior_gradient()
         values, gradients = params.named(params.value), params.named(params.grad)
         return compare(function, values, gradients, witness if known else None, seed=seed)

@@ -100,3 +100,73 @@ def log_prior(arrays):
     """log p(θ) = log N(θ; 0, I), θ the decoder's arrays: section 5"""
     theta = [np.reshape(array, -1) for name, array in arrays.items() if name.startswith("decoder.")]
     return sum(log_normal(t, np.zeros(t.shape), np.zeros(t.shape)) for t in theta)
+
+
+# Appendix F
+
+
+def full_vb(arrays, x, eps, zeta, n_data, theta_noise="minibatch", estimator="B", alpha=1.0, **settings):
+    """(22) with f of (21), or (24): draw by draw. "decoder.…" are μ and "log_sigma.…" log σ; alpha None is learned."""
+    if theta_noise == "local":
+        return local_bound(arrays, x, eps, zeta, n_data, **settings) - theta_kl(arrays, alpha)
+    zeta = np.concatenate([zeta, -zeta]) if theta_noise == "antithetic" else zeta
+    edges = [s * len(x) // len(zeta) for s in range(len(zeta) + 1)]
+    total = 0.0
+    for noise, start, stop in zip(zeta, edges, edges[1:], strict=False):
+        theta, rows = draw_theta(arrays, noise), slice(start, stop)
+        f = bound({**arrays, **theta}, x[rows], eps[:, rows], n_data, estimator, **settings)
+        if estimator == "A":
+            for name, value in theta.items():
+                mu, log_sigma = arrays[name], arrays[name.replace("decoder", "log_sigma")]
+                a = np.log(alpha**2) * np.ones(value.shape)
+                f = f + np.sum(log_normal(value, 0 * mu, a) - log_normal(value, mu, 2 * log_sigma))
+        total = total + (stop - start) / len(x) * f
+    return total if estimator == "A" else total - theta_kl(arrays, alpha)
+
+
+def draw_theta(arrays, zeta):
+    """θ = μ + σ ⊙ ζ (23), ζ laid out as the decoder's arrays one after another"""
+    theta, start = {}, 0
+    for name, mu in arrays.items():
+        if name.startswith("decoder."):
+            piece = np.reshape(zeta[start : start + mu.size], mu.shape)
+            theta[name], start = mu + np.exp(arrays[name.replace("decoder", "log_sigma")]) * piece, start + mu.size
+    return theta
+
+
+def theta_kl(arrays, alpha):
+    """KL(N(μ, σ²) ‖ N(0, α²)) = Σ log α/σ + (μ² + σ²)/2α² - ½; learned, α² is the mean of μ² + σ² over an array"""
+    total = 0.0
+    for name, mu in arrays.items():
+        if name.startswith("decoder."):
+            sigma = np.exp(arrays[name.replace("decoder", "log_sigma")])
+            a = np.sqrt(np.mean(mu**2 + sigma**2)) if alpha is None else alpha
+            total = total + np.sum(np.log(a / sigma) + (mu**2 + sigma**2) / (2 * a**2) - 0.5)
+    return total
+
+
+def local_bound(arrays, x, eps, zeta, n_data, likelihood="bernoulli", mean="sigmoid", activation="tanh"):
+    """(8) with L^B, one row at a time, its pre-activations drawn with their own mean and variance"""
+    total, (q_mu, q_log_var) = 0.0, encode(arrays, x, activation)
+    for k, noise in enumerate(zeta):  # row k is datapoint k mod M under its ε number k // M
+        i, start = k % len(x), 0
+        h = q_mu[i] + np.exp(q_log_var[i] / 2) * eps[k // len(x)][i]
+        outputs = {}
+        for name in [name for name in arrays if name.startswith("decoder.") and name.endswith(".W")]:
+            name = name[: -len(".W")]
+            spread = name.replace("decoder", "log_sigma")
+            W, b = np.exp(arrays[spread + ".W"]), np.exp(arrays[spread + ".b"])
+            width = len(b)
+            drawn = linear(arrays, name, h) + np.sqrt(np.dot(h**2, W**2) + b**2) * noise[start : start + width]
+            start += width
+            if "hidden" in name:
+                h = ACTIVATIONS[activation](drawn)
+            else:
+                outputs[name] = drawn
+        if likelihood == "bernoulli":
+            log_px = log_bernoulli(x[i], outputs["decoder.logits"])
+        else:
+            m = outputs["decoder.mu"]
+            log_px = log_normal(x[i], sigmoid(m) if mean == "sigmoid" else m, outputs["decoder.log_var"])
+        total = total + (log_px - kl(q_mu[i], q_log_var[i])) / len(eps)
+    return n_data / len(x) * total

@@ -5,6 +5,7 @@ import numpy as np
 from scratchvae.backend import move, own
 from scratchvae.inference.distributions import gaussian_neg_kl, log_standard_gaussian
 from scratchvae.inference.sgvb import sgvb_a, sgvb_b
+from scratchvae.nets.layers import Linear
 from scratchvae.nets.mlp import ACTIVATIONS, BernoulliMLP, GaussianMLP
 from scratchvae.nets.params import Params
 from scratchvae.noise import standard_normal
@@ -68,20 +69,29 @@ class VAE:
 
         widths = self.config["n_hidden"]
         self.encoder = GaussianMLP("encoder", n_visible, widths, n_latent, activation, reads_data=True)  # q(z|x)
-        if likelihood == "bernoulli":
-            self.decoder = BernoulliMLP("decoder", n_latent, widths, n_visible, activation)  # p(x|z)
-        else:
-            self.decoder = GaussianMLP("decoder", n_latent, widths, n_visible, activation, mean == "sigmoid")
+        self.decoder = self.new_decoder()  # p(x|z)
 
         self.params = Params([*self.encoder.layers, *self.decoder.layers], dtype, backend)
         self.phi, self.theta = self.params.part("encoder."), self.params.part("decoder.")
         self.params.initialise(init, np.random.default_rng(seed), init_biases)
 
+    def new_decoder(self, linear=Linear):
+        """The decoder that `config` describes, its parameters not laid yet; linear: what its affine maps are."""
+        sizes = self.n_latent, self.config["n_hidden"], self.n_visible
+        settings = {"activation": self.config["activation"], "linear": linear}
+        if self.config["likelihood"] == "bernoulli":
+            return BernoulliMLP("decoder", *sizes, **settings)
+        return GaussianMLP("decoder", *sizes, sigmoid_mean=self.config["mean"] == "sigmoid", **settings)
+
     # What training asks of a model
 
-    def noise(self, generator, n):
+    def eps(self, generator, n):
         """ε ~ N(0, I) behind the latents of n datapoints, (L, n, J)."""
         return standard_normal(generator, (self.n_samples, n, self.n_latent), self.dtype, self.backend)
+
+    def noise(self, generator, n):
+        """The noise of `bound` for n datapoints: ε."""
+        return self.eps(generator, n)
 
     def bound(self, x, noise, n_data, gradient=False):
         """The estimate (8) of the bound of n_data datapoints, in nats; with `gradient`, params.grad is its gradient.
@@ -101,11 +111,11 @@ class VAE:
             gradient = self.params.grad[self.theta]
             gradient -= self.params.value[self.theta]
 
-    def terms(self, x, noise):
+    def terms(self, x, eps):
         """The two terms of (7) apart: -KL(q(z|x) ‖ p(z)) and 1/L Σ_l log p(x|z⁽ˡ⁾), nats per datapoint, (M,) each."""
         x = self.pixels(x)
         mu, log_var = self.encoder.forward(x)
-        z = mu + np.exp(0.5 * log_var) * self._eps(noise, len(x))
+        z = mu + np.exp(0.5 * log_var) * self._eps(eps, len(x))
         return gaussian_neg_kl(mu, log_var, gradient=False)[0], self.decoder.log_prob(x, z, gradient=False).mean(axis=0)
 
     # What one does with a trained one

@@ -31,6 +31,34 @@ class Linear:
         return None if self.reads_data else dy @ self.W.T  # ∂y_mo/∂x_mi = W_io
 
 
+class LocalLinear:
+    """y = x W + b with W ~ N(μ_W, σ_W²), b ~ N(μ_b, σ_b²) drawn anew for every row, and only the sum drawn, by zeta:
+
+        y = x μ_W + μ_b + √v ⊙ ζ,   v = x² σ_W² + σ_b²         (Kingma, Salimans & Welling 2015, section 2.3)
+
+    the variance of a sum of independent terms being the sum of theirs. mean, log_sigma: the `Linear`s whose windows are
+    μ and log σ; it has no parameters of its own. zeta (M, n_out) is set before `forward`.
+    """
+
+    shapes = {}  # noqa: RUF012
+
+    def __init__(self, mean, log_sigma):
+        self.name, self.mean, self.log_sigma, self.n_out = mean.name, mean, log_sigma, mean.shapes["b"][0]
+
+    def forward(self, x):
+        self.var_W, self.var_b = np.exp(2 * self.log_sigma.W), np.exp(2 * self.log_sigma.b)
+        self.x2 = x * x
+        self.sd = np.sqrt(self.x2 @ self.var_W + self.var_b)
+        return self.mean.forward(x) + self.sd * self.zeta
+
+    def backward(self, dy):
+        dv = dy * self.zeta / (2 * self.sd)  # ∂y/∂v = ζ / 2√v
+        self.log_sigma.dW[...] = 2 * self.var_W * (self.x2.T @ dv)  # ∂v/∂σ_W² = x²     dσ²/dlog σ = 2σ²
+        self.log_sigma.db[...] = 2 * self.var_b * dv.sum(axis=0)  # ∂v/∂σ_b² = 1
+        dx_v = 2 * self.mean.x * (dv @ self.var_W.T)  # ∂v/∂x = 2 x σ_W²
+        return self.mean.backward(dy) + dx_v  # x moves both mean and variance
+
+
 class Tanh:
     """y = tanh x."""
 

@@ -8,12 +8,15 @@ from scratchvae.nets.layers import Chain, Linear, ReLU, Sigmoid, Softplus, Tanh,
 ACTIVATIONS = {"tanh": Tanh, "relu": ReLU, "softplus": Softplus, "sigmoid": Sigmoid}
 
 
-def hidden_layers(name, n_in, widths, activation, reads_data=False):
-    """h = f(x W + b) once per entry of `widths`; the paper has one hidden layer of tanh units. No widths: h = x."""
+def hidden_layers(name, n_in, widths, activation, reads_data=False, linear=Linear):
+    """h = f(x W + b) once per entry of `widths`; the paper has one hidden layer of tanh units. No widths: h = x.
+
+    linear: what makes an affine map, called as `Linear` is; so everywhere in this file.
+    """
     layers = []
     for k, width in enumerate(widths, start=1):
         suffix = "hidden" if len(widths) == 1 else f"hidden{k}"
-        layers += [Linear(f"{name}.{suffix}", n_in, width, reads_data and k == 1), ACTIVATIONS[activation]()]
+        layers += [linear(f"{name}.{suffix}", n_in, width, reads_data and k == 1), ACTIVATIONS[activation]()]
         n_in = width
     return Chain(layers), n_in
 
@@ -24,9 +27,9 @@ class BernoulliMLP:
     The sigmoid is never applied on the way to the bound: the density takes the logits.
     """
 
-    def __init__(self, name, n_in, widths, n_out, activation="tanh"):
-        self.hidden, width = hidden_layers(name, n_in, widths, activation)
-        self.logits = Linear(f"{name}.logits", width, n_out)
+    def __init__(self, name, n_in, widths, n_out, activation="tanh", linear=Linear):
+        self.hidden, width = hidden_layers(name, n_in, widths, activation, linear=linear)
+        self.logits = linear(f"{name}.logits", width, n_out)
         self.layers = [*self.hidden.layers, self.logits]
 
     def forward(self, z):
@@ -63,10 +66,12 @@ class GaussianMLP:
     reads_data: the input is the data: as encoder, the gradient of the input is not computed.
     """
 
-    def __init__(self, name, n_in, widths, n_out, activation="tanh", sigmoid_mean=False, reads_data=False):
-        self.hidden, width = hidden_layers(name, n_in, widths, activation, reads_data)
-        self.mu = Chain([Linear(f"{name}.mu", width, n_out), *([Sigmoid()] if sigmoid_mean else [])])
-        self.log_var = Linear(f"{name}.log_var", width, n_out)
+    def __init__(
+        self, name, n_in, widths, n_out, activation="tanh", sigmoid_mean=False, reads_data=False, linear=Linear
+    ):
+        self.hidden, width = hidden_layers(name, n_in, widths, activation, reads_data, linear)
+        self.mu = Chain([linear(f"{name}.mu", width, n_out), *([Sigmoid()] if sigmoid_mean else [])])
+        self.log_var = linear(f"{name}.log_var", width, n_out)
         self.layers = [*self.hidden.layers, *self.mu.layers, self.log_var]
 
     def forward(self, z):

@@ -185,7 +185,7 @@ def evaluate(model, x, seed=0, binarization="grey"):
         rows = x[start : start + size]
         rows = binarise(rows, thresholds(rows.shape, rows.dtype, generator)) if dynamic else rows
         rows = move(rows, model.backend)
-        neg_kl, log_px = model.terms(rows, model.noise(generator, len(rows)))
+        neg_kl, log_px = model.terms(rows, model.eps(generator, len(rows)))
         kl -= float(neg_kl.sum(dtype=np.float64)) / len(x)
         reconstruction += float(log_px.sum(dtype=np.float64)) / len(x)
     return {"n": len(x), "bound": reconstruction - kl, "kl": kl, "reconstruction": reconstruction}

@@ -1,0 +1,158 @@
+"""Appendix F as a model: a VAE whose decoder has a distribution over its parameters."""
+
+from functools import partial
+from types import SimpleNamespace
+
+import numpy as np
+
+from scratchvae.backend import move, own
+from scratchvae.inference.full_vb import Posterior, full_vb_a, full_vb_b, full_vb_draws, full_vb_local
+from scratchvae.models.vae import VAE
+from scratchvae.nets.layers import LocalLinear
+from scratchvae.nets.params import Params
+from scratchvae.noise import standard_normal
+
+THETA_NOISE = ("minibatch", "antithetic", "datapoint", "local")
+OWN = ("theta_noise", "alpha", "learn_hyperprior", "log_sigma")  # arguments that a VAE does not have
+
+
+class FullVB(VAE):
+    """A VAE with q(θ) = N(μ, σ²) over the decoder's parameters and the prior p_α(θ) = N(0, α²)   (13)-(24).
+
+    Beside the arguments of `VAE` (all but `prior`, which is in the bound):
+
+    theta_noise        where ζ acts. "minibatch": one θ for a minibatch. "antithetic": θ = μ ± σ ζ, half of the minibatch
+                       each. "datapoint": a θ for each datapoint, Algorithm 2 as printed, slow. "local": noise on the
+                       pre-activations, for each row its own (Kingma, Salimans & Welling 2015)
+    estimator          "A": (21), all terms at the draws; "B": (24), the Gaussian ones in closed form; or a function with
+                       the signature of `sgvb_b`, and the θ-KL in closed form
+    alpha              α, 1 in the paper
+    learn_hyperprior   α² = mean(μ² + σ²) for each array by itself, in place of `alpha`
+    log_sigma          the initial log σ of every parameter; -4, small beside what a weight of a trained decoder is
+
+    As a VAE it is the one at the posterior mean: decode, sample, evaluate and so on take θ = μ. `theta_sample` is the
+    VAE at another θ ~ q(θ). φ is a point, as in the paper.
+    """
+
+    def __init__(
+        self,
+        n_visible,
+        n_hidden=500,
+        n_latent=20,
+        *,
+        theta_noise="minibatch",
+        alpha=1.0,
+        learn_hyperprior=False,
+        log_sigma=-4.0,
+        **settings,
+    ):
+        if settings.pop("prior", False):
+            raise ValueError("prior is True; the bound (22) has p_α(θ) in it: leave prior out, choose alpha")
+        super().__init__(n_visible, n_hidden, n_latent, prior=False, **settings)
+        estimator = self.config["estimator"]
+        if theta_noise not in THETA_NOISE:
+            raise ValueError(f"theta_noise is {theta_noise!r}; expected one of {', '.join(THETA_NOISE)}")
+        if not _number(alpha) or not 0 < alpha < np.inf:
+            raise ValueError(f"alpha is {alpha!r}; expected a number > 0, the standard deviation of p_α(θ)")
+        if not _number(log_sigma) or not -20 <= log_sigma <= 20:
+            raise ValueError(f"log_sigma is {log_sigma!r}; expected a number from -20 to 20, such as -4")
+        if estimator == "A" and (theta_noise == "local" or learn_hyperprior):
+            what = "theta_noise 'local' draws no θ" if theta_noise == "local" else "a learned α maximises (24)"
+            raise ValueError(f"estimator is 'A', which scores θ at its draw, but {what}: take 'B'")
+        self.config |= {
+            "theta_noise": theta_noise,
+            "alpha": float(alpha),
+            "learn_hyperprior": bool(learn_hyperprior),
+            "log_sigma": float(log_sigma),
+        }
+        del self.config["prior"]
+
+        self.drawn = self.new_decoder()  # reads its parameters from a draw of θ, as `decoder` does from μ
+        theta = Params(self.drawn.layers, self.dtype, self.backend)
+        arrays = [layer for layer in self.decoder.layers if layer.shapes]
+        spread = [SimpleNamespace(name=f"log_sigma{a.name.removeprefix('decoder')}", shapes=a.shapes) for a in arrays]
+        point = self.params.value
+        self.params = Params([*self.encoder.layers, *self.decoder.layers, *spread], self.dtype, self.backend)
+        self.params.value[: point.size] = point
+        self.theta = slice(self.phi.stop, self.params.value.size)  # μ and log σ
+        self.posterior = Posterior(self.params, theta, None if learn_hyperprior else float(alpha))
+        self.posterior.log_sigma[...] = log_sigma
+
+        if theta_noise == "local":
+            layers = {a.name: LocalLinear(a, s) for a, s in zip(arrays, spread, strict=True)}
+            self.drawn = self.new_decoder(lambda name, *_: layers[name])
+            self.drawn.local = list(layers.values())
+        self.one_draw = full_vb_a if estimator == "A" else partial(full_vb_b, estimator=self.estimator)
+
+    # What training asks of a model
+
+    def noise(self, generator, n):
+        """(ε, ζ) behind the latents of n datapoints, (L, n, J), and behind θ: (S, P), or (L n, units) if local."""
+        return self.eps(generator, n), standard_normal(generator, self._zeta_shape(n), self.dtype, self.backend)
+
+    def bound(self, x, noise, n_data, gradient=False):
+        """The estimate (22) of the bound of n_data datapoints, the θ-KL in it once, in nats; and its gradient.
+
+        x (M, D), noise (eps, zeta) as `noise` draws it. ValueError if their shapes do not fit each other and the model.
+        """
+        x, (eps, zeta) = self.pixels(x), noise
+        eps, zeta = self._eps(eps, len(x)), own("zeta", zeta, self.backend).astype(self.dtype, copy=False)
+        if zeta.shape != self._zeta_shape(len(x), len(eps)):
+            raise ValueError(f"zeta has shape {zeta.shape}; expected {self._zeta_shape(len(x), len(eps))}")
+        arguments = self.encoder, self.drawn, self.posterior, x, eps
+        if self.config["theta_noise"] == "local":
+            return full_vb_local(*arguments, zeta, n_data, gradient, self.estimator)
+        if self.config["theta_noise"] == "antithetic":
+            zeta = np.concatenate([zeta, -zeta])
+        if len(zeta) == 1:
+            return self.one_draw(*arguments, zeta[0], n_data, gradient)
+        return full_vb_draws(self.one_draw, *arguments, zeta, n_data, gradient)
+
+    def working_memory(self, m):
+        """About how many bytes a step on m datapoints takes beside parameters and data."""
+        draws = 8 * self.posterior.mu.size + 2 * np.prod(self._zeta_shape(m), dtype=int)
+        return super().working_memory(m) + int(draws) * self.dtype.itemsize
+
+    # What one does with a trained one
+
+    def theta_kl(self):
+        """KL(q(θ) ‖ p_α(θ)) in nats, a number."""
+        return -float(self.posterior.neg_kl())
+
+    def theta_sample(self, seed=0):
+        """The VAE with this encoder and a decoder drawn from the posterior, θ ~ q(θ); the same for the same seed."""
+        config = {key: value for key, value in self.config.items() if key not in OWN}
+        vae = VAE(**config | {"estimator": self.estimator, "prior": False, "backend": self.backend})
+        vae.n_samples = self.n_samples
+        mu, log_sigma = self.posterior.mu, self.posterior.log_sigma
+        zeta = standard_normal(np.random.default_rng(seed), mu.shape, self.dtype, self.backend)
+        vae.params.value[vae.phi] = self.params.value[self.phi]
+        vae.params.value[vae.theta] = mu + np.exp(log_sigma) * zeta
+        return vae
+
+    def warm_start(self, vae):
+        """Take φ and μ from a trained VAE of the same shape, and leave log σ; self. ValueError for another shape."""
+        ours, theirs = self.params.windows, vae.params.windows
+        for name in [name for name in ours if not name.startswith("log_sigma.")]:
+            came = theirs[name][1] if name in theirs else None
+            if came != ours[name][1]:
+                raise ValueError(f"the VAE to start from has {came} for {name}; this model expects {ours[name][1]}")
+        for key in ("likelihood", "mean", "activation"):
+            if vae.config[key] != self.config[key]:
+                raise ValueError(
+                    f"the VAE to start from has {key} {vae.config[key]!r}; this model has {self.config[key]!r}"
+                )
+        size = self.phi.stop + self.posterior.mu.size
+        self.params.value[:size] = move(vae.params.value[:size], self.backend)
+        return self
+
+    def _zeta_shape(self, n, n_samples=None):
+        """Of ζ for n datapoints."""
+        kind = self.config["theta_noise"]
+        if kind == "local":
+            return (n_samples or self.n_samples) * n, sum(layer.n_out for layer in self.drawn.local)
+        return n if kind == "datapoint" else 1, self.posterior.mu.size
+
+
+def _number(value):
+    return isinstance(value, int | float | np.floating) and not isinstance(value, bool)
