@@ -1,8 +1,9 @@
-"""ε: standard normal numbers for step t, the same on both backends and a function of (seed, t) alone.
+"""ε and ζ: standard normal numbers for step t, the same on both backends and a function of (seed, t) alone.
 
 A few are drawn by NumPy's generator on the host and moved. Many would keep the device waiting for the host, so they are
-computed where they are needed, by a generator that is pure arithmetic on a counter: Philox4x32-10 (Salmon, Moraes, Dror
-& Shaw 2011, "Parallel random numbers: as easy as 1, 2, 3"), and from its words the normals of Box & Muller (1958).
+computed where they are needed, from a generator that is pure arithmetic on a counter: Philox4x64-10 (Salmon, Moraes,
+Dror & Shaw 2011, "Parallel random numbers: as easy as 1, 2, 3"), which NumPy has on the host and `philox` writes out in
+array operations for the device; and from its words the normals of Box & Muller (1958).
 """
 
 import math
@@ -11,9 +12,10 @@ import numpy as np
 
 from scratchvae.backend import array_module, move
 
-MANY = 1 << 18  # numbers: 2 ms of the host's time
-BLOCK = 1 << 14  # counters, whose words the host works out together so that they stay in its cache
-LOW = (1 << 32) - 1  # the low word of 64 bits
+MANY = 1 << 16  # numbers: half a millisecond of the host's time
+LOW = np.uint64((1 << 32) - 1)  # the low half of 64 bits
+HALF = np.uint64(32)
+BLOCK = 1 << 15  # words that the host turns into normals at a time, so that they stay in its cache
 
 
 def standard_normal(generator, shape, dtype, backend="numpy"):
@@ -24,29 +26,38 @@ def standard_normal(generator, shape, dtype, backend="numpy"):
     size = math.prod(shape)
     if size < MANY:
         return move(generator.standard_normal(shape, dtype=dtype), backend)
-    key = generator.integers(1 << 32, size=2).tolist()
-    blocks = -(-size // (4 * BLOCK))
-    count = array_module(backend).arange(blocks * BLOCK, dtype=np.uint64).reshape(blocks, BLOCK)
-    parts = []
-    for c in count if backend == "numpy" else [count]:
-        words = philox((c & LOW, c >> 32, np.zeros_like(c), np.zeros_like(c)), key)
-        parts.append(box_muller(*words, dtype).reshape(-1))
-    return np.concatenate(parts)[:size].reshape(shape)
+    key, blocks = generator.integers(1 << 64, size=2, dtype=np.uint64), -(-size // (2 * BLOCK))
+    if backend == "numpy":
+        random = np.random.Philox(key=key).random_raw
+        words = (random(BLOCK) for _ in range(blocks))
+    else:
+        count = array_module(backend).arange(1, 1 + blocks * BLOCK // 4, dtype=np.uint64)  # NumPy counts from 1
+        zero = np.zeros_like(count)
+        words = [np.stack(philox((count, zero, zero, zero), key), axis=-1).reshape(blocks, BLOCK)]
+    return np.concatenate([box_muller(w, dtype).reshape(-1) for w in words])[:size].reshape(shape)
 
 
 def philox(counter, key):
-    """Philox4x32-10: four words of 32 random bits from four of a counter, under a key of two; arrays of uint64."""
-    (c0, c1, c2, c3), (k0, k1) = counter, key
+    """Philox4x64-10: four words of 64 random bits from four of a counter, under a key of two; arrays of uint64."""
+    (c0, c1, c2, c3), (k0, k1) = counter, (int(k) for k in key)
     for _ in range(10):
-        p0, p1 = c0 * 0xD2511F53, c2 * 0xCD9E8D57  # 32 x 32 → 64 bits
-        c0, c1, c2, c3 = (p1 >> 32) ^ c1 ^ k0, p1 & LOW, (p0 >> 32) ^ c3 ^ k1, p0 & LOW
-        k0, k1 = (k0 + 0x9E3779B9) & LOW, (k1 + 0xBB67AE85) & LOW  # the golden ratio and √3 - 1
+        (high0, low0), (high1, low1) = product(c0, 0xD2E7470EE14C6C93), product(c2, 0xCA5A826395121157)
+        c0, c1, c2, c3 = high1 ^ c1 ^ np.uint64(k0), low1, high0 ^ c3 ^ np.uint64(k1), low0
+        k0, k1 = (k0 + 0x9E3779B97F4A7C15) % (1 << 64), (k1 + 0xBB67AE8584CAA73B) % (1 << 64)  # golden ratio, √3 - 1
     return c0, c1, c2, c3
 
 
-def box_muller(c0, c1, c2, c3, dtype):
-    """Four standard normals from four 32-bit words, √(-2 ln u) (cos 2πv, sin 2πv), u and v in (0, 1]: (…, 4, n)."""
-    u0, v0, u1, v1 = ((c.astype(dtype) + 0.5) * 2.0**-32 for c in (c0, c1, c2, c3))
-    r0, r1 = np.sqrt(-2 * np.log(u0)), np.sqrt(-2 * np.log(u1))
-    a0, a1 = 2 * math.pi * v0, 2 * math.pi * v1
-    return np.stack([r0 * np.cos(a0), r0 * np.sin(a0), r1 * np.cos(a1), r1 * np.sin(a1)], axis=-2)
+def product(a, m):
+    """The high and the low 64 bits of a m, from products of halves; a an array of uint64, m an int."""
+    m0, m1 = np.uint64(m % (1 << 32)), np.uint64(m >> 32)
+    a0, a1 = a & LOW, a >> HALF
+    low, cross, other = a0 * m0, a0 * m1, a1 * m0
+    middle = (low >> HALF) + (cross & LOW) + (other & LOW)
+    return a1 * m1 + (cross >> HALF) + (other >> HALF) + (middle >> HALF), (middle << HALF) | (low & LOW)
+
+
+def box_muller(words, dtype):
+    """Two standard normals from a word of 64 bits, √(-2 ln u) (cos 2πv, sin 2πv), u and v in (0, 1]: (…, 2, n)."""
+    u, v = (((half).astype(dtype) + 0.5) * 2.0**-32 for half in (words & LOW, words >> HALF))
+    r, a = np.sqrt(-2 * np.log(u)), 2 * math.pi * v
+    return np.stack([r * np.cos(a), r * np.sin(a)], axis=-2)

@@ -41,7 +41,9 @@ UFUNCS = [
     "isfinite",
     "power",
     "right_shift",
+    "left_shift",
     "bitwise_and",
+    "bitwise_or",
     "bitwise_xor",
 ]
 REDUCED = {"axis", "dtype", "out", "keepdims"}
@@ -233,6 +235,8 @@ def _operators():
         "pow": np.power,
         "matmul": np.matmul,
         "rshift": np.right_shift,
+        "lshift": np.left_shift,
+        "or": np.bitwise_or,
         "and": np.bitwise_and,
         "xor": np.bitwise_xor,
     }.items():

@@ -1,13 +1,13 @@
 """Appendix F: full variational Bayes, a bound over the parameters θ of the decoder as well as the latents.
 
-    log p_α(X) = KL(q(θ) ‖ p_α(θ|X)) + L,   the first term ≥ 0                                                       (13)
-             L = E_q(θ)[log p_θ(X) + log p_α(θ) - log q(θ)]                                                          (14)
+    log p_α(X) = KL(q(θ) ‖ p_α(θ|X)) + L,   the first term ≥ 0                                                      (13)
+             L = E_q(θ)[log p_θ(X) + log p_α(θ) - log q(θ)]                                                         (14)
     log p_θ(X) = Σ_i log p_θ(x_i),   under the θ that was drawn bounded from below as in section 2            (15), (16)
 
 Both expectations are over noise that knows nothing of what is learned: z = g(ε, x) (17), (18) and θ = h(ζ) (19), (20).
 So with one ε and one ζ for a datapoint,
 
-    f = N (log p_θ(x|z) + log p(z) - log q(z|x)) + log p_α(θ) - log q(θ)                                             (21)
+    f = N (log p_θ(x|z) + log p(z) - log q(z|x)) + log p_α(θ) - log q(θ)                                            (21)
 
 is a draw of the bound of all N, and its gradient a draw of the gradient. Here q(θ) = N(μ, σ²) and p_α(θ) = N(0, α²)
 elementwise, with α = 1 in (23). With g = ∂bound/∂θ at the draw θ = μ + σ ⊙ ζ, of the terms with N in (21), and the
@@ -15,7 +15,7 @@ closed KL(q(θ) ‖ p_α(θ)) of (24), which counts once for the whole data set,
 
     ∂bound/∂μ = g - μ/α²          ∂bound/∂log σ = g ⊙ σ ⊙ ζ + 1 - σ²/α²
 
-since ∂θ/∂μ = 1 and ∂θ/∂log σ = σ ζ. g is what the backward pass of sgvb.py leaves for the decoder: nothing in it changes.
+since ∂θ/∂μ = 1 and ∂θ/∂log σ = σ ζ. g is what the backward pass of sgvb.py leaves for the decoder: it does not change.
 
 The estimators take an encoder q(z|x), whose φ is a point; a decoder that reads its parameters from the draw; q, the
 `Posterior` over them; the minibatch x (M, D); eps (L, M, J) behind z; zeta behind θ; and N = n_data. They return the
@@ -24,7 +24,10 @@ bound (22) of the whole data set, in nats, and with gradient=True leave its grad
 
 import numpy as np
 
+from scratchvae.backend import kind
 from scratchvae.inference.sgvb import sgvb_a, sgvb_b
+
+BLOCK = 1 << 15  # entries of θ that are taken at a time on the host: what the lines below share stays in the cache
 
 
 class Posterior:
@@ -39,32 +42,40 @@ class Posterior:
         self.mu, self.dmu = params.value[mu], params.grad[mu]
         self.log_sigma, self.dlog_sigma = params.value[log_sigma], params.grad[log_sigma]
         self.params, self.theta, self.alpha = params, theta, alpha
+        self.arrays = [where for where, _ in theta.windows.values()]
+        size = BLOCK if kind(self.mu) == "numpy" else self.mu.size
+        self.blocks = [  # (slice of θ, the number of the array that it lies in): what fits the cache
+            (slice(i, min(i + size, where.stop)), k)
+            for k, where in enumerate(self.arrays)
+            for i in range(where.start, where.stop, size)
+        ]
 
     def alpha2(self):
-        """α²: one number, or of every entry of θ. Learned it is mean(μ² + σ²) over an array, the maximum of the bound:
+        """α² of each array. Learned it is mean(μ² + σ²) over the array, the maximum of the bound:
 
         ∂/∂α² of -½ Σ_k log α² + (μ_k² + σ_k²)/α² is 0 there (type-II maximum likelihood). It is worked out anew at each
         step, so it is no state of its own; and ∂bound/∂α² = 0, so it adds nothing to the gradient of μ and σ.
         """
         if self.alpha is not None:
-            return self.alpha**2
-        second, alpha2 = self.mu * self.mu + np.exp(2 * self.log_sigma), np.empty_like(self.mu)
-        for where, _ in self.theta.windows.values():
-            alpha2[where] = second[where].mean()
-        return alpha2
+            return [self.mu.dtype.type(self.alpha**2)] * len(self.arrays)
+        return [(self.mu[k] ** 2 + np.exp(2 * self.log_sigma[k])).mean() for k in self.arrays]
 
     def neg_kl(self):
         """-KL(q(θ) ‖ p_α(θ)) in nats."""
-        return theta_neg_kl(self.mu, self.log_sigma, self.alpha2(), gradient=False)[0]
+        alpha2 = self.alpha2()
+        return sum(theta_neg_kl(self.mu[b], self.log_sigma[b], alpha2[k], gradient=False)[0] for b, k in self.blocks)
 
 
 def theta_neg_kl(mu, log_sigma, alpha2, gradient=True):
-    """-KL(q(θ) ‖ p_α(θ)) = ½ Σ_k 1 + log σ_k²/α² - (μ_k² + σ_k²)/α², the last sum of (24), with ∂/∂μ and ∂/∂log σ."""
-    precision, var = 1 / alpha2, np.exp(2 * log_sigma)
-    neg_kl = (0.5 + log_sigma + 0.5 * np.log(precision) - 0.5 * precision * (mu * mu + var)).sum()
+    """-KL(q(θ) ‖ p_α(θ)) = ½ Σ_k 1 + log σ_k²/α² - (μ_k² + σ_k²)/α², the last sum of (24), with ∂/∂μ and ∂/∂log σ.
+
+    mu and log_sigma are vectors (P,), alpha2 is one α² for all of them.
+    """
+    sigma = np.exp(log_sigma)
+    neg_kl = 0.5 * ((1 - np.log(alpha2)) * len(mu) + 2 * log_sigma.sum() - (mu @ mu + sigma @ sigma) / alpha2)
     if not gradient:
         return neg_kl, None, None
-    return neg_kl, -precision * mu, 1 - precision * var  # ∂/∂μ = -μ/α²     ∂/∂log σ = 1 - σ²/α², as dσ²/dlog σ = 2σ²
+    return neg_kl, mu / -alpha2, 1 - sigma * sigma / alpha2  # ∂/∂μ = -μ/α²    ∂/∂log σ = 1 - σ²/α²: dσ²/dlog σ = 2σ²
 
 
 def theta_log_ratio(theta, zeta, log_sigma, alpha2, gradient=True):
@@ -72,57 +83,63 @@ def theta_log_ratio(theta, zeta, log_sigma, alpha2, gradient=True):
 
     The last two terms of (21). The normal densities' log 2π cancels; (θ - μ)²/σ² = ζ² does not move with μ or σ.
     """
-    precision = 1 / alpha2
-    ratio = (log_sigma + 0.5 * np.log(precision) + 0.5 * zeta * zeta - 0.5 * precision * theta * theta).sum()
-    return (ratio, -precision * theta, 1.0) if gradient else (ratio, None, None)
+    ratio = log_sigma.sum() + 0.5 * (zeta @ zeta - len(theta) * np.log(alpha2) - theta @ theta / alpha2)
+    return (ratio, theta / -alpha2, 1.0) if gradient else (ratio, None, None)
 
 
 def full_vb_a(encoder, decoder, q, x, eps, zeta, n_data, gradient=True, estimator=sgvb_a):
     """f as in (21), all its terms at the draws: one θ for the minibatch, zeta (P,)."""
-    alpha2, noise = q.alpha2(), np.exp(q.log_sigma) * zeta
-    theta = q.mu + noise  # θ = h(ζ)                                                                          (19), (23)
-    q.theta.value[...] = theta
-    bound = estimator(encoder, decoder, x, eps, n_data, gradient)  # N (log p(x|z) + log p(z) - log q(z|x))         (21)
-    ratio, dtheta, dlog_sigma = theta_log_ratio(theta, zeta, q.log_sigma, alpha2, gradient)  # log p_α(θ) - log q(θ)
-    if gradient:
-        g = q.theta.grad + dtheta  # ∂bound/∂θ
-        q.dmu[...] = g  # ∂θ/∂μ = 1
-        q.dlog_sigma[...] = g * noise + dlog_sigma  # ∂θ/∂log σ = σ ζ     via -log q: 1
-    return bound + ratio
+    theta, alpha2 = q.theta, q.alpha2()
+    for b, _ in q.blocks:
+        theta.value[b] = q.mu[b] + np.exp(q.log_sigma[b]) * zeta[b]  # θ = h(ζ) = μ + σ ⊙ ζ                   (19), (23)
+    bound = estimator(encoder, decoder, x, eps, n_data, gradient)  # N (log p(x|z) + log p(z) - log q(z|x))        (21)
+    for b, k in q.blocks:  # log p_α(θ) - log q(θ)                                                                 (21)
+        ratio, dtheta, dlog_sigma = theta_log_ratio(theta.value[b], zeta[b], q.log_sigma[b], alpha2[k], gradient)
+        bound = bound + ratio
+        if gradient:
+            g = theta.grad[b] + dtheta  # ∂bound/∂θ
+            q.dmu[b] = g  # ∂θ/∂μ = 1
+            q.dlog_sigma[b] = g * np.exp(q.log_sigma[b]) * zeta[b] + dlog_sigma  # ∂θ/∂log σ = σ ζ     via -log q: 1
+    return bound
 
 
 def full_vb_b(encoder, decoder, q, x, eps, zeta, n_data, gradient=True, estimator=sgvb_b):
     """(24): the Gaussian terms of z and of θ in closed form; one θ for the minibatch, zeta (P,)."""
-    noise = np.exp(q.log_sigma) * zeta
-    q.theta.value[...] = q.mu + noise  # θ = h(ζ)                                                             (19), (23)
-    bound = estimator(encoder, decoder, x, eps, n_data, gradient)  # N (-KL(q(z|x) ‖ p(z)) + log p(x|z))            (24)
-    neg_kl, dmu_kl, dlog_sigma_kl = theta_neg_kl(q.mu, q.log_sigma, q.alpha2(), gradient)  # once for all N         (24)
-    if gradient:
-        g = q.theta.grad  # ∂bound/∂θ of the terms with N
-        q.dmu[...] = g + dmu_kl  # via θ: ∂θ/∂μ = 1                         via -KL
-        q.dlog_sigma[...] = g * noise + dlog_sigma_kl  # via θ: ∂θ/∂log σ = σ ζ     via -KL
-    return bound + neg_kl
+    theta, alpha2 = q.theta, q.alpha2()
+    for b, _ in q.blocks:
+        theta.value[b] = q.mu[b] + np.exp(q.log_sigma[b]) * zeta[b]  # θ = h(ζ) = μ + σ ⊙ ζ                   (19), (23)
+    bound = estimator(encoder, decoder, x, eps, n_data, gradient)  # N (-KL(q(z|x) ‖ p(z)) + log p(x|z))           (24)
+    for b, k in q.blocks:  # -KL(q(θ) ‖ p_α(θ)), once for all N                                                    (24)
+        neg_kl, dmu_kl, dlog_sigma_kl = theta_neg_kl(q.mu[b], q.log_sigma[b], alpha2[k], gradient)
+        bound = bound + neg_kl
+        if gradient:
+            g = theta.grad[b]  # ∂bound/∂θ of the terms with N
+            q.dmu[b] = g + dmu_kl  # via θ: ∂θ/∂μ = 1                                  via -KL
+            q.dlog_sigma[b] = g * np.exp(q.log_sigma[b]) * zeta[b] + dlog_sigma_kl  # via θ: σ ζ     via -KL
+    return bound
 
 
 def full_vb_local(encoder, decoder, q, x, eps, zeta, n_data, gradient=True, estimator=sgvb_b):
     """(24) with the θ of every row integrated into its pre-activations (Kingma, Salimans & Welling 2015).
 
-    The decoder's affine maps are `LocalLinear`: they draw what they add up, not the weights, and leave their share of
-    dμ and d log σ in the windows of q themselves. zeta (L M, units), a column for each of their outputs.
+    The decoder's affine maps are `LocalLinear`: they draw what they add up, not the weights, and leave the part of dμ
+    and d log σ that comes through θ in the windows of q themselves. zeta (L M, units), a column for each output.
     """
-    start = 0
+    alpha2, start = q.alpha2(), 0
     for layer in decoder.local:
         start, layer.zeta = start + layer.n_out, zeta[:, start : start + layer.n_out]
-    bound = estimator(encoder, decoder, x, eps, n_data, gradient)
-    neg_kl, dmu_kl, dlog_sigma_kl = theta_neg_kl(q.mu, q.log_sigma, q.alpha2(), gradient)
-    if gradient:
-        q.dmu += dmu_kl
-        q.dlog_sigma += dlog_sigma_kl
-    return bound + neg_kl
+    bound = estimator(encoder, decoder, x, eps, n_data, gradient)  # N (-KL(q(z|x) ‖ p(z)) + log p(x|z))           (24)
+    for b, k in q.blocks:  # -KL(q(θ) ‖ p_α(θ)), once for all N                                                    (24)
+        neg_kl, dmu_kl, dlog_sigma_kl = theta_neg_kl(q.mu[b], q.log_sigma[b], alpha2[k], gradient)
+        bound = bound + neg_kl
+        if gradient:
+            q.dmu[b] += dmu_kl
+            q.dlog_sigma[b] += dlog_sigma_kl
+    return bound
 
 
 def full_vb_draws(one, encoder, decoder, q, x, eps, zeta, n_data, gradient=True):
-    """(22): the mean of `one`, `full_vb_a` or `full_vb_b`, over S draws zeta (S, P), each for M/S rows of the minibatch.
+    """(22): the mean of `one`, `full_vb_a` or `full_vb_b`, over S draws zeta (S, P), each for its M/S rows of x.
 
     S = M is Algorithm 2 as printed: every datapoint with an ε and a ζ of its own. zeta = [ζ, -ζ] is antithetic: the two
     halves of the minibatch see θ on either side of μ, and what is linear in ζ cancels between them.

@@ -21,11 +21,11 @@ class FullVB(VAE):
 
     Beside the arguments of `VAE` (all but `prior`, which is in the bound):
 
-    theta_noise        where ζ acts. "minibatch": one θ for a minibatch. "antithetic": θ = μ ± σ ζ, half of the minibatch
+    theta_noise        where ζ acts. "minibatch": one θ for a minibatch. "antithetic": θ = μ ± σ ζ, half a minibatch for
                        each. "datapoint": a θ for each datapoint, Algorithm 2 as printed, slow. "local": noise on the
                        pre-activations, for each row its own (Kingma, Salimans & Welling 2015)
-    estimator          "A": (21), all terms at the draws; "B": (24), the Gaussian ones in closed form; or a function with
-                       the signature of `sgvb_b`, and the θ-KL in closed form
+    estimator          "A": (21), all terms at the draws; "B": (24), the Gaussian ones in closed form; or a function
+                       with the signature of `sgvb_b`, and the θ-KL in closed form
     alpha              α, 1 in the paper
     learn_hyperprior   α² = mean(μ² + σ²) for each array by itself, in place of `alpha`
     log_sigma          the initial log σ of every parameter; -4, small beside what a weight of a trained decoder is
