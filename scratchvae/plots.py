@@ -110,6 +110,24 @@ def uncertainty(axes, x, draws, image_shape):
     return artists
 
 
+def theta_uncertainty(axes, model, x, image_shape, draws=64, seed=0):
+    """On four axes, of a FullVB: originals x (N, D), E[x|z] at the means of z and θ, and its standard deviations.
+
+    The third picture is the spread over z ~ q(z|x) at the mean of θ, the last that over θ ~ q(θ) at the mean of z.
+    """
+    z = model.encode_mean(x)
+    over_z = model.reconstruct_samples(x, draws, seed).std(axis=0)
+    over_theta = np.std([model.theta_sample(seed + k).decode(z) for k in range(draws)], axis=0)
+    top = max(over_z.max(), over_theta.max(), 1e-12)
+    rows = [(x, "original"), (model.decode(z), "posterior mean")]
+    rows += [(over / top, f"sd over {name}, white {top:.2f}") for over, name in [(over_z, "z"), (over_theta, "θ")]]
+    artists = []
+    for ax, (images, title) in zip(axes, rows, strict=True):
+        artists.append(image_grid(ax, images, image_shape, -(-len(images) // 2)))
+        ax.set_title(title, loc="left", fontsize=8)
+    return artists
+
+
 def step_costs(axes, rows):
     """On four axes: milliseconds of a training step against M, H, J and D, log-log, a line a backend and precision.
 
@@ -171,6 +189,11 @@ def draw_run(folder, model, data, history, seed=0):
     fig = Figure(figsize=(6, 2.6), dpi=150, layout="constrained")
     uncertainty(fig.subplots(3), x[:10], model.reconstruct_samples(x[:10], 64, seed), data.image_shape)
     save(fig, "uncertainty")
+
+    if hasattr(model, "theta_sample"):
+        fig = Figure(figsize=(7, 2), dpi=150, layout="constrained")
+        theta_uncertainty(fig.subplots(1, 4), model, x[:8], data.image_shape, seed=seed)
+        save(fig, "theta_uncertainty")
 
     fig, ax = figure()
     samples(ax, model, data.image_shape, seed=seed)

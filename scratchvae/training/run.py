@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from scratchvae.backend import kind, move
+from scratchvae.models.full_vb import FullVB
 from scratchvae.models.vae import ESTIMATORS, VAE
 from scratchvae.training.checkpoint import CheckpointError, load, previous_of, save, write_atomically
 
@@ -114,7 +115,7 @@ class RunFolder:
 
 
 def load_model(folder, estimator=None, backend="numpy"):
-    """The VAE in `folder`/checkpoint.npz, or in the checkpoint file itself, on either backend wherever it was trained.
+    """The VAE or FullVB in `folder`/checkpoint.npz, or in the checkpoint itself, on either backend wherever trained.
 
     estimator: the function, for a model that was trained with one of your own.
     """
@@ -126,7 +127,9 @@ def load_model(folder, estimator=None, backend="numpy"):
         raise CheckpointError(
             f"{path} was trained with estimator {config['estimator']!r}: pass the function, estimator=…"
         )
-    model = VAE(**config | {"estimator": estimator or config["estimator"], "backend": backend})
+    model = (FullVB if "theta_noise" in config else VAE)(
+        **config | {"estimator": estimator or config["estimator"], "backend": backend}
+    )
     _fill(path, arrays, _parameters(model))
     return model
 

@@ -1,0 +1,161 @@
+"""Full variational Bayes against MAP: held-out bound against samples evaluated, few training images and many.
+
+784-200-10-200-784, tanh, L^B, Adagrad 0.02, M = 100, no early stopping, trained on the first N images of MNIST. The
+bound is that of the first 2,000 test images at the posterior mean of θ, z sampled. MAP has the prior p(θ) = N(0, I).
+Runs are kept in --runs and gone on with: --samples 2e7 --sizes 1000 --seeds 1 takes one of them further. As many at a
+time as there are cores, each on one thread of BLAS.
+"""
+
+import argparse
+import csv
+import json
+import os
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from scratchvae import VAE, Adagrad, FullVB, fit, load_data, load_model, plots
+from scratchvae.bench import commit
+from scratchvae.training.loop import progress_bar
+from scratchvae.training.run import read_history
+
+RESULTS = Path(__file__).with_name("results")
+METHODS = {
+    "MAP": None,
+    "Full VB, one θ per minibatch": {"theta_noise": "minibatch"},
+    "Full VB, local reparameterisation": {"theta_noise": "local"},
+    "the same, α learned": {"theta_noise": "local", "learn_hyperprior": True},
+}
+SIZES = {100: 1_800_000, 1_000: 4_800_000, 10_000: 1_800_000}  # training images: samples evaluated
+ROWS = 20_000  # samples between two rows of a history
+AT = [200_000, 600_000, 1_800_000, 4_800_000, 20_000_000]  # columns of the table
+
+
+def folder_of(runs, data, method, n, seed, scale):
+    """Where a run is kept."""
+    return runs / f"full-vb-{data}-{scale:g}" / f"{n}-{list(METHODS).index(method)}-{seed}"
+
+
+def train(folder, data_name, method, n, seed, samples, log_every, version):
+    """Begin the run, or go on with it, until it has evaluated `samples`."""
+    if (folder / "metrics.csv").exists() and read_history(folder / "metrics.csv")["samples"][-1] >= samples:
+        return
+    data = load_data(data_name)
+    train, held_out = data.train[:n], data.test[:2000]
+    settings, d = METHODS[method], train.shape[1]
+    model = VAE(d, 200, 10, seed=seed) if settings is None else FullVB(d, 200, 10, seed=seed, **settings)
+    options = {"data": data_name, "method": method, "n_train": len(train), "commit": version}
+    with threadpool_limits(1, "blas"):
+        fit(
+            model,
+            train,
+            held_out,
+            optimizer=Adagrad(0.02),
+            samples=samples,
+            seed=seed,
+            log_every=log_every,
+            out=folder,
+            resume=(folder / "checkpoint.npz").exists(),
+            options=options,
+            progress=False,
+        )
+
+
+def summary(folder, method, n, seed):
+    """A row of the table, and the run's history."""
+    history, options = read_history(folder / "metrics.csv"), json.loads((folder / "config.json").read_text())["options"]
+    model, bound, samples = load_model(folder), history["valid_bound"], history["samples"]
+    best, theta_kl = bound.argmax(), model.theta_kl() / n if isinstance(model, FullVB) else None
+    row = {"N": n, "method": method, "seed": seed}
+    row |= {f"at {at:.1e}": round(float(bound[samples == at][0]), 2) if at in samples else None for at in AT}
+    row |= {
+        "best": round(float(bound[best]), 2),
+        "best at": int(samples[best]),
+        "last": round(float(bound[-1]), 2),
+        "last at": int(samples[-1]),
+        "bound (22) / N": None if theta_kl is None else round(float(history["train_bound"][-1]), 2),
+        "theta KL / N": None if theta_kl is None else round(theta_kl, 2),
+        "train seconds": round(float(history["seconds"][-1])),
+        "commit": options["commit"],
+    }
+    return row, history
+
+
+def draw(axes, curves):
+    """The histories {(N, method): [history of a seed, …]}, an axis for each N: a line for a seed."""
+    for ax, n in zip(axes, dict.fromkeys(n for n, _ in curves), strict=True):
+        everything = []
+        for k, method in enumerate(METHODS):
+            for seed, history in enumerate(curves.get((n, method), [])):
+                ax.plot(history["samples"], history["valid_bound"], f"C{k}", lw=1, label=method if seed == 0 else None)
+                everything.append(history["valid_bound"][len(history) // 10 :])
+        low, high = np.min(np.concatenate(everything)), np.max(np.concatenate(everything))
+        ax.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
+        ax.set_xscale("log")
+        ax.set_title(f"{n:,} training images")
+        ax.set_xlabel("training samples evaluated")
+        ax.grid(alpha=0.3, which="both")
+    axes[0].set_ylabel("held-out bound (nats per datapoint)")
+    axes[-1].legend(fontsize=7, loc="lower right")
+
+
+def main():
+    """Train what is not trained yet; write full_vb.csv, full_vb.png and full_vb_uncertainty.png."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scale", type=float, default=1.0, help="a fraction of the training, for a quick look (1)")
+    parser.add_argument("--data", default="mnist", help="mnist (default) or another data set")
+    parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES), help="numbers of training images")
+    parser.add_argument("--seeds", type=int, default=3, help="seeds 0, 1, … (3)")
+    parser.add_argument("--samples", type=float, help="samples to evaluate, in place of 1.8e6, of N = 1000 4.8e6")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs at a time")
+    parser.add_argument("--runs", type=Path, default=Path("runs/examples"), help="where runs are kept (runs/examples)")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="where table and pictures go (examples/results)")
+    settings = parser.parse_args()
+    if settings.seeds < 1 or min(settings.sizes) < 1 or settings.jobs < 1:
+        parser.error("--seeds, --sizes and --jobs expect whole numbers ≥ 1")
+    settings.results.mkdir(parents=True, exist_ok=True)
+
+    wanted = [(n, method, seed) for n in settings.sizes for seed in range(settings.seeds) for method in METHODS]
+    with ProcessPoolExecutor(settings.jobs) as pool, progress_bar(len(wanted), 0, None, unit=" runs") as bar:
+        jobs, version = [], commit()
+        for n, method, seed in wanted:
+            samples = max(100, int(settings.scale * (settings.samples or SIZES.get(n, 1_800_000))))
+            folder = folder_of(settings.runs, settings.data, method, n, seed, settings.scale)
+            log_every = max(1, int(settings.scale * ROWS))
+            jobs.append(pool.submit(train, folder, settings.data, method, n, seed, samples, log_every, version))
+        for job in as_completed(jobs):
+            job.result()
+            bar.update(1)
+
+    rows, curves = [], {}
+    for n in sorted({*SIZES, *settings.sizes}):
+        for method in METHODS:
+            for seed in range(10):
+                folder = folder_of(settings.runs, settings.data, method, n, seed, settings.scale)
+                if (folder / "checkpoint.npz").exists():
+                    row, history = summary(folder, method, n, seed)
+                    rows.append(row)
+                    curves.setdefault((n, method), []).append(history)
+    with open(settings.results / "full_vb.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    drawn = sorted({n for n, _ in curves})
+    fig = plots.Figure(figsize=(4.5 * len(drawn), 4), dpi=150, layout="constrained")
+    draw(fig.subplots(1, len(drawn), squeeze=False)[0], curves)
+    fig.savefig(settings.results / "full_vb.png")
+
+    data = load_data(settings.data)
+    fig = plots.Figure(figsize=(7, 1.5 * len(drawn)), dpi=150, layout="constrained")
+    for part, n in zip(fig.subfigures(len(drawn), 1, squeeze=False)[:, 0], drawn, strict=True):
+        folder = folder_of(settings.runs, settings.data, "Full VB, local reparameterisation", n, 0, settings.scale)
+        part.suptitle(f"{n:,} training images", fontsize=8)
+        plots.theta_uncertainty(part.subplots(1, 4), load_model(folder), data.test[:8], data.image_shape)
+    fig.savefig(settings.results / "full_vb_uncertainty.png")
+    print(f"wrote full_vb.csv, full_vb.png and full_vb_uncertainty.png in {settings.results}")
+
+
+if __name__ == "__main__":
+    main()
