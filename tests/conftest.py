@@ -36,6 +36,12 @@ def backend(request, monkeypatch):
     return Here.backend
 
 
+@pytest.fixture
+def waits(monkeypatch):
+    """The stand-in in CuPy's place, and its counters."""
+    return standin.install(monkeypatch)
+
+
 class Here:
     """Where the test at hand puts its models."""
 
@@ -83,6 +89,7 @@ for _name in [
     "bound",
     "terms",
     "noise",
+    "eps",
     "pixels",
     "encode",
     "encode_mean",

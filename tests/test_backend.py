@@ -25,12 +25,6 @@ TRAIN, VALID = rows(23), rows(9, seed=2)
 PIXELS = np.random.default_rng(3).integers(0, 256, (23, 6), dtype=np.uint8)
 
 
-@pytest.fixture
-def waits(monkeypatch):
-    """The stand-in in CuPy's place, and its counters."""
-    return standin.install(monkeypatch)
-
-
 def both(**settings):
     return [VAE(6, 5, 2, backend=backend, **settings) for backend in ("numpy", "cupy")]
 

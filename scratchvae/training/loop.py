@@ -191,6 +191,19 @@ def evaluate(model, x, seed=0, binarization="grey"):
     return {"n": len(x), "bound": reconstruction - kl, "kl": kl, "reconstruction": reconstruction}
 
 
+def evaluate_theta(model, x, n_theta=10, seed=0, binarization="grey"):
+    """The bound of rows x (N, D) over the posterior of θ, of a FullVB, in nats: a dict of
+
+    bound_over_theta   the mean of `evaluate` over n_theta draws θ ~ q(θ), per datapoint
+    theta_kl           KL(q(θ) ‖ p_α(θ)), in all
+    bound_22           bound_over_theta - theta_kl / N: (22) per datapoint, were x the whole data set
+    """
+    draws = range(seed, seed + _whole("n_theta", n_theta))
+    over_theta = np.mean([evaluate(model.theta_sample(k), x, seed, binarization)["bound"] for k in draws])
+    kl = model.theta_kl()
+    return {"bound_over_theta": float(over_theta), "theta_kl": kl, "bound_22": float(over_theta - kl / len(x))}
+
+
 def _block(model):
     """How many rows `evaluate` takes at a time: 1,000 z."""
     return max(1, 1000 // model.n_samples)
