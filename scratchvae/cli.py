@@ -9,6 +9,7 @@ from pathlib import Path
 
 from scratchvae import __version__, data
 from scratchvae.backend import BACKENDS
+from scratchvae.models.full_vb import FullVB
 from scratchvae.models.vae import ESTIMATORS, VAE
 from scratchvae.nets.mlp import ACTIVATIONS
 from scratchvae.training import loop
@@ -29,6 +30,12 @@ DEFAULTS = {
     "init": 0.01,
     "init_biases": False,
     "prior": True,
+    "full_vb": False,
+    "theta_noise": "minibatch",
+    "alpha": 1.0,
+    "learn_hyperprior": False,
+    "log_sigma": -4.0,
+    "warm_start": None,
     "estimator": "B",
     "n_samples": 1,
     "dtype": "float32",
@@ -47,6 +54,8 @@ OF_DATA = {  # what the defaults become for these data sets: section 5 for Frey 
     "frey": {"hidden": [200], "likelihood": "gaussian"},
     "digits": {"hidden": [200], "optimizer": "adam", "init": "glorot"},
 }
+OF_THETA = ("theta_noise", "alpha", "learn_hyperprior", "log_sigma")  # what a FullVB takes and a VAE does not
+SINCE = {key: DEFAULTS[key] for key in ("backend", "full_vb", "warm_start", *OF_THETA)}  # runs of 0.1.0 have none
 FREE_ON_RESUME = ("samples", "epochs", "data_dir", "backend")  # everything else is what the checkpoint was trained with
 
 
@@ -87,6 +96,8 @@ def train(out=None, resume=None, quiet=False, **given):
 
     images = _data(options)
     model = _model(options, images)
+    if options["warm_start"] is not None and resume is None:
+        model.warm_start(load_model(options["warm_start"]))
     if not quiet:
         print(images)
         print(_describe(model, options))
@@ -126,8 +137,8 @@ def train(out=None, resume=None, quiet=False, **given):
     return 0
 
 
-def evaluate(run, split="test", n_samples=None, seed=0, as_json=False, backend="numpy", **moved):
-    """The bound of a split and its two terms, on sampled z, in nats per datapoint."""
+def evaluate(run, split="test", n_samples=None, n_theta=10, seed=0, as_json=False, backend="numpy", **moved):
+    """The bound of a split and its two terms, on sampled z, in nats per datapoint; of a FullVB over θ ~ q(θ) too."""
     options, model = _options(Path(run)) | _resolved(moved), load_model(run, backend=backend)
     images = _data(options)
     if n_samples is not None:
@@ -143,6 +154,11 @@ def evaluate(run, split="test", n_samples=None, seed=0, as_json=False, backend="
         "n_samples": model.n_samples,
         "seed": seed,
     }
+    if options["full_vb"]:
+        over_theta = loop.evaluate_theta(model, getattr(images, split), n_theta, seed, images.binarization)
+        if split != "train":
+            del over_theta["bound_22"]  # it belongs to the data that q(θ) was fitted to
+        result |= over_theta | {"n_theta": n_theta}
     if as_json:
         print(json.dumps(result))
     else:
@@ -151,6 +167,12 @@ def evaluate(run, split="test", n_samples=None, seed=0, as_json=False, backend="
             f"- KL {result['kl']:.2f} nats per datapoint, "
             f"n = {result['n']:,}, L = {model.n_samples}, {images.binarization} {options['data']}"
         )
+    if options["full_vb"] and not as_json:
+        text = f"that is at the mean of θ; over {n_theta} θ ~ q(θ) {result['bound_over_theta']:.2f}, "
+        text += f"KL(q(θ) ‖ p(θ)) {result['theta_kl']:,.0f} nats"
+        if "bound_22" in result:
+            text += f", or {result['theta_kl'] / result['n']:.2f} per datapoint: bound (22) {result['bound_22']:.2f}"
+        print(text)
     return 0
 
 
@@ -235,12 +257,21 @@ def _model(options, images):
         "activation",
         "init",
         "init_biases",
-        "prior",
         "dtype",
         "seed",
         "backend",
+        *(OF_THETA if options["full_vb"] else ["prior"]),
     )
-    return VAE(images.train.shape[1], options["hidden"], options["latent"], **{key: options[key] for key in keys})
+    if not options["full_vb"]:
+        asked = [key for key in (*OF_THETA, "warm_start") if options[key] != DEFAULTS[key]]
+        if asked:
+            raise ValueError(
+                f"{asked[0]} is {options[asked[0]]}, which belongs to full variational Bayes: add --full-vb"
+            )
+    elif not options["prior"]:
+        raise ValueError("--no-prior and --full-vb are both given; the prior of full variational Bayes is --alpha")
+    kind = FullVB if options["full_vb"] else VAE
+    return kind(images.train.shape[1], options["hidden"], options["latent"], **{key: options[key] for key in keys})
 
 
 def _optimizer(options):
@@ -255,7 +286,11 @@ def _optimizer(options):
 def _describe(model, options):
     config = model.config
     widths = "-".join(map(str, config["n_hidden"]))
-    prior = "p(θ) = N(0, I)" if config["prior"] else "no prior on θ"
+    if options["full_vb"]:
+        alpha = "learned" if config["learn_hyperprior"] else f"{config['alpha']:g}"
+        prior = f"full VB: θ noise {config['theta_noise']}, α {alpha}, log σ from {config['log_sigma']:g}"
+    else:
+        prior = "p(θ) = N(0, I)" if config["prior"] else "no prior on θ"
     likelihood = config["likelihood"] + (f", {config['mean']} mean" if config["likelihood"] == "gaussian" else "")
     optimizer = options["optimizer"] + ("" if options["lr"] is None else f" {options['lr']}")
     return (
@@ -270,7 +305,7 @@ def _options(run):
     """The options in a run folder's config.json."""
     path = run / "config.json"
     try:
-        options = {"backend": "numpy"} | json.loads(path.read_text(encoding="utf-8"))["options"]  # older runs
+        options = SINCE | json.loads(path.read_text(encoding="utf-8"))["options"]
         return {key: options[key] for key in DEFAULTS}
     except (FileNotFoundError, NotADirectoryError):
         raise ValueError(f"{run} is no run folder: it has no config.json") from None
@@ -297,7 +332,8 @@ def _resumed(run, given, out):
 
 def _resolved(given):
     """The options with their paths made absolute, so that a run can be looked at from any folder."""
-    paths = {key: given[key] for key in ("data", "data_dir") if given.get(key) and given[key] not in data.DATASETS}
+    keys = ("data", "data_dir", "warm_start")
+    paths = {key: given[key] for key in keys if given.get(key) and given[key] not in data.DATASETS}
     return given | {key: str(Path(path).resolve()) for key, path in paths.items() if Path(path).exists()}
 
 
@@ -342,6 +378,7 @@ def parser():
   scratchvae train --data mnist --latent 20 --lr 0.01 --samples 1000000 --out runs/mnist20
   scratchvae train --data frey --likelihood gaussian --latent 2 --hidden 200 --out runs/frey2
   scratchvae train --data my-images/ --latent 2 --optimizer adam --init glorot
+  scratchvae train --data mnist --n-train 1000 --latent 10 --hidden 200 --lr 0.02 --full-vb --local-reparameterization
   scratchvae train --resume runs/mnist20 --samples 2000000""",
     )
     g = p.add_argument_group("data")
@@ -380,6 +417,26 @@ def parser():
     g.add_argument(
         "--no-prior", dest="prior", action="store_false", help="drop p(θ) = N(0, I): maximum likelihood, not MAP"
     )
+    g = p.add_argument_group("full variational Bayes (appendix F)")
+    g.add_argument("--full-vb", action="store_true", help="a posterior q(θ) = N(μ, σ²) over the decoder's parameters")
+    g.add_argument(
+        "--local-reparameterization",
+        dest="theta_noise",
+        action="store_const",
+        const="local",
+        help="its noise on the pre-activations, a draw for every row (else one θ per minibatch)",
+    )
+    g.add_argument(
+        "--antithetic",
+        dest="theta_noise",
+        action="store_const",
+        const="antithetic",
+        help="μ + σζ and μ - σζ, half each",
+    )
+    g.add_argument("--alpha", type=float, metavar="A", help="prior p(θ) = N(0, A²) (1)")
+    g.add_argument("--learn-hyperprior", action="store_true", help="A² = mean(μ² + σ²), array by array")
+    g.add_argument("--log-sigma", type=float, metavar="S", help="log σ at the start (-4)")
+    g.add_argument("--warm-start", metavar="RUN", help="begin at the parameters of a trained VAE, a run folder")
     g = p.add_argument_group("estimator (section 2.3)")
     g.add_argument("--estimator", choices=ESTIMATORS, help="L^A (6) or L^B (7, default)")
     g.add_argument("--n-samples", type=int, metavar="L", help="noise samples per datapoint (1)")
@@ -414,6 +471,7 @@ def parser():
     p.add_argument("run", metavar="RUN", help="a run folder")
     p.add_argument("--split", choices=("train", "valid", "test"), help="which images (test)")
     p.add_argument("--n-samples", type=int, metavar="L", help="z per image (as in training)")
+    p.add_argument("--n-theta", type=int, metavar="S", help="full VB: draws of θ for the bound over θ (10)")
     p.add_argument("--seed", type=int, help="of the noise (0)")
     p.add_argument("--data-dir", metavar="DIR", help="where MNIST and Frey Face are now")
     p.add_argument("--data", metavar="PATH", help="where your own data are now")

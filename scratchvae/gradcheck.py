@@ -200,9 +200,10 @@ def check_model(model, x, n_data=None, seed=0):
 
 
 def check_everything(seed=0, backend="numpy"):
-    """(title, checks) for every layer, every density, and the VAE with both estimators and every likelihood."""
+    """(title, checks) for every layer, every density, the VAE with both estimators and every likelihood, and FullVB."""
     from scratchvae import oracle
     from scratchvae.inference import distributions
+    from scratchvae.models.full_vb import FullVB
     from scratchvae.models.vae import VAE
     from scratchvae.nets import layers, mlp
 
@@ -243,6 +244,23 @@ def check_everything(seed=0, backend="numpy"):
                 decoder = likelihood if likelihood == "bernoulli" else f"{likelihood}, {mean} mean"
                 title = f"L^{estimator}, {decoder}, L = {n_samples}, hidden {n_hidden} {activation}, MAP"
                 yield title, check_model(model, grey, seed=seed)
+
+    for theta_noise, settings in [
+        ("minibatch", {"estimator": "A", "alpha": 0.7}),
+        ("minibatch", {}),
+        ("antithetic", {"likelihood": "gaussian"}),
+        ("datapoint", {"n_samples": 2}),
+        ("local", {"likelihood": "gaussian", "n_hidden": (6, 4)}),
+        ("local", {"learn_hyperprior": True}),
+    ]:
+        sizes = {"n_visible": 5, "n_hidden": 6, "n_latent": 2}
+        where = {"dtype": np.float64, "seed": seed, "backend": backend}
+        model = FullVB(**sizes | settings, theta_noise=theta_noise, **where)
+        config = model.config
+        alpha = "learned" if config["learn_hyperprior"] else config["alpha"]
+        title = f"full VB, {'(24)' if config['estimator'] == 'B' else '(21)'}, θ noise {theta_noise}, α {alpha}, "
+        title += f"{config['likelihood']}, L = {config['n_samples']}, hidden {config['n_hidden']}"
+        yield title, check_model(model, grey, seed=seed)
 
 
 def table(checks):
