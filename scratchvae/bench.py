@@ -10,12 +10,14 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from scratchvae import __version__
 from scratchvae.backend import array_module, keep_freed_memory, move
+from scratchvae.models.full_vb import FullVB
 from scratchvae.models.vae import VAE
 from scratchvae.training.loop import STEP, progress_bar, stream
 from scratchvae.training.optim import Adagrad
@@ -25,9 +27,16 @@ MINIBATCHES = 10
 LARGE = {"numpy": 3000, "cupy": 8192}  # the width of the matrices whose product shows the peak
 
 
+MODELS = {  # what a step trains
+    "vae": VAE,
+    "full-vb": FullVB,
+    "full-vb-local": partial(FullVB, theta_noise="local"),
+}
+
+
 @dataclass(frozen=True)
 class Workload:
-    """One training step: D inputs, H hidden units each way, J latents, M datapoints."""
+    """One training step: D inputs, H hidden units each way, J latents, M datapoints; model is one of MODELS."""
 
     backend: str = "numpy"
     dtype: str = "float32"
@@ -35,11 +44,16 @@ class Workload:
     n_hidden: int = 500
     n_latent: int = 20
     batch_size: int = 100
+    model: str = "vae"
 
     def products(self):
-        """(rows of W, columns of W, whether the gradient of the input is needed) of the five affine maps."""
+        """(rows of W, columns of W, whether the gradient of the input is needed) of the five affine maps.
+
+        With local reparameterisation the decoder's two have a variance besides, as large.
+        """
         D, H, J = self.n_visible, self.n_hidden, self.n_latent
-        return [(D, H, False), (H, J, True), (H, J, True), (J, H, True), (H, D, True)]
+        decoder = [(J, H, True), (H, D, True)]
+        return [(D, H, False), (H, J, True), (H, J, True), *decoder * (2 if self.model == "full-vb-local" else 1)]
 
     def flops(self):
         """Of the step's matrix products, 2 for a multiplication and an addition; the rest is not counted."""
@@ -67,8 +81,9 @@ def minibatches(workload, count=MINIBATCHES):
 def training_step(workload, n_data=50_000):
     """step(t, x): makes step t on the pixels x, which lie where the model does, and returns the bound, not yet read."""
     keep_freed_memory()  # as `fit` does
-    settings = {"dtype": workload.dtype, "backend": workload.backend}
-    model, optimizer = VAE(workload.n_visible, workload.n_hidden, workload.n_latent, **settings), Adagrad(0.01)
+    sizes = workload.n_visible, workload.n_hidden, workload.n_latent
+    model = MODELS[workload.model](*sizes, dtype=workload.dtype, backend=workload.backend)
+    optimizer = Adagrad(0.01)
     optimizer.start(model.params)
 
     def step(t, x):
@@ -81,7 +96,7 @@ def training_step(workload, n_data=50_000):
 
 
 def matrix_products(workload):
-    """A function of t, unused, that makes the step's fourteen matrix products alone, into arrays that are there."""
+    """A function of t, unused, that makes the step's matrix products alone, into arrays that are there."""
     M, calls = workload.batch_size, []
     for n_in, n_out, input_gradient in workload.products():
         x, W, dy = (
@@ -191,18 +206,20 @@ def peak_gflops(backend, dtype):
     return 2 * n**3 / min(times[1:]) / 1e9
 
 
-def sweep(backends, dtypes, sizes):
+def sweep(backends, dtypes, sizes, models=("vae",)):
     """The workloads: one model, the paper's where `sizes` leaves it, and from there one size at a time.
 
-    sizes: {"batch_size", "n_hidden", "n_latent", "n_visible": values}, as many of them as are to vary.
+    sizes: {"batch_size", "n_hidden", "n_latent", "n_visible": values}, as many of them as are to vary. models: the
+    first goes through all of them, the others stand beside it at the sizes it starts from.
     """
     base = PAPER | {name: values[0] for name, values in sizes.items() if PAPER[name] not in values}
     works = [
-        Workload(backend, dtype, **base | {name: value})
+        Workload(backend, dtype, **base | {name: value}, model=model)
         for backend in backends
         for dtype in dtypes
+        for model in models
         for name, values in sizes.items()
-        for value in values
+        for value in (values if model == models[0] else [base[name]])
     ]
     return list(dict.fromkeys(works))  # the model that they share is in each list
 
@@ -308,14 +325,14 @@ def run(workloads, repeats=10, progress=None):
 
 def table(result):
     """The rows as text: milliseconds, how many times the products alone, GFLOP/s beside the peak and the paper's."""
-    columns = ["backend", "D-H-J", "M", "dtype", "ms", "median", "upper", "x products", "GFLOP/s", "of peak"]
+    columns = ["backend", "model", "D-H-J", "M", "dtype", "ms", "median", "upper", "x products", "GFLOP/s", "of peak"]
     device = any("device_ms" in row for row in result["rows"])
     columns += ["device", "launch", "with transfers"] if device else []
     cells = [columns]
     for row in result["rows"]:
         share = row["gflops"] / result["peak_gflops"][f"{row['backend']} {row['dtype']}"]
         size = f"{row['n_visible']}-{row['n_hidden']}-{row['n_latent']}"
-        cells.append([row["backend"], size, str(row["batch_size"]), row["dtype"]])
+        cells.append([row["backend"], row["model"], size, str(row["batch_size"]), row["dtype"]])
         cells[-1] += [f"{row[key]:.2f}" for key in ("ms", "ms_median", "ms_upper_quartile", "over_products")]
         cells[-1] += [f"{row['gflops']:.0f}", f"{share:.0%}"]
         if device:
@@ -335,7 +352,9 @@ def linearity(rows):
     """{"M", "H", "D": "a + b × M ms, within c %"}: the line of least relative squares through NumPy's float32 rows."""
     fits = {}
     for letter, name in [("M", "batch_size"), ("H", "n_hidden"), ("D", "n_visible")]:
-        fixed = {"backend": "numpy", "dtype": "float32"} | {key: PAPER[key] for key in PAPER if key != name}
+        fixed = {"backend": "numpy", "dtype": "float32", "model": "vae"} | {
+            key: PAPER[key] for key in PAPER if key != name
+        }
         points = [(row[name], row["ms"]) for row in rows if all(row[key] == value for key, value in fixed.items())]
         if len(points) < 3:
             continue
@@ -350,7 +369,9 @@ def crossover(rows):
     """[from which minibatch on the device is faster, at the paper's sizes in float32, in words]; [] if unknown."""
     sizes = {}
     for row in rows:
-        if row["dtype"] == "float32" and all(row[key] == PAPER[key] for key in PAPER if key != "batch_size"):
+        if (row["dtype"], row["model"]) == ("float32", "vae") and all(
+            row[key] == PAPER[key] for key in PAPER if key != "batch_size"
+        ):
             sizes.setdefault(row["batch_size"], {})[row["backend"]] = row["ms"]
     both = {m: times for m, times in sorted(sizes.items()) if len(times) == 2}
     behind = [m for m, times in both.items() if times["cupy"] >= times["numpy"]]

@@ -206,15 +206,21 @@ def gradcheck(seed=0, backend="numpy"):
     return 1 if failed else 0
 
 
-def bench(backend=("numpy",), dtype=("float32", "float64"), repeats=10, threads=None, out=None, **sizes):
+def bench(backend=("numpy",), dtype=("float32", "float64"), model=None, repeats=10, threads=None, out=None, **sizes):
     """Time training steps, print the table, write bench.json and bench.png."""
     from threadpoolctl import threadpool_limits
 
     from scratchvae import bench as benchmark
 
-    for option, kinds, known in [("backend", backend, BACKENDS), ("dtype", dtype, ("float32", "float64"))]:
-        if unknown := sorted(set(kinds) - set(known)):
-            raise ValueError(f"--{option} has {', '.join(unknown)}; expected {' or '.join(known)}, or both")
+    model = model or (("vae",) if sizes else tuple(benchmark.MODELS))
+    known = [
+        ("backend", backend, BACKENDS),
+        ("dtype", dtype, ("float32", "float64")),
+        ("model", model, benchmark.MODELS),
+    ]
+    for option, kinds, names in known:
+        if unknown := sorted(set(kinds) - set(names)):
+            raise ValueError(f"--{option} has {', '.join(unknown)}; expected some of {', '.join(names)}")
     for option, numbers in [*sizes.items(), ("repeats", [repeats]), ("threads", [1 if threads is None else threads])]:
         if min(numbers) < 1:
             option = option.removeprefix("n_").replace("_", "-")
@@ -226,7 +232,7 @@ def bench(backend=("numpy",), dtype=("float32", "float64"), repeats=10, threads=
         raise ValueError(f"{folder} is a file: choose a folder (--out)")
     with threadpool_limits(threads, "blas"):
         folder.mkdir(parents=True, exist_ok=True)
-        result = benchmark.run(benchmark.sweep(backend, dtype, sizes or benchmark.SIZES), repeats)
+        result = benchmark.run(benchmark.sweep(backend, dtype, sizes or benchmark.SIZES, model), repeats)
 
     from scratchvae.plots import Figure, step_costs  # only now: SciPy's own BLAS would stand in the list beside NumPy's
 
@@ -498,10 +504,14 @@ examples:
   scratchvae bench                                       # NumPy, a minute
   scratchvae bench --backend numpy,cupy
   scratchvae bench --hidden 500 --threads 1              # the paper's model alone, on one core
-  scratchvae bench --batch-size 20,100,500 --dtype float32""",
+  scratchvae bench --batch-size 20,100,500 --dtype float32
+  scratchvae bench --hidden 500 --model vae,full-vb,full-vb-local""",
     )
     p.add_argument("--backend", type=_words, metavar="NAME[,NAME]", help="numpy (default), cupy, or both")
     p.add_argument("--dtype", type=_words, metavar="NAME[,NAME]", help="float32, float64, or both (default)")
+    p.add_argument(
+        "--model", type=_words, metavar="NAME[,NAME]", help="vae, full-vb, full-vb-local: the first at all sizes (all)"
+    )
     p.add_argument("--batch-size", type=_numbers, metavar="M[,M]", help="minibatches")
     p.add_argument("--hidden", dest="n_hidden", type=_numbers, metavar="H[,H]", help="hidden units")
     p.add_argument("--latent", dest="n_latent", type=_numbers, metavar="J[,J]", help="latent dimensions")

@@ -131,8 +131,10 @@ def theta_uncertainty(axes, model, x, image_shape, draws=64, seed=0):
 def step_costs(axes, rows):
     """On four axes: milliseconds of a training step against M, H, J and D, log-log, a line a backend and precision.
 
-    rows: those of `bench.run`; along each axis the other sizes are those that most rows have.
+    rows: those of `bench.run`, of the model that the first is of; along each axis the other sizes are those that most
+    rows have.
     """
+    rows = [row for row in rows if row["model"] == rows[0]["model"]]
     names = {"batch_size": "minibatch M", "n_hidden": "hidden H", "n_latent": "latent J", "n_visible": "pixels D"}
     usual = {name: Counter(row[name] for row in rows).most_common(1)[0][0] for name in names}
     for ax, (name, label) in zip(axes, names.items(), strict=True):

@@ -90,6 +90,20 @@ def test_the_sweep_is_the_papers_sizes_and_one_size_at_a_time():
     ]
 
 
+def test_other_models_stand_beside_the_first_at_the_sizes_it_starts_from():
+    works = bench.sweep(["numpy"], ["float32"], sizes([20, 100], [500], [20], [784]), ["vae", "full-vb"])
+    assert [(work.model, work.batch_size) for work in works] == [("vae", 20), ("vae", 100), ("full-vb", 100)]
+
+
+@pytest.mark.parametrize("model", bench.MODELS)
+def test_a_step_of_every_model_moves_it_and_counts_its_products(model):
+    work = Workload(n_visible=30, n_hidden=7, n_latent=3, batch_size=5, model=model)
+    x = bench.minibatches(work, 1)[0]
+    assert np.isfinite(bench.training_step(work)(0, x))
+    variances = 3 * (3 * 7 + 7 * 30) if model == "full-vb-local" else 0
+    assert work.flops() == 2 * 5 * (2 * 30 * 7 + 3 * (7 * 3 + 7 * 3 + 3 * 7 + 7 * 30) + variances)
+
+
 def test_a_row_has_the_lower_quartile_median_and_upper_quartile_over_its_rounds():
     rounds = [{"ms": ms, "products_ms": 1.0} for ms in (2.0, 4.0, 3.0, 5.0, 100.0)]
     row = bench.summary(Workload(), 7, rounds)
@@ -163,8 +177,8 @@ def test_the_cold_start_is_that_of_a_new_process():
         (["--repeats", "0"], "--repeats is 0; expected whole numbers ≥ 1"),
         (["--threads", "0"], "--threads is 0; expected whole numbers ≥ 1"),
         (["--threads", "9999"], "--threads is 9999; this machine has "),
-        (["--backend", "numpy,tpu"], "--backend has tpu; expected numpy or cupy, or both"),
-        (["--dtype", "float16"], "--dtype has float16; expected float32 or float64, or both"),
+        (["--backend", "numpy,tpu"], "--backend has tpu; expected some of numpy, cupy"),
+        (["--dtype", "float16"], "--dtype has float16; expected some of float32, float64"),
         (["--batch-size", "0,5"], "--batch-size is 0; expected whole numbers ≥ 1"),
     ],
 )

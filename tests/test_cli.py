@@ -12,8 +12,9 @@ import pytest
 from conftest import shared
 from numpy.testing import assert_array_equal
 
-from scratchvae import evaluate, load_data, load_model
+from scratchvae import FullVB, evaluate, load_data, load_model
 from scratchvae.cli import main
+from scratchvae.training.loop import evaluate_theta
 from scratchvae.training.run import read_history
 
 QUICK = ["--samples", "3000", "--hidden", "20", "--latent", "2"]
@@ -54,6 +55,52 @@ def test_train_leaves_a_run_folder_and_says_what_it_wrote_and_where(tmp_path, mo
     assert run("train", *QUICK, "--quiet") == 0  # again: a new folder, nothing overwritten
     assert (tmp_path / "runs" / "digits2-2" / "checkpoint.npz").exists()
     assert capsys.readouterr() == ("", "")
+
+
+def test_full_vb_is_trained_resumed_evaluated_and_drawn(tmp_path, capsys):
+    run("train", *QUICK, "--out", tmp_path / "vae", "--quiet")
+    full = ["--full-vb", "--local-reparameterization", "--learn-hyperprior", "--log-sigma", "-3"]
+    assert run("train", *QUICK, *full, "--warm-start", tmp_path / "vae", "--out", tmp_path / "run") == 0
+    assert "full VB: θ noise local, α learned, log σ from -3" in capsys.readouterr().out
+    assert (tmp_path / "run" / "figures" / "theta_uncertainty.png").exists()
+    model = load_model(tmp_path / "run")
+    assert type(model) is FullVB and model.config["learn_hyperprior"] and model.config["log_sigma"] == -3
+    assert run("train", "--resume", tmp_path / "run", "--samples", "4000", "--quiet") == 0
+    model, data = load_model(tmp_path / "run"), load_data("digits")
+    capsys.readouterr()
+    assert run("evaluate", tmp_path / "run", "--split", "train", "--n-theta", "3", "--json") == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["bound"] == evaluate(model, data.train)["bound"] and result["n_theta"] == 3
+    assert {key: result[key] for key in ("theta_kl", "bound_22")}.items() <= evaluate_theta(
+        model, data.train, 3
+    ).items()
+    assert run("evaluate", tmp_path / "run", "--split", "train") == 0
+    assert "bound (22) " in capsys.readouterr().out
+    assert run("evaluate", tmp_path / "run") == 0
+    out = capsys.readouterr().out
+    assert "over 10 θ ~ q(θ)" in out and "(22)" not in out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--antithetic", "theta_noise is antithetic, which belongs to full variational Bayes: add --full-vb"),
+        ("--alpha 2", "alpha is 2.0, which belongs to full variational Bayes: add --full-vb"),
+        ("--full-vb --no-prior", "--no-prior and --full-vb are both given"),
+        ("--full-vb --alpha 0", "alpha is 0.0; expected a number > 0"),
+        ("--full-vb --log-sigma inf", "log_sigma is inf"),
+        ("--full-vb --estimator A --local-reparameterization", "take 'B'"),
+        ("--full-vb --warm-start nowhere", "nowhere/checkpoint.npz is not there"),
+    ],
+)
+def test_bad_settings_of_full_vb_leave_one_line_and_no_folder(options, message, tmp_path, capsys):
+    assert message in refused(capsys, "train", *QUICK, *options.split(), "--out", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_warm_start_from_another_shape_is_refused(trained, tmp_path, capsys):
+    err = refused(capsys, "train", "--full-vb", "--warm-start", trained, "--out", tmp_path / "new")
+    assert "to start from has (64, 20) for encoder.hidden.W; this model expects (64, 200)" in err
 
 
 def test_samples_may_be_written_as_in_the_paper(tmp_path):

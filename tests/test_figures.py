@@ -35,3 +35,22 @@ def test_every_example_runs_on_a_small_scale(script, tmp_path):
     command = [sys.executable, EXAMPLES / f"{script}.py", *settings]
     subprocess.run([str(part) for part in command], check=True, capture_output=True)
     assert list((tmp_path / "results").glob("*.png")) and list((tmp_path / "results").glob("*.csv"))
+
+
+@pytest.mark.parametrize(
+    ("script", "settings"),
+    [
+        ("full_vb", ["--scale", "0.0005", "--sizes", "50", "100", "--seeds", "2", "--jobs", "2", "--runs", "runs"]),
+        ("full_vb_variance", ["--scale", "0.01"]),
+    ],
+)
+def test_the_studies_of_full_vb_run_on_a_small_scale_and_go_on_where_they_stopped(script, settings, tmp_path):
+    command = [sys.executable, EXAMPLES / f"{script}.py", *settings, "--data", "digits", "--results", "results"]
+    for _ in range(2 if script == "full_vb" else 1):
+        subprocess.run([str(part) for part in command], check=True, capture_output=True, cwd=tmp_path)
+    table = (tmp_path / "results" / f"{script}.csv").read_text().splitlines()
+    assert len(table) == 1 + {"full_vb": 2 * 2 * 5, "full_vb_variance": 4 * 4 * 14}[script]
+    assert "nan" not in "".join(row for row in table if "minibatch" not in row)
+    if script == "full_vb":
+        assert (tmp_path / "results" / "full_vb.png").stat().st_size > 10_000
+        assert (tmp_path / "results" / "full_vb_uncertainty.png").stat().st_size > 3_000
