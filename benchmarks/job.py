@@ -48,12 +48,12 @@ def growth(steps=10_000):
     return (allocated[1] - allocated[0]) / 1024
 
 
-def shares(steps=400, repeats=7):
-    """{part: its share of the time of `fit`}, on the paper's workload: medians of some runs; the rest is the loop's."""
-    work, runs = bench.Workload(), []
+def shares(name="vae", steps=400, repeats=7):
+    """{part: its share of the time of `fit`}, "loop" the rest, and ms a step: medians, on the paper's workload."""
+    work, runs, totals = bench.Workload(), [], []
     train = bench.minibatches(work, min(steps, 500)).reshape(-1, work.n_visible)
     for _ in range(repeats):
-        model, optimizer = VAE(784), Adagrad(0.01)
+        model, optimizer = bench.MODELS[name](784), Adagrad(0.01)
         spent = {"noise": [], "bound and gradient": [], "prior": [], "update": []}
         model.noise = timed(model.noise, spent["noise"])
         model.bound = timed(model.bound, spent["bound and gradient"])
@@ -66,9 +66,11 @@ def shares(steps=400, repeats=7):
         finally:
             loop.stream = stream
         total = time.perf_counter() - begun
+        totals.append(1e3 * total / steps)
         runs.append([sum(times) / total for times in spent.values()])
     parts = dict(zip(spent, np.median(runs, axis=0).tolist(), strict=True))
-    return parts | {"loop": 1 - sum(parts.values())}
+    parts["loop"] = 1 - sum(parts.values())
+    return {part: round(share, 4) for part, share in parts.items()}, round(float(np.median(totals)), 2)
 
 
 def timed(function, spent):
@@ -84,24 +86,28 @@ def timed(function, spent):
 
 
 def main():
-    """Print the three numbers and write job.json."""
+    """Print the numbers and write job.json."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="mnist", help="mnist (default) or another data set")
     parser.add_argument("--scale", type=float, default=1.0, help="a fraction of the work, for a quick look (1)")
     parser.add_argument("--results", type=Path, default=Path("runs/bench"), help="where job.json goes (runs/bench)")
     settings = parser.parse_args()
-    steps = max(100, int(10_000 * settings.scale))
+    steps, timed_steps = max(100, int(10_000 * settings.scale)), max(10, int(400 * settings.scale))
+    parts = {name: shares(name, timed_steps) for name in bench.MODELS}
     result = {
         "machine": bench.machine(),
         "data": settings.data,
         "peak_memory_mib": round(peak_memory(settings.data, int(100_000 * settings.scale)), 1),
         "steps": steps,
         "growth_kib": round(growth(steps), 2),
-        "shares": {part: round(share, 4) for part, share in shares(max(10, int(400 * settings.scale))).items()},
+        "shares": {name: share for name, (share, _) in parts.items()},
+        "ms": {name: ms for name, (_, ms) in parts.items()},
     }
     print(f"peak memory of the {settings.data} job: {result['peak_memory_mib']:.0f} MiB")
     print(f"left allocated by {steps:,} steps: {result['growth_kib']:.1f} KiB")
-    print("time of a training step: " + ", ".join(f"{part} {share:.1%}" for part, share in result["shares"].items()))
+    for name, share in result["shares"].items():
+        text = ", ".join(f"{part} {value:.1%}" for part, value in share.items())
+        print(f"a training step of {name}: {result['ms'][name]:.2f} ms: {text}")
     settings.results.mkdir(parents=True, exist_ok=True)
     (settings.results / "job.json").write_text(json.dumps(result, indent=1) + "\n")
     print(f"wrote {settings.results / 'job.json'}")

@@ -41,12 +41,21 @@ def readme(results):
         cells = [row["left_out"], "", "", ""] if "left_out" in row else [f"{row[key]:.2f}" for key in keys]
         cells += [f"{other.get(row['name'], nan):.2f}" for other in elsewhere]
         lines.append(f"| {row['name']} | {' | '.join(cells)} |")
-    shares = ", ".join(f"{part} {share:.1%}" for part, share in job["shares"].items())
+    shares = [
+        f"| {name} | {job['ms'][name]:.2f} | " + " | ".join(f"{share:.1%}" for share in parts.values()) + " |"
+        for name, parts in job["shares"].items()
+    ]
     lines += [
         "",
-        f"Where the time of `fit` goes: {shares} (gathering minibatches included). The {job['data'].upper()} job takes "
-        f"{job['peak_memory_mib']:.0f} MiB at its peak, pictures included; {job['steps']:,} steps of "
-        f"a small model leave {job['growth_kib']:.1f} KiB allocated.",
+        "Where the time of `fit` goes, gathering minibatches included in the loop; full-vb draws one θ per minibatch,",
+        "full-vb-local reparameterises locally:",
+        "",
+        f"| `fit` of | ms per step | {' | '.join(job['shares']['vae'])} |",
+        "|---" * 7 + "|",
+        *shares,
+        "",
+        f"The {job['data'].upper()} job takes {job['peak_memory_mib']:.0f} MiB at its peak, pictures included; "
+        f"{job['steps']:,} steps of a small model leave {job['growth_kib']:.1f} KiB allocated.",
         "",
         "![milliseconds per training step against minibatch, width, latents and pixels](benchmarks/results/bench.png)",
         "",

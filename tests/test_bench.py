@@ -250,7 +250,9 @@ def test_the_job_stays_under_400_mib_and_allocates_nothing_that_it_keeps(tmp_pat
     subprocess.run([*command, "--results", str(tmp_path)], check=True, capture_output=True)
     job = json.loads((tmp_path / "job.json").read_text())
     assert 50 < job["peak_memory_mib"] < 400 and abs(job["growth_kib"]) < 50
-    assert abs(sum(job["shares"].values()) - 1) < 1e-3 and min(job["shares"].values()) > 0
+    assert list(job["shares"]) == list(job["ms"]) == list(bench.MODELS) and min(job["ms"].values()) > 0
+    for parts in job["shares"].values():
+        assert abs(sum(parts.values()) - 1) < 1e-3 and min(parts.values()) > 0
 
 
 def test_a_backend_that_is_not_there_is_refused_before_anything_is_measured():
