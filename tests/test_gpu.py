@@ -5,10 +5,11 @@ import pytest
 from conftest import LIKELIHOODS, host, relative, rows
 from numpy.testing import assert_array_equal
 
-from scratchvae import VAE, Adagrad, Adam, evaluate, fit
+from scratchvae import VAE, Adagrad, Adam, FullVB, evaluate, fit
 from scratchvae.backend import move
 from scratchvae.bench import Workload, minibatches, training_step
 from scratchvae.gradcheck import check_everything
+from scratchvae.models.full_vb import THETA_NOISE
 
 pytestmark = pytest.mark.gpu
 
@@ -26,6 +27,22 @@ def test_bound_and_every_gradient_array_are_the_same_on_the_device_e22(estimator
     assert abs(bounds[0] - bounds[1]) / abs(bounds[0]) < tolerance
     gradient = host(theirs.params.grad)
     assert gradient.dtype == np.dtype(dtype)
+    for name, window in ours.params.named(ours.params.grad).items():
+        assert relative(ours.params.window(name, gradient), window) < tolerance, name
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), TOLERANCES)
+@pytest.mark.parametrize("learned", [False, True])
+@pytest.mark.parametrize("theta_noise", THETA_NOISE)
+def test_full_vb_is_the_same_on_the_device_e22(theta_noise, learned, dtype, tolerance):
+    settings = {"theta_noise": theta_noise, "learn_hyperprior": learned, "log_sigma": -2.0}
+    ours = FullVB(64, (50, 40), 5, init=0.1, n_samples=2, dtype=dtype, **settings)
+    theirs = ours.to("cupy")
+    x, noise = rows(20, 64).astype(dtype), ours.noise(np.random.default_rng(0), 20)
+    on_device = tuple(move(part, "cupy") for part in noise)
+    bounds = ours.bound(x, noise, 1000, True), float(theirs.bound(move(x, "cupy"), on_device, 1000, True))
+    assert abs(bounds[0] - bounds[1]) / abs(bounds[0]) < tolerance
+    gradient = host(theirs.params.grad)
     for name, window in ours.params.named(ours.params.grad).items():
         assert relative(ours.params.window(name, gradient), window) < tolerance, name
 

@@ -149,7 +149,8 @@ def full_vb_draws(one, encoder, decoder, q, x, eps, zeta, n_data, gradient=True)
         rows = slice(s * M // S, (s + 1) * M // S)
         share = (rows.stop - rows.start) / M
         bound = bound + share * one(encoder, decoder, q, x[rows], eps[:, rows], zeta[s], n_data, gradient)
-        total = total + share * q.params.grad
+        if gradient:
+            total = total + share * q.params.grad
     if gradient:
         q.params.grad[...] = total
     return bound
