@@ -2,8 +2,9 @@
 
 784-200-10-200-784, tanh, L^B, Adagrad 0.02, M = 100, log σ from -4 unless said, no early stopping, trained on the first
 N images of MNIST. The bound is that of the first 2,000 test images at the posterior mean of θ, z sampled. MAP has the
-prior p(θ) = N(0, I). Runs are kept in --runs and gone on with: --sizes 1000 --seeds 1 --samples 2e7 takes some of them
-further. As many run at a time as there are cores, each on one thread of BLAS.
+prior p(θ) = N(0, I). "best" is read off the same test images, which favours what rises and falls. Runs are kept in
+--runs and gone on with: --sizes 1000 --seeds 1 --samples 2e7 takes some of them further. As many run at a time as there
+are cores, each on one thread of BLAS.
 """
 
 import argparse
@@ -48,6 +49,9 @@ def train(folder, data_name, method, n, seed, samples, log_every, version):
     settings, d = METHODS[method], train.shape[1]
     model = VAE(d, 200, 10, seed=seed) if settings is None else FullVB(d, 200, 10, seed=seed, **settings)
     options = {"data": data_name, "method": method, "n_train": len(train), "commit": version}
+    if (folder / "config.json").exists():  # a run that went on names every commit that trained it
+        before = json.loads((folder / "config.json").read_text())["options"]["commit"]
+        options["commit"] = before if before.split()[-1] == version else f"{before} {version}"
     with threadpool_limits(1, "blas"):
         fit(
             model,
@@ -150,10 +154,12 @@ def main():
     draw(fig.subplots(1, len(drawn), squeeze=False)[0], curves)
     fig.savefig(settings.results / "full_vb.png")
 
-    data = load_data(settings.data)
+    data, local = load_data(settings.data), "Full VB, local reparameterisation"
+    drawn = [n for n in drawn if (n, local) in curves]
     fig = plots.Figure(figsize=(7, 1.5 * len(drawn)), dpi=150, layout="constrained")
     for part, n in zip(fig.subfigures(len(drawn), 1, squeeze=False)[:, 0], drawn, strict=True):
-        folder = folder_of(settings.runs, settings.data, "Full VB, local reparameterisation", n, 0, settings.scale)
+        seed = next(row["seed"] for row in rows if (row["N"], row["method"]) == (n, local))
+        folder = folder_of(settings.runs, settings.data, local, n, seed, settings.scale)
         part.suptitle(f"{n:,} training images", fontsize=8)
         plots.theta_uncertainty(part.subplots(1, 4), load_model(folder), data.test[:8], data.image_shape)
     fig.savefig(settings.results / "full_vb_uncertainty.png")

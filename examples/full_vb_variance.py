@@ -24,8 +24,8 @@ DRAWS = {"minibatch": 400, "antithetic": 400, "local": 400, "datapoint": 40}  # 
 
 
 def gradients(model, images, draws, zeta_alone, bar):
-    """({array: variance}, {array: projections}, milliseconds a gradient) over so many draws."""
-    n, generator, begun = len(images), np.random.default_rng(1), time.perf_counter()
+    """({array: variance}, {array: projections}, milliseconds of noise and gradient) over so many draws."""
+    n, generator, seconds = len(images), np.random.default_rng(1), 0.0
     names, size = model.params.windows, model.params.value.size
     direction = np.random.default_rng(0).standard_normal(size)
     total, squares, projections = np.zeros(size), np.zeros(size), {name: [] for name in names}
@@ -33,8 +33,10 @@ def gradients(model, images, draws, zeta_alone, bar):
     for _ in range(draws):
         if not zeta_alone:
             x, eps = images[generator.permutation(n)[:100]], model.eps(generator, min(n, 100))
+        begun = time.perf_counter()
         zeta = model.noise(generator, len(x))[1]
         model.bound(x, (eps, zeta), n, gradient=True)
+        seconds += time.perf_counter() - begun
         gradient = model.params.grad.astype(float)
         total += gradient
         squares += gradient**2
@@ -42,8 +44,7 @@ def gradients(model, images, draws, zeta_alone, bar):
             projections[name].append(gradient[where] @ direction[where])
         bar.update(1)
     variance = (squares - total**2 / draws) / (draws - 1)
-    milliseconds = 1e3 * (time.perf_counter() - begun) / draws
-    return {name: variance[where].sum() for name, (where, _) in names.items()}, projections, milliseconds
+    return {name: variance[where].sum() for name, (where, _) in names.items()}, projections, 1e3 * seconds / draws
 
 
 def rows(state, trained, images, scale, bar):

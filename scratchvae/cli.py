@@ -127,7 +127,8 @@ def train(out=None, resume=None, quiet=False, **given):
         last = history[-1]
         print(
             f"{last['samples']:,} samples, {last['epoch']:.1f} epochs, {last['seconds']:.1f} s: bound "
-            f"{last['train_bound']:.2f} train, {last['valid_bound']:.2f} validation (nats per datapoint)"
+            f"{last['train_bound']:.2f} train{' with the θ-KL (22)' if options['full_vb'] else ''}, "
+            f"{last['valid_bound']:.2f} validation (nats per datapoint)"
         )
     pictures = draw_run(Path(out) / "figures", model.to("numpy"), images, history, options["seed"])
     if not quiet:
@@ -154,7 +155,7 @@ def evaluate(run, split="test", n_samples=None, n_theta=10, seed=0, as_json=Fals
         "n_samples": model.n_samples,
         "seed": seed,
     }
-    if options["full_vb"]:
+    if options["full_vb"] and n_theta:
         over_theta = loop.evaluate_theta(model, getattr(images, split), n_theta, seed, images.binarization)
         if split != "train":
             del over_theta["bound_22"]  # it belongs to the data that q(θ) was fitted to
@@ -167,7 +168,7 @@ def evaluate(run, split="test", n_samples=None, n_theta=10, seed=0, as_json=Fals
             f"- KL {result['kl']:.2f} nats per datapoint, "
             f"n = {result['n']:,}, L = {model.n_samples}, {images.binarization} {options['data']}"
         )
-    if options["full_vb"] and not as_json:
+    if options["full_vb"] and n_theta and not as_json:
         text = f"that is at the mean of θ; over {n_theta} θ ~ q(θ) {result['bound_over_theta']:.2f}, "
         text += f"KL(q(θ) ‖ p(θ)) {result['theta_kl']:,.0f} nats"
         if "bound_22" in result:
@@ -425,14 +426,15 @@ def parser():
     )
     g = p.add_argument_group("full variational Bayes (appendix F)")
     g.add_argument("--full-vb", action="store_true", help="a posterior q(θ) = N(μ, σ²) over the decoder's parameters")
-    g.add_argument(
+    where = g.add_mutually_exclusive_group()
+    where.add_argument(
         "--local-reparameterization",
         dest="theta_noise",
         action="store_const",
         const="local",
         help="its noise on the pre-activations, a draw for every row (else one θ per minibatch)",
     )
-    g.add_argument(
+    where.add_argument(
         "--antithetic",
         dest="theta_noise",
         action="store_const",
@@ -477,7 +479,9 @@ def parser():
     p.add_argument("run", metavar="RUN", help="a run folder")
     p.add_argument("--split", choices=("train", "valid", "test"), help="which images (test)")
     p.add_argument("--n-samples", type=int, metavar="L", help="z per image (as in training)")
-    p.add_argument("--n-theta", type=int, metavar="S", help="full VB: draws of θ for the bound over θ (10)")
+    p.add_argument(
+        "--n-theta", type=int, metavar="S", help="full VB: draws of θ for the bound over θ (10; 0: leave it out)"
+    )
     p.add_argument("--seed", type=int, help="of the noise (0)")
     p.add_argument("--data-dir", metavar="DIR", help="where MNIST and Frey Face are now")
     p.add_argument("--data", metavar="PATH", help="where your own data are now")

@@ -57,7 +57,10 @@ def product(a, m):
 
 
 def box_muller(words, dtype):
-    """Two standard normals from a word of 64 bits, √(-2 ln u) (cos 2πv, sin 2πv), u and v in (0, 1]: (…, 2, n)."""
-    u, v = (((half).astype(dtype) + 0.5) * 2.0**-32 for half in (words & LOW, words >> HALF))
+    """Two standard normals from a word of 64 bits, √(-2 ln u) (cos 2πv, sin 2πv), u and v in (0, 1].
+
+    (…, 2, n), none beyond 6.8: what 32 bits resolve.
+    """
+    u, v = ((half.astype(dtype) + 0.5) * 2.0**-32 for half in (words & LOW, words >> HALF))
     r, a = np.sqrt(-2 * np.log(u)), 2 * math.pi * v
     return np.stack([r * np.cos(a), r * np.sin(a)], axis=-2)

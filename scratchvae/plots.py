@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from scipy.special import ndtri
 
 
-def learning_curve(ax, history):
+def learning_curve(ax, history, train="train"):
     """The bound per datapoint against samples evaluated, on a log axis, train and validation: the axes of Figure 2.
 
     ValueError if the history has no row.
@@ -19,7 +19,7 @@ def learning_curve(ax, history):
     if len(history) == 0:
         raise ValueError("the history is empty: nothing was trained")
     lines = []
-    for column, label, style in [("train_bound", "train", "--"), ("valid_bound", "validation", "-")]:
+    for column, label, style in [("train_bound", train, "--"), ("valid_bound", "validation", "-")]:
         if np.isfinite(history[column]).any():
             lines += ax.plot(history["samples"], history[column], style, color="C0", label=label)
     ax.set_xscale("log")
@@ -180,7 +180,7 @@ def draw_run(folder, model, data, history, seed=0):
 
     if len(history):
         fig, ax = figure(6, 4)
-        learning_curve(ax, history)
+        learning_curve(ax, history, "train, (22) with the θ-KL" if hasattr(model, "theta_sample") else "train")
         save(fig, "learning_curve")
 
     x = data.test[:50]

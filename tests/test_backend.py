@@ -14,11 +14,12 @@ import standin
 from conftest import host, rows
 from numpy.testing import assert_array_equal
 
-from scratchvae import SGD, VAE, Adagrad, Adam, evaluate, fit, load_model
+from scratchvae import SGD, VAE, Adagrad, Adam, FullVB, evaluate, fit, load_model
 from scratchvae.backend import array_module, kind, move
 from scratchvae.cli import main
 from scratchvae.gradcheck import check_everything
 from scratchvae.inference.sgvb import sgvb_b
+from scratchvae.models.full_vb import THETA_NOISE
 from scratchvae.noise import MANY
 
 TRAIN, VALID = rows(23), rows(9, seed=2)
@@ -251,6 +252,22 @@ def test_the_memory_of_a_step_is_foreseen(likelihood, hidden, n_samples, m):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert 0.6 * model.working_memory(m) < peak < model.working_memory(m)
+
+
+@pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
+@pytest.mark.parametrize("theta_noise", THETA_NOISE)
+@pytest.mark.parametrize(("hidden", "m"), [(200, 20), (50, 100)])
+def test_the_memory_of_a_step_of_full_vb_its_noise_drawn_on_the_device_is_foreseen(
+    waits, theta_noise, likelihood, hidden, m
+):
+    model = FullVB(784, hidden, 20, likelihood=likelihood, theta_noise=theta_noise, backend="cupy")
+    x = move(np.zeros((m, 784), np.uint8), "cupy")
+    tracemalloc.start()
+    for _ in range(2):
+        model.bound(x, model.noise(np.random.default_rng(0), m), 1000, gradient=True)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert 0.4 * model.working_memory(m) < peak < model.working_memory(m)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only glibc is told to keep what a step frees")

@@ -4,13 +4,15 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from autograd import grad
 from conftest import LIKELIHOODS, relative, rows
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import stats
 
-from scratchvae import VAE, Adagrad, FullVB, evaluate, fit, load_model
+from scratchvae import VAE, Adagrad, FullVB, evaluate, fit, load_model, oracle
 from scratchvae.backend import move
 from scratchvae.gradcheck import check_layer, check_model
+from scratchvae.inference import full_vb as inference
 from scratchvae.inference.full_vb import (
     Posterior,
     full_vb_a,
@@ -20,6 +22,7 @@ from scratchvae.inference.full_vb import (
     theta_log_ratio,
     theta_neg_kl,
 )
+from scratchvae.inference.sgvb import sgvb_b
 from scratchvae.models.full_vb import THETA_NOISE
 from scratchvae.nets.layers import Linear, LocalLinear
 from scratchvae.nets.params import Params
@@ -41,9 +44,12 @@ def small(theta_noise="minibatch", estimator="B", learned=False, **settings):
 
 @pytest.mark.parametrize(("likelihood", "mean"), LIKELIHOODS)
 @pytest.mark.parametrize(("estimator", "theta_noise", "learned"), FORMS)
-def test_bound_and_every_gradient_array_equal_the_oracle_21_22_24(estimator, theta_noise, learned, likelihood, mean):
-    settings = {"likelihood": likelihood, "mean": mean, "alpha": 0.7}
-    for more in ({}, {"n_samples": 2, "n_hidden": (5, 4), "activation": "softplus"}):
+def test_bound_and_every_gradient_array_equal_the_oracle_21_22_24(
+    estimator, theta_noise, learned, likelihood, mean, monkeypatch
+):
+    settings = {"likelihood": likelihood, "mean": mean} | ({} if learned else {"alpha": 0.7})
+    monkeypatch.setattr(inference, "BLOCK", 7)  # several blocks to an array, and a short last one
+    for more in ({}, {"n_samples": 2, "n_hidden": (5, 4), "activation": "softplus"}, {"n_hidden": ()}):
         model = small(theta_noise, estimator, learned, **settings | more)
         checks = check_model(model, rows(5), n_data=40)
         assert len(checks) == 1 + len(model.params.windows)
@@ -282,7 +288,8 @@ def test_the_learned_alpha_maximises_the_bound_array_by_array():
 def test_all_forms_have_one_mean_and_the_local_one_less_variance_e10():
     x, draws = rows(8), 3000
     values, gradients = {}, {}
-    models = {name: small(name, log_sigma=-1.5) for name in ("minibatch", "antithetic", "local")}
+    models = {name: small(name, log_sigma=-1.5) for name in THETA_NOISE}
+    models["A"] = small("minibatch", "A", log_sigma=-1.5)
     models["control"] = small("minibatch", log_sigma=-1.4)  # σ a tenth larger
     generator = np.random.default_rng(0)
     direction = generator.standard_normal(models["local"].params.value.size)
@@ -298,7 +305,7 @@ def test_all_forms_have_one_mean_and_the_local_one_less_variance_e10():
         return np.abs(a.mean(0) - b.mean(0)) / np.sqrt((a.var(0) + b.var(0)) / draws)
 
     plain, local = models["minibatch"], gradients["local"]
-    for name in ("antithetic", "local"):
+    for name in ("antithetic", "local", "datapoint", "A"):
         assert z(values[name], values["minibatch"]) < 4.89
         assert z(gradients[name], gradients["minibatch"]).max() < 6  # of 100 entries
         assert z(gradients[name] @ direction, gradients["minibatch"] @ direction) < 4.89
@@ -315,6 +322,18 @@ def test_theta_samples_have_the_moments_of_q_e23():
     assert (np.abs(theta.mean(0) - q.mu) / np.exp(q.log_sigma) * np.sqrt(2000) < 5.5).all()
     assert_allclose(theta.std(0), np.exp(q.log_sigma), rtol=0.1)
     assert_array_equal(model.theta_sample(3).params.value, model.theta_sample(3).params.value)
+    zeta = (model.theta_sample().params.value[model.phi.stop :] - q.mu) / np.exp(q.log_sigma)
+    assert not np.isclose(zeta[:4], np.random.default_rng(0).standard_normal(4)).any()  # nor the z of sample(seed=0)
+    model.n_samples = 3
+    assert model.theta_sample().n_samples == 3
+
+
+def test_the_decoder_reads_theta_at_mu_plus_sigma_zeta_19_23(monkeypatch):
+    monkeypatch.setattr(inference, "BLOCK", 7)
+    model = small()
+    q, noise = model.posterior, model.noise(np.random.default_rng(0), 7)
+    model.bound(rows(), noise, 40)
+    assert_allclose(q.theta.value, q.mu + np.exp(q.log_sigma) * noise[1][0], rtol=1e-15)
 
 
 # Its face
@@ -322,12 +341,19 @@ def test_theta_samples_have_the_moments_of_q_e23():
 
 @pytest.mark.parametrize(("estimator", "theta_noise", "learned"), FORMS)
 def test_float32_stays_float32_and_every_gradient_is_written(estimator, theta_noise, learned):
-    model = small(theta_noise, estimator, learned, dtype="float32", alpha=0.7)
+    model = small(theta_noise, estimator, learned, dtype="float32", **({} if learned else {"alpha": 0.7}))
     model.params.grad[...] = np.nan
     noise = model.noise(np.random.default_rng(0), 7)
-    bound = model.bound(rows().astype(np.float32), noise, 40, gradient=True)
+    bound = model.bound(rows().astype(np.float32), noise, np.int64(40), gradient=True)
     assert bound.dtype == np.float32 and noise[0].dtype == noise[1].dtype == np.float32
     assert np.isfinite(model.params.grad).all()
+    twin = small(theta_noise, estimator, learned, **({} if learned else {"alpha": 0.7}))  # E22: in float64 the same
+    twin.params.value[...] = model.params.value
+    assert_allclose(bound, twin.bound(rows(), noise, 40, gradient=True), rtol=1e-5)
+    for name, window in twin.params.named(twin.params.grad).items():
+        assert relative(model.params.window(name, model.params.grad), window) < 1e-5, name
+    model.params.grad[...] = 7
+    assert model.bound(rows().astype(np.float32), noise, 40) == bound and (model.params.grad == 7).all()
 
 
 @pytest.mark.parametrize(("theta_noise", "learned"), [("minibatch", False), ("antithetic", False), ("local", True)])
@@ -355,6 +381,57 @@ def test_a_stopped_run_resumes_to_the_bit(theta_noise, learned, schedule, tmp_pa
     loaded = load_model(tmp_path / "stopped")
     assert type(loaded) is FullVB and loaded.config == unbroken.config
     assert_array_equal(loaded.params.value, unbroken.params.value)
+
+
+def test_the_m_step_moves_mu_and_log_sigma_and_the_e_step_neither():
+    model = small()
+    before = model.params.value.copy()
+    optimizer = Adagrad(0.1)
+    optimizer.start(model.params)
+    model.bound(rows(), model.noise(np.random.default_rng(0), 7), 40, gradient=True)
+    optimizer.ascend(model.params, 1, model.theta)
+    moved = {
+        name: (window != model.params.window(name, before)).all()
+        for name, window in model.params.named(model.params.value).items()
+    }
+    assert moved == {name: not name.startswith("encoder.") for name in moved}
+
+
+@pytest.mark.parametrize("estimator", ["A", "B"])
+def test_ten_steps_equal_ten_steps_of_the_oracle_e24(estimator):
+    model, optimizer = small(estimator=estimator), Adagrad(0.1)
+    theirs = {name: window.copy() for name, window in model.params.named(model.params.value).items()}
+    h = dict.fromkeys(theirs, 0.0)
+    optimizer.start(model.params)
+    for t in range(1, 11):
+        noise = model.noise(np.random.default_rng(t), 7)
+        model.bound(rows(), noise, 40, gradient=True)
+        optimizer.ascend(model.params, t)
+        g = grad(oracle.full_vb)(theirs, rows(), *noise, 40, "minibatch", estimator, likelihood="bernoulli")
+        for name in theirs:
+            h[name] = h[name] + g[name] ** 2
+            theirs[name] = theirs[name] + 0.1 * g[name] / (np.sqrt(h[name]) + 1e-10)
+    for name, window in model.params.named(model.params.value).items():
+        assert_allclose(window, theirs[name], rtol=1e-9, atol=1e-12, err_msg=name)
+
+
+@pytest.mark.parametrize("theta_noise", THETA_NOISE)
+def test_an_estimator_of_ones_own_takes_the_place_of_l_b(theta_noise):
+    def twice(*arguments):
+        return 2 * sgvb_b(*arguments)
+
+    twice.__name__ = "A"  # its name is no letter of the paper's
+    ours, plain = small(theta_noise, twice), small(theta_noise)
+    noise = ours.noise(np.random.default_rng(0), 7)
+    a, b = ours.bound(rows(), noise, 40), plain.bound(rows(), noise, 40)
+    assert_allclose(a + plain.theta_kl(), 2 * (b + plain.theta_kl()), rtol=1e-12)
+
+
+@pytest.mark.parametrize("theta_noise", THETA_NOISE)
+def test_the_number_of_z_is_that_of_the_noise(theta_noise):
+    model, many = small(theta_noise), small(theta_noise, n_samples=3)
+    noise = many.noise(np.random.default_rng(0), 7)
+    assert model.bound(rows(), noise, 40) == many.bound(rows(), noise, 40)
 
 
 @pytest.mark.parametrize(("estimator", "theta_noise", "learned"), FORMS)
@@ -393,7 +470,7 @@ def test_evaluation_over_theta_is_the_bound_22_on_all_data():
     model = small()
     x = rows(30)
     result = evaluate_theta(model, x, n_theta=400, seed=1)
-    each = [evaluate(model.theta_sample(1 + k), x, 1)["bound"] for k in range(400)]
+    each = [evaluate(model.theta_sample((1, k)), x, 1)["bound"] for k in range(400)]
     assert_allclose(result["bound_over_theta"], np.mean(each), rtol=1e-12)
     assert_allclose(result["bound_22"], result["bound_over_theta"] - model.theta_kl() / 30, rtol=1e-12)
     noise = [model.noise(np.random.default_rng(k), 30) for k in range(400)]
@@ -401,6 +478,10 @@ def test_evaluation_over_theta_is_the_bound_22_on_all_data():
     error = np.hypot(np.std(training), np.std(each)) / np.sqrt(400)
     assert abs(np.mean(training) - result["bound_22"]) < 4.89 * error
     assert result["theta_kl"] == model.theta_kl()
+    other = evaluate_theta(model, x, n_theta=1, seed=2)["bound_over_theta"]
+    assert other not in (each[0], each[1])  # another seed has other θ
+    with pytest.raises(ValueError, match="model is a VAE; expected a FullVB"):
+        evaluate_theta(VAE(6, 5, 2), x)
 
 
 @pytest.mark.parametrize(
@@ -410,6 +491,12 @@ def test_evaluation_over_theta_is_the_bound_22_on_all_data():
         ({"alpha": -1.0}, "alpha is -1.0"),
         ({"alpha": float("nan")}, "alpha is nan"),
         ({"alpha": True}, "alpha is True"),
+        (
+            {"alpha": 1e-23},
+            "alpha is 1e-23; expected a number > 0, the standard deviation of p_α.θ., with a finite square",
+        ),
+        ({"alpha": 1e20}, "alpha is 1e.20"),
+        ({"alpha": 0.5, "learn_hyperprior": True}, "alpha is 0.5, and learn_hyperprior learns it"),
         ({"log_sigma": float("inf")}, "log_sigma is inf; expected a number from -20 to 20"),
         ({"log_sigma": float("nan")}, "log_sigma is nan"),
         ({"log_sigma": "small"}, "log_sigma is 'small'"),

@@ -33,8 +33,8 @@ BLOCK = 1 << 15  # entries of θ that are taken at a time on the host: what the 
 class Posterior:
     """q(θ) = N(μ, σ²) with prior p_α(θ) = N(0, α²)   (23): flat windows on the values that are learned.
 
-    params holds arrays "decoder.…", which are μ, and "log_sigma.…" in the same order; theta is the Params of the
-    decoder that reads a draw. alpha: α, the same for all, or None: for each array its own, learned.
+    params holds arrays "decoder.…", which are μ, and "log_sigma.…" in the same order. theta: the Params of the decoder
+    that reads a draw, None if none is drawn. alpha: α, the same for all, or None: for each array its own, learned.
     """
 
     def __init__(self, params, theta, alpha=1.0):
@@ -42,7 +42,8 @@ class Posterior:
         self.mu, self.dmu = params.value[mu], params.grad[mu]
         self.log_sigma, self.dlog_sigma = params.value[log_sigma], params.grad[log_sigma]
         self.params, self.theta, self.alpha = params, theta, alpha
-        self.arrays = [where for where, _ in theta.windows.values()]
+        inside = [where for name, (where, _) in params.windows.items() if name.startswith("decoder.")]
+        self.arrays = [slice(where.start - mu.start, where.stop - mu.start) for where in inside]
         size = BLOCK if kind(self.mu) == "numpy" else self.mu.size
         self.blocks = [  # (slice of θ, the number of the array that it lies in): what fits the cache
             (slice(i, min(i + size, where.stop)), k)
@@ -60,10 +61,27 @@ class Posterior:
             return [self.mu.dtype.type(self.alpha**2)] * len(self.arrays)
         return [(self.mu[k] ** 2 + np.exp(2 * self.log_sigma[k])).mean() for k in self.arrays]
 
-    def neg_kl(self):
-        """-KL(q(θ) ‖ p_α(θ)) in nats."""
-        alpha2 = self.alpha2()
-        return sum(theta_neg_kl(self.mu[b], self.log_sigma[b], alpha2[k], gradient=False)[0] for b, k in self.blocks)
+    def draw(self, zeta, theta):
+        """Write θ = h(ζ) = μ + σ ⊙ ζ   (19), (23) into the vector theta (P,)."""
+        for b, _ in self.blocks:
+            theta[b] = self.mu[b] + np.exp(self.log_sigma[b]) * zeta[b]
+
+    def draw_backward(self, zeta, g):
+        """Leave ∂bound/∂μ and ∂bound/∂log σ in their windows, from g = ∂bound/∂θ (P,)."""
+        for b, _ in self.blocks:
+            self.dmu[b] = g[b]  # ∂θ/∂μ = 1
+            self.dlog_sigma[b] = g[b] * np.exp(self.log_sigma[b]) * zeta[b]  # ∂θ/∂log σ = σ ζ
+
+    def neg_kl(self, gradient=False):
+        """-KL(q(θ) ‖ p_α(θ)) in nats; with `gradient` its gradient is added to what is in the windows."""
+        alpha2, total = self.alpha2(), 0.0
+        for b, k in self.blocks:
+            neg_kl, dmu, dlog_sigma = theta_neg_kl(self.mu[b], self.log_sigma[b], alpha2[k], gradient)
+            total = total + neg_kl
+            if gradient:
+                self.dmu[b] += dmu
+                self.dlog_sigma[b] += dlog_sigma
+        return total
 
 
 def theta_neg_kl(mu, log_sigma, alpha2, gradient=True):
@@ -89,53 +107,40 @@ def theta_log_ratio(theta, zeta, log_sigma, alpha2, gradient=True):
 
 def full_vb_a(encoder, decoder, q, x, eps, zeta, n_data, gradient=True, estimator=sgvb_a):
     """f as in (21), all its terms at the draws: one θ for the minibatch, zeta (P,)."""
-    theta, alpha2 = q.theta, q.alpha2()
-    for b, _ in q.blocks:
-        theta.value[b] = q.mu[b] + np.exp(q.log_sigma[b]) * zeta[b]  # θ = h(ζ) = μ + σ ⊙ ζ                   (19), (23)
+    theta, g, alpha2 = q.theta.value, q.theta.grad, q.alpha2()
+    q.draw(zeta, theta)  # θ = h(ζ)                                                                           (19), (23)
     bound = estimator(encoder, decoder, x, eps, n_data, gradient)  # N (log p(x|z) + log p(z) - log q(z|x))        (21)
     for b, k in q.blocks:  # log p_α(θ) - log q(θ)                                                                 (21)
-        ratio, dtheta, dlog_sigma = theta_log_ratio(theta.value[b], zeta[b], q.log_sigma[b], alpha2[k], gradient)
+        ratio, dtheta, dlog_sigma = theta_log_ratio(theta[b], zeta[b], q.log_sigma[b], alpha2[k], gradient)
         bound = bound + ratio
         if gradient:
-            g = theta.grad[b] + dtheta  # ∂bound/∂θ
-            q.dmu[b] = g  # ∂θ/∂μ = 1
-            q.dlog_sigma[b] = g * np.exp(q.log_sigma[b]) * zeta[b] + dlog_sigma  # ∂θ/∂log σ = σ ζ     via -log q: 1
+            g[b] += dtheta  # via log p_α(θ)
+    if gradient:
+        q.draw_backward(zeta, g)  # via θ
+        q.dlog_sigma += dlog_sigma  # via -log q, which moves with log σ alone: 1
     return bound
 
 
 def full_vb_b(encoder, decoder, q, x, eps, zeta, n_data, gradient=True, estimator=sgvb_b):
     """(24): the Gaussian terms of z and of θ in closed form; one θ for the minibatch, zeta (P,)."""
-    theta, alpha2 = q.theta, q.alpha2()
-    for b, _ in q.blocks:
-        theta.value[b] = q.mu[b] + np.exp(q.log_sigma[b]) * zeta[b]  # θ = h(ζ) = μ + σ ⊙ ζ                   (19), (23)
+    q.draw(zeta, q.theta.value)  # θ = h(ζ)                                                                   (19), (23)
     bound = estimator(encoder, decoder, x, eps, n_data, gradient)  # N (-KL(q(z|x) ‖ p(z)) + log p(x|z))           (24)
-    for b, k in q.blocks:  # -KL(q(θ) ‖ p_α(θ)), once for all N                                                    (24)
-        neg_kl, dmu_kl, dlog_sigma_kl = theta_neg_kl(q.mu[b], q.log_sigma[b], alpha2[k], gradient)
-        bound = bound + neg_kl
-        if gradient:
-            g = theta.grad[b]  # ∂bound/∂θ of the terms with N
-            q.dmu[b] = g + dmu_kl  # via θ: ∂θ/∂μ = 1                                  via -KL
-            q.dlog_sigma[b] = g * np.exp(q.log_sigma[b]) * zeta[b] + dlog_sigma_kl  # via θ: σ ζ     via -KL
-    return bound
+    if gradient:
+        q.draw_backward(zeta, q.theta.grad)  # via θ: g, and g ⊙ σ ⊙ ζ
+    return bound + q.neg_kl(gradient)  # once for all N; via -KL: -μ/α², and 1 - σ²/α²                             (24)
 
 
 def full_vb_local(encoder, decoder, q, x, eps, zeta, n_data, gradient=True, estimator=sgvb_b):
     """(24) with the θ of every row integrated into its pre-activations (Kingma, Salimans & Welling 2015).
 
-    The decoder's affine maps are `LocalLinear`: they draw what they add up, not the weights, and leave the part of dμ
-    and d log σ that comes through θ in the windows of q themselves. zeta (L M, units), a column for each output.
+    The decoder's affine maps are `LocalLinear`: they draw what they add up, not the weights, and leave what comes to dμ
+    and d log σ through θ in the windows of q themselves. zeta (L M, units), a column for each output.
     """
-    alpha2, start = q.alpha2(), 0
+    start = 0
     for layer in decoder.local:
         start, layer.zeta = start + layer.n_out, zeta[:, start : start + layer.n_out]
     bound = estimator(encoder, decoder, x, eps, n_data, gradient)  # N (-KL(q(z|x) ‖ p(z)) + log p(x|z))           (24)
-    for b, k in q.blocks:  # -KL(q(θ) ‖ p_α(θ)), once for all N                                                    (24)
-        neg_kl, dmu_kl, dlog_sigma_kl = theta_neg_kl(q.mu[b], q.log_sigma[b], alpha2[k], gradient)
-        bound = bound + neg_kl
-        if gradient:
-            q.dmu[b] += dmu_kl
-            q.dlog_sigma[b] += dlog_sigma_kl
-    return bound
+    return bound + q.neg_kl(gradient)  # once for all N                                                            (24)
 
 
 def full_vb_draws(one, encoder, decoder, q, x, eps, zeta, n_data, gradient=True):

@@ -1,5 +1,6 @@
 """Appendix F as a model: a VAE whose decoder has a distribution over its parameters."""
 
+import math
 from functools import partial
 from types import SimpleNamespace
 
@@ -13,6 +14,7 @@ from scratchvae.nets.params import Params
 from scratchvae.noise import standard_normal
 
 THETA_NOISE = ("minibatch", "antithetic", "datapoint", "local")
+OF_THETA = 0x7E7A  # keeps ζ apart from the z of `sample` and the like under the same seed
 OWN = ("theta_noise", "alpha", "learn_hyperprior", "log_sigma")  # arguments that a VAE does not have
 
 
@@ -52,10 +54,15 @@ class FullVB(VAE):
         estimator = self.config["estimator"]
         if theta_noise not in THETA_NOISE:
             raise ValueError(f"theta_noise is {theta_noise!r}; expected one of {', '.join(THETA_NOISE)}")
-        if not _number(alpha) or not 0 < alpha < np.inf:
-            raise ValueError(f"alpha is {alpha!r}; expected a number > 0, the standard deviation of p_α(θ)")
+        with np.errstate(over="ignore", under="ignore"):
+            if not _number(alpha) or not 0 < self.dtype.type(alpha) ** 2 < np.inf or alpha < 0:
+                raise ValueError(
+                    f"alpha is {alpha!r}; expected a number > 0, the standard deviation of p_α(θ), with a finite square"
+                )
         if not _number(log_sigma) or not -20 <= log_sigma <= 20:
             raise ValueError(f"log_sigma is {log_sigma!r}; expected a number from -20 to 20, such as -4")
+        if learn_hyperprior and alpha != 1.0:
+            raise ValueError(f"alpha is {alpha!r}, and learn_hyperprior learns it: leave one of them out")
         if estimator == "A" and (theta_noise == "local" or learn_hyperprior):
             what = "theta_noise 'local' draws no θ" if theta_noise == "local" else "a learned α maximises (24)"
             raise ValueError(f"estimator is 'A', which scores θ at its draw, but {what}: take 'B'")
@@ -67,21 +74,22 @@ class FullVB(VAE):
         }
         del self.config["prior"]
 
-        self.drawn = self.new_decoder()  # reads its parameters from a draw of θ, as `decoder` does from μ
-        theta = Params(self.drawn.layers, self.dtype, self.backend)
         arrays = [layer for layer in self.decoder.layers if layer.shapes]
         spread = [SimpleNamespace(name=f"log_sigma{a.name.removeprefix('decoder')}", shapes=a.shapes) for a in arrays]
         point = self.params.value
         self.params = Params([*self.encoder.layers, *self.decoder.layers, *spread], self.dtype, self.backend)
         self.params.value[: point.size] = point
         self.theta = slice(self.phi.stop, self.params.value.size)  # μ and log σ
-        self.posterior = Posterior(self.params, theta, None if learn_hyperprior else float(alpha))
-        self.posterior.log_sigma[...] = log_sigma
 
         if theta_noise == "local":
             layers = {a.name: LocalLinear(a, s) for a, s in zip(arrays, spread, strict=True)}
-            self.drawn = self.new_decoder(lambda name, *_: layers[name])
+            self.drawn, theta = self.new_decoder(lambda name, *_: layers[name]), None
             self.drawn.local = list(layers.values())
+        else:
+            self.drawn = self.new_decoder()  # reads its parameters from a draw of θ, as `decoder` does from μ
+            theta = Params(self.drawn.layers, self.dtype, self.backend)
+        self.posterior = Posterior(self.params, theta, None if learn_hyperprior else float(alpha))
+        self.posterior.log_sigma[...] = log_sigma
         self.one_draw = full_vb_a if estimator == "A" else partial(full_vb_b, estimator=self.estimator)
 
     # What training asks of a model
@@ -95,7 +103,9 @@ class FullVB(VAE):
 
         x (M, D), noise (eps, zeta) as `noise` draws it. ValueError if their shapes do not fit each other and the model.
         """
-        x, (eps, zeta) = self.pixels(x), noise
+        if not isinstance(noise, tuple | list) or len(noise) != 2:
+            raise ValueError(f"noise is {type(noise).__name__}; expected the two arrays (eps, zeta) that `noise` draws")
+        x, (eps, zeta), n_data = self.pixels(x), noise, float(n_data)
         eps, zeta = self._eps(eps, len(x)), own("zeta", zeta, self.backend).astype(self.dtype, copy=False)
         if zeta.shape != self._zeta_shape(len(x), len(eps)):
             raise ValueError(f"zeta has shape {zeta.shape}; expected {self._zeta_shape(len(x), len(eps))}")
@@ -110,8 +120,10 @@ class FullVB(VAE):
 
     def working_memory(self, m):
         """About how many bytes a step on m datapoints takes beside parameters and data."""
-        draws = 8 * self.posterior.mu.size + 2 * np.prod(self._zeta_shape(m), dtype=int)
-        return super().working_memory(m) + int(draws) * self.dtype.itemsize
+        zeta, P = math.prod(self._zeta_shape(m)), self.posterior.mu.size
+        summed = 3 * self.params.value.size if self.config["theta_noise"] in ("antithetic", "datapoint") else 2 * P
+        philox = 24 * zeta  # it works in 64 bits
+        return super().working_memory(m) + (3 * P + summed) * self.dtype.itemsize + philox
 
     # What one does with a trained one
 
@@ -120,23 +132,30 @@ class FullVB(VAE):
         return -float(self.posterior.neg_kl())
 
     def theta_sample(self, seed=0):
-        """The VAE with this encoder and a decoder drawn from the posterior, θ ~ q(θ); the same for the same seed."""
+        """The VAE with this encoder and a decoder drawn from the posterior, θ ~ q(θ); the same for the same seed.
+
+        seed: a whole number, or several.
+        """
         config = {key: value for key, value in self.config.items() if key not in OWN}
         vae = VAE(**config | {"estimator": self.estimator, "prior": False, "backend": self.backend})
         vae.n_samples = self.n_samples
-        mu, log_sigma = self.posterior.mu, self.posterior.log_sigma
-        zeta = standard_normal(np.random.default_rng(seed), mu.shape, self.dtype, self.backend)
+        generator = np.random.default_rng([OF_THETA, *np.atleast_1d(seed)])
+        zeta = standard_normal(generator, self.posterior.mu.shape, self.dtype, self.backend)
         vae.params.value[vae.phi] = self.params.value[self.phi]
-        vae.params.value[vae.theta] = mu + np.exp(log_sigma) * zeta
+        self.posterior.draw(zeta, vae.params.value[vae.theta])
         return vae
 
     def warm_start(self, vae):
         """Take φ and μ from a trained VAE of the same shape, and leave log σ; self. ValueError for another shape."""
-        ours, theirs = self.params.windows, vae.params.windows
-        for name in [name for name in ours if not name.startswith("log_sigma.")]:
-            came = theirs[name][1] if name in theirs else None
-            if came != ours[name][1]:
-                raise ValueError(f"the VAE to start from has {came} for {name}; this model expects {ours[name][1]}")
+        ours, theirs = (
+            {name: shape for name, (_, shape) in model.params.windows.items() if not name.startswith("log_sigma.")}
+            for model in (self, vae)
+        )
+        for name in ours | theirs:
+            if ours.get(name) != theirs.get(name):
+                raise ValueError(
+                    f"the VAE to start from has {theirs.get(name)} for {name}; this model expects {ours.get(name)}"
+                )
         for key in ("likelihood", "mean", "activation"):
             if vae.config[key] != self.config[key]:
                 raise ValueError(
@@ -155,4 +174,4 @@ class FullVB(VAE):
 
 
 def _number(value):
-    return isinstance(value, int | float | np.floating) and not isinstance(value, bool)
+    return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)

@@ -63,7 +63,7 @@ class VAE:
             dtype=dtype,
             seed=seed,
         )
-        self.estimator = ESTIMATORS.get(self.config["estimator"], estimator)
+        self.estimator = estimator if callable(estimator) else ESTIMATORS[estimator]
         self.n_visible, self.n_latent, self.n_samples = n_visible, n_latent, n_samples
         self.prior, self.dtype, self.backend = prior, np.dtype(dtype), backend
 
@@ -192,6 +192,8 @@ class VAE:
         return self._rows(x, self.n_visible, "x")
 
     def _eps(self, noise, m):
+        if m == 0:
+            raise ValueError("x has no rows; expected one datapoint or more")
         noise = own("noise", noise, self.backend).astype(self.dtype, copy=False)
         if noise.ndim != 3 or noise.shape[1:] != (m, self.n_latent) or len(noise) == 0:
             raise ValueError(f"noise has shape {noise.shape}; expected (L, {m}, {self.n_latent}) with L ≥ 1")
@@ -238,7 +240,7 @@ def _validated(**config):
     if callable(estimator):
         names = {function: letter for letter, function in ESTIMATORS.items()}
         own = getattr(estimator, "__name__", type(estimator).__name__)
-        config["estimator"] = names.get(estimator, own)
+        config["estimator"] = names.get(estimator, f"function {own}" if own in ESTIMATORS else own)
     else:
         known = isinstance(estimator, str) and estimator in ESTIMATORS
         require(known, "estimator", estimator, "'A', 'B' or a function")

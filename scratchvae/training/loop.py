@@ -69,6 +69,7 @@ def fit(
 
     Returns the history: a structured array with columns step, samples, epoch, train_bound (nats per datapoint, the mean
     over the minibatches since the row before), valid_bound (nats per datapoint, (7) on sampled z) and seconds.
+    Of a FullVB train_bound is (22) / N, the θ-KL in it, and valid_bound is (7) at the posterior mean of θ, without it.
 
     Ctrl-C and SIGTERM let the step end, write the checkpoint, and then raise KeyboardInterrupt or SystemExit.
     ValueError: arguments that do not fit. CheckpointError: a checkpoint that is broken or of another run.
@@ -194,12 +195,14 @@ def evaluate(model, x, seed=0, binarization="grey"):
 def evaluate_theta(model, x, n_theta=10, seed=0, binarization="grey"):
     """The bound of rows x (N, D) over the posterior of θ, of a FullVB, in nats: a dict of
 
-    bound_over_theta   the mean of `evaluate` over n_theta draws θ ~ q(θ), per datapoint
+    bound_over_theta   the mean of `evaluate` over n_theta draws θ ~ q(θ), per datapoint, all with the same noise for z
     theta_kl           KL(q(θ) ‖ p_α(θ)), in all
     bound_22           bound_over_theta - theta_kl / N: (22) per datapoint, were x the whole data set
     """
-    draws = range(seed, seed + _whole("n_theta", n_theta))
-    over_theta = np.mean([evaluate(model.theta_sample(k), x, seed, binarization)["bound"] for k in draws])
+    if not hasattr(model, "theta_sample"):
+        raise ValueError(f"model is a {type(model).__name__}; expected a FullVB, which has a posterior over θ")
+    draws = range(_whole("n_theta", n_theta))
+    over_theta = np.mean([evaluate(model.theta_sample((seed, k)), x, seed, binarization)["bound"] for k in draws])
     kl = model.theta_kl()
     return {"bound_over_theta": float(over_theta), "theta_kl": kl, "bound_22": float(over_theta - kl / len(x))}
 
