@@ -27,7 +27,7 @@ METHODS = {
     "MAP": None,
     "Full VB, one θ per minibatch": {"theta_noise": "minibatch"},
     "Full VB, local reparameterisation": {"theta_noise": "local"},
-    "the same, α learned": {"theta_noise": "local", "learn_hyperprior": True},
+    "Full VB, local, α learned": {"theta_noise": "local", "learn_hyperprior": True},
     "Full VB, one θ per minibatch, log σ from -5": {"theta_noise": "minibatch", "log_sigma": -5.0},
 }
 SIZES = {1_000: 4_800_000, 10_000: 1_800_000, 100: 1_200_000}  # training images: samples evaluated
@@ -156,7 +156,7 @@ def main():
 
     data, local = load_data(settings.data), "Full VB, local reparameterisation"
     drawn = [n for n in drawn if (n, local) in curves]
-    fig = plots.Figure(figsize=(7, 1.5 * len(drawn)), dpi=150, layout="constrained")
+    fig = plots.Figure(figsize=(10, 1.7 * len(drawn)), dpi=150, layout="constrained")
     for part, n in zip(fig.subfigures(len(drawn), 1, squeeze=False)[:, 0], drawn, strict=True):
         seed = next(row["seed"] for row in rows if (row["N"], row["method"]) == (n, local))
         folder = folder_of(settings.runs, settings.data, local, n, seed, settings.scale)

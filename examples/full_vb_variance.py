@@ -3,7 +3,8 @@
 784-200-10-200-784, M = 100, N = 1,000 MNIST images, at the initial values and after training (one θ per minibatch,
 Adagrad 0.02, 600,000 samples). Variances are of one gradient of (24), summed over the entries of an array; with "ζ
 alone" minibatch and ε stay and only ζ is drawn anew. The means must agree: z is |difference| from plain over its
-standard error, of the projection on a random direction, the largest over the arrays.
+standard error, of the projection on a random direction, the largest over the arrays (of a few draws, as with a small
+--scale, it says nothing).
 """
 
 import argparse

@@ -142,6 +142,8 @@ def evaluate(run, split="test", n_samples=None, n_theta=10, seed=0, as_json=Fals
     """The bound of a split and its two terms, on sampled z, in nats per datapoint; of a FullVB over θ ~ q(θ) too."""
     options, model = _options(Path(run)) | _resolved(moved), load_model(run, backend=backend)
     images = _data(options)
+    if n_theta < 0:
+        raise ValueError(f"--n-theta is {n_theta}; expected a whole number ≥ 0")
     if n_samples is not None:
         if n_samples < 1:
             raise ValueError(f"--n-samples is {n_samples}; expected a whole number ≥ 1")
@@ -159,7 +161,7 @@ def evaluate(run, split="test", n_samples=None, n_theta=10, seed=0, as_json=Fals
         over_theta = loop.evaluate_theta(model, getattr(images, split), n_theta, seed, images.binarization)
         if split != "train":
             del over_theta["bound_22"]  # it belongs to the data that q(θ) was fitted to
-        result |= over_theta | {"n_theta": n_theta}
+        result |= over_theta | {"n_theta": n_theta, "alpha": model.alphas()}
     if as_json:
         print(json.dumps(result))
     else:
@@ -174,6 +176,8 @@ def evaluate(run, split="test", n_samples=None, n_theta=10, seed=0, as_json=Fals
         if "bound_22" in result:
             text += f", or {result['theta_kl'] / result['n']:.2f} per datapoint: bound (22) {result['bound_22']:.2f}"
         print(text)
+        if model.config["learn_hyperprior"]:
+            print("learned α: " + ", ".join(f"{name} {alpha:.3g}" for name, alpha in result["alpha"].items()))
     return 0
 
 
@@ -270,11 +274,11 @@ def _model(options, images):
         *(OF_THETA if options["full_vb"] else ["prior"]),
     )
     if not options["full_vb"]:
-        asked = [key for key in (*OF_THETA, "warm_start") if options[key] != DEFAULTS[key]]
-        if asked:
-            raise ValueError(
-                f"{asked[0]} is {options[asked[0]]}, which belongs to full variational Bayes: add --full-vb"
-            )
+        for key in (*OF_THETA, "warm_start"):
+            if options[key] != DEFAULTS[key]:
+                words = {"local": "--local-reparameterization", "antithetic": "--antithetic"}
+                option = words.get(options[key], "--" + key.replace("_", "-"))
+                raise ValueError(f"{option} belongs to full variational Bayes: add --full-vb")
     elif not options["prior"]:
         raise ValueError("--no-prior and --full-vb are both given; the prior of full variational Bayes is --alpha")
     kind = FullVB if options["full_vb"] else VAE
@@ -296,13 +300,14 @@ def _describe(model, options):
     if options["full_vb"]:
         alpha = "learned" if config["learn_hyperprior"] else f"{config['alpha']:g}"
         prior = f"full VB: θ noise {config['theta_noise']}, α {alpha}, log σ from {config['log_sigma']:g}"
+        prior += f", φ and μ from {options['warm_start']}" if options["warm_start"] else ""
     else:
         prior = "p(θ) = N(0, I)" if config["prior"] else "no prior on θ"
     likelihood = config["likelihood"] + (f", {config['mean']} mean" if config["likelihood"] == "gaussian" else "")
     optimizer = options["optimizer"] + ("" if options["lr"] is None else f" {options['lr']}")
     return (
-        f"VAE {config['n_visible']}-{widths}-{config['n_latent']} {config['activation']}, {likelihood}, "
-        f"{model.params.value.size:,} parameters in {config['dtype']} on {model.backend}\n"
+        f"{type(model).__name__} {config['n_visible']}-{widths}-{config['n_latent']} {config['activation']}, "
+        f"{likelihood}, {model.params.value.size:,} parameters in {config['dtype']} on {model.backend}\n"
         f"L^{config['estimator']}, L = {config['n_samples']}, M = {options['batch_size']}, {prior}, {optimizer}, "
         f"{options['schedule']} updates, seed {options['seed']}"
     )
@@ -425,7 +430,7 @@ def parser():
         "--no-prior", dest="prior", action="store_false", help="drop p(θ) = N(0, I): maximum likelihood, not MAP"
     )
     g = p.add_argument_group("full variational Bayes (appendix F)")
-    g.add_argument("--full-vb", action="store_true", help="a posterior q(θ) = N(μ, σ²) over the decoder's parameters")
+    g.add_argument("--full-vb", action="store_true", help="a posterior q(θ) = N(μ, σ²) over the decoder's parameters θ")
     where = g.add_mutually_exclusive_group()
     where.add_argument(
         "--local-reparameterization",
@@ -441,10 +446,10 @@ def parser():
         const="antithetic",
         help="μ + σζ and μ - σζ, half each",
     )
-    g.add_argument("--alpha", type=float, metavar="A", help="prior p(θ) = N(0, A²) (1)")
+    g.add_argument("--alpha", type=float, metavar="A", help="standard deviation of the prior p(θ) = N(0, A²) (1)")
     g.add_argument("--learn-hyperprior", action="store_true", help="A² = mean(μ² + σ²), array by array")
-    g.add_argument("--log-sigma", type=float, metavar="S", help="log σ at the start (-4)")
-    g.add_argument("--warm-start", metavar="RUN", help="begin at the parameters of a trained VAE, a run folder")
+    g.add_argument("--log-sigma", type=float, metavar="S", help="log σ of every parameter at the start (-4)")
+    g.add_argument("--warm-start", metavar="RUN", help="begin at the parameters of this run, a VAE's or a FullVB's")
     g = p.add_argument_group("estimator (section 2.3)")
     g.add_argument("--estimator", choices=ESTIMATORS, help="L^A (6) or L^B (7, default)")
     g.add_argument("--n-samples", type=int, metavar="L", help="noise samples per datapoint (1)")
@@ -514,7 +519,10 @@ examples:
     p.add_argument("--backend", type=_words, metavar="NAME[,NAME]", help="numpy (default), cupy, or both")
     p.add_argument("--dtype", type=_words, metavar="NAME[,NAME]", help="float32, float64, or both (default)")
     p.add_argument(
-        "--model", type=_words, metavar="NAME[,NAME]", help="vae, full-vb, full-vb-local: the first at all sizes (all)"
+        "--model",
+        type=_words,
+        metavar="NAME[,NAME]",
+        help="vae, full-vb, full-vb-local: the first at all sizes, the others beside its first (all)",
     )
     p.add_argument("--batch-size", type=_numbers, metavar="M[,M]", help="minibatches")
     p.add_argument("--hidden", dest="n_hidden", type=_numbers, metavar="H[,H]", help="hidden units")

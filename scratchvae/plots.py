@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from scipy.special import ndtri
 
 
-def learning_curve(ax, history, train="train"):
+def learning_curve(ax, history, train="train", validation="validation"):
     """The bound per datapoint against samples evaluated, on a log axis, train and validation: the axes of Figure 2.
 
     ValueError if the history has no row.
@@ -19,7 +19,7 @@ def learning_curve(ax, history, train="train"):
     if len(history) == 0:
         raise ValueError("the history is empty: nothing was trained")
     lines = []
-    for column, label, style in [("train_bound", train, "--"), ("valid_bound", "validation", "-")]:
+    for column, label, style in [("train_bound", train, "--"), ("valid_bound", validation, "-")]:
         if np.isfinite(history[column]).any():
             lines += ax.plot(history["samples"], history[column], style, color="C0", label=label)
     ax.set_xscale("log")
@@ -118,9 +118,9 @@ def theta_uncertainty(axes, model, x, image_shape, draws=64, seed=0):
     z = model.encode_mean(x)
     over_z = model.reconstruct_samples(x, draws, seed).std(axis=0)
     over_theta = np.std([model.theta_sample(seed + k).decode(z) for k in range(draws)], axis=0)
-    top = max(over_z.max(), over_theta.max(), 1e-12)
     rows = [(x, "original"), (model.decode(z), "posterior mean")]
-    rows += [(over / top, f"sd over {name}, white {top:.2f}") for over, name in [(over_z, "z"), (over_theta, "θ")]]
+    for sd, name in [(over_z, "z"), (over_theta, "θ")]:
+        rows.append((sd / max(sd.max(), 1e-12), f"sd over {name}, white is {sd.max():.2f}"))
     artists = []
     for ax, (images, title) in zip(axes, rows, strict=True):
         artists.append(image_grid(ax, images, image_shape, -(-len(images) // 2)))
@@ -139,9 +139,10 @@ def step_costs(axes, rows):
     usual = {name: Counter(row[name] for row in rows).most_common(1)[0][0] for name in names}
     for ax, (name, label) in zip(axes, names.items(), strict=True):
         chosen = [row for row in rows if all(row[key] == value for key, value in usual.items() if key != name)]
-        for kind in dict.fromkeys((row["backend"], row["dtype"]) for row in chosen):
-            line = sorted((row[name], row["ms"]) for row in chosen if (row["backend"], row["dtype"]) == kind)
-            style = "o-" if kind[1] == "float32" else "o--"
+        for kind in dict.fromkeys((row["model"], row["backend"], row["dtype"]) for row in chosen):
+            mine = [row for row in chosen if (row["model"], row["backend"], row["dtype"]) == kind]
+            line = sorted((row[name], row["ms"]) for row in mine)
+            style = "o-" if kind[2] == "float32" else "o--"
             ax.plot(*zip(*line, strict=True), style, markersize=3, label=" ".join(kind))
         sizes = sorted({row[name] for row in chosen})
         ax.set_xscale("log")
@@ -178,9 +179,11 @@ def draw_run(folder, model, data, history, seed=0):
         paths.append(folder / f"{name}.png")
         fig.savefig(paths[-1])
 
+    full_vb = hasattr(model, "theta_sample")
     if len(history):
         fig, ax = figure(6, 4)
-        learning_curve(ax, history, "train, (22) with the θ-KL" if hasattr(model, "theta_sample") else "train")
+        names = ["train, (22) with the θ-KL", "validation, at the mean of θ"] if full_vb else []
+        learning_curve(ax, history, *names)
         save(fig, "learning_curve")
 
     x = data.test[:50]
@@ -192,8 +195,8 @@ def draw_run(folder, model, data, history, seed=0):
     uncertainty(fig.subplots(3), x[:10], model.reconstruct_samples(x[:10], 64, seed), data.image_shape)
     save(fig, "uncertainty")
 
-    if hasattr(model, "theta_sample"):
-        fig = Figure(figsize=(7, 2), dpi=150, layout="constrained")
+    if full_vb:
+        fig = Figure(figsize=(10, 1.9), dpi=150, layout="constrained")
         theta_uncertainty(fig.subplots(1, 4), model, x[:8], data.image_shape, seed=seed)
         save(fig, "theta_uncertainty")
 

@@ -276,6 +276,8 @@ def test_algorithm_2_as_printed_is_the_mean_over_datapoints_each_with_its_own_no
 def test_the_learned_alpha_maximises_the_bound_array_by_array():
     model = small(learned=True)
     q = model.posterior
+    assert_allclose(np.square(list(model.alphas().values())), q.alpha2())
+    assert list(model.alphas()) == [name for name in model.params.windows if name.startswith("decoder.")]
     for where, alpha2 in zip(q.arrays, q.alpha2(), strict=True):
         at = [theta_neg_kl(q.mu[where], q.log_sigma[where], alpha2 * f, False)[0] for f in (0.99, 1.0, 1.01)]
         assert at[1] > max(at[0], at[2])
@@ -324,6 +326,9 @@ def test_theta_samples_have_the_moments_of_q_e23():
     assert_array_equal(model.theta_sample(3).params.value, model.theta_sample(3).params.value)
     zeta = (model.theta_sample().params.value[model.phi.stop :] - q.mu) / np.exp(q.log_sigma)
     assert not np.isclose(zeta[:4], np.random.default_rng(0).standard_normal(4)).any()  # nor the z of sample(seed=0)
+    for seed in (-1, 1.5, "a"):
+        with pytest.raises(ValueError, match="expected a whole number ≥ 0, or several"):
+            model.theta_sample(seed)
     model.n_samples = 3
     assert model.theta_sample().n_samples == 3
 
@@ -461,6 +466,8 @@ def test_a_warm_start_takes_phi_and_mu_and_leaves_sigma():
     assert (model.posterior.log_sigma == -4).all()
     x = rows(9).astype(np.float32)
     assert_array_equal(model.decode(model.encode_mean(x)), vae.reconstruct(x))
+    other = FullVB(6, 5, 2, theta_noise="local", log_sigma=-2).warm_start(model)  # a FullVB brings its log σ
+    assert_array_equal(other.params.value, model.params.value)
     before = evaluate(model, x)["bound"]
     history = fit(model, rows(20), samples=400, batch_size=10, optimizer=Adagrad(0.1))
     assert history["train_bound"][-1] > history["train_bound"][0] - 1 and evaluate(model, x)["bound"] != before
@@ -497,7 +504,7 @@ def test_evaluation_over_theta_is_the_bound_22_on_all_data():
         ),
         ({"alpha": 1e20}, "alpha is 1e.20"),
         ({"alpha": 0.5, "learn_hyperprior": True}, "alpha is 0.5, and learn_hyperprior learns it"),
-        ({"log_sigma": float("inf")}, "log_sigma is inf; expected a number from -20 to 20"),
+        ({"log_sigma": float("inf")}, "log_sigma is inf; expected a number from -20 to 2"),
         ({"log_sigma": float("nan")}, "log_sigma is nan"),
         ({"log_sigma": "small"}, "log_sigma is 'small'"),
         ({"theta_noise": "weights"}, "theta_noise is 'weights'; expected one of minibatch, antithetic"),
@@ -516,9 +523,7 @@ def test_noise_and_warm_starts_of_another_shape_are_refused():
     eps, zeta = model.noise(np.random.default_rng(0), 7)
     with pytest.raises(ValueError, match=r"zeta has shape \(1, 50\); expected \(1, 51\)"):
         model.bound(rows().astype(np.float32), (eps, zeta[:, :-1]), 40)
-    with pytest.raises(
-        ValueError, match=r"starts? from has \(6, 4\) for encoder.hidden.W; this model expects \(6, 5\)"
-    ):
+    with pytest.raises(ValueError, match=r"start from has \(6, 4\) for encoder.hidden.W, this one \(6, 5\): give both"):
         model.warm_start(VAE(6, 4, 2))
-    with pytest.raises(ValueError, match="start from has mean 'sigmoid'; this model has 'free'"):
+    with pytest.raises(ValueError, match="start from has mean 'sigmoid', this one 'free'"):
         FullVB(6, (), 2, likelihood="gaussian", mean="free").warm_start(VAE(6, (), 2, likelihood="gaussian"))

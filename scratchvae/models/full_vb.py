@@ -59,8 +59,8 @@ class FullVB(VAE):
                 raise ValueError(
                     f"alpha is {alpha!r}; expected a number > 0, the standard deviation of p_α(θ), with a finite square"
                 )
-        if not _number(log_sigma) or not -20 <= log_sigma <= 20:
-            raise ValueError(f"log_sigma is {log_sigma!r}; expected a number from -20 to 20, such as -4")
+        if not _number(log_sigma) or not -20 <= log_sigma <= 2:
+            raise ValueError(f"log_sigma is {log_sigma!r}; expected a number from -20 to 2, such as -4")
         if learn_hyperprior and alpha != 1.0:
             raise ValueError(f"alpha is {alpha!r}, and learn_hyperprior learns it: leave one of them out")
         if estimator == "A" and (theta_noise == "local" or learn_hyperprior):
@@ -139,30 +139,44 @@ class FullVB(VAE):
         config = {key: value for key, value in self.config.items() if key not in OWN}
         vae = VAE(**config | {"estimator": self.estimator, "prior": False, "backend": self.backend})
         vae.n_samples = self.n_samples
-        generator = np.random.default_rng([OF_THETA, *np.atleast_1d(seed)])
+        numbers = np.atleast_1d(seed)
+        if numbers.dtype.kind not in "iu" or numbers.min() < 0:
+            raise ValueError(f"seed is {seed!r}; expected a whole number ≥ 0, or several")
+        generator = np.random.default_rng([OF_THETA, *numbers])
         zeta = standard_normal(generator, self.posterior.mu.shape, self.dtype, self.backend)
         vae.params.value[vae.phi] = self.params.value[self.phi]
         self.posterior.draw(zeta, vae.params.value[vae.theta])
         return vae
 
-    def warm_start(self, vae):
-        """Take φ and μ from a trained VAE of the same shape, and leave log σ; self. ValueError for another shape."""
-        ours, theirs = (
-            {name: shape for name, (_, shape) in model.params.windows.items() if not name.startswith("log_sigma.")}
-            for model in (self, vae)
-        )
-        for name in ours | theirs:
-            if ours.get(name) != theirs.get(name):
+    def alphas(self):
+        """{array: its α}, all the same or learned."""
+        names = [name for name in self.params.windows if name.startswith("decoder.")]
+        return dict(zip(names, [float(alpha2) ** 0.5 for alpha2 in self.posterior.alpha2()], strict=True))
+
+    def warm_start(self, model):
+        """Take φ and μ from a trained VAE of the same shape and leave log σ, or all three from a FullVB; self.
+
+        ValueError for another shape.
+        """
+        theirs, size = model.params.windows, model.params.value.size
+        if not isinstance(model, FullVB):
+            theirs = theirs | {name: w for name, w in self.params.windows.items() if name.startswith("log_sigma.")}
+        for name in self.params.windows | theirs:
+            came, expected = (
+                windows.get(name, (None, "no such array"))[1] for windows in (theirs, self.params.windows)
+            )
+            if came != expected:
                 raise ValueError(
-                    f"the VAE to start from has {theirs.get(name)} for {name}; this model expects {ours.get(name)}"
+                    f"the model to start from has {came} for {name}, this one {expected}: "
+                    "give both the same hidden and latent sizes and likelihood"
                 )
         for key in ("likelihood", "mean", "activation"):
-            if vae.config[key] != self.config[key]:
+            if model.config[key] != self.config[key]:
                 raise ValueError(
-                    f"the VAE to start from has {key} {vae.config[key]!r}; this model has {self.config[key]!r}"
+                    f"the model to start from has {key} {model.config[key]!r}, this one {self.config[key]!r}: "
+                    "give both the same"
                 )
-        size = self.phi.stop + self.posterior.mu.size
-        self.params.value[:size] = move(vae.params.value[:size], self.backend)
+        self.params.value[:size] = move(model.params.value, self.backend)
         return self
 
     def _zeta_shape(self, n, n_samples=None):
