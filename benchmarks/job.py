@@ -93,13 +93,17 @@ def main():
     parser.add_argument("--results", type=Path, default=Path("runs/bench"), help="where job.json goes (runs/bench)")
     settings = parser.parse_args()
     steps, timed_steps = max(100, int(10_000 * settings.scale)), max(10, int(400 * settings.scale))
-    parts = {name: shares(name, timed_steps) for name in bench.MODELS}
     result = {
         "machine": bench.machine(),
         "data": settings.data,
         "peak_memory_mib": round(peak_memory(settings.data, int(100_000 * settings.scale)), 1),
         "steps": steps,
         "growth_kib": round(growth(steps), 2),
+    }
+    parts = {
+        name: shares(name, timed_steps) for name in bench.MODELS
+    }  # after the memory: a child begins at its parent's
+    result |= {
         "shares": {name: share for name, (share, _) in parts.items()},
         "ms": {name: ms for name, (_, ms) in parts.items()},
     }
