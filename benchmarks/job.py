@@ -102,7 +102,7 @@ def main():
     }
     parts = {
         name: shares(name, timed_steps) for name in bench.MODELS
-    }  # after the memory: a child begins at its parent's
+    }  # after the memory: a child begins at ours
     result |= {
         "shares": {name: share for name, (share, _) in parts.items()},
         "ms": {name: ms for name, (_, ms) in parts.items()},
