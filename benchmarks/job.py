@@ -100,9 +100,7 @@ def main():
         "steps": steps,
         "growth_kib": round(growth(steps), 2),
     }
-    parts = {
-        name: shares(name, timed_steps) for name in bench.MODELS
-    }  # after the memory: a child begins at ours
+    parts = {name: shares(name, timed_steps) for name in bench.MODELS}  # after the memory: a child begins at ours
     result |= {
         "shares": {name: share for name, (share, _) in parts.items()},
         "ms": {name: ms for name, (_, ms) in parts.items()},
