@@ -2,13 +2,14 @@
 
 import argparse
 import json
+import math
 import os
 import sys
 import warnings
 from pathlib import Path
 
 from scratchvae import __version__, data
-from scratchvae.backend import BACKENDS
+from scratchvae.backend import BACKENDS, move
 from scratchvae.models.full_vb import FullVB
 from scratchvae.models.vae import ESTIMATORS, VAE
 from scratchvae.nets.mlp import ACTIVATIONS
@@ -138,7 +139,17 @@ def train(out=None, resume=None, quiet=False, **given):
     return 0
 
 
-def evaluate(run, split="test", n_samples=None, n_theta=10, seed=0, as_json=False, backend="numpy", **moved):
+def evaluate(
+    run,
+    split="test",
+    n_samples=None,
+    n_theta=10,
+    log_likelihood=None,
+    seed=0,
+    as_json=False,
+    backend="numpy",
+    **moved,
+):
     """The bound of a split and its two terms, on sampled z, in nats per datapoint; of a FullVB over θ ~ q(θ) too."""
     options, model = _options(Path(run)) | _resolved(moved), load_model(run, backend=backend)
     images = _data(options)
@@ -162,6 +173,8 @@ def evaluate(run, split="test", n_samples=None, n_theta=10, seed=0, as_json=Fals
         if split != "train":
             del over_theta["bound_22"]  # it belongs to the data that q(θ) was fitted to
         result |= over_theta | {"n_theta": n_theta, "alpha": model.alphas()}
+    if log_likelihood is not None:
+        result |= _log_likelihood(model, getattr(images, split), log_likelihood, seed, images.binarization)
     if as_json:
         print(json.dumps(result))
     else:
@@ -169,6 +182,12 @@ def evaluate(run, split="test", n_samples=None, n_theta=10, seed=0, as_json=Fals
             f"{split} bound {result['bound']:.2f} = reconstruction {result['reconstruction']:.2f} "
             f"- KL {result['kl']:.2f} nats per datapoint, "
             f"n = {result['n']:,}, L = {model.n_samples}, {images.binarization} {options['data']}"
+        )
+    if log_likelihood is not None and not as_json:
+        k_hat = "too few draws for k_hat" if result["k_hat"] is None else f"k_hat up to {result['k_hat']:.2f}"
+        print(
+            f"log p(x) {result['log_likelihood']:.2f} ± {result['log_likelihood_error']:.2f} nats per datapoint, by "
+            f"importance with {log_likelihood:,} draws from q(z|x); {k_hat}"
         )
     if options["full_vb"] and n_theta and not as_json:
         text = f"that is at the mean of θ; over {n_theta} θ ~ q(θ) {result['bound_over_theta']:.2f}, "
@@ -179,6 +198,26 @@ def evaluate(run, split="test", n_samples=None, n_theta=10, seed=0, as_json=Fals
         if model.config["learn_hyperprior"]:
             print("learned α: " + ", ".join(f"{name} {alpha:.3g}" for name, alpha in result["alpha"].items()))
     return 0
+
+
+def _log_likelihood(model, x, n_samples, seed, binarization):
+    """log p(x) by importance, its mean over the datapoints, for the result of `evaluate`."""
+    from scratchvae.inference.marginal import importance  # only now: it takes SciPy
+
+    if n_samples < 1:
+        raise ValueError(f"--log-likelihood is {n_samples}; expected a whole number ≥ 1")
+    if binarization == "dynamic":
+        x = data.binarise(x, data.thresholds(x.shape, x.dtype, loop.stream(seed, loop.HELD_OUT, 0)))
+    with loop.progress_bar(len(x), 0, None, unit=" images") as bar:
+        estimate = importance(model, move(x, model.backend), n_samples, seed, bar.update)
+    mean, error = estimate.mean()
+    k_hat = float(estimate.k_hat.max())
+    return {
+        "log_likelihood": mean,
+        "log_likelihood_error": error,
+        "log_likelihood_samples": n_samples,
+        "k_hat": k_hat if math.isfinite(k_hat) else None,
+    }
 
 
 def plot(run, seed=0, **moved):
@@ -484,6 +523,9 @@ def parser():
     p.add_argument("run", metavar="RUN", help="a run folder")
     p.add_argument("--split", choices=("train", "valid", "test"), help="which images (test)")
     p.add_argument("--n-samples", type=int, metavar="L", help="z per image (as in training)")
+    p.add_argument(
+        "--log-likelihood", type=_count, metavar="K", help="log p(x) too, by importance with K draws an image, say 5000"
+    )
     p.add_argument(
         "--n-theta", type=int, metavar="S", help="full VB: draws of θ for the bound over θ (10; 0: leave it out)"
     )

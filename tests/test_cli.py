@@ -14,6 +14,7 @@ from numpy.testing import assert_array_equal
 
 from scratchvae import FullVB, evaluate, load_data, load_model
 from scratchvae.cli import main
+from scratchvae.inference.marginal import importance
 from scratchvae.training.loop import evaluate_theta
 from scratchvae.training.run import read_history
 
@@ -80,6 +81,20 @@ def test_full_vb_is_trained_resumed_evaluated_and_drawn(tmp_path, capsys):
     assert run("evaluate", tmp_path / "run") == 0
     out = capsys.readouterr().out
     assert "over 10 θ ~ q(θ)" in out and "(22)" not in out
+
+
+@pytest.mark.filterwarnings("ignore:k_hat is above")  # of a model that has hardly been trained
+def test_evaluate_estimates_the_log_likelihood(trained, capsys):
+    assert run("evaluate", trained, "--log-likelihood", "200", "--json") == 0
+    result = json.loads(capsys.readouterr().out)
+    estimate = importance(load_model(trained), load_data("digits").test, 200)
+    assert (result["log_likelihood"], result["log_likelihood_error"]) == estimate.mean()
+    assert result["k_hat"] == estimate.k_hat.max() and result["log_likelihood"] > result["bound"]
+    assert run("evaluate", trained, "--log-likelihood", "2e2") == 0
+    assert "by importance with 200 draws from q(z|x); k_hat up to" in capsys.readouterr().out
+    assert "--log-likelihood is 0; expected a whole number ≥ 1" in refused(
+        capsys, "evaluate", trained, "--log-likelihood", 0
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,175 @@
+"""inference/hmc.py: leapfrog on the harmonic oscillator (E15), transitions of exact draws (E16), diagnostics."""
+
+import numpy as np
+import pytest
+from conftest import small
+from numpy.testing import assert_allclose, assert_array_equal
+
+from scratchvae.inference.hmc import effective_sample_size, leapfrog, log_joint, sample, split_r_hat, transition
+
+Z_LIMIT = 4.89
+
+
+def oscillator(z):
+    """log N(z; 0, I) up to a constant: H = ½ q² + ½ p², a harmonic oscillator."""
+    return -0.5 * (z * z).sum(axis=-1), -z
+
+
+def correlated(z, precision=np.array([[2.0, 1.2], [1.2, 1.5]])):  # noqa: B008
+    """log N(z; m, Λ⁻¹) with m = (1, -2)."""
+    d = z - [1.0, -2.0]
+    return -0.5 * (d @ precision * d).sum(axis=-1), -d @ precision
+
+
+def walk(stepsize, steps, z, p):
+    return leapfrog(oscillator, z, p, oscillator(z)[1], stepsize, steps)
+
+
+def test_leapfrog_conserves_the_shadow_energy_of_the_harmonic_oscillator_e15():
+    z, p = np.array([[0.7]]), np.array([[-1.1]])
+    for stepsize in (0.1, 0.5, 1.5):
+        before = p**2 + z**2 * (1 - stepsize**2 / 4)
+        end, momentum, *_ = walk(stepsize, 57, z, p)
+        assert_allclose(momentum**2 + end**2 * (1 - stepsize**2 / 4), before, rtol=1e-13)
+
+
+def test_leapfrogs_energy_error_is_of_second_order_e15():
+    z, p, errors = np.array([[0.7]]), np.array([[-1.1]]), []
+    stepsizes = np.array([0.02, 0.01, 0.005])
+    for stepsize in stepsizes:
+        end, momentum, *_ = walk(stepsize, round(1 / stepsize), z, p)
+        errors.append(abs(0.5 * (end**2 + momentum**2 - z**2 - p**2)).item())
+    assert_allclose(np.diff(np.log(errors)) / np.diff(np.log(stepsizes)), 2, atol=0.02)
+
+
+def test_a_flipped_momentum_leads_back_e15():
+    generator = np.random.default_rng(0)
+    z, p = generator.standard_normal((2, 5, 3))
+    end, momentum, *_ = walk(0.3, 20, z, p)
+    back, flipped, *_ = walk(0.3, 20, end, -momentum)
+    assert_allclose(back, z, atol=1e-12)
+    assert_allclose(-flipped, p, atol=1e-12)
+
+
+def one_transition(target, z, steps=4, stepsize=0.6):
+    generator = np.random.default_rng(1)
+    p, u = generator.standard_normal(z.shape), generator.random(len(z))
+    return transition(target, (z, *target(z)), p, u, stepsize, steps)
+
+
+def exact(n):
+    return np.random.default_rng(0).multivariate_normal([1, -2], np.linalg.inv([[2, 1.2], [1.2, 1.5]]), n)
+
+
+def test_a_transition_from_exact_draws_leaves_the_distribution_as_it_was_e16():
+    n, scale = 100_000, np.linalg.cholesky([[2, 1.2], [1.2, 1.5]])
+
+    def worst(z):
+        """The largest z-score of the first two moments, whitened."""
+        w = (z - [1, -2]) @ scale
+        moments = np.stack([w[:, 0], w[:, 1], *(w**2 - 1).T / np.sqrt(2), w[:, 0] * w[:, 1]])
+        return np.abs(moments.mean(axis=1)).max() * np.sqrt(n)
+
+    (z, value, gradient), probability, error = one_transition(correlated, exact(n))
+    assert worst(z) < Z_LIMIT and 0.5 < probability.mean() < 0.99
+    assert_allclose(value, correlated(z)[0])
+    assert_allclose(gradient, correlated(z)[1])
+    weight = np.exp(-error)
+    assert abs(weight.mean() - 1) < Z_LIMIT * weight.std() / np.sqrt(n)  # E exp(-ΔH) = 1
+
+    end = leapfrog(
+        correlated, exact(n), np.random.default_rng(1).standard_normal((n, 2)), correlated(exact(n))[1], 0.6, 4
+    )
+    assert worst(end[0]) > Z_LIMIT  # control: without the test of Metropolis
+    never_moved = np.where((probability > np.random.default_rng(2).random(n))[:, None], z, 0 * z)
+    assert worst(never_moved) > Z_LIMIT  # control: rejected states not repeated
+
+
+def test_a_rejected_state_is_repeated():
+    z = exact(50)
+    state, probability, _ = transition(correlated, (z, *correlated(z)), np.ones((50, 2)), np.ones(50), 0.6, 4)
+    rejected = probability < 1
+    assert rejected.any()
+    assert_array_equal(state[0][rejected], z[rejected])
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_long_chains_have_the_moments_and_the_acceptance_that_were_asked_for(shared):
+    generator = np.random.default_rng(3)
+    chains = sample(correlated, np.zeros((40, 2)), generator, 1500, burn_in=300, steps=5, acceptance=0.8, shared=shared)
+    z = chains.z
+    assert abs(chains.acceptance.mean() - 0.8) < 0.05 and chains.divergences == 0
+    assert chains.stepsize.shape == (40, 1) and (np.ptp(chains.stepsize) < 1e-12) == shared
+    ess = effective_sample_size(z)
+    cov = np.linalg.inv([[2, 1.2], [1.2, 1.5]])
+    assert (np.abs(z.mean((0, 1)) - [1, -2]) < Z_LIMIT * np.sqrt(np.diag(cov) / ess)).all()
+    assert_allclose(np.cov(z.reshape(-1, 2).T), cov, rtol=0.05)
+    assert (split_r_hat(z) < 1.01).all()
+
+
+def test_jitter_keeps_trajectories_from_closing():
+    start = np.random.default_rng(0).standard_normal((200, 2))
+
+    def ess(jitter):
+        chains = sample(oscillator, start, np.random.default_rng(1), 400, 0, steps=4, stepsize=0.78, jitter=jitter)
+        return effective_sample_size((chains.z**2).sum(axis=-1))
+
+    assert ess(0.5) > 20_000  # of 80,000 draws, of the energy
+    assert ess(0.0) < 5_000  # control: 4 steps of 0.78 are half a turn, and come back to the same energy
+
+
+def test_the_effective_sample_size_of_an_autoregression_is_the_known_one():
+    generator, phi, s, k = np.random.default_rng(4), 0.6, 20_000, 4
+    x = np.empty((s, k))
+    x[0] = generator.standard_normal(k)
+    for t in range(1, s):
+        x[t] = phi * x[t - 1] + np.sqrt(1 - phi**2) * generator.standard_normal(k)
+    assert_allclose(effective_sample_size(x), s * k * (1 - phi) / (1 + phi), rtol=0.05)
+    independent = generator.standard_normal((5000, 4))
+    assert_allclose(effective_sample_size(independent), 20_000, rtol=0.1)
+    assert split_r_hat(independent) < 1.002
+    assert split_r_hat(independent + np.array([0, 0, 0, 1])) > 1.05  # control: one chain elsewhere
+    assert split_r_hat(independent + np.linspace(0, 1, 5000)[:, None]) > 1.02  # control: all of them drift
+
+
+def test_the_gradient_of_the_log_joint_is_that_of_central_differences():
+    for likelihood in ("bernoulli", "gaussian"):
+        model = small(likelihood)
+        generator = np.random.default_rng(5)
+        target, z = log_joint(model.decoder, generator.random((7, 6))), generator.standard_normal((7, 2))
+        _, gradient = target(z)
+        for j in range(2):
+            h = 1e-5 * np.eye(2)[j]
+            assert_allclose(gradient[:, j], (target(z + h)[0] - target(z - h)[0]) / 2e-5, rtol=1e-7, atol=1e-7)
+
+
+def test_divergent_trajectories_are_rejected_counted_and_told():
+    z = np.ones((6, 2))
+    with pytest.warns(UserWarning, match="of 60 trajectories diverged"):
+        chains = sample(oscillator, z, np.random.default_rng(0), 10, burn_in=0, steps=400, stepsize=3.0, jitter=0.1)
+    assert chains.divergences == 60
+    assert_array_equal(chains.z[-1], z)
+
+
+def test_a_tuning_that_does_not_arrive_is_told_with_its_rate():
+    with pytest.warns(UserWarning, match=r"accept 100% of their transitions, 50% were asked for: a longer burn_in"):
+        sample(oscillator, np.ones((6, 2)), np.random.default_rng(0), 10, burn_in=2, acceptance=0.5, stepsize=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("z", "settings", "message"),
+    [
+        (np.zeros((0, 2)), {}, r"z has shape \(0, 2\); expected \(C, J\)"),
+        (np.zeros(2), {}, r"z has shape \(2,\)"),
+        (np.zeros((1, 2)), {"n_samples": 0}, "n_samples is 0; expected a whole number ≥ 1"),
+        (np.zeros((1, 2)), {"steps": 0}, "steps is 0"),
+        (np.zeros((1, 2)), {"burn_in": -1}, "burn_in is -1; expected a whole number ≥ 0"),
+        (np.zeros((1, 2)), {"acceptance": 1}, "acceptance is 1; expected a rate between 0 and 1"),
+        (np.zeros((1, 2)), {"stepsize": 0}, "stepsize is 0; expected a number > 0"),
+    ],
+)
+def test_bad_settings_are_refused(z, settings, message):
+    with pytest.raises(ValueError, match=message):
+        sample(oscillator, z, np.random.default_rng(0), **{"n_samples": 3} | settings)
+    with pytest.raises(ValueError, match="S ≥ 4 draws of K chains"):
+        split_r_hat(np.zeros((3, 2)))
