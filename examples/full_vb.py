@@ -8,13 +8,13 @@ are cores, each on one thread of BLAS.
 """
 
 import argparse
-import csv
 import json
 import os
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
 import numpy as np
+from stages import RESULTS, write_table
 from threadpoolctl import threadpool_limits
 
 from scratchvae import VAE, Adagrad, FullVB, fit, load_data, load_model, plots
@@ -22,7 +22,6 @@ from scratchvae.bench import commit
 from scratchvae.training.loop import progress_bar
 from scratchvae.training.run import read_history
 
-RESULTS = Path(__file__).with_name("results")
 METHODS = {
     "MAP": None,
     "Full VB, one θ per minibatch": {"theta_noise": "minibatch"},
@@ -145,10 +144,7 @@ def main():
                     row, history = summary(folder, method, n, seed)
                     rows.append(row)
                     curves.setdefault((n, method), []).append(history)
-    with open(settings.results / "full_vb.csv", "w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    write_table(settings.results / "full_vb.csv", rows)
     drawn = sorted({n for n, _ in curves})
     fig = plots.Figure(figsize=(4.5 * len(drawn), 4), dpi=150, layout="constrained")
     draw(fig.subplots(1, len(drawn), squeeze=False)[0], curves)
@@ -163,7 +159,7 @@ def main():
         part.suptitle(f"{n:,} training images", fontsize=8)
         plots.theta_uncertainty(part.subplots(1, 4), load_model(folder), data.test[:8], data.image_shape)
     fig.savefig(settings.results / "full_vb_uncertainty.png")
-    print(f"wrote full_vb.csv, full_vb.png and full_vb_uncertainty.png in {settings.results}")
+    print(f"wrote full_vb.png and full_vb_uncertainty.png in {settings.results}")
 
 
 if __name__ == "__main__":

@@ -8,18 +8,17 @@ standard error, of the projection on a random direction, the largest over the ar
 """
 
 import argparse
-import csv
 import time
 from pathlib import Path
 
 import numpy as np
+from stages import RESULTS, write_table
 
 from scratchvae import Adagrad, FullVB, fit, load_data
 from scratchvae.bench import commit
 from scratchvae.models.full_vb import THETA_NOISE
 from scratchvae.training.loop import progress_bar
 
-RESULTS = Path(__file__).with_name("results")
 PLAIN = THETA_NOISE[0]
 DRAWS = {"minibatch": 400, "antithetic": 400, "local": 400, "datapoint": 40}  # a θ for each datapoint takes its time
 
@@ -90,11 +89,6 @@ def main():
         fit(model, images, optimizer=Adagrad(0.02), samples=max(100, int(settings.scale * 600_000)), progress=False)
         table += rows("trained", model, images, settings.scale, bar)
     settings.results.mkdir(parents=True, exist_ok=True)
-    with open(settings.results / "full_vb_variance.csv", "w", newline="") as file:
-        writer = csv.DictWriter(file, table[0], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(table)
-
     print("variance of the gradient, summed over arrays, times that of plain; the largest z of a mean")
     for key in dict.fromkeys((row["parameters"], row["varied"], row["noise for θ"]) for row in table):
         sums, z = [], []
@@ -113,7 +107,7 @@ def main():
         z = max(float(row["z of the mean"]) for row in chosen if row["z of the mean"] != "nan")
         ms = chosen[0]["ms per gradient"]
         print(f"{key[0]:8} {key[1]:19} {key[2]:11} φ{sums[0]} μ{sums[1]} log σ{sums[2]}   z {z:4.1f} {ms:>7} ms")
-    print(f"wrote {settings.results / 'full_vb_variance.csv'}")
+    write_table(settings.results / "full_vb_variance.csv", table)
 
 
 if __name__ == "__main__":

@@ -279,9 +279,13 @@ def test_the_learned_alpha_maximises_the_bound_array_by_array():
     assert_allclose(np.square(list(model.alphas().values())), q.alpha2())
     assert list(model.alphas()) == [name for name in model.params.windows if name.startswith("decoder.")]
     for where, alpha2 in zip(q.arrays, q.alpha2(), strict=True):
-        at = [theta_neg_kl(q.mu[where], q.log_sigma[where], alpha2 * f, False)[0] for f in (0.99, 1.0, 1.01)]
-        assert at[1] > max(at[0], at[2])
-        assert_allclose(at[0], at[2], rtol=0.05)  # flat there: ∂bound/∂α² = 0
+
+        def neg_kl(factor, where=where, alpha2=alpha2):
+            return theta_neg_kl(q.mu[where], q.log_sigma[where], factor * alpha2, False)[0]
+
+        assert neg_kl(1.0) > max(neg_kl(0.99), neg_kl(1.01))
+        assert abs(neg_kl(1 + 1e-4) - neg_kl(1 - 1e-4)) / 2e-4 < 1e-5  # flat there: ∂bound/∂α² = 0
+        assert abs(neg_kl(1.1 + 1e-4) - neg_kl(1.1 - 1e-4)) / 2e-4 > 0.05  # control: and nowhere else
 
 
 # Statistics
@@ -322,7 +326,7 @@ def test_theta_samples_have_the_moments_of_q_e23():
     theta = np.array([s.params.value[s.theta] for s in map(model.theta_sample, range(2000))])
     q = model.posterior
     assert (np.abs(theta.mean(0) - q.mu) / np.exp(q.log_sigma) * np.sqrt(2000) < 5.5).all()
-    assert_allclose(theta.std(0), np.exp(q.log_sigma), rtol=0.1)
+    assert (np.abs(theta.std(0) / np.exp(q.log_sigma) - 1) * np.sqrt(2 * 2000) < 5.5).all()
     assert_array_equal(model.theta_sample(3).params.value, model.theta_sample(3).params.value)
     zeta = (model.theta_sample().params.value[model.phi.stop :] - q.mu) / np.exp(q.log_sigma)
     assert not np.isclose(zeta[:4], np.random.default_rng(0).standard_normal(4)).any()  # nor the z of sample(seed=0)

@@ -100,10 +100,10 @@ def test_long_chains_have_the_moments_and_the_acceptance_that_were_asked_for(sha
     z = chains.z
     assert abs(chains.acceptance.mean() - 0.8) < 0.05 and chains.divergences == 0
     assert chains.stepsize.shape == (40, 1) and (np.ptp(chains.stepsize) < 1e-12) == shared
-    ess = effective_sample_size(z)
-    cov = np.linalg.inv([[2, 1.2], [1.2, 1.5]])
-    assert (np.abs(z.mean((0, 1)) - [1, -2]) < Z_LIMIT * np.sqrt(np.diag(cov) / ess)).all()
-    assert_allclose(np.cov(z.reshape(-1, 2).T), cov, rtol=0.05)
+    w = (z - [1, -2]) @ np.linalg.cholesky([[2, 1.2], [1.2, 1.5]])  # standard normal, if z follows its law
+    moments = np.stack([w[..., 0], w[..., 1], w[..., 0] ** 2 - 1, w[..., 1] ** 2 - 1, w[..., 0] * w[..., 1]], axis=-1)
+    sd = np.sqrt([1, 1, 2, 2, 1])
+    assert (np.abs(moments.mean((0, 1))) < Z_LIMIT * sd / np.sqrt(effective_sample_size(moments))).all()
     assert (split_r_hat(z) < 1.01).all()
 
 
@@ -124,9 +124,9 @@ def test_the_effective_sample_size_of_an_autoregression_is_the_known_one():
     x[0] = generator.standard_normal(k)
     for t in range(1, s):
         x[t] = phi * x[t - 1] + np.sqrt(1 - phi**2) * generator.standard_normal(k)
-    assert_allclose(effective_sample_size(x), s * k * (1 - phi) / (1 + phi), rtol=0.05)
+    assert_allclose(effective_sample_size(x), s * k * (1 - phi) / (1 + phi), rtol=0.05)  # 2.2 % over seeds
     independent = generator.standard_normal((5000, 4))
-    assert_allclose(effective_sample_size(independent), 20_000, rtol=0.1)
+    assert_allclose(effective_sample_size(independent), 20_000, rtol=0.1)  # 1.9 % over seeds
     assert split_r_hat(independent) < 1.002
     assert split_r_hat(independent + np.array([0, 0, 0, 1])) > 1.05  # control: one chain elsewhere
     assert split_r_hat(independent + np.linspace(0, 1, 5000)[:, None]) > 1.02  # control: all of them drift

@@ -38,7 +38,7 @@ def importance(model, x, n_samples=5000, seed=0, progress=None):
     E w = p(x), and so the log of the mean is too low on average, by about var(w) / 2 K p(x)². The standard error is
     sd(w) / (√K mean(w)), which holds as long as w has a variance: k̂ ≤ 0.5, and says little from 0.7 on (Vehtari,
     Simpson, Gelman, Yao & Gabry 2024): a warning counts those. ess = (Σ w)² / Σ w². progress is called with the number
-    of rows done, each time. Memory is bounded by `AT_ONCE`; the draws of a row depend on its place and on the seed.
+    of rows done, each time. Memory is bounded by `AT_ONCE`; the draws of row i are a function of (seed, i) alone.
     ValueError for n_samples < 1.
     """
     if not isinstance(n_samples, int | np.integer) or isinstance(n_samples, bool) or n_samples < 1:
@@ -47,7 +47,9 @@ def importance(model, x, n_samples=5000, seed=0, progress=None):
     K, rows = n_samples, max(1, min(len(x), AT_ONCE // n_samples))
     for start in range(0, len(x), rows):
         block = slice(start, start + rows)
-        log_w = log_weights(model, x[block], K, np.random.default_rng([seed, start])).astype(float)
+        shape, indices = (K, model.n_latent), range(len(x))[block]
+        eps = [np.random.default_rng([seed, i]).standard_normal(shape, model.dtype) for i in indices]
+        log_w = log_weights(model, x[block], np.stack(eps, axis=1)).astype(float)
         total = logsumexp(log_w, axis=0)
         log_p[block] = total - math.log(K)
         w = np.exp(log_w - total)  # Σ w = 1
@@ -61,16 +63,12 @@ def importance(model, x, n_samples=5000, seed=0, progress=None):
     return Estimate(log_p, error, ess, k_hat)
 
 
-def log_weights(model, x, n_samples, generator):
-    """log p(x|z) + log p(z) - log q(z|x) at n_samples draws z ~ q(z|x), (n_samples, N) on the host."""
+def log_weights(model, x, eps):
+    """log p(x|z) + log p(z) - log q(z|x) at z = μ + σ ε for eps (K, N, J) in host memory; (K, N) there."""
     x = model.pixels(x)
     mu, log_var = model.encoder.forward(x)
-    size, parts = max(1, AT_ONCE // len(x)), []
-    for start in range(0, n_samples, size):
-        shape = (min(size, n_samples - start), *mu.shape)
-        z = mu + np.exp(0.5 * log_var) * move(generator.standard_normal(shape, model.dtype), model.backend)
-        parts.append(log_p_xz(model, x, z) - move(log_gaussian(z, mu, log_var, gradient=False)[0], "numpy"))
-    return np.concatenate(parts)
+    z = mu + np.exp(0.5 * log_var) * move(eps, model.backend)
+    return log_p_xz(model, x, z) - move(log_gaussian(z, mu, log_var, gradient=False)[0], "numpy")
 
 
 def log_p_xz(model, x, z):
