@@ -343,11 +343,12 @@ def _describe(model, options):
     else:
         prior = "p(θ) = N(0, I)" if config["prior"] else "no prior on θ"
     likelihood = config["likelihood"] + (f", {config['mean']} mean" if config["likelihood"] == "gaussian" else "")
+    objective = f"L^{config['estimator']}" if config["estimator"] in ("A", "B") else config["estimator"]
     optimizer = options["optimizer"] + ("" if options["lr"] is None else f" {options['lr']}")
     return (
         f"{type(model).__name__} {config['n_visible']}-{widths}-{config['n_latent']} {config['activation']}, "
         f"{likelihood}, {model.params.value.size:,} parameters in {config['dtype']} on {model.backend}\n"
-        f"L^{config['estimator']}, L = {config['n_samples']}, M = {options['batch_size']}, {prior}, {optimizer}, "
+        f"{objective}, L = {config['n_samples']}, M = {options['batch_size']}, {prior}, {optimizer}, "
         f"{options['schedule']} updates, seed {options['seed']}"
     )
 
@@ -490,7 +491,11 @@ def parser():
     g.add_argument("--log-sigma", type=float, metavar="S", help="log σ of every parameter at the start (-4)")
     g.add_argument("--warm-start", metavar="RUN", help="begin at the parameters of this run, a VAE's or a FullVB's")
     g = p.add_argument_group("estimator (section 2.3)")
-    g.add_argument("--estimator", choices=ESTIMATORS, help="L^A (6) or L^B (7, default)")
+    g.add_argument(
+        "--estimator",
+        choices=ESTIMATORS,
+        help="L^A (6), L^B (7, default), the importance-weighted bound of L draws, or wake-sleep",
+    )
     g.add_argument("--n-samples", type=int, metavar="L", help="noise samples per datapoint (1)")
     g = p.add_argument_group("training (algorithm 1)")
     g.add_argument("--samples", type=_count, metavar="N", help="training samples to evaluate (1,000,000)")

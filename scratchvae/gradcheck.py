@@ -159,10 +159,13 @@ def check_model(model, x, n_data=None, seed=0):
 
     It is checked at parameters of order one, drawn here and put back afterwards: at the paper's initial values some
     gradients all but vanish, below what central differences can resolve. The noise is injected: ours, the oracle and
-    the differences see the same. The oracle knows estimators "A" and "B"; a model with an estimator of your own is
-    compared with central differences alone.
+    the differences see the same. Wake-sleep's two phases are checked each by itself: θ against the bound, φ against
+    log q(z|x) of the dreams. The oracle knows all estimators that have a name; a model with one of your own is compared
+    with central differences alone.
     """
     from scratchvae import oracle
+    from scratchvae.inference.wake_sleep import sleep
+    from scratchvae.models.vae import ESTIMATORS
 
     x = model.pixels(move(x, model.backend))
     n_data = 3 * len(x) if n_data is None else n_data
@@ -173,18 +176,28 @@ def check_model(model, x, n_data=None, seed=0):
     def function():
         return float(model.bound(x, noise, n_data) + model.log_prior())
 
+    def asleep():
+        return float(sleep(model.encoder, model.decoder, *noise[1:], n_data, gradient=False))
+
+    def witness_asleep(arrays):
+        dreams = move(model.decoder.draw(*noise[1:]), "numpy")
+        return oracle.dreams(arrays, dreams, move(noise[1], "numpy"), n_data, config["activation"])
+
     def witness(arrays):
         settings = {key: config[key] for key in ("estimator", "likelihood", "mean", "activation")}
         if "theta_noise" not in config:
+            eps = noise
+            if config["estimator"] == "wake-sleep":
+                settings["estimator"], eps, arrays = "B", noise[0], {**_host_copies(phi), **arrays}
             prior = oracle.log_prior(arrays) if config["prior"] else 0.0
-            return oracle.bound(arrays, move(x, "numpy"), move(noise, "numpy"), n_data, **settings) + prior
+            return oracle.bound(arrays, move(x, "numpy"), move(eps, "numpy"), n_data, **settings) + prior
         eps, zeta = (move(part, "numpy") for part in noise)
         settings["alpha"] = None if config["learn_hyperprior"] else config["alpha"]
         if config["theta_noise"] == "local":
             del settings["estimator"]  # always (24)
         return oracle.full_vb(arrays, move(x, "numpy"), eps, zeta, n_data, config["theta_noise"], **settings)
 
-    known = config["estimator"] in ("A", "B")
+    known = config["estimator"] in ESTIMATORS
     before = params.value.copy()
     try:
         params.initialise("glorot", generator)
@@ -194,17 +207,21 @@ def check_model(model, x, n_data=None, seed=0):
         model.bound(x, noise, n_data, gradient=True)
         model.add_log_prior_gradient()
         values, gradients = params.named(params.value), params.named(params.grad)
-        return compare(function, values, gradients, witness if known else None, seed=seed)
+        if config["estimator"] != "wake-sleep":
+            return compare(function, values, gradients, witness if known else None, seed=seed)
+        theta, phi = (_beginning(part, values) for part in ("decoder.", "encoder."))
+        checks = compare(function, theta, _beginning("decoder.", gradients), witness, seed=seed)
+        return checks + compare(asleep, phi, _beginning("encoder.", gradients), witness_asleep, seed=seed)
     finally:
         params.value[...] = before
 
 
 def check_everything(seed=0, backend="numpy"):
-    """(title, checks) for every layer, every density, the VAE with both estimators and every likelihood, and FullVB."""
+    """(title, checks) for every layer, every density, the VAE with every estimator and likelihood, and FullVB."""
     from scratchvae import oracle
     from scratchvae.inference import distributions
     from scratchvae.models.full_vb import FullVB
-    from scratchvae.models.vae import VAE
+    from scratchvae.models.vae import ESTIMATORS, VAE
     from scratchvae.nets import layers, mlp
 
     generator = np.random.default_rng(seed)
@@ -225,7 +242,7 @@ def check_everything(seed=0, backend="numpy"):
         + density(distributions.gaussian_neg_kl, a, b, oracle=lambda mu, log_var: -oracle.kl(mu, log_var)),
     )
 
-    for estimator in ("A", "B"):
+    for estimator in ESTIMATORS:
         for likelihood, mean in [("bernoulli", "sigmoid"), ("gaussian", "sigmoid"), ("gaussian", "free")]:
             for n_samples, n_hidden, activation in [(1, 6, "tanh"), (3, (6, 4), "softplus")]:
                 model = VAE(
@@ -242,7 +259,8 @@ def check_everything(seed=0, backend="numpy"):
                     backend=backend,
                 )
                 decoder = likelihood if likelihood == "bernoulli" else f"{likelihood}, {mean} mean"
-                title = f"L^{estimator}, {decoder}, L = {n_samples}, hidden {n_hidden} {activation}, MAP"
+                objective = f"L^{estimator}" if estimator in ("A", "B") else estimator
+                title = f"{objective}, {decoder}, L = {n_samples}, hidden {n_hidden} {activation}, MAP"
                 yield title, check_model(model, grey, seed=seed)
 
     for theta_noise, settings in [
@@ -301,6 +319,10 @@ def _relative_error(ours, theirs):
 
 def _host_copies(arrays):
     return {name: np.array(move(array, "numpy")) for name, array in arrays.items()}
+
+
+def _beginning(prefix, arrays):
+    return {name: array for name, array in arrays.items() if name.startswith(prefix)}
 
 
 def _tuple(outputs):

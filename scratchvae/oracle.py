@@ -81,25 +81,31 @@ def log_likelihood(arrays, x, z, likelihood, mean="sigmoid", activation="tanh"):
 
 
 def bound(arrays, x, eps, n_data, estimator="B", likelihood="bernoulli", mean="sigmoid", activation="tanh"):
-    """(8) with L^A (6) or L^B (7): datapoint by datapoint, sample by sample. x (M, D), eps (L, M, J)."""
+    """(8) with L^A (6) or L^B (7): datapoint by datapoint, sample by sample. x (M, D), eps (L, M, J).
+
+    "iwae" is log 1/L Σ w with w = p(x, z) / q(z|x), the weights themselves: Burda et al. 2016 (8).
+    """
     mu, log_var = encode(arrays, x, activation)
     sigma = np.exp(log_var / 2)
     total = 0.0
     for noise in eps:
         z = mu + sigma * noise
-        log_px = log_likelihood(arrays, x, z, likelihood, mean, activation)
-        if estimator == "A":
-            zero = np.zeros(z.shape)
-            total = total + log_px + log_normal(z, zero, zero) - log_normal(z, mu, log_var)
-        else:
-            total = total + log_px - kl(mu, log_var)
-    return n_data / len(x) * np.sum(total / len(eps))
+        log_px, zero = log_likelihood(arrays, x, z, likelihood, mean, activation), np.zeros(z.shape)
+        log_w = log_px + log_normal(z, zero, zero) - log_normal(z, mu, log_var)
+        total = total + {"A": log_w, "B": log_px - kl(mu, log_var), "iwae": np.exp(log_w)}[estimator]
+    per_row = np.log(total / len(eps)) if estimator == "iwae" else total / len(eps)
+    return n_data / len(x) * np.sum(per_row)
 
 
 def log_prior(arrays):
     """log p(θ) = log N(θ; 0, I), θ the decoder's arrays: section 5"""
     theta = [np.reshape(array, -1) for name, array in arrays.items() if name.startswith("decoder.")]
     return sum(log_normal(t, np.zeros(t.shape), np.zeros(t.shape)) for t in theta)
+
+
+def dreams(arrays, x, z, n_data, activation="tanh"):
+    """N/S Σ_s log q(z_s|x_s), what φ ascends in the sleep phase of wake-sleep"""
+    return n_data / len(z) * np.sum(log_normal(z, *encode(arrays, x, activation)))
 
 
 # Appendix F

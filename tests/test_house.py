@@ -18,7 +18,8 @@ GUIDE = re.findall(
 
 # Each may import those that stand before it, and its own floor; oracle imports nothing; data and plots are leaves.
 FLOORS = ["oracle data plots backend", "noise nets.params nets.layers inference.distributions"]
-FLOORS += ["nets.mlp inference.sgvb inference.hmc", "inference.full_vb inference.marginal", "models"]
+FLOORS += ["nets.mlp inference.sgvb inference.importance_weighted inference.wake_sleep inference.hmc"]
+FLOORS += ["inference.full_vb inference.marginal", "models"]
 FLOORS += ["training gradcheck", "bench", "cli", "__main__"]
 
 

@@ -4,13 +4,15 @@ import numpy as np
 
 from scratchvae.backend import move, own
 from scratchvae.inference.distributions import gaussian_neg_kl, log_standard_gaussian
+from scratchvae.inference.importance_weighted import importance_weighted
 from scratchvae.inference.sgvb import sgvb_a, sgvb_b
+from scratchvae.inference.wake_sleep import wake_sleep
 from scratchvae.nets.layers import Linear
 from scratchvae.nets.mlp import ACTIVATIONS, BernoulliMLP, GaussianMLP
 from scratchvae.nets.params import Params
 from scratchvae.noise import standard_normal
 
-ESTIMATORS = {"A": sgvb_a, "B": sgvb_b}
+ESTIMATORS = {"A": sgvb_a, "B": sgvb_b, "iwae": importance_weighted, "wake-sleep": wake_sleep}
 
 
 class VAE:
@@ -19,7 +21,8 @@ class VAE:
     n_visible, n_latent   D and J; n_hidden is one width or several, the same for encoder and decoder (section 5)
     likelihood            "bernoulli" (C.1) or "gaussian" (C.2)
     mean                  of the Gaussian decoder: "sigmoid" (section 5, data in [0, 1]) or "free"
-    estimator             "A" (6), "B" (7), or a function with the signature of `sgvb_b`
+    estimator             "A" (6), "B" (7), "iwae" (the importance-weighted bound of L draws), "wake-sleep", or your own
+                          function with the signature of `sgvb_b`
     n_samples             L, the number of z per datapoint
     activation            of the hidden layers: "tanh" (the paper's), "relu", "softplus" or "sigmoid"
     init, init_biases     a standard deviation, 0.01 as in the paper, or "glorot"; biases start at zero unless asked
@@ -90,16 +93,22 @@ class VAE:
         return standard_normal(generator, (self.n_samples, n, self.n_latent), self.dtype, self.backend)
 
     def noise(self, generator, n):
-        """The noise of `bound` for n datapoints: ε."""
-        return self.eps(generator, n)
+        """The noise of `bound` for n datapoints: ε; for wake-sleep (ε, z, u), with z and u behind n dreams."""
+        eps = self.eps(generator, n)
+        if self.estimator is not wake_sleep:
+            return eps
+        z = standard_normal(generator, (n, self.n_latent), self.dtype, self.backend)
+        return eps, z, self._pixel_noise(generator, n)
 
     def bound(self, x, noise, n_data, gradient=False):
         """The estimate (8) of the bound of n_data datapoints, in nats; with `gradient`, params.grad is its gradient.
 
-        x (M, D), noise (L, M, J). ValueError if their shapes do not fit each other and the model.
+        Of wake-sleep params.grad has the gradients of its two phases. x (M, D), noise as `noise` draws it, ε (L, M, J).
+        ValueError if their shapes do not fit each other and the model.
         """
         x = self.pixels(x)
-        return self.estimator(self.encoder, self.decoder, x, self._eps(noise, len(x)), float(n_data), gradient)
+        noise = self._dreams(noise, len(x)) if self.estimator is wake_sleep else self._eps(noise, len(x))
+        return self.estimator(self.encoder, self.decoder, x, noise, float(n_data), gradient)
 
     def log_prior(self):
         """log p(θ) = log N(θ; 0, I) in nats; 0 with prior=False. Section 5 ascends (8) + log p(θ): MAP."""
@@ -143,12 +152,10 @@ class VAE:
 
     def draw(self, z, seed=0):
         """x ~ p(x|z) for z (M, J): pixels that are 0 or 1, or Gaussian draws, (M, D)."""
-        generator = np.random.default_rng(seed)
-        noise = generator.random if self.config["likelihood"] == "bernoulli" else generator.standard_normal
-        parts = []
+        generator, parts = np.random.default_rng(seed), []
         for rows in _batches(own("z", z, self.backend)):
-            drawn = noise((len(rows), self.n_visible), dtype=self.dtype)
-            parts.append(self.decoder.draw(self._rows(rows, self.n_latent, "z"), move(drawn, self.backend)))
+            noise = self._pixel_noise(generator, len(rows))
+            parts.append(self.decoder.draw(self._rows(rows, self.n_latent, "z"), noise))
         return np.concatenate(parts)
 
     def reconstruct(self, x):
@@ -180,7 +187,8 @@ class VAE:
         """About how many bytes a step on m datapoints takes beside parameters and data: what the layers keep."""
         of_x = 6 if self.config["likelihood"] == "bernoulli" else 10  # arrays as wide as x that live at once, per z
         per_z = of_x * self.n_visible + 4 * sum(self.config["n_hidden"]) + 12 * self.n_latent
-        return (self.n_samples * per_z + 2 * self.n_visible) * m * self.dtype.itemsize
+        dreams = per_z if self.estimator is wake_sleep else 0
+        return (self.n_samples * per_z + dreams + 2 * self.n_visible) * m * self.dtype.itemsize
 
     def pixels(self, x):
         """Rows of the model's dtype: uint8 read as x/255, floats as they are. ValueError for other kinds and shapes."""
@@ -199,6 +207,22 @@ class VAE:
             raise ValueError(f"noise has shape {noise.shape}; expected (L, {m}, {self.n_latent}) with L ≥ 1")
         return noise
 
+    def _dreams(self, noise, m):
+        if not isinstance(noise, tuple | list) or len(noise) != 3:
+            raise ValueError(f"noise is {type(noise).__name__}; expected the three arrays (eps, z, u) of `noise`")
+        eps, z, u = noise
+        z, u = self._rows(z, self.n_latent, "z of the noise"), self._rows(u, self.n_visible, "u of the noise")
+        if len(z) != len(u) or len(z) == 0:
+            raise ValueError(
+                f"z and u of the noise have {len(z)} and {len(u)} rows; expected as many of both, 1 or more"
+            )
+        return self._eps(eps, m), z, u
+
+    def _pixel_noise(self, generator, n):
+        """What `decoder.draw` takes for n images: uniform numbers for Bernoulli pixels, normal ones for Gaussian."""
+        noise = generator.random if self.config["likelihood"] == "bernoulli" else generator.standard_normal
+        return move(noise((n, self.n_visible), dtype=self.dtype), self.backend)
+
     def _rows(self, rows, width, name):
         rows = own(name, rows, self.backend).astype(self.dtype, copy=False)
         if rows.ndim != 2 or rows.shape[1] != width:
@@ -212,7 +236,7 @@ def _batches(rows, size=1000):
 
 
 def _validated(**config):
-    """The arguments of a VAE as JSON, "A" or "B" for the paper's estimators; ValueError for the first that is bad."""
+    """The arguments of a VAE as JSON, the estimator by its name; ValueError for the first that is bad."""
 
     def require(holds, name, value, expected):
         if not holds:
@@ -243,7 +267,7 @@ def _validated(**config):
         config["estimator"] = names.get(estimator, f"function {own}" if own in ESTIMATORS else own)
     else:
         known = isinstance(estimator, str) and estimator in ESTIMATORS
-        require(known, "estimator", estimator, "'A', 'B' or a function")
+        require(known, "estimator", estimator, f"one of {', '.join(ESTIMATORS)}, or a function")
 
     if isinstance(config["init"], np.floating):
         config["init"] = float(config["init"])

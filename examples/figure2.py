@@ -1,0 +1,113 @@
+"""The paper's Figure 2: the bound against samples evaluated, AEVB and wake-sleep, MNIST and Frey Face, every N_z.
+
+MNIST: 500 tanh units, grey-level pixels as Bernoulli targets, 50,000 images to train and 10,000 to validate; Frey Face:
+200 units, Gaussian decoder with sigmoid means, 1,565 and 200. Weights from N(0, 0.01²), M = 100, L = 1, MAP, Adagrad
+0.01: of the paper's {0.01, 0.02, 0.1} the best training bound after 200,000 samples, for both methods. Runs are kept in
+--runs and gone on with: --samples takes them further. All of them to 1e7 take some three hours on two cores.
+--reference: a CSV of other curves to draw behind ours, with columns dataset, latent, samples_evaluated, train_bound,
+validation_bound.
+"""
+
+import csv
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+from stages import write_table
+from study import Run, parse, parser, train_all
+
+from scratchvae import plots
+
+SIZES = {"mnist": (500, [3, 5, 10, 20, 200]), "frey": (200, [2, 5, 10, 20])}
+METHODS = {"AEVB": "B", "wake-sleep": "wake-sleep"}
+
+
+def runs(settings):
+    """{(data, latent, method): Run} of what is asked for."""
+    found = {}
+    for data in settings.data:
+        hidden, latents = SIZES["frey" if data == "frey" else "mnist"]
+        for latent in settings.latent or latents:
+            for method, estimator in METHODS.items():
+                folder = settings.runs / f"figure2-{settings.scale:g}" / f"{data}{latent}-{method}"
+                likelihood = "gaussian" if data == "frey" else "bernoulli"
+                model = {"estimator": estimator, "likelihood": likelihood}
+                samples = max(2000, int(settings.samples * settings.scale))
+                found[data, latent, method] = Run(folder, data, hidden, latent, samples, model)
+    return found
+
+
+def reference_curves(path):
+    """{(data, latent): (samples, train bound, validation bound)} of a CSV, or nothing."""
+    curves = defaultdict(list)
+    if path is not None:
+        with open(path, newline="") as file:
+            for row in csv.DictReader(file):
+                numbers = [float(row[key]) for key in ("samples_evaluated", "train_bound", "validation_bound")]
+                curves[row["dataset"], int(row["latent"])].append(numbers)
+    return {key: np.array(rows).T for key, rows in curves.items()}
+
+
+def draw(ax, data, latent, histories, reference):
+    """One panel: held-out bound solid, training bound dashed, the reference behind."""
+    if reference is not None:
+        ax.plot(reference[0], reference[2], color="0.6", lw=2.5, label="reference, AEVB, validation")
+        ax.plot(reference[0], reference[1], "--", color="0.6", lw=1.5)
+    for k, (method, history) in enumerate(histories.items()):
+        late = history[history["samples"] >= min(1e4, history["samples"][-1])]
+        ax.plot(late["samples"], late["valid_bound"], f"C{k}", lw=1.2, label=f"{method}, validation")
+        ax.plot(late["samples"], late["train_bound"], f"C{k}--", lw=1, label=f"{method}, training")
+    ours = np.concatenate([h["valid_bound"][h["samples"] >= min(5e4, h["samples"][-1])] for h in histories.values()])
+    margin = 0.08 * max(np.ptp(ours), 1)
+    ax.set_ylim(ours.min() - margin, ours.max() + 2 * margin)
+    ax.set_xscale("log")
+    ax.set_xlim(1e4, None) if max(h["samples"][-1] for h in histories.values()) > 1e5 else None
+    ax.set_title(f"{data}, $N_z$ = {latent}", fontsize=9)
+    ax.grid(alpha=0.3, which="both")
+
+
+def main():
+    """Train what is not trained yet; write figure2.csv and figure2.png of every run that is kept."""
+    p = parser(__doc__)
+    p.add_argument("--data", nargs="+", default=["mnist", "frey"], help="which data sets (mnist frey)")
+    p.add_argument("--latent", type=int, nargs="+", help="which N_z (those of the paper)")
+    p.add_argument("--samples", type=float, default=1e7, help="samples to evaluate (1e7)")
+    p.add_argument("--reference", type=Path, help="a CSV of other curves to draw behind (none)")
+    settings = parse(p)
+    reference = reference_curves(settings.reference)
+    wanted = runs(settings)
+    train_all(list(wanted.values()), settings.jobs)
+
+    settings.latent = None
+    kept = {key: run for key, run in (runs(settings) | wanted).items() if (run.folder / "metrics.csv").exists()}
+    rows, panels = [], defaultdict(lambda: defaultdict(dict))
+    for (data, latent, method), run in kept.items():
+        panels[data][latent][method] = run.history()
+        theirs = reference.get((data, latent))
+        for row in run.history():
+            near = None if theirs is None else np.interp(np.log(row["samples"]), np.log(theirs[0]), theirs[2])
+            rows.append(
+                {"data": data, "latent": latent, "method": method, "samples": int(row["samples"])}
+                | {"train bound": round(float(row["train_bound"]), 3)}
+                | {"validation bound": round(float(row["valid_bound"]), 3)}
+                | {"reference validation bound": None if near is None else round(float(near), 2)}
+                | {"train seconds": round(float(row["seconds"]), 1), "seed": run.seed, "commit": run.commit()}
+            )
+    write_table(settings.results / "figure2.csv", rows)
+    width = max(len(latents) for latents in panels.values())
+    fig = plots.Figure(figsize=(3.2 * width, 3.2 * len(panels)), dpi=150, layout="constrained")
+    axes = fig.subplots(len(panels), width, squeeze=False)
+    for line, (data, latents) in zip(axes, panels.items(), strict=True):
+        for ax in line[len(latents) :]:
+            ax.set_axis_off()
+        for ax, (latent, histories) in zip(line, latents.items(), strict=False):
+            draw(ax, data, latent, histories, reference.get((data, latent)))
+        line[0].set_ylabel("bound (nats per datapoint)")
+    axes[0, 0].legend(fontsize=6, loc="lower right")
+    fig.supxlabel("training samples evaluated", fontsize=9)
+    fig.savefig(settings.results / "figure2.png")
+    print(f"wrote {settings.results / 'figure2.png'}")
+
+
+if __name__ == "__main__":
+    main()

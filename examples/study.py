@@ -1,0 +1,114 @@
+"""What the studies share: many training runs, as many at a time as there are cores, each gone on with."""
+
+import argparse
+import json
+import os
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from stages import RESULTS
+from threadpoolctl import threadpool_limits
+
+from scratchvae import VAE, Adagrad, fit, load_data
+from scratchvae.bench import commit
+from scratchvae.training.loop import progress_bar
+from scratchvae.training.run import read_history
+
+
+@dataclass(frozen=True)
+class Run:
+    """One call of `fit`, in a folder of its own: kind(pixels, hidden, latent, **settings) on n_train images."""
+
+    folder: Path
+    data: str
+    hidden: int
+    latent: int
+    samples: int
+    settings: dict = field(default_factory=dict)
+    kind: type = VAE
+    optimizer: object = field(default_factory=lambda: Adagrad(0.01))
+    n_train: int | None = None
+    held_out: str = "valid"
+    n_held_out: int | None = None
+    log_every: int | None = None
+    batch_size: int = 100
+    seed: int = 0
+
+    def train(self, version):
+        """Begin the run, or go on with it, until it has evaluated `samples`; config.json names every commit."""
+        if self.done():
+            return
+        data = load_data(self.data)
+        train, held_out = data.train[: self.n_train], getattr(data, self.held_out)[: self.n_held_out]
+        options = {"data": self.data, "n_train": len(train), "commit": version}
+        if (self.folder / "config.json").exists():
+            before = json.loads((self.folder / "config.json").read_text())["options"]["commit"]
+            options["commit"] = before if before.split()[-1] == version else f"{before} {version}"
+        fit(
+            self.kind(train.shape[1], self.hidden, self.latent, seed=self.seed, **self.settings),
+            train,
+            held_out,
+            optimizer=self.optimizer,
+            samples=self.samples,
+            batch_size=self.batch_size,
+            seed=self.seed,
+            log_every=self.log_every,
+            out=self.folder,
+            resume=(self.folder / "checkpoint.npz").exists(),
+            options=options,
+            progress=False,
+        )
+
+    def done(self):
+        """Whether it has evaluated as many samples as it was asked for."""
+        metrics = self.folder / "metrics.csv"
+        return metrics.exists() and len(h := read_history(metrics)) > 0 and h["samples"][-1] >= self.samples
+
+    def history(self):
+        """The history so far, as `fit` returns it."""
+        return read_history(self.folder / "metrics.csv")
+
+    def commit(self):
+        """The commits that trained it."""
+        return json.loads((self.folder / "config.json").read_text())["options"]["commit"]
+
+
+def in_parallel(calls, jobs, unit=" runs"):
+    """function(*arguments) for each of calls, `jobs` at a time, each on one thread of BLAS; their results in order."""
+    with ProcessPoolExecutor(jobs) as pool, progress_bar(len(calls), 0, None, unit=unit) as bar:
+        futures = [pool.submit(_on_one_thread, *call) for call in calls]
+        for future in as_completed(futures):
+            future.result()
+            bar.update(1)
+        return [future.result() for future in futures]
+
+
+def train_all(runs, jobs):
+    """Train what is not trained yet."""
+    version = commit()
+    in_parallel([(run.train, version) for run in runs], jobs)
+
+
+def parser(description):
+    """The command line that the studies share."""
+    p = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--scale", type=float, default=1.0, help="a fraction of the training, for a quick look (1)")
+    p.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs at a time (as many as there are cores)")
+    p.add_argument("--runs", type=Path, default=Path("runs/examples"), help="where runs are kept (runs/examples)")
+    p.add_argument("--results", type=Path, default=RESULTS, help="where tables and pictures go (examples/results)")
+    return p
+
+
+def parse(p):
+    """The arguments, checked, with the folder for results made."""
+    settings = p.parse_args()
+    if settings.jobs < 1 or not 0 < settings.scale <= 1:
+        p.error("--jobs expects a whole number ≥ 1, --scale a fraction above 0, at most 1")
+    settings.results.mkdir(parents=True, exist_ok=True)
+    return settings
+
+
+def _on_one_thread(function, *arguments):
+    with threadpool_limits(1, "blas"):
+        return function(*arguments)
