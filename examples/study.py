@@ -45,7 +45,7 @@ class Run:
         if (self.folder / "config.json").exists():
             before = json.loads((self.folder / "config.json").read_text())["options"]["commit"]
             options["commit"] = before if before.split()[-1] == version else f"{before} {version}"
-        fit(
+        self.fit(
             self.kind(train.shape[1], self.hidden, self.latent, seed=self.seed, **self.settings),
             train,
             held_out,
@@ -59,6 +59,10 @@ class Run:
             options=options,
             progress=False,
         )
+
+    def fit(self, model, train, held_out, **settings):
+        """How it is trained."""
+        return fit(model, train, held_out, **settings)
 
     def done(self):
         """Whether it has evaluated as many samples as it was asked for."""

@@ -54,11 +54,12 @@ class RunFolder:
     """checkpoint.npz, metrics.csv and config.json in a folder; with path None nothing is kept.
 
     facts: what a run must share with the checkpoint that it resumes, as JSON. options: the caller's, for config.json.
+    more: arrays beside parameters and optimiser's state that the run goes on from, by name.
     """
 
-    def __init__(self, path, model, optimizer, facts, options=None):
+    def __init__(self, path, model, optimizer, facts, options=None, more=None):
         self.path = None if path is None else Path(path)
-        self.model, self.optimizer, self.facts = model, optimizer, facts
+        self.model, self.optimizer, self.facts, self.more = model, optimizer, facts, more or {}
         self.config = json.dumps({"options": options, "run": facts}, indent=2, ensure_ascii=False) + "\n"
         self.kept_at = 0.0  # Progress.seconds of the last checkpoint
 
@@ -111,7 +112,8 @@ class RunFolder:
         return Progress(**stored["progress"], rows=arrays["history"].tolist())
 
     def _windows(self):
-        return {**_parameters(self.model), **{f"optimizer/{k}": v for k, v in self.optimizer.state.items()}}
+        state = {f"optimizer/{k}": v for k, v in self.optimizer.state.items()}
+        return {**_parameters(self.model), **state, **self.more}
 
 
 def load_model(folder, estimator=None, backend="numpy"):

@@ -1,0 +1,104 @@
+"""The paper's Figure 3: log p(x) against samples evaluated, AEVB, wake-sleep and Monte Carlo EM, few images and many.
+
+784-100-3-100-784 on MNIST, tanh, weights from N(0, 0.01²), M = 100, MAP, Adagrad 0.02, trained on the first 1,000
+images and on all 50,000. log p(x) is that of the first 1,000 training and test images by appendix D: 50 samples of the
+posterior in each of two sets by HMC, 4 leapfrog steps, after 300 transitions of burn-in. Monte Carlo EM (appendix E)
+counts each of its evaluations of log p(x, z) and gradient: 16 for a datapoint in a minibatch. Runs and estimates are
+kept in --runs and gone on with.
+"""
+
+import json
+import warnings
+from collections import defaultdict
+from dataclasses import replace
+
+from stages import write_table
+from study import Run, in_parallel, parse, parser
+
+from scratchvae import Adagrad, load_data, load_model, plots
+from scratchvae.bench import commit
+from scratchvae.inference.marginal import appendix_d
+from scratchvae.training.checkpoint import write_atomically
+from scratchvae.training.em import fit_mcem
+
+AT = [100_000, 300_000, 1_000_000, 3_000_000, 10_000_000]
+
+
+class RunMCEM(Run):
+    """The same by Monte Carlo EM."""
+
+    def fit(self, model, train, held_out, **settings):
+        return fit_mcem(model, train, **settings)
+
+
+METHODS = {"AEVB": (Run, "B"), "wake-sleep": (Run, "wake-sleep"), "MCEM": (RunMCEM, "B")}
+
+
+def follow(run, method, n, points, images, version):
+    """Train up to each of `points` and estimate log p(x) there; the rows of the table."""
+    path = run.folder / "marginal.json"
+    rows = json.loads(path.read_text()) if path.exists() else []
+    data = load_data(run.data)
+    for samples in points:
+        if samples in [row["asked for"] for row in rows]:
+            continue
+        stage = replace(run, samples=samples)
+        stage.train(version)
+        model = load_model(run.folder)
+        row = {"training images": n, "method": method, "asked for": samples}
+        row |= {"samples": int(stage.history()["samples"][-1])}
+        for split in ("train", "test"):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # k_hat is a column of the table
+                estimate = appendix_d(model, getattr(data, split)[:images], 50, burn_in=300, thin=3, steps=4)
+            row[f"{split} log p(x)"], row[f"{split} error"] = (round(value, 3) for value in estimate.mean())
+            row[f"{split} share with k_hat > 0.7"] = round(float((estimate.k_hat > 0.7).mean()), 3)
+        row |= {"train seconds": round(float(stage.history()["seconds"][-1]), 1), "seed": run.seed}
+        rows.append(row | {"commit": stage.commit()})
+        write_atomically(path, json.dumps(rows, indent=1).encode())
+    return rows
+
+
+def main():
+    """Train and estimate what is missing; write figure3.csv and figure3.png."""
+    p = parser(__doc__)
+    p.add_argument("--data", default="mnist", help="mnist (default) or another data set")
+    p.add_argument("--sizes", type=int, nargs="+", default=[1_000, 50_000], help="numbers of training images")
+    p.add_argument("--images", type=int, default=1000, help="images of each split to estimate log p(x) of (1,000)")
+    settings = parse(p)
+    points, version, calls = [max(2000, int(at * settings.scale)) for at in AT], commit(), []
+    for n in settings.sizes:
+        for method, (kind, estimator) in METHODS.items():
+            folder = settings.runs / f"figure3-{settings.data}-{settings.scale:g}" / f"{n}-{method}"
+            model = {"estimator": estimator}
+            run = kind(
+                folder, settings.data, 100, 3, 0, model, optimizer=Adagrad(0.02), n_train=n, held_out="test",
+                n_held_out=settings.images,
+            )  # fmt: skip
+            calls.append((follow, run, method, n, sorted(set(points)), settings.images, version))
+    rows = [row for rows in in_parallel(calls, settings.jobs) for row in rows]
+    write_table(settings.results / "figure3.csv", rows)
+
+    curves = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        curves[row["training images"]][row["method"]].append(row)
+    fig = plots.Figure(figsize=(4.5 * len(curves), 4), dpi=150, layout="constrained")
+    axes = fig.subplots(1, len(curves), squeeze=False)[0]
+    for ax, (n, methods) in zip(axes, curves.items(), strict=True):
+        for k, (method, line) in enumerate(methods.items()):
+            x = [row["samples"] for row in line]
+            for split, style in [("train", "--"), ("test", "-")]:
+                y = [row[f"{split} log p(x)"] for row in line]
+                ax.plot(x, y, f"C{k}o{style}", ms=3, lw=1.2, label=f"{method}, {split}")
+        ax.set_xscale("log")
+        ax.set_title(f"{n:,} training images", fontsize=10)
+        ax.set_xlabel("training samples evaluated")
+        ax.grid(alpha=0.3, which="both")
+    axes[0].set_ylabel("log p(x) by appendix D (nats per datapoint)")
+    axes[-1].legend(fontsize=7, loc="lower right")
+    fig.savefig(settings.results / "figure3.png")
+    print(f"wrote {settings.results / 'figure3.png'}")
+
+
+if __name__ == "__main__":
+    main()
