@@ -177,10 +177,12 @@ def check_model(model, x, n_data=None, seed=0):
         return float(model.bound(x, noise, n_data) + model.log_prior())
 
     def asleep():
-        return float(sleep(model.encoder, model.decoder, *noise[1:], n_data, gradient=False))
+        z, u = (move(part, model.backend) for part in noise[1:])
+        return float(sleep(model.encoder, model.decoder, z, u, n_data, gradient=False))
 
     def witness_asleep(arrays):
-        dreams = move(model.decoder.draw(*noise[1:]), "numpy")
+        z, u = (move(part, model.backend) for part in noise[1:])
+        dreams = move(model.decoder.draw(z, u), "numpy")
         return oracle.dreams(arrays, dreams, move(noise[1], "numpy"), n_data, config["activation"])
 
     def witness(arrays):

@@ -12,7 +12,7 @@ import numpy as np
 from scratchvae.inference.distributions import log_standard_gaussian
 from scratchvae.inference.hmc import log_joint, transition
 
-GAIN = 0.05  # nats of log stepsize for an acceptance that is off by one: the mean over some twenty E-steps is tuned
+GAIN = 0.5  # nats of log stepsize for an acceptance that is off by one
 
 
 def e_step(decoder, x, z, generator, log_stepsize, steps=10, acceptance=0.9, jitter=0.5):

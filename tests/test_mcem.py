@@ -1,0 +1,147 @@
+"""inference/mcem.py and training/em.py: Monte Carlo EM (appendix E) where both steps are known in closed form (E20)."""
+
+import numpy as np
+import pytest
+from conftest import LIKELIHOODS, relative, rows, small
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy.stats import multivariate_normal
+from test_exact import linear_vae
+
+from scratchvae import VAE, Adagrad, oracle
+from scratchvae.gradcheck import compare
+from scratchvae.inference.marginal import quadrature
+from scratchvae.inference.mcem import complete_data, e_step
+from scratchvae.training.checkpoint import CheckpointError
+from scratchvae.training.em import fit_mcem
+from scratchvae.training.run import load_model
+
+Z_LIMIT = 4.89  # two-sided z-test, false alarms 1e-6
+
+
+@pytest.mark.parametrize(("likelihood", "mean"), LIKELIHOODS)
+def test_the_m_step_gradient_equals_the_oracle_and_leaves_phi_alone(likelihood, mean):
+    model, x, z = small(likelihood, mean), rows(), np.random.default_rng(0).standard_normal((7, 2))
+    model.params.grad[...] = np.nan
+    complete_data(model.decoder, x, z, 40)
+    assert np.isnan(model.params.grad[model.phi]).all()
+    theta, gradients = (
+        {name: w for name, w in model.params.named(vector).items() if name.startswith("decoder.")}
+        for vector in (model.params.value, model.params.grad.copy())
+    )
+
+    def expected(arrays):
+        log_px = oracle.log_likelihood(arrays, x, z, likelihood, mean)
+        return 40 / 7 * (log_px + oracle.log_normal(z, 0 * z, 0 * z)).sum()
+
+    checks = compare(lambda: float(complete_data(model.decoder, x, z, 40, gradient=False)), theta, gradients, expected)
+    assert all(check.passed for check in checks), checks
+
+
+def test_e_steps_sample_the_posterior_in_closed_form_e20():
+    model, _, precision = linear_vae("B", 1, orthogonal=False)
+    chains, generator, log_stepsize = 3000, np.random.default_rng(0), np.log(0.1)
+    x = np.repeat(rows(3), chains, axis=0)
+    z = generator.standard_normal((len(x), 2))
+    for _ in range(100):
+        z, log_stepsize, rate = e_step(model.decoder, x, z, generator, log_stepsize)
+    assert abs(rate - 0.9) < 0.02  # tuned on the way
+    covariance = np.linalg.inv(precision)
+    for mean, draws in zip(model.encode_mean(rows(3)), z.reshape(3, chains, 2), strict=True):
+        white = (draws - mean) @ np.linalg.cholesky(precision)  # N(0, I)
+        assert (np.abs(white.mean(axis=0)) < Z_LIMIT / np.sqrt(chains)).all()  # E z
+        second = white.T @ white / chains  # E zzᵀ: entries of variance 2/n, and 1/n beside the diagonal
+        assert (np.abs(second - np.eye(2)) < Z_LIMIT * np.sqrt((1 + np.eye(2)) / chains)).all()
+    wrong = (draws - mean) @ np.linalg.cholesky(np.linalg.inv(covariance * 1.3))  # control: another covariance
+    assert np.abs(wrong.var(axis=0) - 1).max() > Z_LIMIT * np.sqrt(2 / chains)
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_the_m_step_stands_still_at_its_closed_form_e20(exact):
+    model, _, precision = linear_vae("B", 1, orthogonal=False)
+    x = rows(40)
+    # four points a datapoint with the posterior's first and second moments, all that log p(x, z) asks for
+    half = np.linalg.cholesky(np.linalg.inv(precision)).T * np.sqrt(2)
+    z = np.concatenate([model.encode_mean(x) + sign * step for step in half for sign in (1, -1)])
+    x = np.tile(x, (4, 1))
+    design = np.column_stack([z, np.ones(len(z))])
+    solution = np.linalg.lstsq(design, x, rcond=None)[0]  # W and b: the regression of x on z
+    windows = model.params.named(model.params.value)
+    windows["decoder.mu.W"][...], windows["decoder.mu.b"][...] = solution[:2], solution[2]
+    windows["decoder.log_var.b"][...] = np.log(((x - design @ solution) ** 2).mean(axis=0))
+    if not exact:
+        windows["decoder.log_var.b"][...] += 0.01
+    complete_data(model.decoder, x, z, len(x))
+    gradient = model.params.named(model.params.grad)
+    largest = max(
+        np.abs(gradient[name]).max() for name in ("decoder.mu.W", "decoder.mu.b", "decoder.log_var.b")
+    )  # decoder.log_var.W, which the linear model holds at zero, may want to move
+    assert (largest < 1e-10) == exact
+
+
+def test_monte_carlo_em_finds_the_evidence_of_the_model_that_made_the_data_e20():
+    generator = np.random.default_rng(0)
+    W, m = 1.5 * generator.standard_normal((2, 6)), generator.standard_normal(6)
+    x = generator.standard_normal((400, 2)) @ W + m + 0.5 * generator.standard_normal((400, 6))
+    model = VAE(6, (), 2, "gaussian", "free", prior=False, dtype="float64", init=0.1)
+    history = fit_mcem(model, x, optimizer=Adagrad(0.1), samples=1_500_000, seed=1)
+    assert history["samples"][-1] >= 1_500_000 and np.isnan(history["valid_bound"]).all()
+    learned = quadrature(model, x[:100], 201).mean()
+    truth = multivariate_normal(m, W.T @ W + 0.25 * np.eye(6)).logpdf(x[:100]).mean()
+    assert abs(learned - truth) < 0.1, (learned, truth)
+    apart = multivariate_normal(x.mean(axis=0), np.diag(x.var(axis=0))).logpdf(x[:100]).mean()
+    assert truth - apart > 1  # control: the best that independent pixels can do
+
+
+def test_a_datapoint_counts_once_for_each_evaluation_of_log_p_x_z(monkeypatch):
+    from scratchvae.inference import hmc, mcem
+
+    calls = []
+    model, x = small(dtype="float32"), rows(20).astype("f4")
+    log_prob = model.decoder.log_prob
+
+    def counted(x, z, gradient=True):
+        calls.append(len(x))
+        return log_prob(x, z, gradient)
+
+    monkeypatch.setattr(model.decoder, "log_prob", counted)
+    history = fit_mcem(model, x, samples=1500, batch_size=8, steps=3, updates=2)
+    assert sum(calls) == history["samples"][-1] and calls[0] == 8
+    assert history["samples"][-1] >= 1500 > history["samples"][-1] - 6 * 8
+    assert hmc.transition is mcem.transition
+
+
+def test_a_resumed_run_is_the_unbroken_one_to_the_bit(tmp_path):
+    x, settings = rows(30).astype("f4"), {"batch_size": 8, "seed": 2, "steps": 3}
+    whole = small(dtype="float32")
+    history = fit_mcem(whole, x, samples=8000, out=tmp_path / "whole", **settings)
+    for samples in (1000, 5000, 8000):
+        parts = small(dtype="float32")
+        after = fit_mcem(parts, x, samples=samples, out=tmp_path / "parts", resume=samples > 1000, **settings)
+    assert_array_equal(parts.params.value, whole.params.value)
+    assert_array_equal(after[["step", "samples", "train_bound"]], history[["step", "samples", "train_bound"]])
+    assert_array_equal(load_model(tmp_path / "parts").params.value, whole.params.value)
+    assert relative(whole.params.value[whole.theta], small().params.value[whole.theta]) > 0.01
+    assert_array_equal(whole.params.value[whole.phi], small(dtype="float32").params.value[whole.phi])
+    with pytest.raises(CheckpointError, match=r"it has mcem.steps 3, this run asks for 4"):
+        fit_mcem(small(dtype="float32"), x, out=tmp_path / "parts", resume=True, **settings | {"steps": 4})
+
+
+def test_a_stepsize_that_is_not_tuned_yet_is_said():
+    with pytest.warns(UserWarning, match="the chains accept 9[0-9]% of their transitions, 60% were asked for"):
+        fit_mcem(small(), rows(), samples=500, batch_size=7, acceptance=0.6)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"steps": 0}, "steps is 0; expected a whole number ≥ 1"),
+        ({"updates": 0}, "updates is 0; expected a whole number ≥ 1"),
+        ({"samples": 0}, "samples is 0; expected a whole number ≥ 1"),
+        ({"acceptance": 1.5}, "acceptance is 1.5; expected a rate between 0 and 1"),
+    ],
+)
+def test_bad_settings_are_refused(settings, message):
+    with pytest.raises(ValueError) as error:
+        fit_mcem(small(), rows(), **settings)
+    assert message in str(error.value)
+    assert_allclose(small().params.value, small().params.value)
