@@ -7,12 +7,13 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.stats import multivariate_normal
 from test_exact import linear_vae
 
-from scratchvae import VAE, Adagrad, oracle
+from scratchvae import SGD, VAE, Adagrad, oracle
 from scratchvae.gradcheck import compare
 from scratchvae.inference.marginal import quadrature
 from scratchvae.inference.mcem import complete_data, e_step
 from scratchvae.training.checkpoint import CheckpointError
 from scratchvae.training.em import fit_mcem
+from scratchvae.training.loop import HELD_OUT, ORDER, STEP, stream
 from scratchvae.training.run import load_model
 
 Z_LIMIT = 4.89  # two-sided z-test, false alarms 1e-6
@@ -108,6 +109,25 @@ def test_a_datapoint_counts_once_for_each_evaluation_of_log_p_x_z(monkeypatch):
     assert sum(calls) == history["samples"][-1] and calls[0] == 8
     assert history["samples"][-1] >= 1500 > history["samples"][-1] - 6 * 8
     assert hmc.transition is mcem.transition
+
+
+def test_fit_mcem_takes_the_steps_of_the_written_out_appendix_e():
+    x, n, rate = rows(10), 10, 0.05
+    model, by_hand = small(), small()
+    fit_mcem(model, x, optimizer=SGD(rate / n), samples=2 * n * 7, batch_size=5, seed=4, steps=4, updates=2)
+    theta, decoder = by_hand.params.value[by_hand.theta], by_hand.decoder
+    z = stream(4, HELD_OUT, 0).standard_normal((n, 2))
+    log_stepsize, step = np.log(0.1), 0
+    for epoch in range(2):
+        for batch in np.split(stream(4, ORDER, epoch).permutation(n), 2):
+            z[batch], log_stepsize, _ = e_step(
+                decoder, x[batch], z[batch], stream(4, STEP, step), log_stepsize, steps=4
+            )
+            step += 1
+            for _ in range(2):
+                complete_data(decoder, x[batch], z[batch], n)
+                theta += rate / n * (by_hand.params.grad[by_hand.theta] - theta)  # the prior p(θ) = N(0, I) once
+    assert_allclose(model.params.value, by_hand.params.value, rtol=1e-12)
 
 
 def test_a_resumed_run_is_the_unbroken_one_to_the_bit(tmp_path):
