@@ -18,23 +18,22 @@ from study import Run, parse, parser, train_all
 
 from scratchvae import plots
 
-SIZES = {"mnist": (500, [3, 5, 10, 20, 200]), "frey": (200, [2, 5, 10, 20])}
+LATENTS = {"mnist": [3, 5, 10, 20, 200], "frey": [2, 5, 10, 20], "digits": [3, 20]}
 METHODS = {"AEVB": "B", "wake-sleep": "wake-sleep"}
+
+
+def run_of(settings, data, latent, method="AEVB"):
+    """The Run of one curve, which Figures 4 and 5 look at too."""
+    folder = settings.runs / f"figure2-{settings.scale:g}" / f"{data}{latent}-{method}"
+    model = {"estimator": METHODS[method], "likelihood": "gaussian" if data == "frey" else "bernoulli"}
+    samples = max(2000, int(settings.samples * settings.scale))
+    return Run(folder, data, 200 if data == "frey" else 500, latent, samples, model)
 
 
 def runs(settings):
     """{(data, latent, method): Run} of what is asked for."""
-    found = {}
-    for data in settings.data:
-        hidden, latents = SIZES["frey" if data == "frey" else "mnist"]
-        for latent in settings.latent or latents:
-            for method, estimator in METHODS.items():
-                folder = settings.runs / f"figure2-{settings.scale:g}" / f"{data}{latent}-{method}"
-                likelihood = "gaussian" if data == "frey" else "bernoulli"
-                model = {"estimator": estimator, "likelihood": likelihood}
-                samples = max(2000, int(settings.samples * settings.scale))
-                found[data, latent, method] = Run(folder, data, hidden, latent, samples, model)
-    return found
+    names = [(data, n, m) for data in settings.data for n in settings.latent or LATENTS[data] for m in METHODS]
+    return {name: run_of(settings, *name) for name in names}
 
 
 def reference_curves(path):
@@ -69,7 +68,7 @@ def draw(ax, data, latent, histories, reference):
 def main():
     """Train what is not trained yet; write figure2.csv and figure2.png of every run that is kept."""
     p = parser(__doc__)
-    p.add_argument("--data", nargs="+", default=["mnist", "frey"], help="which data sets (mnist frey)")
+    p.add_argument("--data", nargs="+", choices=LATENTS, default=["mnist", "frey"], help="data sets (mnist frey)")
     p.add_argument("--latent", type=int, nargs="+", help="which N_z (those of the paper)")
     p.add_argument("--samples", type=float, default=1e7, help="samples to evaluate (1e7)")
     p.add_argument("--reference", type=Path, help="a CSV of other curves to draw behind (none)")
@@ -78,7 +77,7 @@ def main():
     wanted = runs(settings)
     train_all(list(wanted.values()), settings.jobs)
 
-    settings.latent = None
+    settings.latent = None  # all that are there are drawn
     kept = {key: run for key, run in (runs(settings) | wanted).items() if (run.folder / "metrics.csv").exists()}
     rows, panels = [], defaultdict(lambda: defaultdict(dict))
     for (data, latent, method), run in kept.items():

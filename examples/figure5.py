@@ -1,0 +1,37 @@
+"""The paper's Figure 5: random samples of models with 2, 5, 10 and 20 latent dimensions, MNIST.
+
+E[x|z] at z ~ N(0, I). The models are those of Figure 2 (AEVB, Adagrad 0.01, 1e7 samples): runs of figure2.py are found
+again, missing ones are trained.
+"""
+
+from figure2 import run_of
+from stages import row, write_table
+from study import parse, parser, train_all
+
+from scratchvae import load_data, load_model, plots
+
+
+def main():
+    """Write figure5.png and figure5.csv."""
+    p = parser(__doc__)
+    p.add_argument("--data", default="mnist", help="mnist (default) or another data set")
+    p.add_argument("--latent", type=int, nargs="+", default=[2, 5, 10, 20], help="N_z, a panel each (2 5 10 20)")
+    p.add_argument("--samples", type=float, default=1e7, help="samples to evaluate (1e7)")
+    settings = parse(p)
+    runs = {latent: run_of(settings, settings.data, latent) for latent in settings.latent}
+    train_all(list(runs.values()), settings.jobs)
+    data, rows = load_data(settings.data), []
+    fig = plots.Figure(figsize=(4.5 * len(runs), 4.9), dpi=120, layout="constrained")
+    for ax, (latent, run) in zip(fig.subplots(1, len(runs), squeeze=False)[0], runs.items(), strict=True):
+        model = load_model(run.folder)
+        after = f"{run.samples:,} samples"
+        rows.append(row("figure5", after, latent, model, run.history(), data) | {"commit": run.commit()})
+        plots.samples(ax, model, data.image_shape)
+        ax.set_title(f"$N_z$ = {latent}: test bound {rows[-1]['test_bound']:.1f} nats", fontsize=11)
+    fig.savefig(settings.results / "figure5.png")
+    write_table(settings.results / "figure5.csv", rows)
+    print(f"wrote {settings.results / 'figure5.png'}")
+
+
+if __name__ == "__main__":
+    main()
