@@ -61,6 +61,8 @@ FUNCTIONS = {  # name: the keywords that CuPy's takes, as far as anybody here sh
     "var": REDUCED | {"ddof"},
     "zeros_like": {"dtype", "order", "shape"},
     "empty_like": {"dtype", "order", "shape"},
+    "full_like": {"dtype", "order", "shape"},
+    "where": set(),
     "shape": set(),
     "unique": {"return_index", "return_inverse", "return_counts"},
 }

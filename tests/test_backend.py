@@ -18,6 +18,7 @@ from scratchvae import SGD, VAE, Adagrad, Adam, FullVB, evaluate, fit, load_mode
 from scratchvae.backend import array_module, kind, move
 from scratchvae.cli import main
 from scratchvae.gradcheck import check_everything
+from scratchvae.inference.marginal import appendix_d, importance
 from scratchvae.inference.sgvb import sgvb_b
 from scratchvae.models.full_vb import THETA_NOISE
 from scratchvae.noise import MANY
@@ -50,6 +51,25 @@ def test_training_on_the_device_equals_training_on_the_host_to_the_bit(waits, ma
         same(*histories)
         assert kind(theirs.params.value) == "cupy" and kind(ours.params.value) == "numpy"
         assert_array_equal(host(theirs.params.value), ours.params.value)
+
+
+@pytest.mark.parametrize("estimator", ["wake-sleep", "iwae"])
+def test_the_other_objectives_train_alike_on_both_backends_too(waits, estimator):
+    models = both(estimator=estimator, n_samples=3)
+    same(*[fit(model, TRAIN, VALID, samples=300, batch_size=10, log_every=70) for model in models])
+    assert_array_equal(host(models[1].params.value), models[0].params.value)
+
+
+def test_the_marginal_likelihood_is_the_same_on_both_backends(waits):
+    models = both(dtype="float64", init=0.3)
+    data = [TRAIN[:5], move(TRAIN[:5], "cupy")]
+    for estimate in (
+        lambda model, x: importance(model, x, 200),
+        lambda model, x: appendix_d(model, x, 40, burn_in=20, steps=3, thin=1),
+    ):
+        ours, theirs = (estimate(model, x) for model, x in zip(models, data, strict=True))
+        for name in vars(ours):
+            assert_array_equal(getattr(ours, name), getattr(theirs, name))
 
 
 @pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])

@@ -15,7 +15,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from scratchvae.backend import kind, move
 from scratchvae.inference.distributions import log_standard_gaussian
+from scratchvae.noise import standard_normal
 
 DIVERGENT = 1000  # an energy error of so many nats, or one that is not finite, says that the stepsize lost the track
 
@@ -82,27 +84,30 @@ def sample(
     jitter       a transition takes its stepsize from U((1 - jitter) ε, ε), each chain by itself. With one length for
                  all of them a trajectory that nearly closes, as in a Gaussian of the right scale, comes back to one
                  energy again and again: its mean is found at once, its spread hardly at all (Neal 2011, section 3.2)
+    z may lie on the device: the chains run there, their states come to the host. generator is NumPy's on both.
     ValueError: no chain, or numbers that do not fit. A warning says so where the aim was missed by more than 0.1, and
     how many trajectories diverged.
     """
     C, J = _checked(z, n_samples, burn_in, steps, acceptance, stepsize, jitter)
-    log_stepsize, settled = np.full((C, 1), np.log(stepsize), z.dtype), []
+    backend, log_stepsize, settled = kind(z), np.full_like(z[:, :1], np.log(stepsize)), []
     state, divergences = (z, *target(z)), 0
     draws, errors, rates = np.empty((n_samples, C, J), z.dtype), np.empty((n_samples, C), z.dtype), np.zeros(C)
     for t in range(-burn_in, n_samples):
         if t == 0 and settled:
-            log_stepsize = np.mean(settled, axis=0).astype(z.dtype)
-        p, (u, v) = generator.standard_normal((C, J), z.dtype), generator.random((2, C), z.dtype)
+            log_stepsize = np.stack(settled).mean(axis=0)
+        p = standard_normal(generator, (C, J), z.dtype, backend)
+        u, v = move(generator.random((2, C), z.dtype), backend)
         length = np.exp(log_stepsize) * (1 - z.dtype.type(jitter) * v[:, None])
         with np.errstate(over="ignore", invalid="ignore"):  # a trajectory that diverges is counted below
             state, rate, error = transition(target, state, p, u, length, steps)
         divergences += int((error > DIVERGENT).sum()) if t >= 0 else 0
         if t < 0:
-            move = (rate.mean() if shared else rate[:, None]) - acceptance
-            log_stepsize = log_stepsize + z.dtype.type((t + burn_in + 1) ** -0.5) * move
+            missed = (rate.mean() if shared else rate[:, None]) - acceptance
+            log_stepsize = log_stepsize + z.dtype.type((t + burn_in + 1) ** -0.5) * missed
             settled += [log_stepsize] if t >= -burn_in // 2 else []
         else:
-            draws[t], errors[t], rates = state[0], error, rates + rate / n_samples
+            draws[t], errors[t] = move(state[0], "numpy"), move(error, "numpy")
+            rates += move(rate, "numpy") / n_samples
     if burn_in and abs(rates.mean() - acceptance) > 0.1:
         warnings.warn(
             f"the chains accept {rates.mean():.0%} of their transitions, {acceptance:.0%} were asked for: "
@@ -114,7 +119,7 @@ def sample(
             f"{divergences:,} of {n_samples * C:,} trajectories diverged: a longer burn_in tunes the stepsize further",
             stacklevel=2,
         )
-    return Samples(draws, rates, errors, np.exp(log_stepsize), divergences)
+    return Samples(draws, rates, errors, move(np.exp(log_stepsize), "numpy"), divergences)
 
 
 # Diagnostics

@@ -14,6 +14,7 @@ from scipy.stats import gaussian_kde, multivariate_normal
 from scratchvae.backend import move
 from scratchvae.inference.distributions import log_gaussian, log_standard_gaussian
 from scratchvae.inference.hmc import effective_sample_size, log_joint, sample
+from scratchvae.noise import standard_normal
 
 AT_ONCE = 8000  # latents that are decoded together: what bounds the memory
 
@@ -125,15 +126,13 @@ def appendix_d(model, x, n_samples=50, fit="gaussian", seed=0, burn_in=200, step
     generator = np.random.default_rng(seed)
     x = model.pixels(x)
     mu, log_var = model.encoder.forward(x)
-    start = mu + np.exp(0.5 * log_var) * generator.standard_normal(mu.shape, model.dtype)
+    start = mu + np.exp(0.5 * log_var) * standard_normal(generator, mu.shape, model.dtype, model.backend)
     found = sample(log_joint(model.decoder, x), start, generator, 2 * n_samples * thin, burn_in, steps)
     first, fresh = np.split(found.z[thin - 1 :: thin], 2)
     log_q = np.stack([_fitted(fit, first[:, i].astype(float))(fresh[:, i]) for i in range(len(x))], axis=1)
-    terms = log_q - log_p_xz(model, x, fresh)
+    terms = log_q - log_p_xz(model, x, move(fresh, model.backend))
     estimate = harmonic(terms)
-    share = (
-        effective_sample_size(np.exp(terms - terms.max(axis=0))[:, None]) / n_samples
-    )  # a chain's terms hang together
+    share = effective_sample_size(np.exp(terms - terms.max(axis=0))[:, None]) / n_samples  # terms of a chain correlate
     return replace(estimate, error=estimate.error / np.sqrt(np.minimum(share, 1)))
 
 
