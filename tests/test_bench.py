@@ -255,6 +255,15 @@ def test_the_job_stays_under_400_mib_and_allocates_nothing_that_it_keeps(tmp_pat
         assert abs(sum(parts.values()) - 1) < 1e-3 and min(parts.values()) > 0
 
 
+def test_the_cost_of_posteriors_and_marginal_likelihoods_is_measured(tmp_path):
+    command = [sys.executable, str(BENCHMARKS / "inference.py"), "--data", "digits", "--scale", "0.01"]
+    subprocess.run([*command, "--results", str(tmp_path)], check=True, capture_output=True)
+    result = json.loads((tmp_path / "inference.json").read_text())
+    rates = list(result["transitions_per_minute"].values())
+    assert 0 < rates[0] <= rates[1] <= rates[2] and result["chains"] == 10
+    assert 0 < result["importance"]["seconds"] and 50 < result["importance"]["peak_memory_mib"] < 1000
+
+
 def test_a_backend_that_is_not_there_is_refused_before_anything_is_measured():
     done = subprocess.run(
         [sys.executable, str(BENCHMARKS / "run.py"), "--backend", "tpu"], capture_output=True, text=True
