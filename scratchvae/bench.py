@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from scratchvae import __version__
+from scratchvae.arguments import whole
 from scratchvae.backend import array_module, keep_freed_memory, move
 from scratchvae.models.full_vb import FullVB
 from scratchvae.models.vae import VAE
@@ -302,8 +303,7 @@ def run(workloads, repeats=10, progress=None):
     Each of the `repeats` rounds goes through all workloads, so that a machine's slow spell falls on all alike.
     ValueError unless repeats is a whole number ≥ 1.
     """
-    if isinstance(repeats, bool) or not isinstance(repeats, int) or repeats < 1:
-        raise ValueError(f"repeats is {repeats!r}; expected a whole number ≥ 1")
+    repeats = whole("repeats", repeats)
     backends = list(dict.fromkeys(work.backend for work in workloads))
     result = {"machine": machine(backends), "repeats": repeats}
     result |= {"cold_start_s": {backend: _plain(cold_start(backend)) for backend in backends}, "peak_gflops": {}}

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from scratchvae.arguments import whole
 from scratchvae.backend import kind, move
 from scratchvae.inference.distributions import log_standard_gaussian
 from scratchvae.noise import standard_normal
@@ -169,8 +170,7 @@ def _checked(z, n_samples, burn_in, steps, acceptance, stepsize, jitter):
     if z.ndim != 2 or len(z) == 0:
         raise ValueError(f"z has shape {z.shape}; expected (C, J), the starts of C ≥ 1 chains")
     for name, value, least in [("n_samples", n_samples, 1), ("burn_in", burn_in, 0), ("steps", steps, 1)]:
-        if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < least:
-            raise ValueError(f"{name} is {value!r}; expected a whole number ≥ {least}")
+        whole(name, value, least)
     if not 0 < acceptance < 1:
         raise ValueError(f"acceptance is {acceptance!r}; expected a rate between 0 and 1, such as 0.9")
     if not 0 <= jitter < 1:

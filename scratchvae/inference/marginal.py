@@ -11,6 +11,7 @@ import numpy as np
 from scipy.special import logsumexp
 from scipy.stats import gaussian_kde, multivariate_normal
 
+from scratchvae.arguments import whole
 from scratchvae.backend import move
 from scratchvae.inference.distributions import log_gaussian, log_standard_gaussian
 from scratchvae.inference.hmc import effective_sample_size, log_joint, sample
@@ -42,8 +43,7 @@ def importance(model, x, n_samples=5000, seed=0, progress=None):
     of rows done, each time. Memory is bounded by `AT_ONCE`; the draws of row i are a function of (seed, i) alone.
     ValueError for n_samples < 1.
     """
-    if not isinstance(n_samples, int | np.integer) or isinstance(n_samples, bool) or n_samples < 1:
-        raise ValueError(f"n_samples is {n_samples!r}; expected a whole number ≥ 1")
+    whole("n_samples", n_samples)
     log_p, error, ess, k_hat = np.empty((4, len(x)))
     K, rows = n_samples, max(1, min(len(x), AT_ONCE // n_samples))
     for start in range(0, len(x), rows):

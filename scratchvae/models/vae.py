@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from scratchvae.arguments import whole
 from scratchvae.backend import move, own
 from scratchvae.inference.distributions import gaussian_neg_kl, log_standard_gaussian
 from scratchvae.inference.importance_weighted import importance_weighted
@@ -242,14 +243,9 @@ def _validated(**config):
         if not holds:
             raise ValueError(f"{name} is {value!r}; expected {expected}")
 
-    def whole(name, value, least):
-        right = isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= least
-        require(right, name, value, f"a whole number ≥ {least}")
-        return int(value)
-
     for name in ("n_visible", "n_latent", "n_samples"):
-        config[name] = whole(name, config[name], 1)
-    config["n_hidden"] = [whole("n_hidden", width, 1) for width in config["n_hidden"]]
+        config[name] = whole(name, config[name])
+    config["n_hidden"] = [whole("n_hidden", width) for width in config["n_hidden"]]
     config["seed"] = whole("seed", config["seed"], 0)
 
     likelihood, mean, activation, dtype = (config[key] for key in ("likelihood", "mean", "activation", "dtype"))

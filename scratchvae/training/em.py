@@ -6,6 +6,7 @@ import warnings
 
 import numpy as np
 
+from scratchvae.arguments import whole
 from scratchvae.inference.mcem import complete_data, e_step
 from scratchvae.training import loop
 from scratchvae.training.optim import Adagrad
@@ -52,16 +53,16 @@ def fit_mcem(
     aim by more than 0.1. ValueError: arguments that do not fit. CheckpointError and Ctrl-C as of `fit`.
     """
     optimizer = Adagrad() if optimizer is None else optimizer
-    train, counts = loop._checked("train", train, model), {"steps": steps, "updates": updates, "samples": samples}
+    train, counts = loop.checked_rows("train", train, model), {"steps": steps, "updates": updates, "samples": samples}
     for name, value in counts.items():
-        loop._whole(name, value)
+        whole(name, value)
     if not 0 < acceptance < 1:
         raise ValueError(f"acceptance is {acceptance!r}; expected a rate between 0 and 1, such as 0.9")
     if model.backend != "numpy":
         raise ValueError(
             f"the model is on backend {model.backend!r}; Monte Carlo EM runs on 'numpy': model.to('numpy')"
         )
-    n, m, cost = len(train), loop._batch_size(batch_size, len(train)), 1 + steps + updates
+    n, m, cost = len(train), loop.checked_batch_size(batch_size, len(train)), 1 + steps + updates
     optimizer.start(model.params)
     chains = Chains(model, n, seed)
     facts = {
@@ -71,7 +72,7 @@ def fit_mcem(
         "batch_size": m,
         "seed": seed,
         "log_every": log_every,
-        "data": out and loop._fingerprint(train),
+        "data": out and loop.fingerprint(train),
     }
     folder = RunFolder(out, model, optimizer, facts, options, chains.windows())
     now = folder.restore() if resume else folder.begin()
@@ -97,7 +98,7 @@ def fit_mcem(
             now.total, now.seen = now.total + float(value) / n * len(rows), now.seen + len(rows)
             bar.update(now.samples - before)
             now.seconds = time.perf_counter() - since
-            if loop._due(before, now.samples, log_every):
+            if loop.due(before, now.samples, log_every):
                 now.add(now.row(now.step / steps_per_epoch, math.nan))
                 folder.keep(now)
         ending = [now.row(now.step / steps_per_epoch, math.nan)] if now.seen and not signals else []

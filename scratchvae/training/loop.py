@@ -11,6 +11,7 @@ import warnings
 import numpy as np
 from tqdm import tqdm
 
+from scratchvae.arguments import whole
 from scratchvae.backend import free_memory, keep_freed_memory, kind, move, require_memory
 from scratchvae.data import BINARIZATIONS, binarise, thresholds
 from scratchvae.training.optim import Adagrad
@@ -80,14 +81,14 @@ def fit(
     if isinstance(optimizer, type) or not hasattr(optimizer, "ascend"):
         raise ValueError(f"optimizer is {optimizer!r}; expected one such as Adagrad(0.01)")
     dynamic = _dynamic(binarization, model)
-    train, valid = _checked("train", train, model), _checked("valid", valid, model)
-    n, m = len(train), _batch_size(batch_size, len(train))
+    train, valid = checked_rows("train", train, model), checked_rows("valid", valid, model)
+    n, m = len(train), checked_batch_size(batch_size, len(train))
     if schedule not in ("joint", "alternating"):
         raise ValueError(f"schedule is {schedule!r}; expected 'joint' or 'alternating'")
     parts = [slice(None)] if schedule == "joint" else [model.phi, model.theta]
     target = _target(samples, epochs, per_epoch=n * len(parts))
-    log_every = None if log_every is None else _whole("log_every", log_every)
-    seed = _whole("seed", seed, least=0)
+    log_every = None if log_every is None else whole("log_every", log_every)
+    seed = whole("seed", seed, least=0)
     if resume and out is None:
         raise ValueError("resume=True needs out, the folder of the run to go on with")
 
@@ -104,7 +105,7 @@ def fit(
         "schedule": schedule,
         "binarization": binarization,
         "log_every": log_every,
-        "data": out and {"train": _fingerprint(train), "valid": _fingerprint(valid)},
+        "data": out and {"train": fingerprint(train), "valid": fingerprint(valid)},
     }
     folder = RunFolder(out, model, optimizer, facts, options)
     now = folder.restore() if resume else folder.begin()
@@ -155,7 +156,7 @@ def fit(
 
             before, now.samples = now.samples, now.samples + len(x) * len(parts)
             bar.update(now.samples - before)
-            if _due(before, now.samples, log_every):
+            if due(before, now.samples, log_every):
                 read()
                 now.add(row())
                 folder.keep(now)
@@ -177,8 +178,8 @@ def evaluate(model, x, seed=0, binarization="grey"):
     bound = reconstruction - kl, with kl in closed form and the reconstruction E log p(x|z) on L = model.n_samples
     sampled z for each row. Two calls with the same seed see the same noise. Memory is bounded: 1,000 z at a time.
     """
-    seed, dynamic = _whole("seed", seed, least=0), _dynamic(binarization, model)
-    x = _checked("x", x, model)
+    seed, dynamic = whole("seed", seed, least=0), _dynamic(binarization, model)
+    x = checked_rows("x", x, model)
     kl = reconstruction = 0.0
     size = _block(model)
     for k, start in enumerate(range(0, len(x), size)):
@@ -201,7 +202,7 @@ def evaluate_theta(model, x, n_theta=10, seed=0, binarization="grey"):
     """
     if not hasattr(model, "theta_sample"):
         raise ValueError(f"model is a {type(model).__name__}; expected a FullVB, which has a posterior over θ")
-    draws = range(_whole("n_theta", n_theta))
+    draws = range(whole("n_theta", n_theta))
     over_theta = np.mean([evaluate(model.theta_sample((seed, k)), x, seed, binarization)["bound"] for k in draws])
     kl = model.theta_kl()
     return {"bound_over_theta": float(over_theta), "theta_kl": kl, "bound_22": float(over_theta - kl / len(x))}
@@ -241,7 +242,7 @@ def progress_bar(total, done, show, unit=" samples"):
     return tqdm(total=total, initial=done, disable=None if show is None else not show, unit=unit, unit_scale=True)
 
 
-def _due(before, after, log_every):
+def due(before, after, log_every):
     """Whether a row of the history falls into (before, after]: every `log_every` samples, or at 10^(k/10) ≥ 1,000."""
     if log_every is not None:
         return before // log_every < after // log_every
@@ -257,7 +258,8 @@ def _dynamic(binarization, model):
     return binarization == "dynamic"
 
 
-def _checked(name, x, model):
+def checked_rows(name, x, model):
+    """Rows that `model` can be trained on or evaluated at, contiguous, or None; ValueError for any other."""
     if x is None:
         return None
     if kind(x) == "cupy":
@@ -282,8 +284,9 @@ def _checked(name, x, model):
     return x
 
 
-def _batch_size(batch_size, n):
-    batch_size = _whole("batch_size", batch_size)
+def checked_batch_size(batch_size, n):
+    """M; no more than n, with a warning."""
+    batch_size = whole("batch_size", batch_size)
     if batch_size > n:
         warnings.warn(f"batch_size {batch_size} is larger than the data: using all {n} datapoints", stacklevel=3)
     return min(batch_size, n)
@@ -294,19 +297,14 @@ def _target(samples, epochs, per_epoch):
     if samples is not None and epochs is not None:
         raise ValueError("samples and epochs are both given; expected one of them")
     if epochs is None:
-        return 1_000_000 if samples is None else _whole("samples", samples)
+        return 1_000_000 if samples is None else whole("samples", samples)
     if not isinstance(epochs, int | float | np.number) or not 0 < epochs < math.inf:
         raise ValueError(f"epochs is {epochs!r}; expected a number > 0")
     return max(1, round(epochs * per_epoch))
 
 
-def _whole(name, value, least=1):
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise ValueError(f"{name} is {value!r}; expected a whole number ≥ {least}")
-    return int(value)
-
-
-def _fingerprint(x):
+def fingerprint(x):
+    """A SHA-256 of the data, by which a resumed run knows them."""
     return None if x is None else hashlib.sha256(x).hexdigest()
 
 
