@@ -82,7 +82,7 @@ def main():
     wanted = runs(settings)
     train_all(list(wanted.values()), settings.jobs)
 
-    settings.latent = None  # all that are there are drawn
+    settings.data, settings.latent = list(LATENTS), None  # all that are there are drawn
     kept = {key: run for key, run in (runs(settings) | wanted).items() if (run.folder / "metrics.csv").exists()}
     rows, panels = [], defaultdict(lambda: defaultdict(dict))
     for (data, latent, method), run in kept.items():
@@ -107,8 +107,10 @@ def main():
         for ax, (latent, histories) in zip(line, latents.items(), strict=False):
             draw(ax, data, latent, histories, reference.get((data, latent)))
         line[0].set_ylabel("bound (nats per datapoint)")
-    axes[0, 0].legend(fontsize=6, loc="lower right")
-    fig.supxlabel("training samples evaluated", fontsize=9)
+    lines = {line.get_label(): line for ax in fig.axes for line in ax.lines if line.get_label()[0] != "_"}
+    fig.legend(lines.values(), lines, loc="outside lower center", ncols=len(lines) // 2 + 1, fontsize=8)
+    for ax in axes[-1]:
+        ax.set_xlabel("training samples evaluated")
     fig.savefig(settings.results / "figure2.png")
     print(f"wrote {settings.results / 'figure2.png'}")
 
