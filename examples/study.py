@@ -82,9 +82,13 @@ def in_parallel(calls, jobs, unit=" runs"):
     """function(*arguments) for each of calls, `jobs` at a time, each on one thread of BLAS; their results in order."""
     with ProcessPoolExecutor(jobs) as pool, progress_bar(len(calls), 0, None, unit=unit) as bar:
         futures = [pool.submit(_on_one_thread, *call) for call in calls]
-        for future in as_completed(futures):
-            future.result()
-            bar.update(1)
+        try:
+            for future in as_completed(futures):
+                future.result()
+                bar.update(1)
+        except BaseException:  # Ctrl-C, or a run that failed: those that run save and end, the others never begin
+            pool.shutdown(cancel_futures=True)
+            raise
         return [future.result() for future in futures]
 
 

@@ -2,9 +2,40 @@
 
 import numpy as np
 
+from scratchvae.backend import kind
+
 
 def whole(name, value, least=1):
     """`value` as an int; ValueError, with the argument's name, unless it is a whole number ≥ `least`."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
         raise ValueError(f"{name} is {value!r}; expected a whole number ≥ {least}")
     return int(value)
+
+
+def rows_of(name, x, model):
+    """x in host memory as contiguous rows that `model` can be trained on or evaluated at; None is None.
+
+    uint8, or finite floats, in [0, 1] where the model's means are. ValueError, with the argument's name, for others.
+    """
+    if x is None:
+        return None
+    if kind(x) == "cupy":
+        raise ValueError(
+            f"{name} is on the device, a cupy array; expected rows in host memory, which are moved from there"
+        )
+    x = np.ascontiguousarray(x)
+    if x.ndim != 2 or x.shape[1] != model.n_visible or len(x) == 0:
+        raise ValueError(
+            f"{name} has shape {x.shape}; expected (N, {model.n_visible}) with N ≥ 1, one datapoint per row"
+        )
+    if x.dtype != np.uint8:
+        if x.dtype.kind != "f":
+            raise ValueError(f"{name} holds {x.dtype}; expected uint8 pixels, which are read as x/255, or floats")
+        if not np.isfinite(x).all():
+            raise ValueError(f"{name} has values that are not finite; expected numbers")
+        if model.config["mean"] == "sigmoid" and (x.min() < 0 or x.max() > 1):
+            raise ValueError(
+                f"{name} has values from {x.min():g} to {x.max():g}; expected [0, 1] for a Bernoulli model "
+                "or a sigmoid mean: divide by 255, or save as uint8"
+            )
+    return x

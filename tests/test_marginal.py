@@ -130,7 +130,7 @@ def test_bad_settings_are_refused_and_many_latents_warned_of():
         importance(model, x, 0)
     with pytest.raises(ValueError, match="fit is 'spline'; expected 'gaussian' or 'kernel'"):
         appendix_d(model, x, fit="spline")
-    with pytest.raises(ValueError, match="n_samples is 5; expected 6 or more"):
+    with pytest.raises(ValueError, match="n_samples is 5; expected 20 or more, a multiple of the 5 chains"):
         appendix_d(model, x, 5)
     with pytest.raises(ValueError, match="quadrature is for 1 or 2 latent dimensions; this model has 3"):
         quadrature(small(n_latent=3), x)

@@ -10,13 +10,14 @@ min(1, exp(H_before - H_after)) makes up for that error exactly; else the chain 
 A target is a function z (C, J) → log density up to a constant (C,) and its gradient (C, J), for C chains.
 """
 
+import contextlib
 import warnings
 from dataclasses import dataclass
 
 import numpy as np
 
 from scratchvae.arguments import whole
-from scratchvae.backend import kind, move
+from scratchvae.backend import BACKENDS, kind, move
 from scratchvae.inference.distributions import log_standard_gaussian
 from scratchvae.noise import standard_normal
 
@@ -25,13 +26,29 @@ DIVERGENT = 1000  # an energy error of so many nats, or one that is not finite, 
 
 def log_joint(decoder, x):
     """The target z ↦ log p(x, z) = log p(x|z) + log p(z) and ∂/∂z, by the decoder's own backward pass."""
+    x = x.astype(decoder.layers[-1].W.dtype, copy=False)
 
     def target(z):
-        log_px = decoder.log_prob(x, z[None])[0]
+        with _of_input_alone(decoder):
+            log_px = decoder.log_prob(x, z[None])[0]
+            dz = decoder.log_prob_backward(1.0)[0]
         log_pz, dlog_pz = log_standard_gaussian(z)
-        return log_px + log_pz, decoder.log_prob_backward(1.0)[0] + dlog_pz
+        return log_px + log_pz, dz + dlog_pz
 
     return target
+
+
+@contextlib.contextmanager
+def _of_input_alone(decoder):
+    """While this lasts, backward passes give the gradient of z and leave that of θ, nearly half of the work, alone."""
+    maps = [layer for layer in decoder.layers if layer.shapes]
+    for layer in maps:
+        layer.frozen = True
+    try:
+        yield
+    finally:
+        for layer in maps:
+            layer.frozen = False
 
 
 def leapfrog(target, z, p, gradient, stepsize, steps):
@@ -80,14 +97,15 @@ def sample(
     """`n_samples` transitions of the chains that start at z (C, J), after `burn_in` that tune the stepsize.
 
     acceptance   the rate that is aimed at, 0.9 in appendix E. In the burn-in log ε moves by t^-½ (rate - aim) at its
-                 transition t (Robbins & Monro 1951), for each chain by itself or, shared, by the mean of all. Then ε is
-                 frozen at its mean over the second half: a chain that goes on being tuned is none of p(z|x)
+                 transition t, for each chain by itself or, shared, by the mean of all: Robbins & Monro's (1951)
+                 idea, in steps that fall more slowly than theirs. Then ε is frozen at its mean over the second half:
+                 a chain that goes on being tuned is none of p(z|x)
     jitter       a transition takes its stepsize from U((1 - jitter) ε, ε), each chain by itself. With one length for
                  all of them a trajectory that nearly closes, as in a Gaussian of the right scale, comes back to one
                  energy again and again: its mean is found at once, its spread hardly at all (Neal 2011, section 3.2)
     z may lie on the device: the chains run there, their states come to the host. generator is NumPy's on both.
-    ValueError: no chain, or numbers that do not fit. A warning says so where the aim was missed by more than 0.1, and
-    how many trajectories diverged.
+    ValueError: no chain, or numbers that do not fit. Warnings say so where the mean rate missed the aim by more than
+    0.1, how many chains accept less than half of it, and how many trajectories diverged.
     """
     C, J = _checked(z, n_samples, burn_in, steps, acceptance, stepsize, jitter)
     backend, log_stepsize, settled = kind(z), np.full_like(z[:, :1], np.log(stepsize)), []
@@ -112,6 +130,12 @@ def sample(
     if burn_in and abs(rates.mean() - acceptance) > 0.1:
         warnings.warn(
             f"the chains accept {rates.mean():.0%} of their transitions, {acceptance:.0%} were asked for: "
+            "a longer burn_in tunes the stepsize further",
+            stacklevel=2,
+        )
+    if stuck := int((rates < acceptance / 2).sum()):
+        warnings.warn(
+            f"{stuck:,} of {C:,} chains accept less than half of the {acceptance:.0%} asked for: "
             "a longer burn_in tunes the stepsize further",
             stacklevel=2,
         )
@@ -167,6 +191,8 @@ def _halves(draws):
 
 
 def _checked(z, n_samples, burn_in, steps, acceptance, stepsize, jitter):
+    if kind(z) not in BACKENDS or z.dtype not in (np.float32, np.float64):
+        raise ValueError(f"z is {getattr(z, 'dtype', kind(z))}; expected an array of float32 or float64")
     if z.ndim != 2 or len(z) == 0:
         raise ValueError(f"z has shape {z.shape}; expected (C, J), the starts of C ≥ 1 chains")
     for name, value, least in [("n_samples", n_samples, 1), ("burn_in", burn_in, 0), ("steps", steps, 1)]:
@@ -175,6 +201,6 @@ def _checked(z, n_samples, burn_in, steps, acceptance, stepsize, jitter):
         raise ValueError(f"acceptance is {acceptance!r}; expected a rate between 0 and 1, such as 0.9")
     if not 0 <= jitter < 1:
         raise ValueError(f"jitter is {jitter!r}; expected a share of the stepsize from 0 to below 1")
-    if not 0 < stepsize < np.inf:
+    if not isinstance(stepsize, int | float | np.number) or not 0 < stepsize < np.inf:
         raise ValueError(f"stepsize is {stepsize!r}; expected a number > 0")
     return z.shape

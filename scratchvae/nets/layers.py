@@ -12,7 +12,10 @@ class Linear:
     """y = x W + b: one affine map of appendix C. Our rows are datapoints, so W is the transpose of the paper's.
 
     reads_data: the input is the data, whose gradient nobody needs, and `backward` returns None.
+    frozen: while it is set, `backward` leaves dW and db alone and returns the gradient of its input.
     """
+
+    frozen = False
 
     def __init__(self, name, n_in, n_out, reads_data=False):
         self.name = name
@@ -26,8 +29,9 @@ class Linear:
         return y
 
     def backward(self, dy):
-        np.matmul(self.x.T, dy, out=self.dW)  # y_mo = Σ_i x_mi W_io + b_o:   ∂y_mo/∂W_io = x_mi
-        np.sum(dy, axis=0, out=self.db)  # ∂y_mo/∂b_o = 1
+        if not self.frozen:
+            np.matmul(self.x.T, dy, out=self.dW)  # y_mo = Σ_i x_mi W_io + b_o:   ∂y_mo/∂W_io = x_mi
+            np.sum(dy, axis=0, out=self.db)  # ∂y_mo/∂b_o = 1
         return None if self.reads_data else dy @ self.W.T  # ∂y_mo/∂x_mi = W_io
 
 

@@ -6,7 +6,7 @@ import warnings
 
 import numpy as np
 
-from scratchvae.arguments import whole
+from scratchvae.arguments import rows_of, whole
 from scratchvae.inference.mcem import complete_data, e_step
 from scratchvae.training import loop
 from scratchvae.training.optim import Adagrad
@@ -53,7 +53,7 @@ def fit_mcem(
     aim by more than 0.1. ValueError: arguments that do not fit. CheckpointError and Ctrl-C as of `fit`.
     """
     optimizer = Adagrad() if optimizer is None else optimizer
-    train, counts = loop.checked_rows("train", train, model), {"steps": steps, "updates": updates, "samples": samples}
+    train, counts = rows_of("train", train, model), {"steps": steps, "updates": updates, "samples": samples}
     for name, value in counts.items():
         whole(name, value)
     if not 0 < acceptance < 1:

@@ -11,7 +11,7 @@ import warnings
 import numpy as np
 from tqdm import tqdm
 
-from scratchvae.arguments import whole
+from scratchvae.arguments import rows_of, whole
 from scratchvae.backend import free_memory, keep_freed_memory, kind, move, require_memory
 from scratchvae.data import BINARIZATIONS, binarise, thresholds
 from scratchvae.training.optim import Adagrad
@@ -81,7 +81,7 @@ def fit(
     if isinstance(optimizer, type) or not hasattr(optimizer, "ascend"):
         raise ValueError(f"optimizer is {optimizer!r}; expected one such as Adagrad(0.01)")
     dynamic = _dynamic(binarization, model)
-    train, valid = checked_rows("train", train, model), checked_rows("valid", valid, model)
+    train, valid = rows_of("train", train, model), rows_of("valid", valid, model)
     n, m = len(train), checked_batch_size(batch_size, len(train))
     if schedule not in ("joint", "alternating"):
         raise ValueError(f"schedule is {schedule!r}; expected 'joint' or 'alternating'")
@@ -179,7 +179,7 @@ def evaluate(model, x, seed=0, binarization="grey"):
     sampled z for each row. Two calls with the same seed see the same noise. Memory is bounded: 1,000 z at a time.
     """
     seed, dynamic = whole("seed", seed, least=0), _dynamic(binarization, model)
-    x = checked_rows("x", x, model)
+    x = rows_of("x", x, model)
     kl = reconstruction = 0.0
     size = _block(model)
     for k, start in enumerate(range(0, len(x), size)):
@@ -256,32 +256,6 @@ def _dynamic(binarization, model):
     if binarization != "grey" and model.config["likelihood"] != "bernoulli":
         raise ValueError(f"{binarization} binarization is for Bernoulli models; this one is Gaussian: leave it grey")
     return binarization == "dynamic"
-
-
-def checked_rows(name, x, model):
-    """Rows that `model` can be trained on or evaluated at, contiguous, or None; ValueError for any other."""
-    if x is None:
-        return None
-    if kind(x) == "cupy":
-        raise ValueError(
-            f"{name} is on the device, a cupy array; expected rows in host memory, which are moved from there"
-        )
-    x = np.ascontiguousarray(x)
-    if x.ndim != 2 or x.shape[1] != model.n_visible or len(x) == 0:
-        raise ValueError(
-            f"{name} has shape {x.shape}; expected (N, {model.n_visible}) with N ≥ 1, one datapoint per row"
-        )
-    if x.dtype != np.uint8:
-        if x.dtype.kind != "f":
-            raise ValueError(f"{name} holds {x.dtype}; expected uint8 pixels, which are read as x/255, or floats")
-        if not np.isfinite(x).all():
-            raise ValueError(f"{name} has values that are not finite; expected numbers")
-        if model.config["mean"] == "sigmoid" and (x.min() < 0 or x.max() > 1):
-            raise ValueError(
-                f"{name} has values from {x.min():g} to {x.max():g}; expected [0, 1] for a Bernoulli model "
-                "or a sigmoid mean: divide by 255, or save as uint8"
-            )
-    return x
 
 
 def checked_batch_size(batch_size, n):
