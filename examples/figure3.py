@@ -10,10 +10,12 @@ and estimates are kept in --runs and gone on with.
 """
 
 import json
+import shutil
 import warnings
 from collections import defaultdict
 from dataclasses import replace
 
+import numpy as np
 from stages import write_table
 from study import Run, in_parallel, parse, parser
 
@@ -23,7 +25,7 @@ from scratchvae.inference.marginal import appendix_d
 from scratchvae.training.checkpoint import write_atomically
 from scratchvae.training.em import fit_mcem
 
-AT = [100_000, 300_000, 1_000_000, 3_000_000, 10_000_000]
+AT = [100_000, 316_228, 1_000_000, 3_162_278, 10_000_000]  # rows of the history
 
 
 class RunMCEM(Run):
@@ -37,7 +39,7 @@ METHODS = {"AEVB": (Run, "B"), "wake-sleep": (Run, "wake-sleep"), "MCEM": (RunMC
 
 
 def follow(run, method, n, points, images, version):
-    """Train up to each of `points` and estimate log p(x) there; the rows of the table."""
+    """Train up to each of `points`, keep the model of that moment, and estimate log p(x); the rows of the table."""
     path = run.folder / "marginal.json"
     rows = json.loads(path.read_text()) if path.exists() else []
     rows = [row for row in rows if row["images"] == images]  # what was asked of others is asked again
@@ -45,11 +47,16 @@ def follow(run, method, n, points, images, version):
     for samples in points:
         if samples in [row["asked for"] for row in rows]:
             continue
-        stage = replace(run, samples=samples)
-        stage.train(version)
-        model = load_model(run.folder)
+        stage, kept = replace(run, samples=samples), run.folder / f"at-{samples}.npz"
+        if not kept.exists():
+            if stage.done():
+                raise ValueError(f"{run.folder} has gone beyond {samples:,} samples: move it away, to train it anew")
+            stage.train(version)
+            shutil.copyfile(run.folder / "checkpoint.npz", kept)
+        model, history = load_model(kept), run.history()
+        last = history[np.searchsorted(history["samples"], samples)]
         row = {"training images": n, "method": method, "asked for": samples}
-        row |= {"samples": int(stage.history()["samples"][-1]), "images": images}
+        row |= {"samples": int(last["samples"]), "images": images}
         for split in ("train", "test"):
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "k_hat is above")  # that is a column of the table
@@ -58,7 +65,7 @@ def follow(run, method, n, points, images, version):
             row[f"{split} bias, about"] = round(estimate.bias(), 4)
             row[f"{split} share with k_hat > {estimate.threshold():.2f}"] = round(estimate.untrusted().mean(), 3)
             row[f"{split} share with r_hat > 1.1"] = round(float((estimate.r_hat > 1.1).any(axis=1).mean()), 3)
-        row |= {"train seconds": round(float(stage.history()["seconds"][-1]), 1), "seed": run.seed}
+        row |= {"train seconds": round(float(last["seconds"]), 1), "seed": run.seed}
         rows.append(row | {"commit": stage.commit()})
         write_atomically(path, json.dumps(rows, indent=1).encode())
     return rows
