@@ -49,7 +49,7 @@ def follow(run, method, n, points, images, version):
             continue
         stage, kept = replace(run, samples=samples), run.folder / f"at-{samples}.npz"
         if not kept.exists():
-            if stage.done():
+            if stage.done() and run.history()["samples"][-1] >= samples + 16 * run.batch_size:  # not one minibatch only
                 raise ValueError(f"{run.folder} has gone beyond {samples:,} samples: move it away, to train it anew")
             stage.train(version)
             shutil.copyfile(run.folder / "checkpoint.npz", kept)
