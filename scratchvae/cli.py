@@ -9,7 +9,7 @@ import warnings
 from pathlib import Path
 
 from scratchvae import __version__, data
-from scratchvae.backend import BACKENDS, move
+from scratchvae.backend import BACKENDS
 from scratchvae.models.full_vb import FullVB
 from scratchvae.models.vae import ESTIMATORS, VAE
 from scratchvae.nets.mlp import ACTIVATIONS
@@ -184,11 +184,14 @@ def evaluate(
             f"n = {result['n']:,}, L = {model.n_samples}, {images.binarization} {options['data']}"
         )
     if log_likelihood is not None and not as_json:
-        k_hat = "too few draws for k_hat" if result["k_hat"] is None else f"k_hat up to {result['k_hat']:.2f}"
-        print(
-            f"log p(x) {result['log_likelihood']:.2f} ± {result['log_likelihood_error']:.2f} nats per datapoint, by "
-            f"importance with {log_likelihood:,} draws from q(z|x); {k_hat}"
-        )
+        text = f"log p(x) {result['log_likelihood']:.2f}"
+        if result["log_likelihood_error"] is not None:
+            text += f" ± {result['log_likelihood_error']:.2f}"
+        text += f" nats per datapoint, by importance with {log_likelihood:,} draws from q(z|x)"
+        if result["log_likelihood_error"] is not None:
+            text += f", too low on average by some {-result['log_likelihood_bias']:.2g}"
+        known = result["k_hat"] is not None
+        print(text + (f"; k_hat up to {result['k_hat']:.2f}" if known else "; no k_hat for such weights, or so few"))
     if options["full_vb"] and n_theta and not as_json:
         text = f"that is at the mean of θ; over {n_theta} θ ~ q(θ) {result['bound_over_theta']:.2f}, "
         text += f"KL(q(θ) ‖ p(θ)) {result['theta_kl']:,.0f} nats"
@@ -209,15 +212,12 @@ def _log_likelihood(model, x, n_samples, seed, binarization):
     if binarization == "dynamic":
         x = data.binarise(x, data.thresholds(x.shape, x.dtype, loop.stream(seed, loop.HELD_OUT, 0)))
     with loop.progress_bar(len(x), 0, None, unit=" images") as bar:
-        estimate = importance(model, move(x, model.backend), n_samples, seed, bar.update)
+        estimate = importance(model, x, n_samples, seed, bar.update)
     mean, error = estimate.mean()
-    k_hat = float(estimate.k_hat.max())
-    return {
-        "log_likelihood": mean,
-        "log_likelihood_error": error,
-        "log_likelihood_samples": n_samples,
-        "k_hat": k_hat if math.isfinite(k_hat) else None,
-    }
+    numbers = {"log_likelihood_error": error, "log_likelihood_bias": -estimate.bias()}
+    numbers["k_hat"] = float(estimate.k_hat.max())
+    numbers = {key: value if math.isfinite(value) else None for key, value in numbers.items()}
+    return {"log_likelihood": mean, "log_likelihood_samples": n_samples, **numbers}
 
 
 def plot(run, seed=0, **moved):

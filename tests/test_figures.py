@@ -1,12 +1,17 @@
 """Real training on real data, short: the main job keeps working, and learns as fast as the reference curves say."""
 
+import importlib
+import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
-from scratchvae import VAE, Adagrad, Adam, fit
+from scratchvae import VAE, Adagrad, Adam, fit, load_data, load_model
+from scratchvae.training.loop import stream
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -87,3 +92,43 @@ def test_the_papers_figures_run_on_a_small_scale_and_go_on_where_they_stopped(sc
             table
         )  # no bound of an autoencoder, no k_hat of 20
     assert (tmp_path / "results" / f"{script}.png").stat().st_size > 10_000
+    for config in tmp_path.glob("runs/examples/*/*/config.json"):  # what a folder is called is what was trained in it
+        run = json.loads(config.read_text())["run"]
+        assert run["model"]["estimator"] == trained_by(config.parent.name), config
+        assert ("mcem" in run) == ("MCEM" in config.parent.name)
+
+
+def trained_by(name):
+    """The estimator that a run of an example has, by the name of its folder."""
+    for word, estimator in {
+        "wake-sleep": "wake-sleep",
+        "IWAE": "iwae",
+        "VAE-": "A",
+        "autoencoder": "autoencoder",
+    }.items():
+        if word in name:
+            return estimator
+    return "A" if "-A-" in name else "B"
+
+
+def test_the_variances_of_the_estimators_study_are_those_of_its_gradients(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    estimators = importlib.import_module("estimators")
+    run = estimators.run_of(SimpleNamespace(data="digits", scale=0.001, runs=tmp_path))
+    run.train("none")
+    rows = estimators.variances(run, "trained", "A", 2, 20, 6, "none")
+    model, train = VAE(64, 200, 10, estimator="A", n_samples=2), load_data("digits").train
+    model.params.value[...] = load_model(run.folder).params.value
+    gradients = []
+    for k in range(6):
+        generator = stream(0, 1, k)
+        x = model.pixels(train[generator.integers(len(train), size=20)])
+        model.bound(x, model.noise(generator, 20), 1, gradient=True)
+        gradients.append(model.params.grad.astype(float))
+    assert rows[-1]["array"] == "all"
+    assert float(rows[-1]["variance over ε and minibatch"]) == pytest.approx(
+        np.var(gradients, axis=0, ddof=1).sum(), rel=1e-3
+    )
+    assert 0 < float(rows[-1]["variance over ε"]) < float(rows[-1]["variance over ε and minibatch"])
+    parts = sum(float(row["variance over ε"]) for row in rows[:-1])
+    assert parts == pytest.approx(float(rows[-1]["variance over ε"]), rel=1e-2)

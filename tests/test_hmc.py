@@ -1,5 +1,7 @@
 """inference/hmc.py: leapfrog on the harmonic oscillator (E15), transitions of exact draws (E16), diagnostics."""
 
+import itertools
+
 import numpy as np
 import pytest
 from conftest import small
@@ -81,8 +83,45 @@ def test_a_transition_from_exact_draws_leaves_the_distribution_as_it_was_e16():
         correlated, exact(n), np.random.default_rng(1).standard_normal((n, 2)), correlated(exact(n))[1], 0.6, 4
     )
     assert worst(end[0]) > Z_LIMIT  # control: without the test of Metropolis
-    never_moved = np.where((probability > np.random.default_rng(2).random(n))[:, None], z, 0 * z)
-    assert worst(never_moved) > Z_LIMIT  # control: rejected states not repeated
+    moved = (z != exact(n)).any(axis=1)
+    assert np.sqrt(moved.mean()) * worst(z[moved]) > Z_LIMIT  # control: rejected states not repeated
+
+
+def test_samples_keep_the_energy_errors_of_the_transitions_and_each_chain_its_own_jitter():
+    z, n = exact(6), 3
+    chains = sample(correlated, z, np.random.default_rng(7), n, burn_in=0, steps=4, stepsize=0.5, jitter=0.4)
+    generator, state = np.random.default_rng(7), (z, *correlated(z))
+    for t in range(n):
+        p, (u, v) = generator.standard_normal((6, 2)), generator.random((2, 6))
+        state, rate, error = transition(correlated, state, p, u, 0.5 * (1 - 0.4 * v[:, None]), 4)
+        assert_array_equal(chains.energy_error[t], error)
+        assert_array_equal(chains.z[t], state[0])
+    assert np.ptp(chains.energy_error) > 0 and rate.max() <= 1
+
+
+def test_diagnostics_are_those_of_the_written_out_formulas():
+    draws = np.random.default_rng(8).standard_normal((21, 3)).cumsum(axis=0)[:, :, None] * 0.3
+    draws = draws + np.random.default_rng(9).standard_normal((21, 3, 1))
+    halves = [draws[:10, k, 0] for k in range(3)] + [draws[11:, k, 0] for k in range(3)]
+    n, m = 10, 6
+    within = np.mean([h.var(ddof=1) for h in halves])
+    between = n * np.var([h.mean() for h in halves], ddof=1)
+    total = (n - 1) / n * within + between / n
+    assert_allclose(split_r_hat(draws), np.sqrt(total / within))
+    rho = [1.0]
+    for t in range(1, n):  # of Gelman et al. 2013, (11.7), the variogram replaced by autocovariances as Stan does
+        covariance = [((h - h.mean())[: n - t] * (h - h.mean())[t:]).sum() / n for h in halves]
+        rho.append(1 - (within - np.mean(covariance) * n / (n - 1)) / total)
+    pairs, kept = [rho[2 * i] + rho[2 * i + 1] for i in range(n // 2)], []
+    for pair in pairs:
+        if pair <= 0:
+            break
+        kept.append(min([pair, *kept]))  # Geyer: positive, and never rising
+    tau = max(2 * sum(kept) - 1, 1 / np.log10(n * m))
+    rho_0 = 1 - (within - np.mean([h.var() for h in halves]) * n / (n - 1)) / total
+    assert_allclose(rho_0, 1)
+    assert_allclose(effective_sample_size(draws), n * m / tau)
+    assert any(b > a for a, b in itertools.pairwise(pairs[: len(kept)])) or len(kept) < len(pairs)
 
 
 def test_a_rejected_state_is_repeated():

@@ -54,6 +54,30 @@ def test_the_sleep_gradient_averages_to_zero_at_the_exact_posterior_e20(exact):
     assert np.isnan(gradient[model.theta]).all()  # sleep leaves θ alone
 
 
+@pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
+def test_the_noise_of_dreams_is_standard_and_of_its_own(likelihood):
+    model = small(likelihood, estimator="wake-sleep")
+    eps, z, u = model.noise(np.random.default_rng(0), 20_000)
+    for part in (eps, z, u if likelihood == "gaussian" else np.sqrt(12) * (u - 0.5)):
+        part = part.reshape(-1)
+        assert abs(part.mean()) < 4.89 / np.sqrt(part.size)
+        assert abs(part.var() - 1) < 4.89 * np.sqrt(2 / part.size)
+    assert likelihood == "gaussian" or (u.min() >= 0 and u.max() < 1)
+    assert abs((eps[0] * z).mean()) < 4.89 / np.sqrt(z.size)  # z of the dreams is not the wake phase's ε
+    assert abs((u[:, :2] * z).mean()) < 4.89 / np.sqrt(z.size)
+
+
+def test_a_dream_is_drawn_from_the_decoder_at_its_z():
+    model = small(estimator="wake-sleep")
+    _, z, u = model.noise(np.random.default_rng(1), 20_000)
+    p = host(model.decoder.mean(device(z)))
+    dreams = host(model.decoder.draw(*device((z, u))))
+    assert set(np.unique(dreams)) == {0.0, 1.0}
+    off = (dreams - p).mean(axis=0) / np.sqrt((p * (1 - p)).mean(axis=0) / len(z))
+    assert np.abs(off).max() < 4.89
+    assert np.abs(((dreams - p) * z[:, :1]).mean(axis=0)).max() < 4.89 * 0.5 / np.sqrt(len(z))
+
+
 def test_dreams_follow_the_model_and_not_the_data():
     model = small(estimator="wake-sleep")
     noise = model.noise(np.random.default_rng(0), 7)

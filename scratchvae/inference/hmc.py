@@ -158,7 +158,8 @@ def split_r_hat(draws):
     """
     halves = _halves(draws)
     n, within = len(halves), halves.var(axis=0, ddof=1).mean(axis=0)
-    return np.sqrt((n - 1) / n + halves.mean(axis=0).var(axis=0, ddof=1) / within)
+    with np.errstate(divide="ignore", invalid="ignore"):  # ∞ where no chain moves, NaN where all stand at one place
+        return np.sqrt((n - 1) / n + halves.mean(axis=0).var(axis=0, ddof=1) / within)
 
 
 def effective_sample_size(draws):
@@ -174,7 +175,8 @@ def effective_sample_size(draws):
     autocovariance = np.fft.irfft(np.abs(spectrum) ** 2, axis=0)[:n].mean(axis=1) / n  # (n, …), the mean over halves
     within = halves.var(axis=0, ddof=1).mean(axis=0)
     total = (n - 1) / n * within + halves.mean(axis=0).var(axis=0, ddof=1)
-    rho = 1 - (within - autocovariance * n / (n - 1)) / total
+    with np.errstate(invalid="ignore"):  # NaN where all stand at one place
+        rho = 1 - (within - autocovariance * n / (n - 1)) / total
     pairs = rho[: n // 2 * 2].reshape(n // 2, 2, *rho.shape[1:]).sum(axis=1)
     positive = np.logical_and.accumulate(pairs > 0, axis=0)  # the first pair is 1 + ρ_1 > 0
     tau = -1 + 2 * (np.minimum.accumulate(pairs, axis=0) * positive).sum(axis=0)

@@ -4,7 +4,8 @@
     M   `updates` times θ ← θ + step(∇_θ N/M Σ log p(x, z)), with the same z
 
 EM's E-step would average over the whole posterior; one draw of it in its place leaves the gradient right on average,
-by Fisher's identity ∇_θ log p(x) = E_p(z|x) ∇_θ log p(x, z), as long as the chains keep up with θ.
+by Fisher's identity ∇_θ log p(x) = E_p(z|x) ∇_θ log p(x, z), for the first of the updates, and nearly so for the
+others, as long as the chains keep up with θ.
 """
 
 import numpy as np

@@ -9,20 +9,20 @@ import numpy as np
 from scratchvae.arguments import rows_of, whole
 from scratchvae.inference.mcem import complete_data, e_step
 from scratchvae.training import loop
-from scratchvae.training.optim import Adagrad
 from scratchvae.training.run import RunFolder
 
 
 class Chains:
-    """A state z (N, J) for every datapoint, from the prior; one log stepsize, and the rate at which they accept."""
+    """A state z (N, J) for every datapoint, from the prior, and what is tuned."""
 
     def __init__(self, model, n, seed):
         self.z = loop.stream(seed, loop.HELD_OUT, 0).standard_normal((n, model.n_latent), model.dtype)
-        self.tuning = np.array([math.log(0.1), 0.9])  # log ε, and acceptance, averaged over the last E-steps
+        self.log_stepsize = np.array(math.log(0.1))
+        self.rate = np.array(math.nan)  # at which they accept, over the last E-steps
 
     def windows(self):
         """What a checkpoint keeps of them."""
-        return {"chains/z": self.z, "chains/tuning": self.tuning}
+        return {f"chains/{name}": array for name, array in vars(self).items()}
 
 
 def fit_mcem(
@@ -50,12 +50,14 @@ def fit_mcem(
 
     Returns the history as `fit` does. Its train_bound is log p(x, z) per datapoint at the draws, which is no bound on
     log p(x) (log q is missing); its valid_bound is NaN. Warns where the last E-steps accepted a share that is off the
-    aim by more than 0.1. ValueError: arguments that do not fit. CheckpointError and Ctrl-C as of `fit`.
+    aim by more than 0.1. Errors, checkpoints and Ctrl-C are those of `fit`.
     """
-    optimizer = Adagrad() if optimizer is None else optimizer
+    optimizer = loop.checked_optimizer(optimizer)
+    if train is None or hasattr(model, "posterior"):
+        raise ValueError("Monte Carlo EM trains a VAE, a point θ, on rows `train`")
     train, counts = rows_of("train", train, model), {"steps": steps, "updates": updates, "samples": samples}
-    for name, value in counts.items():
-        whole(name, value)
+    steps, updates, samples = (whole(name, value) for name, value in counts.items())
+    log_every, seed = loop.checked_run(log_every, seed, out, resume)
     if not 0 < acceptance < 1:
         raise ValueError(f"acceptance is {acceptance!r}; expected a rate between 0 and 1, such as 0.9")
     if model.backend != "numpy":
@@ -67,7 +69,7 @@ def fit_mcem(
     chains = Chains(model, n, seed)
     facts = {
         "model": model.config,
-        "optimizer": {"name": type(optimizer).__name__, **{k: v for k, v in vars(optimizer).items() if np.isscalar(v)}},
+        "optimizer": loop.facts_of(optimizer),
         "mcem": {"steps": steps, "updates": updates, "acceptance": acceptance},
         "batch_size": m,
         "seed": seed,
@@ -76,6 +78,7 @@ def fit_mcem(
     }
     folder = RunFolder(out, model, optimizer, facts, options, chains.windows())
     now = folder.restore() if resume else folder.begin()
+    loop.warn_if_done(now, samples, out)
     steps_per_epoch, since, order = math.ceil(n / m), time.perf_counter() - now.seconds, None
     with loop.interruptible() as signals, loop.progress_bar(samples, now.samples, progress) as bar:
         while now.samples < samples and not signals:
@@ -83,13 +86,13 @@ def fit_mcem(
             if i == 0 or order is None:
                 order = loop.stream(seed, loop.ORDER, epoch).permutation(n)
             generator, rows = loop.stream(seed, loop.STEP, now.step), order[i * m : (i + 1) * m]
-            x, (log_stepsize, rate) = model.pixels(train[rows]), chains.tuning
-            z, log_stepsize, accepted = e_step(
-                model.decoder, x, chains.z[rows], generator, log_stepsize, steps, acceptance
+            x = model.pixels(train[rows])
+            chains.z[rows], chains.log_stepsize[...], rate = e_step(
+                model.decoder, x, chains.z[rows], generator, float(chains.log_stepsize), steps, acceptance
             )
-            chains.z[rows], chains.tuning[:] = z, (log_stepsize, 0.95 * rate + 0.05 * accepted)
+            chains.rate[...] = rate if now.step == 0 else 0.95 * chains.rate + 0.05 * rate
             for update in range(updates):
-                value = complete_data(model.decoder, x, z, n)
+                value = complete_data(model.decoder, x, chains.z[rows], n)
                 model.add_log_prior_gradient()
                 optimizer.ascend(model.params, now.step * updates + update + 1, model.theta)
             if not math.isfinite(value):
@@ -101,13 +104,14 @@ def fit_mcem(
             if loop.due(before, now.samples, log_every):
                 now.add(now.row(now.step / steps_per_epoch, math.nan))
                 folder.keep(now)
+            elif now.seconds - folder.kept_at > loop.LONGEST_WITHOUT_CHECKPOINT:
+                folder.keep(now)
         ending = [now.row(now.step / steps_per_epoch, math.nan)] if now.seen and not signals else []
         folder.keep(now, *ending)
-    if signals:
-        raise KeyboardInterrupt
-    if abs(chains.tuning[1] - acceptance) > 0.1:
+    loop.raise_stop(signals)
+    if abs(chains.rate - acceptance) > 0.1:
         warnings.warn(
-            f"the chains accept {chains.tuning[1]:.0%} of their transitions, {acceptance:.0%} were asked for: "
+            f"the chains accept {chains.rate:.0%} of their transitions, {acceptance:.0%} were asked for: "
             "the stepsize is still being tuned, or θ moves faster than they do",
             stacklevel=2,
         )

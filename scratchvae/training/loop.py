@@ -77,9 +77,7 @@ def fit(
     FloatingPointError: a bound that is not finite, with its step and array; the last finite checkpoint stays.
     MemoryError: the device has no room for the job, with how much it needs.
     """
-    optimizer = Adagrad() if optimizer is None else optimizer
-    if isinstance(optimizer, type) or not hasattr(optimizer, "ascend"):
-        raise ValueError(f"optimizer is {optimizer!r}; expected one such as Adagrad(0.01)")
+    optimizer = checked_optimizer(optimizer)
     dynamic = _dynamic(binarization, model)
     train, valid = rows_of("train", train, model), rows_of("valid", valid, model)
     n, m = len(train), checked_batch_size(batch_size, len(train))
@@ -87,10 +85,7 @@ def fit(
         raise ValueError(f"schedule is {schedule!r}; expected 'joint' or 'alternating'")
     parts = [slice(None)] if schedule == "joint" else [model.phi, model.theta]
     target = _target(samples, epochs, per_epoch=n * len(parts))
-    log_every = None if log_every is None else whole("log_every", log_every)
-    seed = whole("seed", seed, least=0)
-    if resume and out is None:
-        raise ValueError("resume=True needs out, the folder of the run to go on with")
+    log_every, seed = checked_run(log_every, seed, out, resume)
 
     work = max(model.working_memory(m), 0 if valid is None else model.working_memory(min(len(valid), _block(model))))
     vectors = 1 + len(getattr(optimizer, "names", "mv"))  # its state, and scratch
@@ -99,7 +94,7 @@ def fit(
     optimizer.start(model.params)
     facts = {
         "model": model.config,
-        "optimizer": {"name": type(optimizer).__name__, **{k: v for k, v in vars(optimizer).items() if np.isscalar(v)}},
+        "optimizer": facts_of(optimizer),
         "batch_size": m,
         "seed": seed,
         "schedule": schedule,
@@ -109,8 +104,7 @@ def fit(
     }
     folder = RunFolder(out, model, optimizer, facts, options)
     now = folder.restore() if resume else folder.begin()
-    if now.samples >= target:
-        warnings.warn(f"{out} has evaluated {now.samples:,} samples already: ask for more to go on", stacklevel=2)
+    warn_if_done(now, target, out)
     steps_per_epoch = math.ceil(n / m)
     spare = free_memory(model.backend)
     held = move(train, model.backend) if spare is None or train.nbytes <= spare - work else train
@@ -167,8 +161,7 @@ def fit(
         read()
         ending = [row()] if now.seen and not signals else []
         folder.keep(now, *ending)
-    if signals:
-        raise KeyboardInterrupt if signals[0] == signal.SIGINT else SystemExit(128 + signals[0])
+    raise_stop(signals)
     return now.history(*ending)
 
 
@@ -237,6 +230,12 @@ def interruptible():
         restore()
 
 
+def raise_stop(signals):
+    """KeyboardInterrupt or SystemExit for the signal that `interruptible` noted; nothing if there is none."""
+    if signals:
+        raise KeyboardInterrupt if signals[0] == signal.SIGINT else SystemExit(128 + signals[0])
+
+
 def progress_bar(total, done, show, unit=" samples"):
     """A bar on stderr with the samples evaluated per second; `show` None means on a terminal only."""
     return tqdm(total=total, initial=done, disable=None if show is None else not show, unit=unit, unit_scale=True)
@@ -256,6 +255,32 @@ def _dynamic(binarization, model):
     if binarization != "grey" and model.config["likelihood"] != "bernoulli":
         raise ValueError(f"{binarization} binarization is for Bernoulli models; this one is Gaussian: leave it grey")
     return binarization == "dynamic"
+
+
+def checked_optimizer(optimizer):
+    """The optimiser, Adagrad for None; ValueError if it is none."""
+    if isinstance(optimizer, type) or not hasattr(optimizer or Adagrad(), "ascend"):
+        raise ValueError(f"optimizer is {optimizer!r}; expected one such as Adagrad(0.01)")
+    return optimizer or Adagrad()
+
+
+def facts_of(optimizer):
+    """Its name and its numbers, as JSON."""
+    return {"name": type(optimizer).__name__, **{k: v for k, v in vars(optimizer).items() if np.isscalar(v)}}
+
+
+def checked_run(log_every, seed, out, resume):
+    """(log_every, seed); ValueError for those that do not fit, or a resume without a folder."""
+    log_every = None if log_every is None else whole("log_every", log_every)
+    if resume and out is None:
+        raise ValueError("resume=True needs out, the folder of the run to go on with")
+    return log_every, whole("seed", seed, least=0)
+
+
+def warn_if_done(now, target, out):
+    """Say so where a resumed run has nothing left to do."""
+    if now.samples >= target:
+        warnings.warn(f"{out} has evaluated {now.samples:,} samples already: ask for more to go on", stacklevel=3)
 
 
 def checked_batch_size(batch_size, n):
