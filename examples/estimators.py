@@ -1,11 +1,12 @@
 """L^A (6) against L^B (7), all else equal; depth, activations, and the plain autoencoder.
 
 784-200-10-200-784 on MNIST, tanh, Glorot, Adagrad 0.02, MAP, L = 1, M = 100, three seeds: one thing changes at a time,
-and both estimators see the same initial values, minibatches and ε. "variance" is the variance of the gradient of the
-bound per datapoint, summed over the entries of an array, at the initial and at trained parameters (L^B, seed 0): over ε
-at one minibatch, and over ε and the minibatch, from 200 draws; its milliseconds are those of a busy machine. All runs
-evaluate 500,000 samples, so that M = 20 makes ten times the updates of M = 200. The plain autoencoder is the same network, trained by the same loop with
-z = μ and no KL. Reconstructions are E[x|z] at z = μ of test images. Runs are kept in --runs and gone on with.
+and both estimators see the same initial values, minibatches and ε. All runs evaluate 500,000 samples, so that M = 20
+makes ten times the updates of M = 200. "variance" is the variance of the gradient of the bound per datapoint, summed
+over the entries of an array, at the initial and at trained parameters (L^B, seed 0), from 200 draws: over ε at one
+minibatch, and over ε and the minibatch; its milliseconds are those of a busy machine. The plain autoencoder is the same
+network, trained by the same loop with z = μ and no KL. Reconstructions are E[x|z] at z = μ of test images. Runs are
+kept in --runs and gone on with.
 """
 
 import time
