@@ -147,7 +147,7 @@ def pareto_k(log_w):
     return np.where(flat, -np.inf, np.where(alone, np.inf, (n * k + 5) / (n + 10)))
 
 
-def appendix_d(model, x, n_samples=50, fit="gaussian", seed=0, burn_in=100, steps=4, thin=3, chains=5):
+def appendix_d(model, x, n_samples=200, fit="gaussian", seed=0, burn_in=100, steps=4, thin=3, chains=5):
     """log p(x) ≃ -log 1/L Σ_l q(z_l) / p(x, z_l), z_l from the posterior by HMC, q fitted to other such draws.
 
     E_p(z|x)[q(z)/p(x, z)] = ∫ q(z)/p(x) dz = 1/p(x) for any density q: the closer q is to the posterior, the less the
@@ -202,7 +202,7 @@ def _appendix_d(model, x, L, fit, generator, burn_in, steps, thin, chains):
     estimate = harmonic(terms)
     scaled = np.exp(terms - terms.max(axis=0)).reshape(each, chains, N)
     share = effective_sample_size(scaled) / L  # the terms of a chain hang together
-    error = estimate.error / np.sqrt(np.clip(share, 1 / L, 1))
+    error = estimate.error / np.sqrt(np.minimum(np.maximum(share, 1 / L), 1))
     return replace(estimate, error=error, r_hat=split_r_hat(draws))
 
 
