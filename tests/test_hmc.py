@@ -176,7 +176,11 @@ def test_the_gradient_of_the_log_joint_is_that_of_central_differences():
         model = small(likelihood)
         generator = np.random.default_rng(5)
         target, z = log_joint(model.decoder, generator.random((7, 6))), generator.standard_normal((7, 2))
+        model.params.grad[...] = 7
         _, gradient = target(z)
+        assert (model.params.grad == 7).all()  # that of θ is left alone
+        model.bound(generator.random((7, 6)), model.noise(generator, 7), 7, gradient=True)
+        assert (model.params.grad != 7).all()  # and is there again for those who ask
         for j in range(2):
             h = 1e-5 * np.eye(2)[j]
             assert_allclose(gradient[:, j], (target(z + h)[0] - target(z - h)[0]) / 2e-5, rtol=1e-7, atol=1e-7)

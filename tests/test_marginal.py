@@ -72,11 +72,12 @@ def test_the_error_has_bessels_correction_and_one_draw_has_none():
 @pytest.mark.filterwarnings("ignore:k_hat is above")
 def test_the_bias_of_the_mean_is_told_to_first_order():
     model, x, truth, _ = evidence()
-    estimate = importance(model, np.repeat(x[:1], 5000, axis=0), 30)
+    estimate = importance(model, np.repeat(x[:1], 20_000, axis=0), 40)
     mean, error = estimate.mean()
     assert abs(mean + estimate.bias() - truth[0]) < 4.89 * error
-    assert abs(mean - truth[0]) > 3 * error  # control: without it
-    assert_allclose(error, estimate.log_p.std() / np.sqrt(5000), rtol=0.1)
+    for factor in (0, 2):  # controls: without it, and twice
+        assert abs(mean + factor * estimate.bias() - truth[0]) > 4.89 * error
+    assert_allclose(error, estimate.log_p.std() / np.sqrt(20_000), rtol=0.2)  # for so few draws the error is too small
 
 
 def two_modes():
