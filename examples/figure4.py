@@ -22,12 +22,12 @@ def main():
     fig, rows = plots.Figure(figsize=(8 * len(runs), 8.6), dpi=120, layout="constrained"), []
     for ax, (name, run) in zip(fig.subplots(1, len(runs), squeeze=False)[0], runs.items(), strict=True):
         data, model = load_data(name), load_model(run.folder)
-        rows.append(
-            row("figure4", f"{run.samples:,} samples", 2, model, run.history(), data) | {"commit": run.commit()}
-        )
+        history = run.history()
+        after = f"{history['samples'][-1]:,} samples"
+        rows.append(row("figure4", after, 2, model, history, data) | {"commit": run.commit()})
         height, width = data.image_shape
         plots.manifold(ax, model, data.image_shape, rows=round(20 * width / height), columns=20)
-        ax.set_title(f"{name}: test bound {rows[-1]['test_bound']:.1f} nats", fontsize=12)
+        ax.set_title(f"{name}, after {after}: test bound {rows[-1]['test_bound']:.1f} nats", fontsize=12)
     fig.savefig(settings.results / "figure4.png")
     write_table(settings.results / "figure4.csv", rows)
     print(f"wrote {settings.results / 'figure4.png'}")

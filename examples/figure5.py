@@ -23,11 +23,11 @@ def main():
     data, rows = load_data(settings.data), []
     fig = plots.Figure(figsize=(4.5 * len(runs), 4.9), dpi=120, layout="constrained")
     for ax, (latent, run) in zip(fig.subplots(1, len(runs), squeeze=False)[0], runs.items(), strict=True):
-        model = load_model(run.folder)
-        after = f"{run.samples:,} samples"
-        rows.append(row("figure5", after, latent, model, run.history(), data) | {"commit": run.commit()})
+        model, history = load_model(run.folder), run.history()
+        after = f"{history['samples'][-1]:,} samples"
+        rows.append(row("figure5", after, latent, model, history, data) | {"commit": run.commit()})
         plots.samples(ax, model, data.image_shape)
-        ax.set_title(f"$N_z$ = {latent}: test bound {rows[-1]['test_bound']:.1f} nats", fontsize=11)
+        ax.set_title(f"$N_z$ = {latent}, after {after}: test bound {rows[-1]['test_bound']:.1f}", fontsize=10)
     fig.savefig(settings.results / "figure5.png")
     write_table(settings.results / "figure5.csv", rows)
     print(f"wrote {settings.results / 'figure5.png'}")
