@@ -38,6 +38,8 @@ def main():
     parser.add_argument("--data", default="mnist", help="mnist (default) or another data set")
     parser.add_argument("--results", type=Path, default=Path("runs/bench"), help="for inference.json (runs/bench)")
     settings = parser.parse_args()
+    if settings.scale <= 0:
+        parser.error(f"--scale is {settings.scale:g}; expected a fraction above 0")
     data = load_data(settings.data)
     x, draws = data.test[: max(2, int(1000 * settings.scale))], max(50, int(5000 * settings.scale))
     rates = hmc(x, max(1, int(50 * settings.scale)))

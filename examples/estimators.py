@@ -13,7 +13,7 @@ import time
 
 import numpy as np
 from stages import write_table
-from study import Run, in_parallel, parse, parser, train_all
+from study import Run, command, in_parallel, parse, parser, positive, train_all
 
 from scratchvae import VAE, Adagrad, evaluate, load_data, load_model, plots
 from scratchvae.bench import commit
@@ -138,11 +138,12 @@ def draw(settings, rows, spreads):
             mine = [row for row in rows if (row["study"], row["method"]) == (study, method)]
             values = list(dict.fromkeys(row["value"] for row in mine))
             y = np.array([[row[column] for row in mine if row["value"] == value] for value in values])
-            ax.plot(range(len(values)), y.mean(axis=1), f"C{k}o-", ms=3, label=method)
+            label = {"A": "$L^A$", "B": "$L^B$" if "autoencoder" not in methods else "VAE"}.get(method, method)
+            ax.plot(range(len(values)), y.mean(axis=1), f"C{k}o-", ms=3, label=label)
             ax.fill_between(range(len(values)), y.min(axis=1), y.max(axis=1), color=f"C{k}", alpha=0.2)
             ax.set_xticks(range(len(values)), values)
-        ax.set_xlabel(study)
-        ax.set_title(column, fontsize=9)
+        ax.set_xlabel("latent dimensions" if study == "latent" else study)
+        ax.set_title(column + (", per image" if column == "squared error" else ", nats per image"), fontsize=9)
         ax.grid(alpha=0.3)
         ax.legend(fontsize=7)
 
@@ -158,13 +159,13 @@ def draw(settings, rows, spreads):
                     if (row["array"], row["estimator"], row["parameters"]) == ("all", estimator, stage)
                     and (row[name], row[other]) == (value, 100 if other == "M" else 1)
                 ]
-                ax.plot(sizes, y, f"C{k}o{style}", ms=3, label=f"{estimator}, {stage}")
+                ax.plot(sizes, y, f"C{k}o{style}", ms=3, label=f"${estimator}$, {stage}")
         ax.set_xscale("log")
         ax.set_yscale("log")
         ax.set_xticks(sizes, sizes)
         ax.set_xticks([], minor=True)
         ax.set_xlabel(name)
-        ax.set_title("variance of the gradient over ε" + (" and minibatch" if name == "M" else ""), fontsize=9)
+        ax.set_title("variance of the gradient,\nover ε" + (" and minibatch" if name == "M" else ""), fontsize=9)
         ax.grid(alpha=0.3, which="both")
         ax.legend(fontsize=7)
     lines(axes[1, 0], "hidden layers", "test bound", ["B"])
@@ -179,7 +180,7 @@ def main():
     """Train and measure what is missing; write estimators.csv, estimators_variance.csv and estimators.png."""
     p = parser(__doc__)
     p.add_argument("--data", default="mnist", help="mnist (default) or another data set")
-    p.add_argument("--seeds", type=int, default=3, help="seeds 0, 1, … (3)")
+    p.add_argument("--seeds", type=positive, default=3, help="seeds 0, 1, … (3)")
     settings = parse(p)
     runs = {(*k, s): run_of(settings, s, **v) for k, v in studies().items() for s in range(settings.seeds)}
     train_all(list({run.folder: run for run in runs.values()}.values()), settings.jobs)
@@ -199,4 +200,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    command(main)

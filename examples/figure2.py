@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 from stages import write_table
-from study import Run, parse, parser, train_all
+from study import Run, command, parse, parser, positive, train_all
 
 from scratchvae import plots
 
@@ -47,6 +47,8 @@ def reference_curves(path):
     if path is not None:
         with open(path, newline="") as file:
             for row in csv.DictReader(file):
+                if not {"dataset", "latent", "samples_evaluated", "train_bound", "validation_bound"} <= row.keys():
+                    raise ValueError(f"{path} has columns {', '.join(map(str, row))}; see --help for those expected")
                 numbers = [float(row[key]) for key in ("samples_evaluated", "train_bound", "validation_bound")]
                 curves[row["dataset"], int(row["latent"])].append(numbers)
     return {key: np.array(rows).T for key, rows in curves.items()}
@@ -56,9 +58,9 @@ def draw(ax, data, latent, histories, reference):
     """One panel: held-out bound solid, training bound dashed, the reference behind."""
     if reference is not None:
         ax.plot(reference[0], reference[2], color="0.6", lw=2.5, label="reference, AEVB, validation")
-        ax.plot(reference[0], reference[1], "--", color="0.6", lw=1.5)
+        ax.plot(reference[0], reference[1], "--", color="0.6", lw=1.5, label="reference, AEVB, training")
     for k, (method, history) in enumerate(histories.items()):
-        late = history[history["samples"] >= min(1e4, history["samples"][-1])]
+        late = history[history["samples"] >= (1e4 if history["samples"][-1] > 1e5 else 0)]
         ax.plot(late["samples"], late["valid_bound"], f"C{k}", lw=1.2, label=f"{method}, validation")
         ax.plot(late["samples"], late["train_bound"], f"C{k}--", lw=1, label=f"{method}, training")
     ours = np.concatenate([h["valid_bound"][h["samples"] >= min(5e4, h["samples"][-1])] for h in histories.values()])
@@ -74,8 +76,8 @@ def main():
     """Train what is not trained yet; write figure2.csv and figure2.png of every run that is kept."""
     p = parser(__doc__)
     p.add_argument("--data", nargs="+", choices=LATENTS, default=["mnist", "frey"], help="data sets (mnist frey)")
-    p.add_argument("--latent", type=int, nargs="+", help="which N_z (those of the paper)")
-    p.add_argument("--samples", type=float, default=1e7, help="samples to evaluate (1e7)")
+    p.add_argument("--latent", type=positive, nargs="+", help="which N_z (those of the paper)")
+    p.add_argument("--samples", type=positive, default=10_000_000, help="samples to evaluate (1e7)")
     p.add_argument("--reference", type=Path, help="a CSV of other curves to draw behind (none)")
     settings = parse(p)
     reference = reference_curves(settings.reference)
@@ -83,7 +85,8 @@ def main():
     train_all(list(wanted.values()), settings.jobs)
 
     settings.data, settings.latent = list(LATENTS), None  # all that are there are drawn
-    kept = {key: run for key, run in (runs(settings) | wanted).items() if (run.folder / "metrics.csv").exists()}
+    found = sorted((runs(settings) | wanted).items(), key=lambda item: (list(LATENTS).index(item[0][0]), item[0][1]))
+    kept = {key: run for key, run in found if (run.folder / "metrics.csv").exists()}
     rows, panels = [], defaultdict(lambda: defaultdict(dict))
     for (data, latent, method), run in kept.items():
         panels[data][latent][method] = run.history()
@@ -116,4 +119,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    command(main)

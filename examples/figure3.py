@@ -17,7 +17,7 @@ from dataclasses import replace
 
 import numpy as np
 from stages import write_table
-from study import Run, in_parallel, parse, parser
+from study import Run, command, in_parallel, parse, parser, positive
 
 from scratchvae import Adagrad, load_data, load_model, plots
 from scratchvae.bench import commit
@@ -75,9 +75,12 @@ def main():
     """Train and estimate what is missing; write figure3.csv and figure3.png."""
     p = parser(__doc__)
     p.add_argument("--data", default="mnist", help="mnist (default) or another data set")
-    p.add_argument("--sizes", type=int, nargs="+", default=[1_000, 50_000], help="numbers of training images")
-    p.add_argument("--images", type=int, default=1000, help="images of each split to estimate log p(x) of (1,000)")
+    p.add_argument("--sizes", type=positive, nargs="+", default=[1_000, 50_000], help="numbers of training images")
+    p.add_argument("--images", type=positive, help="images of each split to estimate log p(x) of (1,000, by --scale)")
     settings = parse(p)
+    settings.images = settings.images or max(20, int(1000 * min(1, 10 * settings.scale)))
+    available = len(load_data(settings.data).train)
+    settings.sizes = list(dict.fromkeys(min(n, available) for n in settings.sizes))
     points, version, calls = [max(2000, int(at * settings.scale)) for at in AT], commit(), []
     for n in settings.sizes:
         for method, (kind, estimator) in METHODS.items():
@@ -113,4 +116,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    command(main)

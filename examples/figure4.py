@@ -6,7 +6,7 @@ E[x|z] on a grid of equal steps of probability under p(z). The models are those 
 
 from figure2 import run_of
 from stages import row, write_table
-from study import parse, parser, train_all
+from study import command, parse, parser, positive, train_all
 
 from scratchvae import load_data, load_model, plots
 
@@ -15,7 +15,7 @@ def main():
     """Write figure4.png and figure4.csv."""
     p = parser(__doc__)
     p.add_argument("--data", nargs="+", default=["frey", "mnist"], help="data sets, a panel each (frey mnist)")
-    p.add_argument("--samples", type=float, default=1e7, help="samples to evaluate (1e7)")
+    p.add_argument("--samples", type=positive, default=10_000_000, help="samples to evaluate (1e7)")
     settings = parse(p)
     runs = {name: run_of(settings, name, 2) for name in settings.data}
     train_all(list(runs.values()), settings.jobs)
@@ -34,4 +34,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    command(main)

@@ -6,7 +6,7 @@ again, missing ones are trained.
 
 from figure2 import run_of
 from stages import row, write_table
-from study import parse, parser, train_all
+from study import command, parse, parser, positive, train_all
 
 from scratchvae import load_data, load_model, plots
 
@@ -15,8 +15,8 @@ def main():
     """Write figure5.png and figure5.csv."""
     p = parser(__doc__)
     p.add_argument("--data", default="mnist", help="mnist (default) or another data set")
-    p.add_argument("--latent", type=int, nargs="+", default=[2, 5, 10, 20], help="N_z, a panel each (2 5 10 20)")
-    p.add_argument("--samples", type=float, default=1e7, help="samples to evaluate (1e7)")
+    p.add_argument("--latent", type=positive, nargs="+", default=[2, 5, 10, 20], help="N_z, a panel each (2 5 10 20)")
+    p.add_argument("--samples", type=positive, default=10_000_000, help="samples to evaluate (1e7)")
     settings = parse(p)
     runs = {latent: run_of(settings, settings.data, latent) for latent in settings.latent}
     train_all(list(runs.values()), settings.jobs)
@@ -28,10 +28,11 @@ def main():
         rows.append(row("figure5", after, latent, model, history, data) | {"commit": run.commit()})
         plots.samples(ax, model, data.image_shape)
         ax.set_title(f"$N_z$ = {latent}, after {after}: test bound {rows[-1]['test_bound']:.1f}", fontsize=10)
+    fig.suptitle(f"{settings.data}: E[x|z] at z ~ N(0, I); test bound in nats")
     fig.savefig(settings.results / "figure5.png")
     write_table(settings.results / "figure5.csv", rows)
     print(f"wrote {settings.results / 'figure5.png'}")
 
 
 if __name__ == "__main__":
-    main()
+    command(main)

@@ -11,7 +11,7 @@ import warnings
 
 import numpy as np
 from stages import write_table
-from study import Run, in_parallel, parse, parser, train_all
+from study import Run, command, in_parallel, parse, parser, positive, train_all
 
 from scratchvae import Adam, evaluate, fit, load_data, load_model, plots
 from scratchvae.data import binarise, thresholds
@@ -76,10 +76,12 @@ def main():
     p = parser(__doc__)
     p.add_argument("--data", default="mnist", help="mnist (default) or another data set")
     p.add_argument("--stages", type=int, default=8, help="of their eight stages, the first so many (8)")
-    p.add_argument("--k", type=int, nargs="+", default=[1, 5, 50], help="draws for each datapoint (1 5 50)")
-    p.add_argument("--images", type=int, default=10_000, help="test images (10,000)")
-    p.add_argument("--draws", type=int, default=5000, help="draws for log p(x) (5,000)")
+    p.add_argument("--k", type=positive, nargs="+", default=[1, 5, 50], help="draws for each datapoint (1 5 50)")
+    p.add_argument("--images", type=positive, help="test images (10,000, by --scale)")
+    p.add_argument("--draws", type=positive, help="draws for log p(x) (5,000, by --scale)")
     settings = parse(p)
+    settings.images = settings.images or max(20, int(10_000 * settings.scale))
+    settings.draws = settings.draws or max(50, int(5000 * settings.scale))
     if not 1 <= settings.stages <= 8:
         p.error("--stages expects a whole number from 1 to 8")
     n = len(load_data(settings.data).train)
@@ -112,7 +114,7 @@ def main():
     fig, ax = plots.figure(7, 4.5)
     for (method, k), run in runs.items():
         history = run.history()
-        ax.plot(history["samples"], history["train_bound"], lw=1.2, label=f"{method}, k = {k}")
+        ax.plot(history["samples"], history["train_bound"], "o-", ms=2, lw=1.2, label=f"{method}, k = {k}")
     late = np.concatenate([h["train_bound"][len(h) // 2 :] for h in (run.history() for run in runs.values())])
     ax.set_ylim(late.min() - 1, late.max() + 1)
     ax.set_xscale("log")
@@ -125,4 +127,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    command(main)

@@ -3,7 +3,8 @@
 import argparse
 import json
 import os
-from concurrent.futures import ProcessPoolExecutor, as_completed
+import sys
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -79,17 +80,21 @@ class Run:
 
 
 def in_parallel(calls, jobs, unit=" runs"):
-    """function(*arguments) for each of calls, `jobs` at a time, each on one thread of BLAS; their results in order."""
+    """function(*arguments) for each of calls, `jobs` at a time, each on one thread of BLAS; their results in order.
+
+    A call begins when another has ended, so that after Ctrl-C, or a call that failed, no other begins: those that run
+    save and end.
+    """
+    waiting, running, results = list(enumerate(calls))[::-1], {}, {}
     with ProcessPoolExecutor(jobs) as pool, progress_bar(len(calls), 0, None, unit=unit) as bar:
-        futures = [pool.submit(_on_one_thread, *call) for call in calls]
-        try:
-            for future in as_completed(futures):
-                future.result()
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                number, call = waiting.pop()
+                running[pool.submit(_on_one_thread, *call)] = number
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                results[running.pop(future)] = future.result()
                 bar.update(1)
-        except BaseException:  # Ctrl-C, or a run that failed: those that run save and end, the others never begin
-            pool.shutdown(cancel_futures=True)
-            raise
-        return [future.result() for future in futures]
+    return [results[number] for number in range(len(calls))]
 
 
 def train_all(runs, jobs):
@@ -101,20 +106,44 @@ def train_all(runs, jobs):
 def parser(description):
     """The command line that the studies share."""
     p = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--scale", type=float, default=1.0, help="a fraction of the training, for a quick look (1)")
-    p.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs at a time (as many as there are cores)")
+    p.add_argument("--scale", type=float, default=1.0, help="a fraction of the work, for a quick look (1)")
+    p.add_argument("--jobs", type=positive, default=os.cpu_count(), help="runs at a time (as many as there are cores)")
     p.add_argument("--runs", type=Path, default=Path("runs/examples"), help="where runs are kept (runs/examples)")
-    p.add_argument("--results", type=Path, default=RESULTS, help="where tables and pictures go (examples/results)")
+    p.add_argument(
+        "--results",
+        type=Path,
+        help="where tables and pictures go (examples/results; below --scale 1 a folder results-SCALE in --runs)",
+    )
     return p
+
+
+def positive(text):
+    """A whole number ≥ 1, 1000 or 1e3, for argparse."""
+    number = float(text)
+    if number != int(number) or number < 1:
+        raise argparse.ArgumentTypeError(f"{text}; expected a whole number ≥ 1")
+    return int(number)
 
 
 def parse(p):
     """The arguments, checked, with the folder for results made."""
     settings = p.parse_args()
-    if settings.jobs < 1 or not 0 < settings.scale <= 1:
-        p.error("--jobs expects a whole number ≥ 1, --scale a fraction above 0, at most 1")
+    if not 0 < settings.scale <= 1:
+        p.error(f"--scale is {settings.scale:g}; expected a fraction above 0, at most 1")
+    if settings.results is None:
+        settings.results = RESULTS if settings.scale == 1 else settings.runs / f"results-{settings.scale:g}"
     settings.results.mkdir(parents=True, exist_ok=True)
     return settings
+
+
+def command(main):
+    """Run the `main` of a script: an error is one line, and Ctrl-C says how to go on."""
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit("\nstopped; what was trained is kept: the same command goes on with it")
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
 
 
 def _on_one_thread(function, *arguments):

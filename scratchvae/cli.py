@@ -128,7 +128,7 @@ def train(out=None, resume=None, quiet=False, **given):
         last = history[-1]
         print(
             f"{last['samples']:,} samples, {last['epoch']:.1f} epochs, {last['seconds']:.1f} s: bound "
-            f"{last['train_bound']:.2f} train{' with the θ-KL (22)' if options['full_vb'] else ''}, "
+            f"{last['train_bound']:.2f} train{_kind_of_bound(model)}, "
             f"{last['valid_bound']:.2f} validation (nats per datapoint)"
         )
     pictures = draw_run(Path(out) / "figures", model.to("numpy"), images, history, options["seed"])
@@ -137,6 +137,13 @@ def train(out=None, resume=None, quiet=False, **given):
         print(f"wrote {out}/: config.json, metrics.csv, checkpoint.npz and, in figures/, {names}")
         print(f"look at {pictures[1]}; next: scratchvae evaluate {out}")
     return 0
+
+
+def _kind_of_bound(model):
+    """What the bound that is trained on is called beside that of validation, (7), where they are not the same."""
+    if hasattr(model, "posterior"):
+        return " with the θ-KL (22)"
+    return f" (L_{model.n_samples}, importance-weighted)" if model.config["estimator"] == "iwae" else ""
 
 
 def evaluate(
@@ -191,7 +198,10 @@ def evaluate(
         if result["log_likelihood_error"] is not None:
             text += f", too low on average by some {-result['log_likelihood_bias']:.2g}"
         known = result["k_hat"] is not None
-        print(text + (f"; k_hat up to {result['k_hat']:.2f}" if known else "; no k_hat for such weights, or so few"))
+        text += f"; k_hat up to {result['k_hat']:.2f}" if known else "; no k_hat for such weights, or so few"
+        if result["untrusted"]:
+            text += f", above {result['k_hat_threshold']:.2f} for {result['untrusted']:,} of {result['n']:,}"
+        print(text)
     if options["full_vb"] and n_theta and not as_json:
         text = f"that is at the mean of θ; over {n_theta} θ ~ q(θ) {result['bound_over_theta']:.2f}, "
         text += f"KL(q(θ) ‖ p(θ)) {result['theta_kl']:,.0f} nats"
@@ -215,9 +225,10 @@ def _log_likelihood(model, x, n_samples, seed, binarization):
         estimate = importance(model, x, n_samples, seed, bar.update)
     mean, error = estimate.mean()
     numbers = {"log_likelihood_error": error, "log_likelihood_bias": -estimate.bias()}
-    numbers["k_hat"] = float(estimate.k_hat.max())
+    numbers |= {"k_hat": float(estimate.k_hat.max()), "k_hat_threshold": estimate.threshold()}
     numbers = {key: value if math.isfinite(value) else None for key, value in numbers.items()}
-    return {"log_likelihood": mean, "log_likelihood_samples": n_samples, **numbers}
+    untrusted = int(estimate.untrusted().sum())
+    return {"log_likelihood": mean, "log_likelihood_samples": n_samples, **numbers, "untrusted": untrusted}
 
 
 def plot(run, seed=0, **moved):
@@ -357,12 +368,17 @@ def _options(run):
     """The options in a run folder's config.json."""
     path = run / "config.json"
     try:
-        options = SINCE | json.loads(path.read_text(encoding="utf-8"))["options"]
-        return {key: options[key] for key in DEFAULTS}
+        options = json.loads(path.read_text(encoding="utf-8"))["options"]
+        if options is not None and {"data", "hidden"} <= options.keys():
+            return {key: (SINCE | options)[key] for key in DEFAULTS}
     except (FileNotFoundError, NotADirectoryError):
         raise ValueError(f"{run} is no run folder: it has no config.json") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} does not hold the options of a run of scratchvae train ({error!r})") from None
+    raise ValueError(
+        f"{run} was trained in Python, not by scratchvae train: load_model({str(run)!r}) gives its model, and "
+        "scratchvae.evaluate its bound"
+    )
 
 
 def _resumed(run, given, out):

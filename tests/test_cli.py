@@ -9,10 +9,10 @@ import time
 
 import numpy as np
 import pytest
-from conftest import shared
+from conftest import rows, shared
 from numpy.testing import assert_array_equal
 
-from scratchvae import FullVB, evaluate, load_data, load_model
+from scratchvae import VAE, FullVB, evaluate, fit, load_data, load_model
 from scratchvae.cli import main
 from scratchvae.inference.marginal import importance
 from scratchvae.training.loop import evaluate_theta
@@ -392,3 +392,17 @@ def test_missing_data_say_which_files_to_put_where(tmp_path, monkeypatch, capsys
     monkeypatch.delenv("SCRATCHVAE_DATA", raising=False)
     error = refused(capsys, "train", "--data", "mnist", "--out", tmp_path / "run")
     assert "train-images-idx3-ubyte.gz" in error and "SCRATCHVAE_DATA" in error and not (tmp_path / "run").exists()
+
+
+def test_the_importance_weighted_bound_is_told_from_that_of_validation(tmp_path, capsys):
+    assert run("train", *QUICK, "--estimator", "iwae", "--n-samples", 3, "--out", tmp_path / "run") == 0
+    assert " train (L_3, importance-weighted), " in capsys.readouterr().out
+
+
+def test_a_run_made_in_python_is_told_from_a_broken_one(tmp_path, capsys):
+    model = VAE(64, 5, 2)
+    fit(model, rows(20, 64), samples=100, batch_size=10, out=tmp_path / "mine")
+    for command in ("evaluate", "plot"):
+        assert "was trained in Python, not by scratchvae train: load_model(" in refused(
+            capsys, command, tmp_path / "mine"
+        )

@@ -132,3 +132,28 @@ def test_the_variances_of_the_estimators_study_are_those_of_its_gradients(tmp_pa
     assert 0 < float(rows[-1]["variance over ε"]) < float(rows[-1]["variance over ε and minibatch"])
     parts = sum(float(row["variance over ε"]) for row in rows[:-1])
     assert parts == pytest.approx(float(rows[-1]["variance over ε"]), rel=1e-2)
+
+
+def test_after_a_call_that_failed_no_other_begins(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    study = importlib.import_module("study")
+    touched = [tmp_path / name for name in "ab"]
+    with pytest.raises(ValueError, match="invalid literal"):
+        study.in_parallel([(int, "x"), *((Path.touch, path) for path in touched)], 1)
+    assert not any(path.exists() for path in touched)
+    assert study.in_parallel([(int, "3"), (int, "4"), (int, "5")], 2) == [3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "message"),
+    [
+        ("figure2", ["--latent", "0"], "argument --latent: 0; expected a whole number ≥ 1"),
+        ("figure3", ["--data", "mnits", "--scale", "0.001"], "error: there is no data set 'mnits'"),
+        ("figure4", ["--scale", "2"], "--scale is 2; expected a fraction above 0, at most 1"),
+    ],
+)
+def test_what_the_examples_cannot_do_is_one_line(script, arguments, message, tmp_path):
+    command = [sys.executable, str(EXAMPLES / f"{script}.py"), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode != 0 and "Traceback" not in done.stderr
+    assert message in done.stderr

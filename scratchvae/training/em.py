@@ -68,6 +68,7 @@ def fit_mcem(
     optimizer.start(model.params)
     chains = Chains(model, n, seed)
     facts = {
+        "algorithm": "Monte Carlo EM",
         "model": model.config,
         "optimizer": loop.facts_of(optimizer),
         "mcem": {"steps": steps, "updates": updates, "acceptance": acceptance},
