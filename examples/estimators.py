@@ -41,7 +41,7 @@ def studies():
         for m in MS:
             found["M", m, method] = {"estimator": method, "batch_size": m}
     for depth in (1, 2, 3):
-        found["hidden layers", depth, "B"] = {"hidden": (200,) * depth}
+        found["hidden layers", depth, "B"] = {"hidden": 200 if depth == 1 else (200,) * depth}
     for name in ("tanh", "relu", "softplus", "sigmoid"):
         found["activation", name, "B"] = {"activation": name}
     for latent in LATENTS:
@@ -78,12 +78,8 @@ def result(run):
     model = load_model(run.folder, autoencoder if estimator is autoencoder else None)
     x, model.n_samples = model.pixels(data.test), 1
     mean = model.reconstruct(data.test)
-    log_px = np.concatenate(
-        [
-            model.decoder.log_prob(part, model.encode_mean(part)[None], gradient=False)[0]
-            for part in np.array_split(x, 10)
-        ]
-    )
+    at_the_mean = [np.zeros((1, len(part), model.n_latent)) for part in np.array_split(x, 10)]  # ε = 0
+    log_px = np.concatenate([model.terms(*pair)[1] for pair in zip(np.array_split(x, 10), at_the_mean, strict=True)])
     bound = np.nan if estimator is autoencoder else evaluate(model, data.test)["bound"]
     return {
         "test bound": round(bound, 2),
@@ -183,11 +179,13 @@ def main():
     p.add_argument("--seeds", type=positive, default=3, help="seeds 0, 1, … (3)")
     settings = parse(p)
     runs = {(*k, s): run_of(settings, s, **v) for k, v in studies().items() for s in range(settings.seeds)}
-    train_all(list({run.folder: run for run in runs.values()}.values()), settings.jobs)
-    results = in_parallel([(result, run) for run in runs.values()], settings.jobs, " results")
+    different = {run.folder: run for run in runs.values()}
+    train_all(list(different.values()), settings.jobs)
+    results = in_parallel([(result, run) for run in different.values()], settings.jobs, " results")
+    found = dict(zip(different, results, strict=True))
     rows = [
-        {"study": study, "value": value, "method": method, "seed": seed} | found
-        for (study, value, method, seed), found in zip(runs, results, strict=True)
+        {"study": study, "value": value, "method": method, "seed": seed} | found[run.folder]
+        for (study, value, method, seed), run in runs.items()
     ]
     write_table(settings.results / "estimators.csv", rows)
 

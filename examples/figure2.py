@@ -28,7 +28,7 @@ METHODS = {
 
 
 def run_of(settings, data, latent, method="AEVB"):
-    """The Run of one curve, which Figures 4 and 5 look at too."""
+    """The Run of one curve, which figure5.py and marginal.py look at too."""
     folder = settings.runs / f"figure2-{settings.scale:g}" / f"{data}{latent}-{method}".replace(", ", "-")
     model = METHODS[method] | {"likelihood": "gaussian" if data == "frey" else "bernoulli"}
     samples = max(2000, int(settings.samples * settings.scale))

@@ -10,16 +10,13 @@ are cores, each on one thread of BLAS.
 import argparse
 import json
 import os
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
 import numpy as np
 from stages import RESULTS, write_table
-from threadpoolctl import threadpool_limits
+from study import Run, train_all
 
-from scratchvae import VAE, Adagrad, FullVB, fit, load_data, load_model, plots
-from scratchvae.bench import commit
-from scratchvae.training.loop import progress_bar
+from scratchvae import VAE, Adagrad, FullVB, load_data, load_model, plots
 from scratchvae.training.run import read_history
 
 METHODS = {
@@ -39,32 +36,24 @@ def folder_of(runs, data, method, n, seed, scale):
     return runs / f"full-vb-{data}-{scale:g}" / f"{n}-{list(METHODS).index(method)}-{seed}"
 
 
-def train(folder, data_name, method, n, seed, samples, log_every, version):
-    """Begin the run, or go on with it, until it has evaluated `samples`."""
-    if (folder / "metrics.csv").exists() and read_history(folder / "metrics.csv")["samples"][-1] >= samples:
-        return
-    data = load_data(data_name)
-    train, held_out = data.train[:n], data.test[:2000]
-    settings, d = METHODS[method], train.shape[1]
-    model = VAE(d, 200, 10, seed=seed) if settings is None else FullVB(d, 200, 10, seed=seed, **settings)
-    options = {"data": data_name, "method": method, "n_train": len(train), "commit": version}
-    if (folder / "config.json").exists():  # a run that went on names every commit that trained it
-        before = json.loads((folder / "config.json").read_text())["options"]["commit"]
-        options["commit"] = before if before.split()[-1] == version else f"{before} {version}"
-    with threadpool_limits(1, "blas"):
-        fit(
-            model,
-            train,
-            held_out,
-            optimizer=Adagrad(0.02),
-            samples=samples,
-            seed=seed,
-            log_every=log_every,
-            out=folder,
-            resume=(folder / "checkpoint.npz").exists(),
-            options=options,
-            progress=False,
-        )
+def run_of(settings, method, n, seed, samples):
+    """The Run of one curve."""
+    model = METHODS[method]
+    return Run(
+        folder_of(settings.runs, settings.data, method, n, seed, settings.scale),
+        settings.data,
+        200,
+        10,
+        samples,
+        {} if model is None else model,
+        kind=VAE if model is None else FullVB,
+        optimizer=Adagrad(0.02),
+        n_train=n,
+        held_out="test",
+        n_held_out=2000,
+        log_every=max(1, int(settings.scale * ROWS)),
+        seed=seed,
+    )
 
 
 def summary(folder, method, n, seed):
@@ -123,17 +112,11 @@ def main():
         parser.error("--seeds, --sizes and --jobs expect whole numbers ≥ 1")
     settings.results.mkdir(parents=True, exist_ok=True)
 
-    wanted = [(n, method, seed) for n in settings.sizes for seed in range(settings.seeds) for method in METHODS]
-    with ProcessPoolExecutor(settings.jobs) as pool, progress_bar(len(wanted), 0, None, unit=" runs") as bar:
-        jobs, version = [], commit()
-        for n, method, seed in wanted:
-            samples = max(100, int(settings.scale * (settings.samples or SIZES.get(n, 1_800_000))))
-            folder = folder_of(settings.runs, settings.data, method, n, seed, settings.scale)
-            log_every = max(1, int(settings.scale * ROWS))
-            jobs.append(pool.submit(train, folder, settings.data, method, n, seed, samples, log_every, version))
-        for job in as_completed(jobs):
-            job.result()
-            bar.update(1)
+    runs = []
+    for n in settings.sizes:
+        samples = max(100, int(settings.scale * (settings.samples or SIZES.get(n, 1_800_000))))
+        runs += [run_of(settings, method, n, seed, samples) for seed in range(settings.seeds) for method in METHODS]
+    train_all(runs, settings.jobs)
 
     rows, curves = [], {}
     for n in sorted({*SIZES, *settings.sizes}):

@@ -159,7 +159,8 @@ def appendix_d(model, x, n_samples=200, fit="gaussian", seed=0, burn_in=100, ste
     start at draws that are nearly of p(z|x), see `starts`. The log of the mean is too high on average, by error²/2.
     log_p is NaN, with a warning, where the draws are too much alike for a density. ValueError: numbers that do not fit.
     """
-    x, L, chains, thin = rows_of("x", x, model), *map(whole, _NUMBERS, (n_samples, chains, thin))
+    x, L = rows_of("x", x, model), whole("n_samples", n_samples)
+    chains, thin, seed = whole("chains", chains), whole("thin", thin), whole("seed", seed, least=0)
     if fit not in ("gaussian", "kernel"):
         raise ValueError(f"fit is {fit!r}; expected 'gaussian' or 'kernel'")
     if 2 * model.n_latent + 2 > L or L % chains or 4 * chains > L:
@@ -184,9 +185,6 @@ def appendix_d(model, x, n_samples=200, fit="gaussian", seed=0, burn_in=100, ste
             stacklevel=2,
         )
     return estimate
-
-
-_NUMBERS = ("n_samples", "chains", "thin")
 
 
 def _appendix_d(model, x, L, fit, generator, burn_in, steps, thin, chains):
