@@ -1,6 +1,7 @@
 """Auto-Encoding Variational Bayes from scratch: NumPy, every gradient by hand, every gradient checked."""
 
 from scratchvae.data import load_data
+from scratchvae.models.flow_vae import FlowVAE
 from scratchvae.models.full_vb import FullVB
 from scratchvae.models.vae import VAE
 from scratchvae.training.em import fit_mcem
@@ -8,5 +9,17 @@ from scratchvae.training.loop import evaluate, fit
 from scratchvae.training.optim import SGD, Adagrad, Adam
 from scratchvae.training.run import load_model
 
-__all__ = ["SGD", "VAE", "Adagrad", "Adam", "FullVB", "evaluate", "fit", "fit_mcem", "load_data", "load_model"]
+__all__ = [
+    "SGD",
+    "VAE",
+    "Adagrad",
+    "Adam",
+    "FlowVAE",
+    "FullVB",
+    "evaluate",
+    "fit",
+    "fit_mcem",
+    "load_data",
+    "load_model",
+]
 __version__ = "0.1.0"

@@ -187,6 +187,8 @@ def check_model(model, x, n_data=None, seed=0):
 
     def witness(arrays):
         settings = {key: config[key] for key in ("estimator", "likelihood", "mean", "activation")}
+        if "flow" in config:
+            settings["n_maps"] = config["flow"]
         if "theta_noise" not in config:
             eps = noise
             if config["estimator"] == "wake-sleep":

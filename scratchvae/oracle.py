@@ -40,10 +40,41 @@ def hidden(arrays, network, x, activation):
     return x
 
 
-def encode(arrays, x, activation="tanh"):
+def encode(arrays, x, activation="tanh", heads=("mu", "log_var")):
     """μ and log σ² of q(z|x)   (9)"""
-    h = hidden(arrays, "encoder", x, activation)
-    return linear(arrays, "encoder.mu", h), linear(arrays, "encoder.log_var", h)
+    n_conv = len([key for key in arrays if key.startswith("encoder.conv") and key.endswith(".W")])
+    images = np.reshape(x, (len(x), int(len(x[0]) ** 0.5), -1, 1))
+    for k in range(n_conv):
+        images = ACTIVATIONS[activation](convolution(arrays, f"encoder.conv{k + 1}", images, 4, 2, 1))
+    h = hidden(arrays, "encoder", np.reshape(images, (len(x), -1)), activation)
+    return [linear(arrays, f"encoder.{head}", h) for head in heads]
+
+
+def convolution(arrays, name, x, size, stride, padding):
+    """y(h, w, c') = b(c') + Σ x(s h + i - p, s w + j - p, c) W(i, j, c, c'), one output pixel after another"""
+    W = np.reshape(arrays[name + ".W"], (size, size, x.shape[3], -1))
+    x = np.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)), "constant")
+    rows = []
+    for h in range((x.shape[1] - size) // stride + 1):
+        row = []
+        for w in range((x.shape[2] - size) // stride + 1):
+            patch = x[:, stride * h : stride * h + size, stride * w : stride * w + size]
+            row.append(np.einsum("mijc,ijco->mo", patch, W) + arrays[name + ".b"])
+        rows.append(np.stack(row, axis=1))
+    return np.stack(rows, axis=1)
+
+
+def transposed_convolution(arrays, name, x, shape, size, stride, padding):
+    """y(s h + i - p, s w + j - p, c) += x(h, w, c') W(i, j, c, c'), and b(c): each input pixel paints a patch"""
+    H, W, C = shape
+    kernel = np.reshape(arrays[name + ".W"], (size, size, C, -1))
+    total = np.zeros((len(x), H + 2 * padding, W + 2 * padding, C))
+    for h in range(x.shape[1]):
+        for w in range(x.shape[2]):
+            after_h, after_w = total.shape[1] - stride * h - size, total.shape[2] - stride * w - size
+            place = (0, 0), (stride * h, after_h), (stride * w, after_w), (0, 0)
+            total = total + np.pad(np.einsum("mo,ijco->mijc", x[:, h, w], kernel), place, "constant")
+    return total[:, padding : padding + H, padding : padding + W] + arrays[name + ".b"]
 
 
 # Densities
@@ -71,27 +102,75 @@ def kl(mu, log_var):
 def log_likelihood(arrays, x, z, likelihood, mean="sigmoid", activation="tanh"):
     """log p(x|z), one number per row"""
     h = hidden(arrays, "decoder", z, activation)
+    inner = sorted((key for key in arrays if key.startswith("decoder.conv") and key.endswith(".W")), reverse=True)
+
+    def output(head):
+        name = f"decoder.{head}"
+        if len(arrays[name + ".b"]) == len(x[0]):
+            return linear(arrays, name, h)
+        sides = [int(len(x[0]) ** 0.5)]  # of a convolutional decoder's images, from x inwards
+        while len(sides) < len(inner) + 2:
+            sides.append((sides[-1] - 2) // 2 + 1)
+        y = np.reshape(h, (len(z), sides[-1], sides[-1], -1))
+        for key, side in zip([*inner, name + ".W"], sides[-2::-1], strict=True):
+            shape = side, side, len(arrays[key[:-2] + ".b"])
+            y = transposed_convolution(arrays, key[:-2], y, shape, 4, 2, 1)
+            y = y if key == name + ".W" else ACTIVATIONS[activation](y)
+        return np.reshape(y, (len(z), -1))
+
     if likelihood == "bernoulli":
-        return log_bernoulli(x, linear(arrays, "decoder.logits", h))
-    mu = linear(arrays, "decoder.mu", h)
-    return log_normal(x, sigmoid(mu) if mean == "sigmoid" else mu, linear(arrays, "decoder.log_var", h))
+        return log_bernoulli(x, output("logits"))
+    mu = sigmoid(output("mu")) if mean == "sigmoid" else output("mu")
+    if likelihood == "isotropic":
+        return log_normal(x, mu, arrays["decoder.log_var.b"] * np.ones(mu.shape))
+    return log_normal(x, mu, output("log_var"))
+
+
+# Planar flows: Rezende & Mohamed 2015, (10), (12), (13) and appendix A.1, its m moved so that m(0) = 0
+
+
+def planar(parameters, z):
+    """f(z) = z + û tanh(w·z + b) and log |1 + û·ψ(z)| for rows z (M, J) and parameters (M, 2 J + 1)"""
+    J = z.shape[-1]
+    u, w, b = parameters[:, :J], parameters[:, J : 2 * J], parameters[:, 2 * J]
+    wu = np.sum(w * u, axis=1)
+    m = -1 + np.log(1 + (np.e - 1) * np.exp(wu))
+    u = u + ((m - wu) / np.sum(w * w, axis=1))[:, None] * w
+    a = np.sum(w * z, axis=1) + b
+    psi = (1 - np.tanh(a) ** 2)[:, None] * w
+    return z + u * np.tanh(a)[:, None], np.log(np.abs(1 + np.sum(u * psi, axis=1)))
+
+
+def flow(parameters, z, n_maps):
+    """z_K and Σ log |det| of n_maps maps"""
+    log_det = 0.0
+    for k in range(n_maps):
+        width = parameters.shape[1] // n_maps
+        z, one = planar(parameters[:, k * width : (k + 1) * width], z)
+        log_det = log_det + one
+    return z, log_det
 
 
 # The bound
 
 
-def bound(arrays, x, eps, n_data, estimator="B", likelihood="bernoulli", mean="sigmoid", activation="tanh"):
+def bound(arrays, x, eps, n_data, estimator="B", likelihood="bernoulli", mean="sigmoid", activation="tanh", n_maps=0):
     """(8) with L^A (6) or L^B (7): datapoint by datapoint, sample by sample. x (M, D), eps (L, M, J).
 
     "iwae" is log 1/L Σ w with w = p(x, z) / q(z|x), the weights themselves: Burda et al. 2016 (8).
     """
     mu, log_var = encode(arrays, x, activation)
+    maps = encode(arrays, x, activation, ["maps"])[0] if n_maps else None
     sigma = np.exp(log_var / 2)
     total = 0.0
     for noise in eps:
         z = mu + sigma * noise
+        log_q = log_normal(z, mu, log_var)
+        if n_maps:
+            z, log_det = flow(maps, z, n_maps)
+            log_q = log_q - log_det
         log_px, zero = log_likelihood(arrays, x, z, likelihood, mean, activation), np.zeros(z.shape)
-        log_w = log_px + log_normal(z, zero, zero) - log_normal(z, mu, log_var)
+        log_w = log_px + log_normal(z, zero, zero) - log_q
         total = total + {"A": log_w, "B": log_px - kl(mu, log_var), "iwae": np.exp(log_w)}[estimator]
     per_row = np.log(total / len(eps)) if estimator == "iwae" else total / len(eps)
     return n_data / len(x) * np.sum(per_row)

@@ -9,7 +9,7 @@ from scratchvae.cli import main
 from scratchvae.gradcheck import check_density, check_everything, check_layer, check_model, compare, table
 from scratchvae.inference import distributions
 from scratchvae.nets.layers import Linear, Sigmoid, Tanh
-from scratchvae.nets.mlp import BernoulliMLP, GaussianMLP
+from scratchvae.nets.mlp import BernoulliMLP, GaussianMLP, mlp
 
 
 def failures():
@@ -170,7 +170,10 @@ def test_a_layer_density_or_model_of_ones_own_needs_no_oracle():
 
 
 def test_a_composite_layer_is_checked_array_by_array():
-    for network in (GaussianMLP("net", 6, [4], 3, sigmoid_mean=True), BernoulliMLP("net", 6, [], 3)):
+    for network in (
+        GaussianMLP(*mlp("net", 6, [4], "tanh"), 3, sigmoid_mean=True),
+        BernoulliMLP(*mlp("net", 6, [], "tanh"), 3),
+    ):
         checks = check_layer(network, rows())
         assert len(checks) == sum(len(layer.shapes) for layer in network.layers) + 1
         assert all(check.passed for check in checks)

@@ -9,7 +9,7 @@ from numpy.testing import assert_array_equal
 from scratchvae import oracle
 from scratchvae.gradcheck import check_layer
 from scratchvae.nets.layers import Chain, Linear, ReLU, Sigmoid, Softplus, Tanh, sigmoid
-from scratchvae.nets.mlp import ACTIVATIONS, BernoulliMLP, GaussianMLP
+from scratchvae.nets.mlp import ACTIVATIONS, BernoulliMLP, GaussianMLP, mlp
 from scratchvae.nets.params import Params
 
 X = np.random.default_rng(0).standard_normal((4, 5)) * 2
@@ -49,7 +49,9 @@ def test_gaussian_mlp_equals_c2_with_a_free_mean_and_through_a_sigmoid(activatio
         mu = oracle.linear(arrays, "d.mu", h)
         return oracle.sigmoid(mu) if sigmoid_mean else mu, oracle.linear(arrays, "d.log_var", h)
 
-    assert all(c.passed for c in check_layer(GaussianMLP("d", 5, [4, 3], 6, activation, sigmoid_mean), X, oracle=c2))
+    assert all(
+        c.passed for c in check_layer(GaussianMLP(*mlp("d", 5, [4, 3], activation), 6, sigmoid_mean), X, oracle=c2)
+    )
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
@@ -57,7 +59,7 @@ def test_bernoulli_mlp_equals_c1(activation):
     def c1(arrays, z):
         return oracle.linear(arrays, "d.logits", oracle.hidden(arrays, "d", z, activation))
 
-    assert all(check.passed for check in check_layer(BernoulliMLP("d", 5, [4], 6, activation), X, oracle=c1))
+    assert all(check.passed for check in check_layer(BernoulliMLP(*mlp("d", 5, [4], activation), 6), X, oracle=c1))
 
 
 def test_linear_that_reads_the_data_gives_no_input_gradient_and_the_same_parameter_gradients():

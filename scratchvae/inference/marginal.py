@@ -104,11 +104,10 @@ def _warned(estimate):
 
 
 def log_weights(model, x, eps):
-    """log p(x|z) + log p(z) - log q(z|x) at z = μ + σ ε for eps (K, N, J) in host memory; (K, N) there."""
+    """log p(x|z) + log p(z) - log q(z|x) at the z ~ q(z|x) of eps (K, N, J) in host memory; (K, N) there."""
     x = model.pixels(x)
-    mu, log_var = model.encoder.forward(x)
-    z = mu + np.exp(0.5 * log_var) * move(eps, model.backend)
-    return log_p_xz(model, x, z) - move(log_gaussian(z, mu, log_var, gradient=False)[0], "numpy")
+    z, log_qz = model.latents(x, move(eps, model.backend))
+    return log_p_xz(model, x, z) - move(log_qz, "numpy")
 
 
 def log_p_xz(model, x, z):
@@ -210,7 +209,7 @@ def starts(model, x, chains, generator, candidates=500):
     They are draws of the mixture ½ p(z) + ½ q(z|x), each of weight p(x, z) over its density. Drawn in this way the
     chains are shared out among the modes of p(z|x), also where q knows of one mode only, or of none.
     """
-    mu, log_var = model.encoder.forward(x)
+    mu, log_var = model.encode(x)
     eps = standard_normal(generator, (2 * candidates, *mu.shape), model.dtype, model.backend)
     z = np.concatenate([eps[:candidates], mu + np.exp(0.5 * log_var) * eps[candidates:]])
     log_pz, log_qz = log_standard_gaussian(z, gradient=False)[0], log_gaussian(z, mu, log_var, gradient=False)[0]

@@ -1,27 +1,32 @@
 """Section 3: the variational auto-encoder."""
 
+import math
+
 import numpy as np
 
 from scratchvae.arguments import whole
 from scratchvae.backend import move, own
-from scratchvae.inference.distributions import gaussian_neg_kl, log_standard_gaussian
+from scratchvae.inference.distributions import gaussian_neg_kl, log_gaussian, log_standard_gaussian
 from scratchvae.inference.importance_weighted import importance_weighted
 from scratchvae.inference.sgvb import sgvb_a, sgvb_b
 from scratchvae.inference.wake_sleep import wake_sleep
+from scratchvae.nets.conv import conv_decoder, conv_encoder
 from scratchvae.nets.layers import Linear
-from scratchvae.nets.mlp import ACTIVATIONS, BernoulliMLP, GaussianMLP
+from scratchvae.nets.mlp import ACTIVATIONS, BernoulliMLP, GaussianMLP, IsotropicMLP, mlp
 from scratchvae.nets.params import Params
 from scratchvae.noise import standard_normal
 
 ESTIMATORS = {"A": sgvb_a, "B": sgvb_b, "iwae": importance_weighted, "wake-sleep": wake_sleep}
+LIKELIHOODS = ("bernoulli", "gaussian", "isotropic")
 
 
 class VAE:
     """p(z) = N(0, I), p(x|z) a decoder MLP, q(z|x) = N(μ, σ² I) an encoder MLP (9), trained by SGVB.
 
-    n_visible, n_latent   D and J; n_hidden is one width or several, the same for encoder and decoder (section 5)
-    likelihood            "bernoulli" (C.1) or "gaussian" (C.2)
-    mean                  of the Gaussian decoder: "sigmoid" (section 5, data in [0, 1]) or "free"
+    n_visible, n_latent   D and J; n_hidden is one width or several, the same for encoder and decoder (section 5), or ()
+    channels              of convolutions around these layers, outermost first, for square images; (): none
+    likelihood            "bernoulli" (C.1), "gaussian" (C.2), or "isotropic": Gaussian, one learned σ² for all pixels
+    mean                  of a Gaussian decoder: "sigmoid" (section 5, data in [0, 1]) or "free"
     estimator             "A" (6), "B" (7), "iwae" (the importance-weighted bound of L draws), "wake-sleep", or your own
                           function with the signature of `sgvb_b`
     n_samples             L, the number of z per datapoint
@@ -51,6 +56,7 @@ class VAE:
         dtype=np.float32,
         seed=0,
         backend="numpy",
+        channels=(),
     ):
         self.config = _validated(
             n_visible=n_visible,
@@ -66,26 +72,48 @@ class VAE:
             prior=prior,
             dtype=dtype,
             seed=seed,
+            channels=list(channels) if isinstance(channels, list | tuple) else [channels],
         )
         self.estimator = estimator if callable(estimator) else ESTIMATORS[estimator]
         self.n_visible, self.n_latent, self.n_samples = n_visible, n_latent, n_samples
         self.prior, self.dtype, self.backend = prior, np.dtype(dtype), backend
 
-        widths = self.config["n_hidden"]
-        self.encoder = GaussianMLP("encoder", n_visible, widths, n_latent, activation, reads_data=True)  # q(z|x)
+        self.encoder = self.new_encoder()  # q(z|x)
         self.decoder = self.new_decoder()  # p(x|z)
 
         self.params = Params([*self.encoder.layers, *self.decoder.layers], dtype, backend)
         self.phi, self.theta = self.params.part("encoder."), self.params.part("decoder.")
         self.params.initialise(init, np.random.default_rng(seed), init_biases)
 
+    def new_encoder(self):
+        """The encoder that `config` describes, its parameters not laid yet."""
+        return GaussianMLP(*self.encoder_net(), self.n_latent)
+
+    def encoder_net(self):
+        """What q(z|x) is read from: the Chain from x to h, and what makes a layer from h to so many numbers."""
+        widths, activation = self.config["n_hidden"], self.config["activation"]
+        if self.config["channels"]:
+            return conv_encoder("encoder", self._image_shape(), self.config["channels"], widths, activation)
+        return mlp("encoder", self.n_visible, widths, activation, reads_data=True)
+
     def new_decoder(self, linear=Linear):
         """The decoder that `config` describes, its parameters not laid yet; linear: what its affine maps are."""
-        sizes = self.n_latent, self.config["n_hidden"], self.n_visible
-        settings = {"activation": self.config["activation"], "linear": linear}
+        widths, activation = self.config["n_hidden"], self.config["activation"]
+        sigmoid_mean = self.config["mean"] == "sigmoid"
+        if self.config["channels"]:
+            shape = self._image_shape()
+            hidden, head = conv_decoder("decoder", self.n_latent, shape, self.config["channels"], widths, activation)
+        else:
+            hidden, head = mlp("decoder", self.n_latent, widths, activation, linear=linear)
         if self.config["likelihood"] == "bernoulli":
-            return BernoulliMLP("decoder", *sizes, **settings)
-        return GaussianMLP("decoder", *sizes, sigmoid_mean=self.config["mean"] == "sigmoid", **settings)
+            return BernoulliMLP(hidden, head, self.n_visible)
+        if self.config["likelihood"] == "isotropic":
+            return IsotropicMLP("decoder", hidden, head, self.n_visible, sigmoid_mean)
+        return GaussianMLP(hidden, head, self.n_visible, sigmoid_mean)
+
+    def _image_shape(self):
+        side = math.isqrt(self.n_visible)
+        return side, side, 1
 
     # What training asks of a model
 
@@ -128,12 +156,18 @@ class VAE:
         z = mu + np.exp(0.5 * log_var) * self._eps(eps, len(x))
         return gaussian_neg_kl(mu, log_var, gradient=False)[0], self.decoder.log_prob(x, z, gradient=False).mean(axis=0)
 
+    def latents(self, x, eps):
+        """z ~ q(z|x), (L, M, J), and log q(z|x) in nats, (L, M), for rows x (M, D) of `pixels` and eps (L, M, J)."""
+        mu, log_var = self.encoder.forward(x)
+        z = mu + np.exp(0.5 * log_var) * eps
+        return z, log_gaussian(z, mu, log_var, gradient=False)[0]
+
     # What one does with a trained one
 
     def encode(self, x):
         """q(z|x) = N(μ, σ² I) (9): (mu, log_var), (M, J) each."""
         batches = _batches(own("x", x, self.backend))
-        mu, log_var = zip(*(self.encoder.forward(self.pixels(rows)) for rows in batches), strict=True)
+        mu, log_var = zip(*(self.encoder.forward(self.pixels(rows))[:2] for rows in batches), strict=True)
         return np.concatenate(mu), np.concatenate(log_var)
 
     def encode_mean(self, x):
@@ -141,10 +175,9 @@ class VAE:
         return self.encode(x)[0]
 
     def encode_samples(self, x, n_samples=1, seed=0):
-        """z = μ + σ ε ~ q(z|x): (n_samples, M, J)."""
-        mu, log_var = self.encode(x)
-        eps = standard_normal(np.random.default_rng(seed), (n_samples, *mu.shape), self.dtype, self.backend)
-        return mu + np.exp(0.5 * log_var) * eps
+        """z ~ q(z|x): (n_samples, M, J)."""
+        shape = n_samples, len(x), self.n_latent
+        return self._encode_at(x, standard_normal(np.random.default_rng(seed), shape, self.dtype, self.backend))
 
     def decode(self, z):
         """E[x|z] for z (M, J): the Bernoulli's probabilities or the Gaussian's mean, (M, D)."""
@@ -188,6 +221,8 @@ class VAE:
         """About how many bytes a step on m datapoints takes beside parameters and data: what the layers keep."""
         of_x = 6 if self.config["likelihood"] == "bernoulli" else 10  # arrays as wide as x that live at once, per z
         per_z = of_x * self.n_visible + 4 * sum(self.config["n_hidden"]) + 12 * self.n_latent
+        layers = self.encoder.layers + self.decoder.layers
+        per_z += 3 * sum(layer.geometry.n_entries() for layer in layers if hasattr(layer, "geometry"))
         dreams = per_z if self.estimator is wake_sleep else 0
         return (self.n_samples * per_z + dreams + 2 * self.n_visible) * m * self.dtype.itemsize
 
@@ -199,6 +234,13 @@ class VAE:
         if x.dtype.kind != "f":
             raise ValueError(f"x holds {x.dtype}; expected uint8 pixels, which are read as x/255, or floats")
         return self._rows(x, self.n_visible, "x")
+
+    def _encode_at(self, x, eps):
+        """z of `latents`, some rows at a time."""
+        rows = _batches(own("x", x, self.backend)), _batches(eps.swapaxes(0, 1))
+        return np.concatenate(
+            [self.latents(self.pixels(x), e.swapaxes(0, 1))[0] for x, e in zip(*rows, strict=True)], axis=1
+        )
 
     def _eps(self, noise, m):
         if m == 0:
@@ -245,13 +287,17 @@ def _validated(**config):
 
     for name in ("n_visible", "n_latent", "n_samples"):
         config[name] = whole(name, config[name])
-    config["n_hidden"] = [whole("n_hidden", width) for width in config["n_hidden"]]
+    for name in ("n_hidden", "channels"):
+        config[name] = [whole(name, width) for width in config[name]]
     config["seed"] = whole("seed", config["seed"], 0)
 
     likelihood, mean, activation, dtype = (config[key] for key in ("likelihood", "mean", "activation", "dtype"))
-    require(likelihood in ("bernoulli", "gaussian"), "likelihood", likelihood, "'bernoulli' or 'gaussian'")
-    means = {"bernoulli": ("sigmoid",), "gaussian": ("sigmoid", "free")}[likelihood]
-    require(mean in means, "mean", mean, "'sigmoid' or, for a gaussian likelihood, 'free'")
+    require(likelihood in LIKELIHOODS, "likelihood", likelihood, "'bernoulli', 'gaussian' or 'isotropic'")
+    means = ("sigmoid",) if likelihood == "bernoulli" else ("sigmoid", "free")
+    require(mean in means, "mean", mean, "'sigmoid' or, for a gaussian or isotropic likelihood, 'free'")
+    if config["channels"]:
+        n = config["n_visible"]
+        require(math.isqrt(n) ** 2 == n, "n_visible", n, "a square number for channels: they take square images")
     require(activation in ACTIVATIONS, "activation", activation, f"one of {', '.join(ACTIVATIONS)}")
     require(dtype in ("float32", "float64", np.float32, np.float64), "dtype", dtype, "float32 or float64")
     config["dtype"] = np.dtype(dtype).name

@@ -63,6 +63,19 @@ class LocalLinear:
         return self.mean.backward(dy) + dx_v  # x moves both mean and variance
 
 
+class Constant:
+    """n numbers b that depend on nothing, learned like any bias."""
+
+    frozen = False
+
+    def __init__(self, name, n):
+        self.name, self.shapes = name, {"b": (n,)}
+
+    def backward(self, db):
+        if not self.frozen:
+            self.db[...] = db
+
+
 class Tanh:
     """y = tanh x."""
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from scratchvae.backend import kind, move
+from scratchvae.models.flow_vae import FlowVAE
 from scratchvae.models.full_vb import FullVB
 from scratchvae.models.vae import ESTIMATORS, VAE
 from scratchvae.training.checkpoint import CheckpointError, load, previous_of, save, write_atomically
@@ -117,7 +118,7 @@ class RunFolder:
 
 
 def load_model(folder, estimator=None, backend="numpy"):
-    """The VAE or FullVB in `folder`/checkpoint.npz, or in the checkpoint itself, on either backend wherever trained.
+    """The model in `folder`/checkpoint.npz, or in the checkpoint itself, on either backend wherever trained.
 
     estimator: the function, for a model that was trained with one of your own.
     """
@@ -129,9 +130,8 @@ def load_model(folder, estimator=None, backend="numpy"):
         raise CheckpointError(
             f"{path} was trained with estimator {config['estimator']!r}: pass the function, estimator=…"
         )
-    model = (FullVB if "theta_noise" in config else VAE)(
-        **config | {"estimator": estimator or config["estimator"], "backend": backend}
-    )
+    kind = FullVB if "theta_noise" in config else FlowVAE if "flow" in config else VAE
+    model = kind(**config | {"estimator": estimator or config["estimator"], "backend": backend})
     _fill(path, arrays, _parameters(model))
     return model
 
