@@ -10,8 +10,9 @@ from pathlib import Path
 
 from scratchvae import __version__, data
 from scratchvae.backend import BACKENDS
+from scratchvae.models.flow_vae import FlowVAE
 from scratchvae.models.full_vb import FullVB
-from scratchvae.models.vae import ESTIMATORS, VAE
+from scratchvae.models.vae import ESTIMATORS, LIKELIHOODS, VAE
 from scratchvae.nets.mlp import ACTIVATIONS
 from scratchvae.training import loop
 from scratchvae.training.optim import OPTIMIZERS
@@ -27,6 +28,8 @@ DEFAULTS = {
     "mean": "sigmoid",
     "latent": 20,
     "hidden": [500],
+    "channels": [],
+    "flow": 0,
     "activation": "tanh",
     "init": 0.01,
     "init_biases": False,
@@ -56,7 +59,8 @@ OF_DATA = {  # what the defaults become for these data sets: section 5 for Frey 
     "digits": {"hidden": [200], "optimizer": "adam", "init": "glorot"},
 }
 OF_THETA = ("theta_noise", "alpha", "learn_hyperprior", "log_sigma")  # what a FullVB takes and a VAE does not
-SINCE = {key: DEFAULTS[key] for key in ("backend", "full_vb", "warm_start", *OF_THETA)}  # runs of 0.1.0 have none
+SINCE = ("backend", "full_vb", "warm_start", "channels", "flow", *OF_THETA)  # runs of 0.1.0 have none of these
+OF_CONV = {"hidden": [128], "channels": [16, 32], "activation": "relu", "init": "glorot"}  # what --architecture conv is
 FREE_ON_RESUME = ("samples", "epochs", "data_dir", "backend")  # everything else is what the checkpoint was trained with
 
 
@@ -83,6 +87,10 @@ def main(argv=None):
 def train(out=None, resume=None, quiet=False, **given):
     """Train a VAE, write the run folder, and draw its pictures."""
     given = _resolved(given)
+    if given.pop("architecture", "mlp") == "conv":
+        given = OF_CONV | given
+    if given.get("flow"):
+        given = {"estimator": "A"} | given
     options = {**DEFAULTS, **OF_DATA.get(given.get("data", DEFAULTS["data"]), {}), **given}
     if resume is not None:
         options = _resumed(Path(resume), given, out)
@@ -321,7 +329,9 @@ def _model(options, images):
         "dtype",
         "seed",
         "backend",
+        "channels",
         *(OF_THETA if options["full_vb"] else ["prior"]),
+        *(["flow"] if options["flow"] else []),
     )
     if not options["full_vb"]:
         for key in (*OF_THETA, "warm_start"):
@@ -331,7 +341,11 @@ def _model(options, images):
                 raise ValueError(f"{option} belongs to full variational Bayes: add --full-vb")
     elif not options["prior"]:
         raise ValueError("--no-prior and --full-vb are both given; the prior of full variational Bayes is --alpha")
-    kind = FullVB if options["full_vb"] else VAE
+    if options["flow"] and options["full_vb"]:
+        raise ValueError("--flow and --full-vb are both given; expected one of them")
+    if options["flow"] < 0:
+        raise ValueError(f"--flow is {options['flow']}; expected a whole number ≥ 1 of maps, or 0 for none")
+    kind = FullVB if options["full_vb"] else FlowVAE if options["flow"] else VAE
     return kind(images.train.shape[1], options["hidden"], options["latent"], **{key: options[key] for key in keys})
 
 
@@ -346,18 +360,20 @@ def _optimizer(options):
 
 def _describe(model, options):
     config = model.config
-    widths = "-".join(map(str, config["n_hidden"]))
+    convolutions = [f"conv{n}" for n in config["channels"]]
+    sizes = "-".join(map(str, [config["n_visible"], *convolutions, *config["n_hidden"], config["n_latent"]]))
+    sizes += f", flow of {options['flow']} maps," if options["flow"] else ""
     if options["full_vb"]:
         alpha = "learned" if config["learn_hyperprior"] else f"{config['alpha']:g}"
         prior = f"full VB: θ noise {config['theta_noise']}, α {alpha}, log σ from {config['log_sigma']:g}"
         prior += f", φ and μ from {options['warm_start']}" if options["warm_start"] else ""
     else:
         prior = "p(θ) = N(0, I)" if config["prior"] else "no prior on θ"
-    likelihood = config["likelihood"] + (f", {config['mean']} mean" if config["likelihood"] == "gaussian" else "")
+    likelihood = config["likelihood"] + (f", {config['mean']} mean" if config["likelihood"] != "bernoulli" else "")
     objective = f"L^{config['estimator']}" if config["estimator"] in ("A", "B") else config["estimator"]
     optimizer = options["optimizer"] + ("" if options["lr"] is None else f" {options['lr']}")
     return (
-        f"{type(model).__name__} {config['n_visible']}-{widths}-{config['n_latent']} {config['activation']}, "
+        f"{type(model).__name__} {sizes} {config['activation']}, "
         f"{likelihood}, {model.params.value.size:,} parameters in {config['dtype']} on {model.backend}\n"
         f"{objective}, L = {config['n_samples']}, M = {options['batch_size']}, {prior}, {optimizer}, "
         f"{options['schedule']} updates, seed {options['seed']}"
@@ -366,11 +382,11 @@ def _describe(model, options):
 
 def _options(run):
     """The options in a run folder's config.json."""
-    path = run / "config.json"
+    path, since = run / "config.json", {key: DEFAULTS[key] for key in SINCE}
     try:
         options = json.loads(path.read_text(encoding="utf-8"))["options"]
         if options is not None and {"data", "hidden"} <= options.keys():
-            return {key: (SINCE | options)[key] for key in DEFAULTS}
+            return {key: (since | options)[key] for key in DEFAULTS}
     except (FileNotFoundError, NotADirectoryError):
         raise ValueError(f"{run} is no run folder: it has no config.json") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -446,6 +462,8 @@ def parser():
   scratchvae train --data mnist --latent 20 --lr 0.01 --samples 1000000 --out runs/mnist20
   scratchvae train --data frey --likelihood gaussian --latent 2 --hidden 200 --out runs/frey2
   scratchvae train --data my-images/ --latent 2 --optimizer adam --init glorot
+  scratchvae train --data mnist --latent 20 --flow 10 --optimizer adam --init glorot
+  scratchvae train --data mnist --latent 2 --architecture conv --optimizer adam
   scratchvae train --data mnist --n-train 1000 --latent 10 --hidden 200 --lr 0.02 --full-vb --local-reparameterization
   scratchvae train --resume runs/mnist20 --samples 2000000""",
     )
@@ -465,15 +483,27 @@ def parser():
     )
     g = p.add_argument_group("model (section 3, appendix C)")
     g.add_argument(
-        "--likelihood", choices=("bernoulli", "gaussian"), help="p(x|z): bernoulli (default) or gaussian (frey)"
+        "--likelihood",
+        choices=LIKELIHOODS,
+        help="p(x|z): bernoulli (default), gaussian (frey), or isotropic: gaussian, one σ² for all pixels",
     )
     g.add_argument(
         "--mean", choices=("sigmoid", "free"), help="of the gaussian decoder: through a sigmoid (default) or free"
     )
     g.add_argument("--latent", type=int, metavar="J", help="latent dimensions (20)")
     g.add_argument(
-        "--hidden", type=_numbers, metavar="H[,H]", help="units of each hidden layer (500; digits, frey: 200)"
+        "--hidden",
+        type=_widths,
+        metavar="H[,H]|none",
+        help="units of each hidden layer (500; digits, frey: 200; conv: 128), or none: a linear model",
     )
+    g.add_argument(
+        "--architecture",
+        choices=("mlp", "conv"),
+        help="mlp (default), or conv: convolutions of 16 and 32 channels around a hidden layer, relu, glorot",
+    )
+    g.add_argument("--channels", type=_numbers, metavar="C[,C]", help="of the convolutions, each halving the side")
+    g.add_argument("--flow", type=int, metavar="K", help="a planar normalizing flow: z goes through K maps more (0)")
     g.add_argument("--activation", choices=ACTIVATIONS, help="of the hidden units (tanh)")
     g.add_argument(
         "--init",
@@ -615,6 +645,10 @@ def _numbers(text):
         return [int(part) for part in text.split(",")]
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r}; expected whole numbers with commas between them, or one") from None
+
+
+def _widths(text):
+    return [] if text == "none" else _numbers(text)
 
 
 def _words(text):

@@ -221,12 +221,14 @@ def check_model(model, x, n_data=None, seed=0):
 
 
 def check_everything(seed=0, backend="numpy"):
-    """(title, checks) for every layer, every density, the VAE with every estimator and likelihood, and FullVB."""
+    """(title, checks) for every layer, every density, the VAEs with every estimator and likelihood, and FullVB."""
     from scratchvae import oracle
     from scratchvae.inference import distributions
+    from scratchvae.inference.flows import Planar
+    from scratchvae.models.flow_vae import FlowVAE
     from scratchvae.models.full_vb import FullVB
     from scratchvae.models.vae import ESTIMATORS, VAE
-    from scratchvae.nets import layers, mlp
+    from scratchvae.nets import conv, layers, mlp
 
     generator = np.random.default_rng(seed)
     x, a, b = (generator.standard_normal((4, 5)) for _ in range(3))
@@ -236,6 +238,20 @@ def check_everything(seed=0, backend="numpy"):
     checks = layer(layers.Linear("linear", 5, 3), x, oracle=lambda p, x: oracle.linear(p, "linear", x), name="")
     for key, activation in mlp.ACTIVATIONS.items():
         checks += layer(activation(), 2 * x, oracle=lambda p, x, f=oracle.ACTIVATIONS[key]: f(x), name=key)
+    images, (size, stride, padding) = generator.standard_normal((2, 5 * 4 * 2)), (3, 2, 1)
+    maps = generator.standard_normal((2, 3 * 2 * 3))  # what a convolution makes of 5 x 4 pixels, in 3 channels
+
+    def convolved(p, x):
+        return oracle.convolution(p, "conv", x.reshape(2, 5, 4, 2), size, stride, padding).reshape(2, -1)
+
+    def transposed(p, x):
+        y = oracle.transposed_convolution(p, "conv", x.reshape(2, 3, 2, 3), (5, 4, 2), size, stride, padding)
+        return y.reshape(2, -1)
+
+    checks += layer(conv.Conv2d("conv", (5, 4, 2), 3, size, stride, padding), images, oracle=convolved)
+    checks += layer(conv.ConvTranspose2d("conv", 3, (5, 4, 2), size, stride, padding), maps, oracle=transposed)
+    flow, one, z = Planar(3, 5), generator.standard_normal((4, 3 * 11)), x[None]
+    checks += layer(flow, z, one, oracle=lambda p, z, one: tuple(y[None] for y in oracle.flow(one, z[0], 3)))
     yield "layers", checks
 
     yield (
@@ -267,6 +283,20 @@ def check_everything(seed=0, backend="numpy"):
                 title = f"{objective}, {decoder}, L = {n_samples}, hidden {n_hidden} {activation}, MAP"
                 yield title, check_model(model, grey, seed=seed)
 
+    where = {"dtype": np.float64, "seed": seed, "backend": backend}
+    square = generator.random((4, 16))
+    for title, model in [
+        ("isotropic, L = 2, no hidden layer", VAE(16, (), 2, "isotropic", "free", n_samples=2, **where)),
+        ("bernoulli, convolutions", VAE(16, 5, 2, channels=(3, 2), activation="relu", **where)),
+        ("gaussian, convolutions, L = 2", VAE(16, 5, 2, "gaussian", channels=(3,), n_samples=2, **where)),
+        ("a flow of 3 maps, L = 2", FlowVAE(16, 5, 3, flow=3, n_samples=2, **where)),
+        (
+            "a flow of 1 map, isotropic, convolutions",
+            FlowVAE(16, 5, 2, flow=1, likelihood="isotropic", channels=(2,), **where),
+        ),
+    ]:
+        yield f"{title}, MAP", check_model(model, square, seed=seed)
+
     for theta_noise, settings in [
         ("minibatch", {"estimator": "A", "alpha": 0.7}),
         ("minibatch", {}),
@@ -276,7 +306,6 @@ def check_everything(seed=0, backend="numpy"):
         ("local", {"learn_hyperprior": True}),
     ]:
         sizes = {"n_visible": 5, "n_hidden": 6, "n_latent": 2}
-        where = {"dtype": np.float64, "seed": seed, "backend": backend}
         model = FullVB(**sizes | settings, theta_noise=theta_noise, **where)
         config = model.config
         alpha = "learned" if config["learn_hyperprior"] else config["alpha"]

@@ -42,11 +42,12 @@ def hidden(arrays, network, x, activation):
 
 def encode(arrays, x, activation="tanh", heads=("mu", "log_var")):
     """μ and log σ² of q(z|x)   (9)"""
-    n_conv = len([key for key in arrays if key.startswith("encoder.conv") and key.endswith(".W")])
-    images = np.reshape(x, (len(x), int(len(x[0]) ** 0.5), -1, 1))
-    for k in range(n_conv):
-        images = ACTIVATIONS[activation](convolution(arrays, f"encoder.conv{k + 1}", images, 4, 2, 1))
-    h = hidden(arrays, "encoder", np.reshape(images, (len(x), -1)), activation)
+    convolutions = [key[:-2] for key in arrays if key.startswith("encoder.conv") and key.endswith(".W")]
+    if convolutions:
+        x = np.reshape(x, (len(x), int(len(x[0]) ** 0.5), -1, 1))
+    for name in convolutions:
+        x = ACTIVATIONS[activation](convolution(arrays, name, x, 4, 2, 1))
+    h = hidden(arrays, "encoder", np.reshape(x, (len(x), -1)), activation)
     return [linear(arrays, f"encoder.{head}", h) for head in heads]
 
 

@@ -26,6 +26,7 @@ UFUNCS = [
     "exp",
     "log",
     "log1p",
+    "expm1",
     "tanh",
     "cos",
     "sin",

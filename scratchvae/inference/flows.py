@@ -76,7 +76,8 @@ class Planar:
     def _maps(self, parameters):
         """u (M, J), w (M, J) and b (M, 1) of each map."""
         J, self.n_rows = self.n_latent, len(parameters)
-        for one in np.split(parameters, self.n_maps, axis=1):
+        for k in range(0, self.n_parameters, 2 * J + 1):
+            one = parameters[:, k : k + 2 * J + 1]
             yield one[:, :J], one[:, J : 2 * J], one[:, 2 * J :]
 
 

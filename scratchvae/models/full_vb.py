@@ -71,7 +71,7 @@ class FullVB(VAE):
         if theta_noise == "local" and (self.config["channels"] or self.config["likelihood"] == "isotropic"):
             what = "channels" if self.config["channels"] else "an isotropic likelihood"
             raise ValueError(
-                f"theta_noise is 'local', which is for affine maps, and {what} has others: take 'minibatch'"
+                f"theta_noise is 'local', for affine maps alone, and there are others with {what}: take 'minibatch'"
             )
         self.config |= {
             "theta_noise": theta_noise,

@@ -23,7 +23,7 @@ class Geometry:
 
     def __init__(self, shape, size, stride=1, padding=0):
         self.shape, self.size, self.stride, self.padding = shape, size, stride, padding
-        self.positions = tuple((n + 2 * padding - size) // stride + 1 for n in shape[:2])
+        self.positions = tuple((n + 2 * padding - size) // max(stride, 1) + 1 for n in shape[:2])
         if size < 1 or stride < 1 or padding < 0 or min(self.positions) < 1:
             raise ValueError(
                 f"kernel {size}, stride {stride}, padding {padding} do not fit images of {shape[0]} x {shape[1]}: "

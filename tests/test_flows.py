@@ -1,0 +1,228 @@
+"""inference/flows.py and models/flow_vae.py: planar normalizing flows (E14)."""
+
+import autograd.numpy as anp
+import numpy as np
+import pytest
+from autograd import elementwise_grad
+from conftest import relative, rows
+from numpy.testing import assert_allclose, assert_array_equal
+
+from scratchvae import VAE, Adagrad, FlowVAE, evaluate, fit, load_model, oracle
+from scratchvae.gradcheck import check_layer, check_model
+from scratchvae.inference.flows import Planar, bent
+from scratchvae.inference.marginal import importance, quadrature
+from scratchvae.inference.sgvb import sgvb_a
+
+
+def maps(n_maps=4, n_latent=3, m=7, seed=0, scale=1.0):
+    generator = np.random.default_rng(seed)
+    return Planar(n_maps, n_latent), scale * generator.standard_normal((m, n_maps * (2 * n_latent + 1)))
+
+
+def test_log_det_equals_slogdet_of_the_jacobian_at_a_thousand_points_e14():
+    flow, parameters = maps(5, 4, m=1000)
+    z = np.random.default_rng(1).standard_normal((1000, 4))
+    z_K, log_det = flow.forward(z[None], parameters)
+    rows_of_jacobian = [
+        elementwise_grad(lambda z, j=j: anp.sum(oracle.flow(parameters, z, 5)[0][:, j]))(z) for j in range(4)
+    ]
+    sign, expected = np.linalg.slogdet(np.stack(rows_of_jacobian, axis=1))
+    assert (sign == 1).all()  # each map can be inverted
+    assert_allclose(z_K[0], oracle.flow(parameters, z, 5)[0], rtol=1e-10, atol=1e-12)
+    assert relative(log_det[0], expected) < 1e-10 and np.abs(log_det[0] - expected).max() < 1e-10
+
+
+@pytest.mark.parametrize("m", [1, 4])  # one row of parameters for all, or one for each
+def test_backward_equals_autograd_array_by_array(m):
+    flow, parameters = maps(3, 3, m)
+    z = np.random.default_rng(2).standard_normal((2, 4, 3))
+
+    def witness(arrays, z, parameters):
+        parameters = anp.concatenate([parameters] * (4 // m))
+        pairs = [oracle.flow(parameters, one, 3) for one in z]
+        return tuple(anp.stack(part) for part in zip(*pairs, strict=True))
+
+    checks = check_layer(flow, z, parameters, oracle=witness)
+    assert len(checks) == 3 and all(check.passed for check in checks)
+
+
+@pytest.mark.parametrize("scale", [1e-12, 1e-6, 1e-3, 1.0, 1e2])
+def test_the_constraint_holds_for_w_of_any_size_e14(scale):
+    generator = np.random.default_rng(3)
+    u, w = 5 * generator.standard_normal((2, 200, 4))
+    w *= scale
+    flow = Planar(1, 4)
+    z, log_det = flow.forward(np.zeros((1, 200, 4)), np.concatenate([u, w, np.ones((200, 1))], axis=1))
+    u_hat = z[0] / np.tanh(1.0)
+    along = (w * u_hat).sum(axis=1)
+    assert (bent((w * u).sum(axis=1)) >= -1).all() and np.isfinite(log_det).all()
+    assert_allclose(along, bent((w * u).sum(axis=1)), rtol=1e-9, atol=1e-14)  # which w·û is, up to rounding
+    assert (np.linalg.norm(u_hat, axis=1) <= np.linalg.norm(u, axis=1) + 1 / np.linalg.norm(w, axis=1)).all()
+    if scale < 1e-2:  # û stays of the size of u; with the printed m it would be 0.3/‖w‖
+        assert (np.linalg.norm(u_hat, axis=1) <= 1.01 * np.linalg.norm(u, axis=1)).all()
+
+
+def test_w_of_zero_is_a_translation_with_a_finite_gradient_e14():
+    u, b = np.array([[1.0, -2.0]]), np.array([[0.7]])
+    flow = Planar(1, 2)
+    z, log_det = flow.forward(np.ones((1, 1, 2)), np.concatenate([u, 0 * u, b], axis=1))
+    assert_allclose(z[0], 1 + u * np.tanh(0.7), rtol=1e-15)
+    assert_allclose(log_det, 0, atol=1e-15)
+    dz, gradient = flow.backward(np.ones((1, 1, 2)), 1.0)
+    assert_allclose(dz, 1) and np.isfinite(gradient).all()
+    assert_allclose(gradient[0, :2], np.tanh(0.7))
+
+
+def test_m_is_exact_near_zero_and_finite_far_away():
+    a = np.array([-800.0, -30.0, -1e-9, 0.0, 1e-9, 2.0, 800.0])
+    mpmath = pytest.importorskip("mpmath")
+    with mpmath.workdps(400):
+        expected = [float(-1 + mpmath.log(1 + (mpmath.e - 1) * mpmath.exp(mpmath.mpf(v)))) for v in a]
+    assert_allclose(bent(a), expected, rtol=1e-13)
+
+
+def test_density_integrates_to_one_after_numerical_inversion_e14():
+    """q_K(z') = q_0(z) / |det|, with z found from z' map by map: α + m tanh(α + b) = w·z' by bisection, α = w·z."""
+    flow, parameters = maps(3, 2, m=1, seed=5)
+    axis = np.linspace(-9, 9, 451)
+    grid = np.stack(np.meshgrid(axis, axis, indexing="ij"), axis=-1).reshape(-1, 2)
+    z = grid
+    for one in np.split(parameters, 3, axis=1)[::-1]:
+        u, w, b = one[0, :2], one[0, 2:4], one[0, 4]
+        m = bent(w @ u)
+        u = u + (m - w @ u) * w / (w @ w)
+        low, high = z @ w - abs(m) - 1, z @ w + abs(m) + 1
+        for _ in range(50):
+            middle = (low + high) / 2
+            above = middle + m * np.tanh(middle + b) > z @ w
+            low, high = np.where(above, low, middle), np.where(above, middle, high)
+        z = z - u * np.tanh(low + b)[:, None]
+    again, log_det = flow.forward(z[None], parameters)
+    assert_allclose(again[0], grid, atol=1e-9)
+    q = np.exp(-0.5 * (z**2).sum(axis=1) - np.log(2 * np.pi) - log_det[0])
+    assert_allclose(q.sum() * (axis[1] - axis[0]) ** 2, 1, atol=1e-6)
+    assert abs((q * np.exp(log_det[0])).sum() * (axis[1] - axis[0]) ** 2 - 1) > 0.1  # without the log-determinant: not
+
+
+def flow_vae(**settings):
+    sizes = {"n_visible": 6, "n_hidden": 5, "n_latent": 2, "flow": 3, "init": 0.5, "dtype": "float64"}
+    model = FlowVAE(**sizes | settings)
+    model.params.value[...] = 0.7 * np.random.default_rng(4).standard_normal(model.params.value.size)
+    return model
+
+
+def test_it_begins_as_the_plain_vae_whose_bound_it_has_draw_by_draw_e14():
+    model = FlowVAE(6, 5, 2, flow=3, init="glorot", dtype="float64", n_samples=3)
+    eps = model.noise(np.random.default_rng(0), 7)
+
+    class Plain:
+        forward = staticmethod(lambda x: model.encoder.forward(x)[:2])
+
+    plain = sgvb_a(Plain, model.decoder, rows(), eps, 7.0, gradient=False)
+    assert_allclose(model.bound(rows(), eps, 7), plain, rtol=1e-14)
+    model.params.value[...] += 0.1
+    assert abs(model.bound(rows(), eps, 7) - sgvb_a(Plain, model.decoder, rows(), eps, 7.0, gradient=False)) > 1e-3
+
+
+@pytest.mark.parametrize("settings", [{}, {"likelihood": "gaussian", "n_samples": 2}, {"likelihood": "isotropic"}])
+def test_bound_and_every_gradient_equal_the_oracle_9_10_11(settings):
+    checks = check_model(flow_vae(**settings), rows())
+    assert all(check.passed for check in checks)
+    assert {"encoder.maps.W", "encoder.maps.b"} <= {check.name for check in checks}
+
+
+def test_log_p_minus_the_bound_is_a_divergence_and_importance_through_the_flow_gives_log_p_e7():
+    model = flow_vae(n_samples=4000)
+    x = rows(3)
+    log_p = quadrature(model, x)
+    bounds = sum(model.terms(x, model.eps(np.random.default_rng(1), 3)))
+    assert (bounds < log_p).all()
+    estimate = importance(model, x, 4000)
+    assert (np.abs(estimate.log_p - log_p) < 4.89 * estimate.error).all() and estimate.error.max() < 0.1
+
+
+def test_draws_have_the_density_that_is_scored_e23():
+    """E_q[N(z; 0, I)/q(z)] = 1: of draws whose log q lacks the log-determinant it is not."""
+    model, n = flow_vae(), 40_000
+    model.params.value[...] *= 0.6
+    eps = model.eps(np.random.default_rng(2), 5)[0]
+    eps = np.random.default_rng(2).standard_normal((n, *eps.shape))
+    z, log_q = model.latents(rows(5), eps)
+    log_det = model.flow.forward(model.encode(rows(5))[0] + 0 * eps, model.encoder.forward(rows(5))[2])[1]
+
+    def z_score(log_q):
+        w = np.exp(-0.5 * (z**2).sum(axis=-1) - np.log(2 * np.pi) - log_q)
+        return (w.mean(axis=0) - 1) / (w.std(axis=0) / np.sqrt(n))
+
+    assert (np.abs(z_score(log_q)) < 4.89).all()
+    assert np.abs(z_score(log_q + log_det)).max() > 4.89
+
+
+def test_a_flow_finds_a_posterior_that_no_gaussian_has():
+    """One datapoint, p(z|x) with two modes: the gap between log p(x) and the bound shrinks to less than half."""
+    generator = np.random.default_rng(0)
+    x = (generator.random((1, 6)) < 0.5).astype(float)
+    gaps = []
+    for kind, settings in [(VAE, {"estimator": "A"}), (FlowVAE, {"flow": 8})]:
+        model = kind(6, 5, 2, n_samples=10, dtype="float64", init=0.5, prior=False, seed=1, **settings)
+        theta = 2.5 * np.random.default_rng(3).standard_normal(model.theta.stop - model.theta.start)
+        optimizer = Adagrad(0.1)
+        optimizer.start(model.params)
+        model.params.value[model.theta] = theta
+        for step in range(1, 601):
+            model.bound(x, model.noise(np.random.default_rng(step), 1), 1, gradient=True)
+            optimizer.ascend(model.params, step, model.phi)
+        model.n_samples = 4000
+        bound = sum(model.terms(x, model.eps(np.random.default_rng(0), 1)))
+        gaps.append(float(quadrature(model, x)[0] - bound[0]))
+    assert 0 < gaps[1] < 0.5 * gaps[0]
+
+
+def test_a_run_trains_resumes_and_is_loaded_and_float32_stays_float32(tmp_path):
+    x = rows(40).astype("float32")
+    settings = {"samples": 400, "batch_size": 10, "log_every": 100}
+    whole = FlowVAE(6, 5, 2, flow=3, init="glorot")
+    history = fit(whole, x, x, **settings)
+    half = FlowVAE(6, 5, 2, flow=3, init="glorot")
+    fit(half, x, x, out=tmp_path, **settings | {"samples": 200})
+    half = FlowVAE(6, 5, 2, flow=3, init="glorot")
+    fit(half, x, x, out=tmp_path, resume=True, **settings)
+    assert_array_equal(half.params.value, whole.params.value)
+    loaded = load_model(tmp_path)
+    assert isinstance(loaded, FlowVAE) and evaluate(loaded, x) == evaluate(whole, x)
+    assert history["valid_bound"][-1] > history["valid_bound"][0]
+    assert whole.bound(x, whole.noise(np.random.default_rng(0), 40), 40, gradient=True).dtype == np.float32
+    assert whole.flow.backward(np.ones((1, 40, 2), "float32"), 2.0)[1].dtype == np.float32
+    assert whole.encode_samples(x, 3).dtype == np.float32
+
+
+def test_the_mean_code_is_the_mean_of_q_0_sent_through_the_maps():
+    model = flow_vae()
+    mu, _ = model.encode(rows())
+    assert_allclose(model.encode_mean(rows()), model.flow.forward(mu[None], model.encoder.forward(rows())[2])[0][0])
+    draws = model.encode_samples(rows(), 5, seed=1)
+    assert draws.shape == (5, 7, 2) and not np.allclose(draws[0], draws[1])
+
+
+def test_it_trains_alike_on_both_backends(waits):
+    x = rows(23)
+    models = [FlowVAE(6, 5, 2, flow=2, backend=backend) for backend in ("numpy", "cupy")]
+    for model in models:
+        fit(model, x, x, samples=300, batch_size=10, log_every=70)
+    assert_array_equal(models[1].params.value.get(), models[0].params.value)
+    assert_array_equal(models[1].to("numpy").encode_mean(x), models[0].encode_mean(x))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"flow": 0}, "flow is 0; expected a whole number ≥ 1"),
+        ({"flow": True}, "flow is True; expected a whole number ≥ 1"),
+        ({"estimator": "B"}, "estimator is 'B'; expected 'A': with a flow log q"),
+        ({"n_latent": 0}, "n_latent is 0; expected a whole number ≥ 1"),
+    ],
+)
+def test_what_a_flow_cannot_be_is_refused(settings, message):
+    with pytest.raises(ValueError) as error:
+        FlowVAE(6, 5, **settings)
+    assert message in str(error.value)
