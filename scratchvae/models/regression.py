@@ -3,7 +3,8 @@
     p(θ) = N(0, α² I),   p(y|θ) = Π_n N(y_n; x_n θ, σ²)   or   Π_n Bernoulli(y_n; σ(x_n θ))
 
 Both take S draws theta (S, P) at once and give log p(y|θ) and log p(θ), (S,) each in nats, with ∂/∂θ (S, P) unless
-gradient=False. Of the linear one posterior and evidence are known (Bishop 2006, section 3.3): the exact case.
+gradient=False. With `rows`, an index array or a slice, the likelihood is the product over these n alone. Of the linear
+one posterior and evidence are known (Bishop 2006, section 3.3): the exact case.
 """
 
 import math
@@ -19,13 +20,14 @@ class LinearRegression:
     def __init__(self, x, y, noise=1.0, alpha=1.0):
         self.x, self.y = _data(x, y)
         self.noise, self.alpha = _positive("noise", noise), _positive("alpha", alpha)
-        self.n_parameters = self.x.shape[1]
+        self.n_data, self.n_parameters = self.x.shape
 
-    def log_likelihood(self, theta, gradient=True):
+    def log_likelihood(self, theta, gradient=True, rows=slice(None)):
         """log N(y; X θ, noise² I), with ∂/∂θ = (y - X θ) X / noise²."""
-        residual = self.y - theta @ self.x.T  # (S, N)
-        log_p = -0.5 * (len(self.y) * (LOG_2PI + 2 * math.log(self.noise)) + (residual**2).sum(axis=1) / self.noise**2)
-        return log_p, residual @ self.x / self.noise**2 if gradient else None
+        x, y = self.x[rows], self.y[rows]
+        residual = y - theta @ x.T  # (S, N)
+        log_p = -0.5 * (len(y) * (LOG_2PI + 2 * math.log(self.noise)) + (residual**2).sum(axis=1) / self.noise**2)
+        return log_p, residual @ x / self.noise**2 if gradient else None
 
     def log_prior(self, theta, gradient=True):
         """log N(θ; 0, alpha² I), with ∂/∂θ = -θ/alpha²."""
@@ -51,12 +53,14 @@ class LogisticRegression:
         self.x, self.y = _data(x, y)
         if not np.isin(self.y, (0, 1)).all():
             raise ValueError("y has other values than 0 and 1; expected labels 0 or 1")
-        self.alpha, self.n_parameters = _positive("alpha", alpha), self.x.shape[1]
+        self.alpha = _positive("alpha", alpha)
+        self.n_data, self.n_parameters = self.x.shape
 
-    def log_likelihood(self, theta, gradient=True):
+    def log_likelihood(self, theta, gradient=True, rows=slice(None)):
         """Σ_n log Bernoulli(y_n; σ(x_n θ)), with ∂/∂θ = (y - σ(X θ)) X."""
-        log_p, dlogits = log_bernoulli(self.y, theta @ self.x.T, gradient)
-        return log_p, dlogits @ self.x if gradient else None
+        x, y = self.x[rows], self.y[rows]
+        log_p, dlogits = log_bernoulli(y, theta @ x.T, gradient)
+        return log_p, dlogits @ x if gradient else None
 
     def log_prior(self, theta, gradient=True):
         """log N(θ; 0, alpha² I), with ∂/∂θ = -θ/alpha²."""
