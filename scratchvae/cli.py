@@ -47,6 +47,7 @@ DEFAULTS = {
     "optimizer": "adagrad",
     "lr": None,
     "warmup": 0,
+    "decay": None,
     "batch_size": 100,
     "schedule": "joint",
     "samples": None,
@@ -59,7 +60,7 @@ OF_DATA = {  # what the defaults become for these data sets: section 5 for Frey 
     "digits": {"hidden": [200], "optimizer": "adam", "init": "glorot"},
 }
 OF_THETA = ("theta_noise", "alpha", "learn_hyperprior", "log_sigma")  # what a FullVB takes and a VAE does not
-SINCE = ("backend", "full_vb", "warm_start", "channels", "flow", *OF_THETA)  # runs of 0.1.0 have none of these
+SINCE = ("backend", "full_vb", "warm_start", "channels", "flow", "decay", *OF_THETA)  # runs of 0.1.0 have none of these
 OF_CONV = {"hidden": [128], "channels": [16, 32], "activation": "relu", "init": "glorot"}  # what --architecture conv is
 FREE_ON_RESUME = ("samples", "epochs", "data_dir", "backend")  # everything else is what the checkpoint was trained with
 
@@ -350,7 +351,7 @@ def _model(options, images):
 
 
 def _optimizer(options):
-    settings = {} if options["lr"] is None else {"lr": options["lr"]}  # each has a default of its own
+    settings = {key: options[key] for key in ("lr", "decay") if options[key] is not None}  # each has a default lr
     if options["warmup"]:
         if options["optimizer"] != "adagrad":
             raise ValueError(f"--warmup is for adagrad; the optimizer is {options['optimizer']}")
@@ -372,6 +373,7 @@ def _describe(model, options):
     likelihood = config["likelihood"] + (f", {config['mean']} mean" if config["likelihood"] != "bernoulli" else "")
     objective = f"L^{config['estimator']}" if config["estimator"] in ("A", "B") else config["estimator"]
     optimizer = options["optimizer"] + ("" if options["lr"] is None else f" {options['lr']}")
+    optimizer += "" if options["decay"] is None else f" / (1 + step/{options['decay']:g})"
     return (
         f"{type(model).__name__} {sizes} {config['activation']}, "
         f"{likelihood}, {model.params.value.size:,} parameters in {config['dtype']} on {model.backend}\n"
@@ -550,6 +552,7 @@ def parser():
     g.add_argument(
         "--lr", type=float, help="stepsize (adagrad 0.01, adam 0.001, sgd 1e-6: the bound is a sum over the data)"
     )
+    g.add_argument("--decay", type=float, metavar="T", help="let the stepsize fall, lr / (1 + step/T) (it stays)")
     g.add_argument(
         "--warmup", type=int, metavar="T", help="adagrad: gather squared gradients for T minibatches first (0)"
     )

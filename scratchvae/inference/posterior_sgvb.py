@@ -50,7 +50,7 @@ def sgvb_2(model, q, phi, eps, rows=slice(None), gradient=True):
     log_lik, dlog_lik = model.log_likelihood(theta, gradient, rows)
     neg_kl, dmu, dlog_sigma = theta_neg_kl(
         *phi, model.alpha**2, gradient
-    )  # once for all N                          (24)
+    )  # once for all N                         (24)
     bound = scale * log_lik.mean() + neg_kl
     if not gradient:
         return bound, None

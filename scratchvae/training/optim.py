@@ -15,10 +15,17 @@ class Optimizer:
     """Ascent block by block: a subclass says in `update` what happens to value, and to the vectors of its state.
 
     update(step, value, g, s, *state) works in place; s is scratch, and all are the same block of their vectors. On the
-    device a block is everything.
+    device a block is everything. The stepsize falls as lr / (1 + step/decay) (Robbins & Monro 1951); None: it stays.
     """
 
     names = ()  # of the vectors of the state, which start at zero
+
+    def __init__(self, lr, decay=None):
+        self.lr, self.decay = _positive("lr", lr), None if decay is None else _positive("decay", decay)
+
+    def rate(self, step):
+        """The stepsize of update number `step`."""
+        return self.lr if self.decay is None else self.lr / (1 + step / self.decay)
 
     def start(self, params):
         """Allocate the state, and the scratch of a block."""
@@ -37,11 +44,11 @@ class Optimizer:
 class SGD(Optimizer):
     """θ ← θ + lr g. The gradient of (8) is a sum over N datapoints: lr counts in nats of the whole data set."""
 
-    def __init__(self, lr=1e-6):
-        self.lr = _positive("lr", lr)
+    def __init__(self, lr=1e-6, decay=None):
+        super().__init__(lr, decay)
 
     def update(self, step, value, g, s):
-        value += np.multiply(g, self.lr, out=s)
+        value += np.multiply(g, self.rate(step), out=s)
 
 
 class Adagrad(Optimizer):
@@ -53,10 +60,11 @@ class Adagrad(Optimizer):
 
     names = ("h",)
 
-    def __init__(self, lr=0.01, eps=1e-10, warmup=0):
+    def __init__(self, lr=0.01, eps=1e-10, warmup=0, decay=None):
+        super().__init__(lr, decay)
         if not (0 <= eps < float("inf") and warmup >= 0):
             raise ValueError(f"eps is {eps!r} and warmup is {warmup!r}; expected both ≥ 0")
-        self.lr, self.eps, self.warmup = _positive("lr", lr), float(eps), int(warmup)
+        self.eps, self.warmup = float(eps), int(warmup)
 
     def update(self, step, value, g, s, h):
         h += np.multiply(g, g, out=s)
@@ -64,7 +72,7 @@ class Adagrad(Optimizer):
             np.sqrt(h, out=s)
             s += self.eps
             np.divide(g, s, out=s)
-            s *= self.lr
+            s *= self.rate(step)
             value += s
 
 
@@ -76,10 +84,11 @@ class Adam(Optimizer):
 
     names = ("m", "v")
 
-    def __init__(self, lr=0.001, beta1=0.9, beta2=0.999, eps=1e-8):
+    def __init__(self, lr=0.001, beta1=0.9, beta2=0.999, eps=1e-8, decay=None):
+        super().__init__(lr, decay)
         if not (0 <= beta1 < 1 and 0 <= beta2 < 1 and 0 <= eps < float("inf")):
             raise ValueError(f"beta1, beta2, eps are {beta1!r}, {beta2!r}, {eps!r}; expected 0 ≤ β < 1 and eps ≥ 0")
-        self.lr, self.beta1, self.beta2, self.eps = _positive("lr", lr), float(beta1), float(beta2), float(eps)
+        self.beta1, self.beta2, self.eps = float(beta1), float(beta2), float(eps)
 
     def update(self, step, value, g, s, m, v):
         m *= self.beta1
@@ -92,7 +101,7 @@ class Adam(Optimizer):
         s *= (1 - self.beta2**step) ** -0.5  # √v̂
         s += self.eps
         np.divide(m, s, out=s)
-        s *= self.lr / (1 - self.beta1**step)
+        s *= self.rate(step) / (1 - self.beta1**step)
         value += s
 
 
