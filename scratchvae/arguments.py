@@ -1,5 +1,7 @@
 """What many public entries ask of an argument."""
 
+import math
+
 import numpy as np
 
 from scratchvae.backend import kind
@@ -10,6 +12,14 @@ def whole(name, value, least=1):
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
         raise ValueError(f"{name} is {value!r}; expected a whole number ≥ {least}")
     return int(value)
+
+
+def positive(name, value):
+    """`value` as a float; ValueError, with the argument's name, unless it is a finite number > 0."""
+    number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+    if not number or not 0 < value < math.inf:
+        raise ValueError(f"{name} is {value!r}; expected a number > 0")
+    return float(value)
 
 
 def rows_of(name, x, model):

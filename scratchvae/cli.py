@@ -152,6 +152,8 @@ def _kind_of_bound(model):
     """What the bound that is trained on is called beside that of validation, (7), where they are not the same."""
     if hasattr(model, "posterior"):
         return " with the θ-KL (22)"
+    if model.config["estimator"] == "autoencoder":
+        return " (log p(x|z) at the code: no bound)"
     return f" (L_{model.n_samples}, importance-weighted)" if model.config["estimator"] == "iwae" else ""
 
 
@@ -542,7 +544,7 @@ def parser():
     g.add_argument(
         "--estimator",
         choices=ESTIMATORS,
-        help="L^A (6), L^B (7, default), the importance-weighted bound of L draws, or wake-sleep",
+        help="L^A (6), L^B (7, default), the importance-weighted bound of L draws, wake-sleep, or no VAE",
     )
     g.add_argument("--n-samples", type=int, metavar="L", help="noise samples per datapoint (1)")
     g = p.add_argument_group("training (algorithm 1)")

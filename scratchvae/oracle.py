@@ -158,21 +158,23 @@ def flow(parameters, z, n_maps):
 def bound(arrays, x, eps, n_data, estimator="B", likelihood="bernoulli", mean="sigmoid", activation="tanh", n_maps=0):
     """(8) with L^A (6) or L^B (7): datapoint by datapoint, sample by sample. x (M, D), eps (L, M, J).
 
-    "iwae" is log 1/L Σ w with w = p(x, z) / q(z|x), the weights themselves: Burda et al. 2016 (8).
+    "iwae" is log 1/L Σ w with w = p(x, z) / q(z|x), the weights themselves: Burda et al. 2016 (8). With n_maps, z is
+    sent through a flow. "autoencoder" is log p(x|z) at z = μ.
     """
     mu, log_var = encode(arrays, x, activation)
     maps = encode(arrays, x, activation, ["maps"])[0] if n_maps else None
     sigma = np.exp(log_var / 2)
     total = 0.0
     for noise in eps:
-        z = mu + sigma * noise
+        z = mu if estimator == "autoencoder" else mu + sigma * noise
         log_q = log_normal(z, mu, log_var)
         if n_maps:
             z, log_det = flow(maps, z, n_maps)
             log_q = log_q - log_det
         log_px, zero = log_likelihood(arrays, x, z, likelihood, mean, activation), np.zeros(z.shape)
         log_w = log_px + log_normal(z, zero, zero) - log_q
-        total = total + {"A": log_w, "B": log_px - kl(mu, log_var), "iwae": np.exp(log_w)}[estimator]
+        terms = {"A": log_w, "B": log_px - kl(mu, log_var), "iwae": np.exp(log_w), "autoencoder": log_px}
+        total = total + terms[estimator]
     per_row = np.log(total / len(eps)) if estimator == "iwae" else total / len(eps)
     return n_data / len(x) * np.sum(per_row)
 

@@ -88,6 +88,14 @@ def latent_scatter(ax, mu, labels=None):
     return points
 
 
+def ellipses(ax, means, covariances, sd=2, **style):
+    """The points of each Gaussian at `sd` standard deviations from its mean: means (K, 2), covariances (K, 2, 2)."""
+    turn = np.linspace(0, 2 * np.pi, 200)
+    circle = sd * np.stack([np.cos(turn), np.sin(turn)])
+    roots = np.linalg.cholesky(covariances)  # Σ = R Rᵀ, so that x - m = R u has (x - m)ᵀ Σ⁻¹ (x - m) = uᵀu
+    return [ax.plot(*(np.reshape(m, (2, 1)) + R @ circle), **style)[0] for m, R in zip(means, roots, strict=True)]
+
+
 def random_walk(ax, model, image_shape, steps=100, sd=0.1, columns=10, seed=0):
     """E[x|z] along a walk in latent space, `steps` images in reading order: z₁ ~ N(0, I), then z ← z + N(0, sd² I)."""
     moves = np.random.default_rng(seed).standard_normal((steps, model.n_latent))

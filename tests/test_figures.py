@@ -10,8 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from scratchvae import VAE, Adagrad, Adam, fit, load_data, load_model, oracle
-from scratchvae.gradcheck import compare
+from scratchvae import VAE, Adagrad, Adam, fit, load_data, load_model
 from scratchvae.training.loop import stream
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -158,20 +157,3 @@ def test_what_the_examples_cannot_do_is_one_line(script, arguments, message, tmp
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode != 0 and "Traceback" not in done.stderr
     assert message in done.stderr
-
-
-def test_the_autoencoders_objective_equals_the_oracle_value_and_gradient(monkeypatch):
-    monkeypatch.syspath_prepend(str(EXAMPLES))
-    estimators = importlib.import_module("estimators")
-    model, x = VAE(6, 5, 2, init=0.5, init_biases=True, dtype="float64"), np.random.default_rng(0).random((7, 6))
-    arrays, gradients = (model.params.named(vector) for vector in (model.params.value, model.params.grad))
-
-    def function(gradient=False):
-        return float(estimators.autoencoder(model.encoder, model.decoder, x, None, 40, gradient))
-
-    def expected(arrays):
-        return 40 / 7 * oracle.log_likelihood(arrays, x, oracle.encode(arrays, x)[0], "bernoulli").sum()
-
-    function(gradient=True)
-    checks = compare(function, arrays, gradients, expected)
-    assert all(check.passed for check in checks), checks

@@ -63,7 +63,7 @@ class FullVB(VAE):
             raise ValueError(f"log_sigma is {log_sigma!r}; expected a number from -20 to 2, such as -4")
         if learn_hyperprior and alpha != 1.0:
             raise ValueError(f"alpha is {alpha!r}, and learn_hyperprior learns it: leave one of them out")
-        if estimator in ("iwae", "wake-sleep"):
+        if estimator in ("iwae", "wake-sleep", "autoencoder"):
             raise ValueError(f"estimator is {estimator!r}, whose bound is not (22): take 'A', 'B' or a function")
         if estimator == "A" and (theta_noise == "local" or learn_hyperprior):
             what = "theta_noise 'local' draws no θ" if theta_noise == "local" else "a learned α maximises (24)"

@@ -11,6 +11,7 @@ import math
 
 import numpy as np
 
+from scratchvae.arguments import positive
 from scratchvae.inference.distributions import LOG_2PI, log_bernoulli
 
 
@@ -19,7 +20,7 @@ class LinearRegression:
 
     def __init__(self, x, y, noise=1.0, alpha=1.0):
         self.x, self.y = _data(x, y)
-        self.noise, self.alpha = _positive("noise", noise), _positive("alpha", alpha)
+        self.noise, self.alpha = positive("noise", noise), positive("alpha", alpha)
         self.n_data, self.n_parameters = self.x.shape
 
     def log_likelihood(self, theta, gradient=True, rows=slice(None)):
@@ -53,7 +54,7 @@ class LogisticRegression:
         self.x, self.y = _data(x, y)
         if not np.isin(self.y, (0, 1)).all():
             raise ValueError("y has other values than 0 and 1; expected labels 0 or 1")
-        self.alpha = _positive("alpha", alpha)
+        self.alpha = positive("alpha", alpha)
         self.n_data, self.n_parameters = self.x.shape
 
     def log_likelihood(self, theta, gradient=True, rows=slice(None)):
@@ -79,9 +80,3 @@ def _data(x, y):
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
         raise ValueError("x or y has values that are not finite; expected numbers")
     return x, y
-
-
-def _positive(name, value):
-    if not (isinstance(value, int | float | np.floating) and 0 < value < math.inf):
-        raise ValueError(f"{name} is {value!r}; expected a number > 0")
-    return float(value)

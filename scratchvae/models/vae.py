@@ -6,6 +6,7 @@ import numpy as np
 
 from scratchvae.arguments import whole
 from scratchvae.backend import move, own
+from scratchvae.inference.autoencoder import autoencoder
 from scratchvae.inference.distributions import gaussian_neg_kl, log_gaussian, log_standard_gaussian
 from scratchvae.inference.importance_weighted import importance_weighted
 from scratchvae.inference.sgvb import sgvb_a, sgvb_b
@@ -17,6 +18,7 @@ from scratchvae.nets.params import Params
 from scratchvae.noise import standard_normal
 
 ESTIMATORS = {"A": sgvb_a, "B": sgvb_b, "iwae": importance_weighted, "wake-sleep": wake_sleep}
+ESTIMATORS["autoencoder"] = autoencoder
 LIKELIHOODS = ("bernoulli", "gaussian", "isotropic")
 
 
@@ -27,8 +29,8 @@ class VAE:
     channels              of convolutions around these layers, outermost first, for square images; (): none
     likelihood            "bernoulli" (C.1), "gaussian" (C.2), or "isotropic": Gaussian, one learned σ² for all pixels
     mean                  of a Gaussian decoder: "sigmoid" (section 5, data in [0, 1]) or "free"
-    estimator             "A" (6), "B" (7), "iwae" (the importance-weighted bound of L draws), "wake-sleep", or your own
-                          function with the signature of `sgvb_b`
+    estimator             "A" (6), "B" (7), "iwae" (the importance-weighted bound of L draws), "wake-sleep",
+                          "autoencoder" (no noise, no KL), or your own function with the signature of `sgvb_b`
     n_samples             L, the number of z per datapoint
     activation            of the hidden layers: "tanh" (the paper's), "relu", "softplus" or "sigmoid"
     init, init_biases     a standard deviation, 0.01 as in the paper, or "glorot"; biases start at zero unless asked
@@ -150,9 +152,14 @@ class VAE:
             gradient -= self.params.value[self.theta]
 
     def terms(self, x, eps):
-        """The two terms of (7) apart: -KL(q(z|x) ‖ p(z)) and 1/L Σ_l log p(x|z⁽ˡ⁾), nats per datapoint, (M,) each."""
+        """The two terms of (7) apart: -KL(q(z|x) ‖ p(z)) and 1/L Σ_l log p(x|z⁽ˡ⁾), nats per datapoint, (M,) each.
+
+        Of an autoencoder 0 and log p(x|z) at its code: their sum bounds nothing.
+        """
         x = self.pixels(x)
         mu, log_var = self.encoder.forward(x)
+        if self.estimator is autoencoder:
+            return 0 * mu[:, 0], self.decoder.log_prob(x, mu[None], gradient=False)[0]
         z = mu + np.exp(0.5 * log_var) * self._eps(eps, len(x))
         return gaussian_neg_kl(mu, log_var, gradient=False)[0], self.decoder.log_prob(x, z, gradient=False).mean(axis=0)
 

@@ -6,6 +6,7 @@ it. The state is flat vectors only (`state`, by name): the step number comes fro
 
 import numpy as np
 
+from scratchvae.arguments import positive
 from scratchvae.backend import kind
 
 BLOCK = 1 << 17  # numbers of each vector that an update takes at a time: what its passes share stays in the cache
@@ -21,7 +22,7 @@ class Optimizer:
     names = ()  # of the vectors of the state, which start at zero
 
     def __init__(self, lr, decay=None):
-        self.lr, self.decay = _positive("lr", lr), None if decay is None else _positive("decay", decay)
+        self.lr, self.decay = positive("lr", lr), None if decay is None else positive("decay", decay)
 
     def rate(self, step):
         """The stepsize of update number `step`."""
@@ -106,9 +107,3 @@ class Adam(Optimizer):
 
 
 OPTIMIZERS = {"sgd": SGD, "adagrad": Adagrad, "adam": Adam}
-
-
-def _positive(name, value):
-    if not (isinstance(value, int | float | np.floating) and 0 < value < float("inf")):
-        raise ValueError(f"{name} is {value!r}; expected a number > 0")
-    return float(value)
