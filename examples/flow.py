@@ -1,9 +1,9 @@
 """A planar flow against the plain VAE: the same network, initial values, minibatches and number of samples.
 
 784-500-20 on grey-level MNIST, tanh, Glorot, M = 100, L = 1; K = 10 maps whose parameters come from the encoder. Adam
-with the falling stepsize 0.001 / (1 + step/5000), three seeds, and, seed 0 alone, with 0.001 throughout. "test_bound" is
-of all test images with one draw each, (7) for the plain VAE; "log_p" is by importance, 500 draws from q(z|x) for each
-of the first 1,000 test images. Runs are kept in --runs.
+with the falling stepsize 0.001 / (1 + step/5000), three seeds, and, seed 0 alone, with 0.001 throughout. "test_bound"
+is of all test images with one draw each, (7) for the plain VAE; "log_p" is by importance, 500 draws from q(z|x) for
+each of the first 1,000 test images. Runs are kept in --runs.
 """
 
 import warnings
