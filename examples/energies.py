@@ -2,7 +2,8 @@
 
 p(z) = exp(-U(z)) / Z in two dimensions. The flow starts from N(μ, σ² I); μ, log σ² and the maps' parameters are learned
 by Adam 0.01 / (1 + step/2000), 300 draws a step, from the gradient of E[-β U(z_K) + Σ log det - log q_0(z_0)], where β
-grows to 1 over the first half. Energies 2 to 4 repeat for ever along z_1: a wall is added to them beyond |z_1| = 4. "kl" is KL(q_K ‖ p) = log Z - bound in nats, log Z by a sum over a grid; the best of --seeds by the bound.
+grows to 1 over the first half. Energies 2 to 4 repeat for ever along z_1: a wall is added to them beyond |z_1| = 4.
+"kl" is KL(q_K ‖ p) = log Z - bound in nats, log Z by a sum over a grid; drawn is the best of --seeds by the bound.
 """
 
 import math
