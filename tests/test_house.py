@@ -19,7 +19,7 @@ GUIDE = re.findall(
 # Each may import those that stand before it, and its own floor; oracle imports nothing; data and plots are leaves.
 FLOORS = ["oracle data plots backend", "arguments noise nets.params nets.layers inference.distributions"]
 FLOORS += ["nets.mlp inference.sgvb inference.importance_weighted inference.wake_sleep inference.hmc"]
-FLOORS += ["inference.full_vb inference.marginal inference.mcem", "models"]
+FLOORS += ["inference.full_vb inference.marginal inference.mcem inference.score_function", "models"]
 FLOORS += ["training gradcheck", "bench", "cli", "__main__"]
 
 
