@@ -92,6 +92,7 @@ def draw(settings, rows, histories):
         curves.axhline(row["test_log_p"], color="0.4", ls=style, label=f"{row['rung']}: log p(x)")
     curves.set_xscale("log")
     curves.set_ylim(rungs[0]["test_log_p"] - 10)
+    curves.set_xlim(min(history["samples"][-1] for history in histories.values()) / 100)
     curves.set_xlabel("training samples evaluated")
     curves.set_ylabel("bound, test (dashed: training), nats per image")
     curves.grid(alpha=0.3)
