@@ -275,3 +275,11 @@ def test_the_readme_shows_the_committed_results(run):
     text = run.README.read_text()
     shown = re.search(re.escape(run.BEGIN) + r"\n(.*?)\n" + re.escape(run.END), text, re.DOTALL)[1]
     assert shown == run.readme(BENCHMARKS / "results"), "python benchmarks/run.py --readme-only"
+
+
+def test_the_cost_of_convolutions_is_measured_and_a_missing_pytorch_is_said(tmp_path):
+    command = [sys.executable, str(BENCHMARKS / "conv.py"), "--rounds", "1", "--results", str(tmp_path)]
+    subprocess.run(command, check=True, capture_output=True)
+    result = json.loads((tmp_path / "conv.json").read_text())
+    assert result["ms per step"]["scratchvae"]["median"] > 0
+    assert ("PyTorch eager" in result["ms per step"]) == result["PyTorch"].startswith("torch")
