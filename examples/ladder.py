@@ -41,7 +41,7 @@ def pixels(name):
     return train[:, varies], test[:, varies]
 
 
-def climb(name, data, latent, samples, version):
+def climb(name, data, latent, samples, draws, version):
     """One rung: a row of the table, and the model."""
     train, test = pixels(data)
     since, found, history = time.perf_counter(), RUNGS[name](train.shape[1], latent), None
@@ -58,7 +58,7 @@ def climb(name, data, latent, samples, version):
             row[f"{split}_bound"] = round(evaluate(model, x)["bound"], 3)
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "k_hat")
-                row[f"{split}_log_p"] = round(importance(model, x).mean()[0], 3)
+                row[f"{split}_log_p"] = round(importance(model, x, draws).mean()[0], 3)
     else:
         model = found.fit(train)
         seconds, shown = time.perf_counter() - since, model.inverse_transform(model.transform(test))
@@ -109,7 +109,8 @@ def main():
     p.add_argument("--samples", type=positive, default=3_000_000, help="samples for the linear VAE (3,000,000)")
     settings = parse(p)
     samples, version = int(settings.samples * settings.scale), commit()
-    calls = [(climb, name, settings.data, settings.latent, samples, version) for name in RUNGS]
+    draws = max(50, int(5000 * settings.scale))
+    calls = [(climb, name, settings.data, settings.latent, samples, draws, version) for name in RUNGS]
     rows, histories = zip(*in_parallel(calls, settings.jobs, " rungs"), strict=True)
     heads = ("train bound", "test bound", "train log p", "test log p", "error")
     print("{:>16}  {:>11}  {:>10}  {:>11}  {:>10}  {:>5}".format("nats per image", *heads))

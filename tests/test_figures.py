@@ -72,13 +72,18 @@ STUDIES = {  # arguments beside --scale, and the rows of the tables
     ),
     "marginal": (["--data", "digits", "--images", "5"], {"marginal": 5}),
     "iwae": (["--data", "digits", "--stages", "2", "--k", "1", "3", "--images", "20", "--draws", "50"], {"iwae": 3}),
+    "ladder": ([], {"ladder": 6}),
+    "em": (["--data", "digits", "--seeds", "1"], {"em": 4}),
+    "flow": (["--data", "digits", "--seeds", "1", "--maps", "2"], {"flow": 4}),
+    "conv": (["--data", "digits"], {"conv": 2}),
+    "energies": (["--maps", "2", "3", "--seeds", "1"], {"energies": 8}),
 }
 
 
 @pytest.mark.parametrize("script", STUDIES)
 def test_the_papers_figures_run_on_a_small_scale_and_go_on_where_they_stopped(script, tmp_path):
     arguments, tables = STUDIES[script]
-    scale = {"figure3": "0.001", "estimators": "0.002", "iwae": "0.05"}.get(script, "0.0003")
+    scale = {"figure3": "0.001", "estimators": "0.002", "iwae": "0.05", "conv": "0.02"}.get(script, "0.0003")
     command = [sys.executable, str(EXAMPLES / f"{script}.py"), *arguments, "--scale", scale, "--results", "results"]
     written = []
     for _ in range(2 if script in ("figure2", "figure3") else 1):
@@ -88,11 +93,14 @@ def test_the_papers_figures_run_on_a_small_scale_and_go_on_where_they_stopped(sc
     for name, count in tables.items():
         table = (tmp_path / "results" / f"{name}.csv").read_text().splitlines()
         assert len(table) == 1 + count, name
-        assert name in ("estimators", "marginal") or "nan" not in "".join(
+        assert name in ("estimators", "marginal", "ladder") or "nan" not in "".join(
             table
         )  # no bound of an autoencoder, no k_hat of 20
     assert (tmp_path / "results" / f"{script}.png").stat().st_size > 10_000
-    for config in tmp_path.glob("runs/examples/*/*/config.json"):  # what a folder is called is what was trained in it
+    names = ("figure*", "estimators*", "iwae*")
+    for config in [
+        path for name in names for path in tmp_path.glob(f"runs/examples/{name}/*/config.json")
+    ]:  # what a folder is called is what was trained in it
         run = json.loads(config.read_text())["run"]
         assert run["model"]["estimator"] == trained_by(config.parent.name), config
         assert ("mcem" in run) == ("MCEM" in config.parent.name)

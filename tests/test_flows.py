@@ -1,5 +1,8 @@
 """inference/flows.py and models/flow_vae.py: planar normalizing flows (E14)."""
 
+import importlib
+from pathlib import Path
+
 import autograd.numpy as anp
 import numpy as np
 import pytest
@@ -226,3 +229,35 @@ def test_what_a_flow_cannot_be_is_refused(settings, message):
     with pytest.raises(ValueError) as error:
         FlowVAE(6, 5, **settings)
     assert message in str(error.value)
+
+
+# The energies of the example
+
+
+def naive_energies(z):
+    """Rezende & Mohamed 2015, table 1, as printed, with a wall beyond |z_1| = 4 for the last three."""
+    x, y = z[:, 0], z[:, 1]
+    w1, w2 = anp.sin(2 * anp.pi * x / 4), 3 * anp.exp(-0.5 * ((x - 1) / 0.6) ** 2)
+    w3 = 3 / (1 + anp.exp(-(x - 1) / 0.3))
+    two = anp.exp(-0.5 * ((x - 2) / 0.6) ** 2) + anp.exp(-0.5 * ((x + 2) / 0.6) ** 2)
+    wall = 0.5 * (anp.where(anp.abs(x) > 4, anp.abs(x) - 4, 0) / 0.2) ** 2
+
+    def branches(shift, width):
+        return -anp.log(anp.exp(-0.5 * ((y - w1) / width) ** 2) + anp.exp(-0.5 * ((y - w1 + shift) / 0.35) ** 2))
+
+    return {
+        "1": 0.5 * ((anp.sqrt(x**2 + y**2) - 2) / 0.4) ** 2 - anp.log(two),
+        "2": 0.5 * ((y - w1) / 0.4) ** 2 + wall,
+        "3": branches(w2, 0.35) + wall,
+        "4": branches(w3, 0.4) + wall,
+    }
+
+
+@pytest.mark.parametrize("name", "1234")
+def test_the_energies_of_the_example_and_their_gradients_are_those_of_the_paper(name, monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "examples"))
+    energies = importlib.import_module("energies")
+    z = np.random.default_rng(0).uniform(-5, 5, (200, 2))
+    value, gradient = energies.ENERGIES[name](z)
+    assert_allclose(value, -naive_energies(z)[name], rtol=1e-10, atol=1e-10)
+    assert relative(gradient, elementwise_grad(lambda z: -anp.sum(naive_energies(z)[name]))(z)) < 1e-10

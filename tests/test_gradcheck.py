@@ -82,7 +82,6 @@ PLANTED = [
 @pytest.mark.parametrize(("where", "bug"), PLANTED, ids=[where.split(".", 2)[2] for where, _ in PLANTED])
 def test_a_planted_bug_is_rejected_and_the_command_exits_1(monkeypatch, capsys, where, bug):
     monkeypatch.setattr(where, bug)
-    assert failures() != []
     assert main(["gradcheck"]) == 1
     assert "FAIL" in capsys.readouterr().out
 

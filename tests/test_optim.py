@@ -10,6 +10,7 @@ from scratchvae import SGD, Adagrad, Adam, oracle
 from scratchvae.nets.layers import Linear
 from scratchvae.nets.params import Params
 from scratchvae.training import optim
+from scratchvae.training.loop import facts_of
 
 
 def started(optimizer, dtype=np.float64, size=4):
@@ -145,3 +146,23 @@ def test_ten_steps_equal_ten_steps_of_the_oracle_e24(make, update, estimator):
 def test_bad_settings_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("make", [SGD, Adagrad, Adam])
+def test_a_stepsize_that_falls_is_lr_over_one_plus_step_over_decay(make):
+    """Update t with `decay` is update t, from the same state, with that lr and none."""
+    falling, params = make(0.1, decay=4), None
+    params = started(falling)
+    for step in range(1, 8):
+        steady = make(0.1 / (1 + step / 4))
+        other = started(steady)
+        other.value[...] = params.value
+        for name, vector in falling.state.items():
+            steady.state[name][...] = vector
+        params.grad[...] = other.grad[...] = np.sin(step + np.arange(len(params.value)))
+        falling.ascend(params, step)
+        steady.ascend(other, step)
+        assert_allclose(params.value, other.value, rtol=1e-14)
+    assert "decay" in facts_of(falling) and "decay" not in facts_of(steady)  # runs of before are as they were
+    with pytest.raises(ValueError, match="decay is 0; expected a number > 0"):
+        make(0.1, decay=0)
