@@ -363,7 +363,7 @@ def _optimizer(options):
 
 def _describe(model, options):
     config = model.config
-    convolutions = [f"conv{n}" for n in config["channels"]]
+    convolutions = [f"conv{n}" for n in model.channels]
     sizes = "-".join(map(str, [config["n_visible"], *convolutions, *config["n_hidden"], config["n_latent"]]))
     sizes += f", flow of {options['flow']} maps," if options["flow"] else ""
     if options["full_vb"]:

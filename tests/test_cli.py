@@ -125,6 +125,46 @@ def test_samples_may_be_written_as_in_the_paper(tmp_path):
     assert json.loads((tmp_path / "run" / "config.json").read_text())["options"]["samples"] == 2000
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("--flow 3", "FlowVAE 64-20-2, flow of 3 maps, tanh"),
+        ("--architecture conv", "VAE 64-conv16-conv32-20-2 relu"),
+        ("--channels 4 --activation sigmoid --flow 2", "FlowVAE 64-conv4-20-2, flow of 2 maps, sigmoid"),
+        ("--hidden none --likelihood isotropic --mean free --no-prior", "VAE 64-2 tanh, isotropic, free mean"),
+        ("--estimator autoencoder --decay 100", "adam / (1 + step/100)"),
+        ("--full-vb --channels 4 --hidden 20,10", "FullVB 64-conv4-20-10-2"),
+    ],
+)
+def test_the_rest_of_the_family_is_trained_resumed_evaluated_and_drawn(options, said, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert run("train", "--samples", 1500, "--latent", 2, "--hidden", 20, *options.split(), "--out", out) == 0
+    assert said in capsys.readouterr().out
+    assert run("train", "--resume", out, "--samples", 2500, "--quiet") == 0
+    unbroken = tmp_path / "unbroken"
+    run("train", "--samples", 2500, "--latent", 2, "--hidden", 20, *options.split(), "--out", unbroken, "--quiet")
+    assert_array_equal(load_model(out).params.value, load_model(unbroken).params.value)
+    assert run("evaluate", out, "--json", "--log-likelihood", 20, "--n-theta", 0) == 0
+    assert json.loads(capsys.readouterr().out)["log_likelihood"] < 200
+    assert run("plot", out) == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--flow 3 --estimator B", "estimator is 'B'; expected 'A'"),
+        ("--flow -1", "--flow is -1; expected a whole number ≥ 1 of maps"),
+        ("--flow 3 --full-vb", "--flow and --full-vb are both given"),
+        ("--channels 4,4,4,4", "do not fit images of 1 x 1"),
+        ("--architecture conv --full-vb --local-reparameterization", "for affine maps alone"),
+        ("--decay 0", "decay is 0.0; expected a number > 0"),
+    ],
+)
+def test_bad_settings_of_the_family_leave_one_line_and_no_folder(options, message, tmp_path, capsys):
+    assert message in refused(capsys, "train", *QUICK, *options.split(), "--out", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_train_is_one_function_of_its_options(tmp_path):
     for name in "ab":
         run("train", *QUICK, "--out", tmp_path / name, "--quiet")

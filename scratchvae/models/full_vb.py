@@ -68,8 +68,8 @@ class FullVB(VAE):
         if estimator == "A" and (theta_noise == "local" or learn_hyperprior):
             what = "theta_noise 'local' draws no θ" if theta_noise == "local" else "a learned α maximises (24)"
             raise ValueError(f"estimator is 'A', which scores θ at its draw, but {what}: take 'B'")
-        if theta_noise == "local" and (self.config["channels"] or self.config["likelihood"] == "isotropic"):
-            what = "channels" if self.config["channels"] else "an isotropic likelihood"
+        if theta_noise == "local" and (self.channels or self.config["likelihood"] == "isotropic"):
+            what = "channels" if self.channels else "an isotropic likelihood"
             raise ValueError(
                 f"theta_noise is 'local', for affine maps alone, and there are others with {what}: take 'minibatch'"
             )

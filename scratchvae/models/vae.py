@@ -79,6 +79,7 @@ class VAE:
         self.estimator = estimator if callable(estimator) else ESTIMATORS[estimator]
         self.n_visible, self.n_latent, self.n_samples = n_visible, n_latent, n_samples
         self.prior, self.dtype, self.backend = prior, np.dtype(dtype), backend
+        self.channels = self.config.get("channels", [])
 
         self.encoder = self.new_encoder()  # q(z|x)
         self.decoder = self.new_decoder()  # p(x|z)
@@ -94,17 +95,17 @@ class VAE:
     def encoder_net(self):
         """What q(z|x) is read from: the Chain from x to h, and what makes a layer from h to so many numbers."""
         widths, activation = self.config["n_hidden"], self.config["activation"]
-        if self.config["channels"]:
-            return conv_encoder("encoder", self._image_shape(), self.config["channels"], widths, activation)
+        if self.channels:
+            return conv_encoder("encoder", self._image_shape(), self.channels, widths, activation)
         return mlp("encoder", self.n_visible, widths, activation, reads_data=True)
 
     def new_decoder(self, linear=Linear):
         """The decoder that `config` describes, its parameters not laid yet; linear: what its affine maps are."""
         widths, activation = self.config["n_hidden"], self.config["activation"]
         sigmoid_mean = self.config["mean"] == "sigmoid"
-        if self.config["channels"]:
+        if self.channels:
             shape = self._image_shape()
-            hidden, head = conv_decoder("decoder", self.n_latent, shape, self.config["channels"], widths, activation)
+            hidden, head = conv_decoder("decoder", self.n_latent, shape, self.channels, widths, activation)
         else:
             hidden, head = mlp("decoder", self.n_latent, widths, activation, linear=linear)
         if self.config["likelihood"] == "bernoulli":
@@ -305,6 +306,8 @@ def _validated(**config):
     if config["channels"]:
         n = config["n_visible"]
         require(math.isqrt(n) ** 2 == n, "n_visible", n, "a square number for channels: they take square images")
+    else:
+        del config["channels"]  # as in the checkpoints of before there were any
     require(activation in ACTIVATIONS, "activation", activation, f"one of {', '.join(ACTIVATIONS)}")
     require(dtype in ("float32", "float64", np.float32, np.float64), "dtype", dtype, "float32 or float64")
     config["dtype"] = np.dtype(dtype).name
