@@ -86,11 +86,11 @@ def test_a_moved_image_gives_a_moved_map():
     assert_allclose(other[1:, 1:], one[:-1, :-1], atol=1e-12)
 
 
-@pytest.mark.parametrize("side", [7, 8])
-def test_seven_and_eight_pixels_both_become_four_and_come_back(side):
-    layer = laid(ConvTranspose2d("c", 2, (side, side, 1), 4, 2, 1 if side == 8 else 2))
-    assert layer.in_shape == (4, 4, 2)
-    assert layer.forward(np.ones((3, 32))).shape == (3, side * side)
+@pytest.mark.parametrize("side", [6, 7])
+def test_six_and_seven_pixels_both_become_three_and_come_back(side):
+    layer = laid(ConvTranspose2d("c", 2, (side, side, 1), 4, 2, 1))
+    assert layer.in_shape == (3, 3, 2)
+    assert layer.forward(np.ones((3, 18))).shape == (3, side * side)
 
 
 def test_a_frozen_layer_leaves_its_gradient_alone():

@@ -90,8 +90,8 @@ class Conv2d:
 class ConvTranspose2d:
     """y = patchesᵀ(x Wᵀ) + b: x (M, H' W' C') to y (M, H W C), the transpose of a `Conv2d` from `shape` (H, W, C).
 
-    It is built from the shape of its output, which stride and padding alone leave open: H = 7 and 8 both give H' = 4
-    under K = 4, stride 2, padding 1 and 2. in_channels is C'. Every output pixel of a channel has the same b.
+    It is built from the shape of its output, which the other way leaves open: H = 6 and 7 both give H' = 3 under K = 4,
+    stride 2, padding 1. in_channels is C'. Every output pixel of a channel has the same b.
     """
 
     frozen = False
