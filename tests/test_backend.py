@@ -14,7 +14,7 @@ import standin
 from conftest import host, rows
 from numpy.testing import assert_array_equal
 
-from scratchvae import SGD, VAE, Adagrad, Adam, FullVB, evaluate, fit, load_model
+from scratchvae import SGD, VAE, Adagrad, Adam, FlowVAE, FullVB, evaluate, fit, load_model
 from scratchvae.backend import array_module, kind, move
 from scratchvae.cli import main
 from scratchvae.gradcheck import check_everything
@@ -53,7 +53,7 @@ def test_training_on_the_device_equals_training_on_the_host_to_the_bit(waits, ma
         assert_array_equal(host(theirs.params.value), ours.params.value)
 
 
-@pytest.mark.parametrize("estimator", ["wake-sleep", "iwae"])
+@pytest.mark.parametrize("estimator", ["wake-sleep", "iwae", "autoencoder"])
 def test_the_other_objectives_train_alike_on_both_backends_too(waits, estimator):
     models = both(estimator=estimator, n_samples=3)
     same(*[fit(model, TRAIN, VALID, samples=300, batch_size=10, log_every=70) for model in models])
@@ -272,6 +272,27 @@ def test_the_memory_of_a_step_is_foreseen(likelihood, hidden, n_samples, m):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert 0.6 * model.working_memory(m) < peak < model.working_memory(m)
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "m"),
+    [
+        (VAE, {"likelihood": "isotropic"}, 100),
+        (VAE, {"channels": (16, 32)}, 50),
+        (VAE, {"channels": (8,), "likelihood": "gaussian", "n_samples": 2}, 100),
+        (FlowVAE, {"flow": 10}, 100),
+        (FlowVAE, {"flow": 4, "n_samples": 3, "channels": (8,)}, 50),
+    ],
+)
+def test_the_memory_of_a_step_of_other_networks_is_foreseen(kind, settings, m):
+    model = kind(784, 128, 20, **settings)
+    x, eps = np.zeros((m, 784), np.uint8), model.noise(np.random.default_rng(0), m)
+    tracemalloc.start()
+    for _ in range(2):
+        model.bound(x, eps, 1000, gradient=True)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert 0.4 * model.working_memory(m) < peak < model.working_memory(m)
 
 
 @pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])

@@ -5,7 +5,7 @@ import pytest
 from conftest import LIKELIHOODS, host, relative, rows
 from numpy.testing import assert_array_equal
 
-from scratchvae import VAE, Adagrad, Adam, FullVB, evaluate, fit
+from scratchvae import VAE, Adagrad, Adam, FlowVAE, FullVB, evaluate, fit
 from scratchvae.backend import move
 from scratchvae.bench import Workload, minibatches, training_step
 from scratchvae.gradcheck import check_everything
@@ -45,6 +45,25 @@ def test_full_vb_is_the_same_on_the_device_e22(theta_noise, learned, dtype, tole
     gradient = host(theirs.params.grad)
     for name, window in ours.params.named(ours.params.grad).items():
         assert relative(ours.params.window(name, gradient), window) < tolerance, name
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), TOLERANCES)
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        (FlowVAE, {"flow": 4}),
+        (VAE, {"channels": (4, 8), "activation": "relu"}),
+        (VAE, {"likelihood": "isotropic", "channels": (4,)}),
+        (VAE, {"estimator": "autoencoder"}),
+    ],
+)
+def test_flows_and_convolutions_are_the_same_on_the_device_e22(kind, settings, dtype, tolerance):
+    ours = kind(64, 40, 5, init="glorot", n_samples=2, dtype=dtype, **settings)
+    theirs = ours.to("cupy")
+    x, eps = rows(20, 64).astype(dtype), ours.noise(np.random.default_rng(0), 20)
+    bounds = ours.bound(x, eps, 1000, True), float(theirs.bound(move(x, "cupy"), move(eps, "cupy"), 1000, True))
+    assert abs(bounds[0] - bounds[1]) / abs(bounds[0]) < tolerance
+    assert relative(host(theirs.params.grad), ours.params.grad) < tolerance
 
 
 @pytest.mark.parametrize("make", [Adagrad, Adam])

@@ -230,7 +230,7 @@ class VAE:
         of_x = 6 if self.config["likelihood"] == "bernoulli" else 10  # arrays as wide as x that live at once, per z
         per_z = of_x * self.n_visible + 4 * sum(self.config["n_hidden"]) + 12 * self.n_latent
         layers = self.encoder.layers + self.decoder.layers
-        per_z += 3 * sum(layer.geometry.n_entries() for layer in layers if hasattr(layer, "geometry"))
+        per_z += 2 * sum(layer.geometry.n_entries() for layer in layers if hasattr(layer, "geometry"))
         dreams = per_z if self.estimator is wake_sleep else 0
         return (self.n_samples * per_z + dreams + 2 * self.n_visible) * m * self.dtype.itemsize
 
