@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from conftest import rows, small
 
-from scratchvae import VAE, oracle
+from scratchvae import VAE, FlowVAE, FullVB, oracle
 from scratchvae.cli import main
 from scratchvae.gradcheck import check_density, check_everything, check_layer, check_model, compare, table
 from scratchvae.inference import distributions
@@ -247,3 +247,20 @@ def test_the_table_names_each_array_and_its_verdict():
     text = table(check_layer(Linear("l", 6, 2), rows()) + check_layer(Tanh(), rows()))
     assert [line.split()[-1] for line in text.splitlines()[1:]] == ["pass"] * 4
     assert "Linear l.W" in text and "Tanh x" in text
+
+
+@pytest.mark.parametrize("activation", ["tanh", "relu", "softplus", "sigmoid"])
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        (VAE, {"n_hidden": (5, 4, 3)}),
+        (FlowVAE, {"n_hidden": (5, 4), "flow": 2}),
+        (VAE, {"n_hidden": (5, 4), "channels": (2,), "likelihood": "isotropic"}),
+        (FullVB, {"n_hidden": (5, 4), "theta_noise": "local"}),
+        (FullVB, {"n_hidden": (5, 4), "channels": (2,)}),
+    ],
+)
+def test_depth_and_activation_are_options_of_every_model(kind, settings, activation):
+    model = kind(9, n_latent=2, activation=activation, dtype="float64", **settings)
+    assert all(check.passed for check in check_model(model, rows(4, 9)))
+    assert type(model.encoder.hidden.layers[-1]).__name__.lower() == activation
