@@ -1,4 +1,4 @@
-"""A planar flow against the plain VAE: the same network, initial values, minibatches and number of samples.
+"""A planar flow against the plain VAE: the same network, initial values, minibatches, ε and number of samples.
 
 784-500-20 on grey-level MNIST, tanh, Glorot, M = 100, L = 1; K = 10 maps whose parameters come from the encoder. Adam
 with the falling stepsize 0.001 / (1 + step/5000), three seeds, and, seed 0 alone, with 0.001 throughout. "test_bound"

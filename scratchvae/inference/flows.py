@@ -4,21 +4,17 @@
     log q_K(z_K) = log q_0(z_0) - Σ_k log |1 + û_k·ψ_k(z_k-1)|,   ψ_k(z) = (1 - tanh²(w_k·z + b_k)) w_k        (9), (11)
 
 (equations of Kong & Li, "Varying Variational Autoencoders"; those of Rezende & Mohamed are 10, 12 and 13). A map can be
-inverted where w·û ≥ -1. Any u is made to fit by û = u + (m(w·u) - w·u) w/‖w‖², for which w·û = m ≥ -1: appendix A.1 of
-Rezende & Mohamed, with ‖w‖² in the denominator, where m(a) = -1 + log(1 + eᵃ). Here m(a) = -1 + log(1 + (e - 1)eᵃ),
-the same curve moved sideways so that m(0) = 0: u = 0 is then the identity, from which a flow begins, and û stays of the
-size of u as w → 0, where it would grow without bound.
+inverted where w·û > -1. Any u is made to fit by û = u + (m(w·u) - w·u) w/‖w‖², for which w·û = m > -1: appendix A.1 of
+Rezende & Mohamed, with ‖w‖² in the denominator. Their m(a) = log(1 + eᵃ) - 1 is not 0 at 0, so that û grows without
+bound as w → 0, and u = 0 is not the identity. Here m(a) = a for a ≥ 0, which needs no correction, and eᵃ - 1 below: with
+m(0) = 0 and m'(0) = 1, u = 0 is the identity, from which a flow begins, and û → u as w → 0.
 """
-
-import math
 
 import numpy as np
 
 from scratchvae.inference.distributions import LOG_2PI, log_standard_gaussian
-from scratchvae.nets.layers import sigmoid
 
-TINY = 1e-30  # ‖w‖² up to which w counts as 0: the map is then a translation by u tanh b, and û = u
-SHIFT = math.log(math.e - 1)
+TINY = 1e-30  # ‖w‖² up to which w counts as 0: the map is then a translation by u tanh b
 
 
 class Planar:
@@ -36,14 +32,16 @@ class Planar:
         """z_K (L, M, J) and Σ_k log |det ∂z_k/∂z_k-1| (L, M) from z_0 (L, M, J)."""
         log_det, self.kept = 0.0, []
         for u, w, b in self._maps(parameters):
-            wu, n = (w * u).sum(axis=-1, keepdims=True), (w * w).sum(axis=-1, keepdims=True)
+            a, n = (w * u).sum(axis=-1, keepdims=True), (w * w).sum(axis=-1, keepdims=True)
             n = np.where(n > TINY, n, np.inf)
-            m = bent(wu)
-            u_hat = u + (m - wu) * w / n
+            below = np.minimum(a, 0)
+            m, bend = np.maximum(a, 0) + np.expm1(below), np.expm1(below) - below  # m(a) and m(a) - a
+            u_hat = u + bend * w / n
             t = np.tanh((w * z).sum(axis=-1, keepdims=True) + b)
-            slope = 1 - t * t
-            log_det = log_det + np.log1p(slope * m)[..., 0]  # û·ψ = (1 - t²) w·û, and w·û = m
-            self.kept.append((z, u, w, wu, n, m, u_hat, t, slope))
+            s = 1 - t * t
+            det = t * t + s * (np.maximum(a, 0) + np.exp(below))  # 1 + û·ψ = 1 + s m = t² + s (1 + m): nothing cancels
+            log_det = log_det + np.log(det)[..., 0]
+            self.kept.append((z, u, w, below, n, m, bend, u_hat, t, s, det))
             z = z + u_hat * t
         return z, log_det
 
@@ -52,20 +50,19 @@ class Planar:
 
         dlog_det: one number, or an array (L, M).
         """
-        dlog_det, parts = dlog_det[..., None] if np.ndim(dlog_det) else dlog_det, []
-        for z, u, w, wu, n, m, u_hat, t, slope in reversed(self.kept):
-            share = dlog_det / (1 + slope * m)  # log(1 + s m): ∂/∂s = m/(1 + s m)     ∂/∂m = s/(1 + s m)
-            dm = (share * slope).sum(axis=0)
+        dlog_det, parts = dlog_det if isinstance(dlog_det, float) else dlog_det[..., None], []
+        for z, u, w, below, n, m, bend, u_hat, t, s, det in reversed(self.kept):
+            share = dlog_det / det  # log(1 + s m): ∂/∂s = m/(1 + s m)     ∂/∂m = s/(1 + s m)
+            dm = (share * s).sum(axis=0)
             du_hat = (dz * t).sum(axis=0)  # z' = z + û t
             dt = (dz * u_hat).sum(axis=-1, keepdims=True) - 2 * t * share * m  # s = 1 - t²: ∂s/∂t = -2t
-            da = dt * slope  # t = tanh a, a = w·z + b: tanh' = 1 - tanh²
-            along = (du_hat * w).sum(axis=-1, keepdims=True) / n  # û = u + (m - w·u) w/n: ∂/∂m = w/n
-            dm = dm + along
-            dwu = dm * sigmoid(wu + SHIFT) - along  # m' = σ(a + log(e - 1))
-            du = du_hat + dwu * w
-            dw = (da * z).sum(axis=0) + dwu * u + (m - wu) * (du_hat - 2 * along * w) / n  # n = ‖w‖²: ∂n/∂w = 2w
-            parts.append(np.concatenate([du, dw, da.sum(axis=0)], axis=-1))
-            dz = dz + da * w
+            dx = dt * s  # t = tanh x, x = w·z + b: tanh' = 1 - tanh²
+            along = (du_hat * w).sum(axis=-1, keepdims=True) / n  # û = u + bend w/n: ∂/∂bend = w/n
+            da = dm * np.exp(below) + along * np.expm1(below)  # m' = e^min(a, 0)     bend' = m' - 1
+            du = du_hat + da * w  # a = w·u
+            dw = (dx * z).sum(axis=0) + da * u + bend * (du_hat - 2 * along * w) / n  # n = ‖w‖²: ∂(w/n) has -2 w wᵀ/n²
+            parts.append(np.concatenate([du, dw, dx.sum(axis=0)], axis=-1))
+            dz = dz + dx * w
         gradient = np.concatenate(parts[::-1], axis=-1)
         return dz, gradient if self.n_rows > 1 else gradient.sum(axis=0, keepdims=True)
 
@@ -79,12 +76,6 @@ class Planar:
         for k in range(0, self.n_parameters, 2 * J + 1):
             one = parameters[:, k : k + 2 * J + 1]
             yield one[:, :J], one[:, J : 2 * J], one[:, 2 * J :]
-
-
-def bent(a):
-    """m(a) = -1 + log(1 + (e - 1)eᵃ) = log(1 + (1 - 1/e)(eᵃ - 1)), ≥ -1 and exact near m(0) = 0, at any a."""
-    share = np.where(a > 0, 1 / math.e, 1 - 1 / math.e).astype(a.dtype)  # above 0: a + log(1 + (e⁻ᵃ - 1)/e)
-    return np.maximum(a, 0) + np.log1p(share * np.expm1(-np.abs(a)))
 
 
 def sgvb_flow(encoder, decoder, x, eps, n_data, gradient=True):

@@ -25,8 +25,11 @@ class FlowVAE(VAE):
         super().__init__(n_visible, n_hidden, n_latent, estimator="A", **settings)
         self.estimator = sgvb_flow
         self.config["flow"] = self.flow.n_maps
-        for u in (self.encoder.maps.W, self.encoder.maps.b):  # every map begins as the identity, whatever `init` is
-            self.flow.u_of(u)[...] = 0
+        plain = VAE(n_visible, n_hidden, n_latent, **settings).params  # one seed gives one VAE, with a flow or without
+        for name, window in plain.named(plain.value).items():
+            self.params.window(name, self.params.value)[...] = window
+        for maps in (self.encoder.maps.W, self.encoder.maps.b):  # every map begins as the identity, whatever `init` is
+            self.flow.u_of(maps)[...] = 0
 
     def new_encoder(self):
         """The encoder that `config` describes, its parameters not laid yet."""
