@@ -5,8 +5,9 @@ checked by the one below it. PCA has no density, but PPCA has its subspace. PPCA
 is what the linear VAE's bound must reach; factor analysis has a noise variance for each pixel, all others one for all
 (`likelihood="isotropic"`). VAE and flow have 100 tanh units, means that are free, and maximum likelihood. The networks
 start from Glorot's weights and take Adam, 0.01 / (1 + step/1000) or, not linear, 0.003 / (1 + step/2000) and half of
-the samples. "bound" is (7) over 100 draws, of the test images and of the first 500 that were trained on; "log_p" the
-exact evidence, or its estimate by importance with 5,000 draws; "error" ‖x - x̂‖² at the mean of z.
+the samples. "bound" is (7), of the flow all at the draws, over 100 of them, of the test images and of the first 500
+that were trained on; "log_p" the exact evidence, or its estimate by importance with 5,000 draws; "error" ‖x - x̂‖² at
+the mean of z (of the flow: of z_0).
 """
 
 import time

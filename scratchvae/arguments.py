@@ -22,6 +22,17 @@ def positive(name, value):
     return float(value)
 
 
+def float_rows(x, width=None):
+    """x as float64 rows (N, width), uint8 pixels as x/255; ValueError for other shapes and for numbers not finite."""
+    x = np.asarray(x)
+    x = x / 255 if x.dtype == np.uint8 else x.astype(float)
+    if x.ndim != 2 or len(x) == 0 or x.shape[1] != (width or x.shape[1]):
+        raise ValueError(f"x has shape {x.shape}; expected (N, {width or 'D'}) with N ≥ 1, one datapoint per row")
+    if not np.isfinite(x).all():
+        raise ValueError("x has values that are not finite; expected numbers")
+    return x
+
+
 def rows_of(name, x, model):
     """x in host memory as contiguous rows that `model` can be trained on or evaluated at; None is None.
 

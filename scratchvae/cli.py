@@ -28,6 +28,7 @@ DEFAULTS = {
     "mean": "sigmoid",
     "latent": 20,
     "hidden": [500],
+    "architecture": "mlp",
     "channels": [],
     "flow": 0,
     "activation": "tanh",
@@ -60,7 +61,16 @@ OF_DATA = {  # what the defaults become for these data sets: section 5 for Frey 
     "digits": {"hidden": [200], "optimizer": "adam", "init": "glorot"},
 }
 OF_THETA = ("theta_noise", "alpha", "learn_hyperprior", "log_sigma")  # what a FullVB takes and a VAE does not
-SINCE = ("backend", "full_vb", "warm_start", "channels", "flow", "decay", *OF_THETA)  # runs of 0.1.0 have none of these
+SINCE = (
+    "backend",
+    "full_vb",
+    "warm_start",
+    "architecture",
+    "channels",
+    "flow",
+    "decay",
+    *OF_THETA,
+)  # runs of 0.1.0 have none of these
 OF_CONV = {"hidden": [128], "channels": [16, 32], "activation": "relu", "init": "glorot"}  # what --architecture conv is
 FREE_ON_RESUME = ("samples", "epochs", "data_dir", "backend")  # everything else is what the checkpoint was trained with
 
@@ -88,11 +98,12 @@ def main(argv=None):
 def train(out=None, resume=None, quiet=False, **given):
     """Train a VAE, write the run folder, and draw its pictures."""
     given = _resolved(given)
-    if given.pop("architecture", "mlp") == "conv":
-        given = OF_CONV | given
-    if given.get("flow"):
-        given = {"estimator": "A"} | given
-    options = {**DEFAULTS, **OF_DATA.get(given.get("data", DEFAULTS["data"]), {}), **given}
+    if "channels" in given and given.setdefault("architecture", "conv") != "conv":
+        raise ValueError("--architecture mlp and --channels are both given; expected one of them")
+    implied = OF_DATA.get(given.get("data", DEFAULTS["data"]), {})
+    implied = implied | (OF_CONV if given.get("architecture") == "conv" else {})
+    implied = implied | ({"estimator": "A"} if given.get("flow") else {})
+    options = {**DEFAULTS, **implied, **given}
     if resume is not None:
         options = _resumed(Path(resume), given, out)
         out = resume
@@ -193,8 +204,15 @@ def evaluate(
         result |= over_theta | {"n_theta": n_theta, "alpha": model.alphas()}
     if log_likelihood is not None:
         result |= _log_likelihood(model, getattr(images, split), log_likelihood, seed, images.binarization)
+    if model.config["estimator"] == "autoencoder":
+        result |= {"bound": None, "kl": None}
     if as_json:
         print(json.dumps(result))
+    elif result["bound"] is None:
+        print(
+            f"{split} log p(x|z) at the code {result['reconstruction']:.2f} nats per datapoint, n = {result['n']:,}, "
+            f"{images.binarization} {options['data']}; an autoencoder has no bound"
+        )
     else:
         print(
             f"{split} bound {result['bound']:.2f} = reconstruction {result['reconstruction']:.2f} "
@@ -348,6 +366,9 @@ def _model(options, images):
         raise ValueError("--flow and --full-vb are both given; expected one of them")
     if options["flow"] < 0:
         raise ValueError(f"--flow is {options['flow']}; expected a whole number ≥ 1 of maps, or 0 for none")
+    if options["channels"] and images.image_shape[0] != images.image_shape[1]:
+        height, width = images.image_shape
+        raise ValueError(f"the images are {height} x {width}; expected square ones for --architecture conv")
     kind = FullVB if options["full_vb"] else FlowVAE if options["flow"] else VAE
     return kind(images.train.shape[1], options["hidden"], options["latent"], **{key: options[key] for key in keys})
 

@@ -69,7 +69,7 @@ FUNCTIONS = {  # name: the keywords that CuPy's takes, as far as anybody here sh
 }
 METHODS = {name: FUNCTIONS[name] for name in ("sum", "mean", "prod", "min", "max", "all", "any", "std", "var")}
 METHODS |= {"reshape": {"order"}, "ravel": {"order"}, "astype": {"order", "casting", "copy"}, "copy": {"order"}}
-METHODS |= {"take": {"axis", "out"}}
+METHODS |= {"take": {"axis", "out"}, "swapaxes": set()}
 WAITING = {"unique"}  # the size of their result must be read from the device
 SCALARS = (bool, int, float, np.generic)
 

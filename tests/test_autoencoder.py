@@ -95,8 +95,9 @@ def test_pixels_are_read_as_x_over_255():
     [
         (lambda: PCA(7), data(), "n_latent is 7; expected no more than the 6 columns of x"),
         (lambda: PCA(0), data(), "n_latent is 0; expected a whole number ≥ 1"),
-        (lambda: PCA(2), data(1), "x has 1 row; expected two or more"),
+        (lambda: PCA(2), data(1), "x varies in fewer than 2 directions"),
         (lambda: PCA(2), np.outer(np.arange(5.0), np.ones(6)), "x varies in fewer than 2 directions"),
+        (lambda: PCA(1), np.full((10, 3), 0.1), "x varies in fewer than 1 directions"),
         (lambda: PCA(2), data()[0], "x has shape (6,); expected (N, D)"),
         (lambda: LinearAutoencoder(2), data() * np.inf, "x has values that are not finite"),
         (lambda: LinearAutoencoder(2, tol=0), data(), "tol is 0; expected a number > 0"),
@@ -106,6 +107,16 @@ def test_what_has_no_subspace_is_refused(make, x, message):
     with pytest.raises(ValueError) as error:
         make().fit(x)
     assert message in str(error.value)
+
+
+def test_a_fit_that_is_refused_leaves_the_one_before(pixels):
+    for model in (PCA(2), LinearAutoencoder(2, tied=True)):
+        x = data()
+        z = model.fit(x).transform(x)
+        for bad in (np.outer(np.arange(5.0), np.ones(6)), x * np.nan):
+            with pytest.raises(ValueError):
+                model.fit(bad)
+            assert_array_equal(model.transform(x), z)
 
 
 def test_no_convergence_and_no_fit_are_told():

@@ -149,6 +149,38 @@ def test_the_rest_of_the_family_is_trained_resumed_evaluated_and_drawn(options, 
     assert run("plot", out) == 0
 
 
+def test_oblong_images_are_not_convolved_as_squares(tmp_path, capsys):
+    np.save(tmp_path / "strips.npy", np.random.default_rng(0).integers(0, 256, (60, 16, 4), dtype=np.uint8))
+    message = refused(
+        capsys, "train", "--data", tmp_path / "strips.npy", "--architecture", "conv", "--out", tmp_path / "run"
+    )
+    assert "the images are 16 x 4; expected square ones" in message
+
+
+def test_an_autoencoder_is_not_said_to_have_a_bound(tmp_path, capsys):
+    run("train", *QUICK, "--estimator", "autoencoder", "--out", tmp_path / "run")
+    assert "(log p(x|z) at the code: no bound)" in capsys.readouterr().out
+    run("evaluate", tmp_path / "run")
+    assert "an autoencoder has no bound" in capsys.readouterr().out
+    run("evaluate", tmp_path / "run", "--json")
+    result = json.loads(capsys.readouterr().out)
+    assert result["bound"] is None and result["reconstruction"] < 0
+
+
+def test_a_run_of_before_these_options_is_resumed_and_evaluated(tmp_path, capsys):
+    run("train", *QUICK, "--out", tmp_path / "run", "--quiet")
+    path = tmp_path / "run" / "config.json"
+    config = json.loads(path.read_text())
+    assert "channels" not in config["run"]["model"]  # as in its checkpoint
+    for key in ("architecture", "channels", "flow", "decay"):
+        del config["options"][key]
+    path.write_text(json.dumps(config))
+    assert run("train", "--resume", tmp_path / "run", "--samples", 4000, "--quiet") == 0
+    assert run("evaluate", tmp_path / "run") == 0
+    for option in (["--flow", 2], ["--architecture", "conv"], ["--decay", 9]):
+        assert "was trained with" in refused(capsys, "train", "--resume", tmp_path / "run", *option)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -158,6 +190,7 @@ def test_the_rest_of_the_family_is_trained_resumed_evaluated_and_drawn(options, 
         ("--channels 4,4,4,4", "do not fit images of 1 x 1"),
         ("--architecture conv --full-vb --local-reparameterization", "for affine maps alone"),
         ("--decay 0", "decay is 0.0; expected a number > 0"),
+        ("--architecture mlp --channels 4", "--architecture mlp and --channels are both given"),
     ],
 )
 def test_bad_settings_of_the_family_leave_one_line_and_no_folder(options, message, tmp_path, capsys):

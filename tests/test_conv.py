@@ -125,6 +125,7 @@ def test_a_layer_for_every_channel_and_the_images_have_the_size_of_the_data():
     assert shapes["encoder.hidden.W"] == (7 * 7 * 8, 5) and shapes["decoder.hidden2.W"] == (5, 7 * 7 * 8)
     assert shapes["decoder.conv2.W"] == (64, 8) and shapes["decoder.logits.W"] == (16, 4)
     assert model.sample(3).shape == (3, 784)
+    assert model.encoder.layers[0].reads_data  # nobody needs the gradient of the pixels
 
 
 def test_it_trains_resumes_alike_on_both_backends_and_in_float32(waits, tmp_path):

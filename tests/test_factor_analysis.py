@@ -120,12 +120,33 @@ def test_uint8_pixels_are_read_as_x_over_255(pixels):
         (lambda: PPCA(2), data() * np.nan, "x has values that are not finite"),
         (lambda: FactorAnalysis(2), data() * [1, 1, 0, 1, 0, 1], "2 of the 6 columns of x never vary"),
         (lambda: FactorAnalysis(2, max_iter=0), data(), "max_iter is 0; expected a whole number ≥ 1"),
+        (lambda: FactorAnalysis(2, tol=-1), data(), "tol is -1; expected a number > 0"),
     ],
 )
 def test_what_has_no_maximum_of_the_likelihood_is_refused(make, x, message):
     with pytest.raises(ValueError) as error:
         make().fit(x)
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize("model", [PPCA(2), FactorAnalysis(2)])
+def test_a_fit_that_is_refused_leaves_the_one_before(model):
+    x = data()
+    score = model.fit(x).score(x)
+    for bad in (np.ones((5, 6)) * np.arange(5)[:, None], x * np.nan, x[:, :2]):
+        with pytest.raises(ValueError):
+            model.fit(bad * [1] if bad.shape[1] == 2 else bad * [1, 1, 0, 1, 1, 1])
+        assert model.score(x) == score
+
+
+def test_a_column_that_the_factors_explain_to_the_last_loses_its_noise_and_nothing_breaks():
+    """A Heywood case: the likelihood grows without bound as the variance of that column's noise goes to 0."""
+    generator = np.random.default_rng(0)
+    z = generator.standard_normal((300, 1))
+    x = np.concatenate([z, z + 0.5 * generator.standard_normal((300, 4))], axis=1)
+    model = FactorAnalysis(1, tol=1e-4, max_iter=3000).fit(x)
+    assert np.isfinite(model.log_likelihood_).all() and (model.var_ > 0).all()
+    assert model.var_[0] < 0.05 * model.var_[1:].min()
 
 
 def test_a_model_that_is_not_fitted_says_so():

@@ -11,9 +11,10 @@ from conftest import relative, rows
 from numpy.testing import assert_allclose, assert_array_equal
 
 from scratchvae import VAE, Adagrad, FlowVAE, evaluate, fit, load_model, oracle
+from scratchvae.backend import move
 from scratchvae.gradcheck import check_layer, check_model
 from scratchvae.inference.flows import Planar
-from scratchvae.inference.marginal import importance, quadrature
+from scratchvae.inference.marginal import appendix_d, importance, quadrature
 from scratchvae.inference.sgvb import sgvb_a
 
 
@@ -166,6 +167,15 @@ def test_log_p_minus_the_bound_is_a_divergence_and_importance_through_the_flow_g
     assert (np.abs(estimate.log_p - log_p) < 4.89 * estimate.error).all() and estimate.error.max() < 0.1
 
 
+@pytest.mark.filterwarnings("ignore:k_hat is above")
+def test_appendix_d_samples_the_posterior_of_a_model_with_a_flow_e13():
+    model = flow_vae(likelihood="isotropic")
+    model.params.value[...] *= 0.7
+    x = rows(3)
+    estimate = appendix_d(model, x, 400, burn_in=50)
+    assert (np.abs(estimate.log_p - quadrature(model, x)) < 4.89 * estimate.error).all() and estimate.error.max() < 0.2
+
+
 def test_draws_have_the_density_that_is_scored_e23():
     """E_q[N(z; 0, I)/q(z)] = 1: of draws whose log q lacks the log-determinant it is not."""
     model, n = flow_vae(), 40_000
@@ -235,7 +245,11 @@ def test_it_trains_alike_on_both_backends(waits):
     for model in models:
         fit(model, x, x, samples=300, batch_size=10, log_every=70)
     assert_array_equal(models[1].params.value.get(), models[0].params.value)
-    assert_array_equal(models[1].to("numpy").encode_mean(x), models[0].encode_mean(x))
+    on_device = move(x.astype("float32"), "cupy")
+    for call in (lambda model, x: model.encode_mean(x), lambda model, x: model.encode_samples(x, 3, seed=1)):
+        z = call(models[0], x)
+        assert z.dtype == np.float32
+        assert_array_equal(call(models[1], on_device).get(), z)
 
 
 @pytest.mark.parametrize(
@@ -254,6 +268,13 @@ def test_what_a_flow_cannot_be_is_refused(settings, message):
 
 
 # The energies of the example
+
+
+def test_the_examples_fit_brings_a_flow_near_its_energy(monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "examples"))
+    energies = importlib.import_module("energies")
+    row, counts = energies.result("1", 3, 1200, 0, "none")
+    assert 0 < row["kl"] < 0.35 and counts.sum() > 900_000
 
 
 def naive_energies(z):

@@ -4,9 +4,10 @@ import itertools
 
 import numpy as np
 import pytest
-from conftest import small
+from conftest import rows, small
 from numpy.testing import assert_allclose, assert_array_equal
 
+from scratchvae import VAE
 from scratchvae.inference.hmc import effective_sample_size, leapfrog, log_joint, sample, split_r_hat, transition
 
 Z_LIMIT = 4.89
@@ -217,3 +218,16 @@ def test_bad_settings_are_refused(z, settings, message):
         sample(oscillator, z, np.random.default_rng(0), **{"n_samples": 3} | settings)
     with pytest.raises(ValueError, match="S ≥ 4 draws of K chains"):
         split_r_hat(np.zeros((3, 2)))
+
+
+@pytest.mark.parametrize("settings", [{"likelihood": "isotropic", "mean": "free"}, {"channels": (2,), "n_visible": 9}])
+def test_the_gradient_of_the_target_is_that_of_log_p_and_theta_is_left_alone(settings):
+    model = VAE(**{"n_visible": 6, "n_hidden": 5, "n_latent": 2, "init": 0.5, "dtype": "float64"} | settings)
+    x, z = rows(4, model.n_visible), np.random.default_rng(0).standard_normal((4, 2))
+    model.params.grad[...] = 7
+    target = log_joint(model.decoder, x)
+    gradient, step = target(z)[1], 1e-6
+    for j in range(2):
+        there, back = (target(z + sign * step * np.eye(2)[j])[0] for sign in (1, -1))
+        assert_allclose(gradient[:, j], (there - back) / (2 * step), rtol=1e-6)
+    assert (model.params.grad == 7).all()

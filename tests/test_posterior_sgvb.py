@@ -222,6 +222,12 @@ def test_q_is_calibrated_where_the_model_is_conjugate_e17():
     assert p_value(np.array([[0.25 * np.exp(best(design)[0][1, 0])], [0]])) < 1e-6
 
 
+def test_a_fit_leaves_the_optimiser_that_it_was_given_as_it_was():
+    optimizer = Adam(0.03)
+    fit_posterior(linear(), optimizer=optimizer, steps=3)
+    assert vars(optimizer) == vars(Adam(0.03))
+
+
 def test_a_bound_that_is_not_finite_is_told_with_its_step():
     with pytest.raises(
         FloatingPointError, match=r"the bound is nan at step 2; not finite is the gradient of q\.location: try"

@@ -6,8 +6,8 @@
 (equations of Kong & Li, "Varying Variational Autoencoders"; those of Rezende & Mohamed are 10, 12 and 13). A map can be
 inverted where w·û > -1. Any u is made to fit by û = u + (m(w·u) - w·u) w/‖w‖², for which w·û = m > -1: appendix A.1 of
 Rezende & Mohamed, with ‖w‖² in the denominator. Their m(a) = log(1 + eᵃ) - 1 is not 0 at 0, so that û grows without
-bound as w → 0, and u = 0 is not the identity. Here m(a) = a for a ≥ 0, which needs no correction, and eᵃ - 1 below: with
-m(0) = 0 and m'(0) = 1, u = 0 is the identity, from which a flow begins, and û → u as w → 0.
+bound as w → 0, and u = 0 is not the identity. Here m(a) = a for a ≥ 0, where nothing needs correction, and eᵃ - 1
+below: with m(0) = 0 and m'(0) = 1, u = 0 is the identity, from which a flow begins, and û → u as w → 0.
 """
 
 import numpy as np

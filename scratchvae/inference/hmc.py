@@ -26,7 +26,7 @@ DIVERGENT = 1000  # an energy error of so many nats, or one that is not finite, 
 
 def log_joint(decoder, x):
     """The target z ↦ log p(x, z) = log p(x|z) + log p(z) and ∂/∂z, by the decoder's own backward pass."""
-    x = x.astype(decoder.layers[-1].W.dtype, copy=False)
+    x = x.astype(decoder.layers[0].W.dtype, copy=False)
 
     def target(z):
         with _of_input_alone(decoder):

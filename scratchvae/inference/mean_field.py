@@ -232,6 +232,10 @@ def _ascend(sweep, tol, max_iter):
     bounds = []
     for _ in range(max_iter):
         bounds.append(float(sweep()))
+        if not math.isfinite(bounds[-1]):
+            raise FloatingPointError(
+                f"the bound is {bounds[-1]} after sweep {len(bounds)}: look at the prior's numbers"
+            )
         if len(bounds) > 1 and bounds[-1] - bounds[-2] < tol:
             break
     else:

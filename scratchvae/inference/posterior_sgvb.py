@@ -20,9 +20,7 @@ from scratchvae.inference.reparameterise import gaussian
 def sgvb_1(model, q, phi, eps, rows=slice(None), gradient=True):
     """L^1 = 1/L Σ_l N/M log p(D_M|θ_l) + log p(θ_l) - log q(θ_l),   θ_l = g(ε_l, φ)."""
     scale = _scale(model, rows)
-    theta, dtheta_dphi = q.draw(
-        eps, phi
-    )  # θ = g(ε, φ)                                                  (4), section 2.4
+    theta, dtheta_dphi = q.draw(eps, phi)  # θ = g(ε, φ)   (4), section 2.4
     log_lik, dlog_lik = model.log_likelihood(theta, gradient, rows)
     log_prior, dlog_prior = model.log_prior(theta, gradient)
     log_q, dlog_q, dlog_q_dphi = q.log_density(theta, phi)
@@ -44,13 +42,9 @@ def sgvb_2(model, q, phi, eps, rows=slice(None), gradient=True):
             f"are {q.name} and {type(model).__name__}: take L^1, sgvb_1"
         )
     scale = _scale(model, rows)
-    theta, dtheta_dphi = q.draw(
-        eps, phi
-    )  # θ = μ + σ ⊙ ε                                                       (4), (19)
+    theta, dtheta_dphi = q.draw(eps, phi)  # θ = μ + σ ⊙ ε   (4), (19)
     log_lik, dlog_lik = model.log_likelihood(theta, gradient, rows)
-    neg_kl, dmu, dlog_sigma = theta_neg_kl(
-        *phi, model.alpha**2, gradient
-    )  # once for all N                         (24)
+    neg_kl, dmu, dlog_sigma = theta_neg_kl(*phi, model.alpha**2, gradient)  # once for all N   (24)
     bound = scale * log_lik.mean() + neg_kl
     if not gradient:
         return bound, None

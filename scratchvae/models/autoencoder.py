@@ -9,7 +9,7 @@ import warnings
 
 import numpy as np
 
-from scratchvae.arguments import positive, whole
+from scratchvae.arguments import float_rows, positive, whole
 
 
 class LinearCode:
@@ -20,8 +20,7 @@ class LinearCode:
 
     def transform(self, x):
         """z = (x - m) A, (N, J)."""
-        x = self._rows(x)
-        return (x - self._fitted().mean_) @ self.encoder_
+        return (float_rows(x, len(self._fitted().mean_)) - self.mean_) @ self.encoder_
 
     def inverse_transform(self, z):
         """x̂ = z B + m, (N, D)."""
@@ -29,7 +28,7 @@ class LinearCode:
 
     def score_samples(self, x):
         """-½ ‖x - x̂‖², (N,): no log-likelihood, there is no density."""
-        x = self._rows(x)
+        x = float_rows(x, len(self._fitted().mean_))
         return -0.5 * ((x - self.inverse_transform(self.transform(x))) ** 2).sum(axis=1)
 
     def score(self, x):
@@ -41,23 +40,20 @@ class LinearCode:
         root = np.linalg.cholesky(self._fitted().code_var_)
         return self.inverse_transform(np.random.default_rng(seed).standard_normal((n, self.n_latent)) @ root.T)
 
-    def _begin(self, x):
-        """The covariance (D, D) of rows x; sets the mean. ValueError where J numbers are too many."""
-        vars(self).pop("mean_", None)
-        x = self._rows(x)
+    def _moments(self, x):
+        """Mean (D,) and covariance (D, D) of rows x. ValueError where J numbers are too many."""
+        x = float_rows(x)
         if self.n_latent > x.shape[1]:
             raise ValueError(f"n_latent is {self.n_latent}; expected no more than the {x.shape[1]} columns of x")
-        if len(x) < 2:
-            raise ValueError("x has 1 row; expected two or more, that differ")
-        self.mean_ = x.mean(axis=0)
-        d = x - self.mean_
-        S = d.T @ d / len(x)
-        if np.linalg.matrix_rank(S, hermitian=True) < self.n_latent:
+        mean = x.mean(axis=0)
+        S = (x - mean).T @ (x - mean) / len(x)
+        rounding = 1e-28 * (x * x).mean()  # the variance of a column whose entries differ in their last digits
+        if np.linalg.matrix_rank(S, tol=max(rounding, 1e-14 * np.trace(S)), hermitian=True) < self.n_latent:
             raise ValueError(f"x varies in fewer than {self.n_latent} directions: take fewer latents")
-        return S
+        return mean, S
 
-    def _end(self, S, A, B):
-        self.encoder_, self.decoder_, self.code_var_ = A, B, A.T @ S @ A
+    def _keep(self, mean, S, A, B):
+        self.mean_, self.encoder_, self.decoder_, self.code_var_ = mean, A, B, A.T @ S @ A
         return self
 
     def _fitted(self):
@@ -65,26 +61,15 @@ class LinearCode:
             raise ValueError(f"this {type(self).__name__} is not fitted yet: call fit(x) first")
         return self
 
-    def _rows(self, x):
-        """x as float64 rows; uint8 pixels as x/255. ValueError for other shapes and for numbers that are not finite."""
-        x = np.asarray(x)
-        x = x / 255 if x.dtype == np.uint8 else x.astype(float)
-        width = len(self.mean_) if hasattr(self, "mean_") else "D"
-        if x.ndim != 2 or len(x) == 0 or width not in ("D", x.shape[1]):
-            raise ValueError(f"x has shape {x.shape}; expected (N, {width}) with N ≥ 1, one datapoint per row")
-        if not np.isfinite(x).all():
-            raise ValueError("x has values that are not finite; expected numbers")
-        return x
-
 
 class PCA(LinearCode):
     """Principal components: A = Bᵀ = U, the eigenvectors of the covariance with the J largest eigenvalues."""
 
     def fit(self, x):
         """Fit rows x (N, D); self. ValueError if x varies in fewer than J directions."""
-        S = self._begin(x)
+        mean, S = self._moments(x)
         U = np.linalg.eigh(S)[1][:, : -self.n_latent - 1 : -1]
-        return self._end(S, U, U.T)
+        return self._keep(mean, S, U, U.T)
 
 
 class LinearAutoencoder(LinearCode):
@@ -104,7 +89,7 @@ class LinearAutoencoder(LinearCode):
 
     def fit(self, x, seed=0):
         """Fit rows x (N, D) from A, B ~ N(0, 1/D) drawn with this seed; self. score_ has L of every step."""
-        S = self._begin(x)
+        mean, S = self._moments(x)
         largest = np.linalg.eigvalsh(S)[-1]
         shape = (1 if self.tied else 2), len(S), self.n_latent  # A, and Bᵀ
         W = np.random.default_rng(seed).standard_normal(shape) / np.sqrt(len(S))
@@ -126,7 +111,7 @@ class LinearAutoencoder(LinearCode):
                 stacklevel=2,
             )
         self.score_ = np.array(history)
-        return self._end(S, ahead[0], ahead[-1].T)
+        return self._keep(mean, S, ahead[0], ahead[-1].T)
 
 
 def _objective(S, W):

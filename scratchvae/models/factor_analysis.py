@@ -11,7 +11,7 @@ import warnings
 
 import numpy as np
 
-from scratchvae.arguments import whole
+from scratchvae.arguments import float_rows, positive, whole
 
 
 class LinearGaussian:
@@ -56,35 +56,25 @@ class LinearGaussian:
 
     def _inference(self):
         """G and Ψ⁻¹ Wᵀ G."""
-        if not hasattr(self, "W_"):
-            raise ValueError(f"this {type(self).__name__} is not fitted yet: call fit(x) first")
         scaled = (self.W_ / self.var_).T  # Ψ⁻¹ Wᵀ
         G = np.linalg.inv(np.eye(self.n_latent) + self.W_ @ scaled)
         return G, scaled @ G
 
     def _rows(self, x):
-        """x as float64 rows; uint8 pixels as x/255. ValueError for other shapes and for numbers that are not finite."""
-        x = np.asarray(x)
-        x = x / 255 if x.dtype == np.uint8 else x.astype(float)
-        width = len(self.mean_) if hasattr(self, "mean_") else "D"
-        if x.ndim != 2 or len(x) == 0 or x.shape[1] != (width if width != "D" else x.shape[1]):
-            raise ValueError(f"x has shape {x.shape}; expected (N, {width}) with N ≥ 1, one datapoint per row")
-        if not np.isfinite(x).all():
-            raise ValueError("x has values that are not finite; expected numbers")
-        return x
+        if not hasattr(self, "W_"):
+            raise ValueError(f"this {type(self).__name__} is not fitted yet: call fit(x) first")
+        return float_rows(x, len(self.mean_))
 
-    def _begin(self, x):
-        """Rows, and their covariance (D, D); sets the mean. ValueError where no likelihood has a maximum."""
-        vars(self).pop("mean_", None)
-        x = self._rows(x)
+    def _moments(self, x):
+        """Mean (D,) and covariance (D, D) of rows x. ValueError where no likelihood has a maximum."""
+        x = float_rows(x)
         N, D = x.shape
         if self.n_latent >= D:
             raise ValueError(f"n_latent is {self.n_latent}; expected fewer than the {D} columns of x")
         if N < 2:
             raise ValueError(f"x has {N} row; expected two or more, whose covariance is to be explained")
-        self.mean_ = x.mean(axis=0)
-        d = x - self.mean_
-        return d.T @ d / N
+        d = x - x.mean(axis=0)
+        return x.mean(axis=0), d.T @ d / N
 
 
 class PPCA(LinearGaussian):
@@ -96,14 +86,14 @@ class PPCA(LinearGaussian):
 
     def fit(self, x):
         """Fit rows x (N, D); self. ValueError if x has no more than J directions: then σ² = 0, and p(x) no bound."""
-        S = self._begin(x)
-        self.W_, var = _ppca(S, self.n_latent)
+        mean, S = self._moments(x)
+        W, var = _ppca(S, self.n_latent)
         if var <= 1e-12 * np.trace(S):
             raise ValueError(
                 f"x varies in no more than {self.n_latent} directions: the likelihood has no maximum; "
                 "take fewer latents"
             )
-        self.var_ = np.full(len(S), var)
+        self.mean_, self.W_, self.var_ = mean, W, np.full(len(S), var)
         return self
 
 
@@ -128,11 +118,11 @@ class FactorAnalysis(LinearGaussian):
 
     def __init__(self, n_latent, tol=1e-6, max_iter=10_000):
         super().__init__(n_latent)
-        self.tol, self.max_iter = tol, whole("max_iter", max_iter)
+        self.tol, self.max_iter = positive("tol", tol), whole("max_iter", max_iter)
 
     def fit(self, x):
         """Fit rows x (N, D); self. ValueError for columns that never vary."""
-        S = self._begin(x)
+        mean, S = self._moments(x)
         variance = np.diag(S)
         if (still := int((variance <= 1e-12 * variance.max()).sum())) > 0:
             raise ValueError(
@@ -140,8 +130,8 @@ class FactorAnalysis(LinearGaussian):
                 "likelihood no maximum; leave them out, as in x[:, x.std(axis=0) > 0]"
             )
         sd, history = np.sqrt(variance), []
-        self.W_, noise = _ppca(S / np.outer(sd, sd), self.n_latent)
-        self.W_, self.var_ = self.W_ * sd, max(noise, 1e-3) * variance
+        W, noise = _ppca(S / np.outer(sd, sd), self.n_latent)
+        self.mean_, self.W_, self.var_ = mean, W * sd, max(noise, 1e-3) * variance
         for _ in range(self.max_iter):
             # E: all that the M-step needs of p(z|x) are these averages over the datapoints
             G, to_latent = self._inference()

@@ -13,7 +13,8 @@ class FlowVAE(VAE):
     """A VAE whose q(z|x) is the law of z_K = f_K ∘ … ∘ f_1(z_0), z_0 ~ N(μ, σ² I), all from the encoder.
 
     flow: K, how many planar maps. The other arguments are those of `VAE`, all but `estimator`: with no KL in closed
-    form the bound is the one with all its terms at the draws, `sgvb_flow`. ValueError for K < 1 and other estimators.
+    form the bound is the one with all its terms at the draws, `sgvb_flow`. `encode` gives μ and log σ² of q_0, before
+    the maps. ValueError for K < 1 and other estimators.
     """
 
     def __init__(self, n_visible, n_hidden=500, n_latent=20, *, flow=10, estimator="A", **settings):
@@ -48,10 +49,6 @@ class FlowVAE(VAE):
         z, log_qz = self.latents(x, self._eps(eps, len(x)))
         neg_kl = (log_standard_gaussian(z, gradient=False)[0] - log_qz).mean(axis=0)
         return neg_kl, self.decoder.log_prob(x, z, gradient=False).mean(axis=0)
-
-    def encode(self, x):
-        """q_0(z|x) = N(μ, σ² I), before the maps: (mu, log_var), (M, J) each."""
-        return super().encode(x)
 
     def encode_mean(self, x):
         """The mean of q_0(z|x) sent through the maps, (M, J)."""

@@ -17,8 +17,13 @@ from scratchvae.nets.mlp import ACTIVATIONS, BernoulliMLP, GaussianMLP, Isotropi
 from scratchvae.nets.params import Params
 from scratchvae.noise import standard_normal
 
-ESTIMATORS = {"A": sgvb_a, "B": sgvb_b, "iwae": importance_weighted, "wake-sleep": wake_sleep}
-ESTIMATORS["autoencoder"] = autoencoder
+ESTIMATORS = {
+    "A": sgvb_a,
+    "B": sgvb_b,
+    "iwae": importance_weighted,
+    "wake-sleep": wake_sleep,
+    "autoencoder": autoencoder,
+}
 LIKELIHOODS = ("bernoulli", "gaussian", "isotropic")
 
 

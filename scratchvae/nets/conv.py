@@ -116,7 +116,7 @@ class ConvTranspose2d:
         return (rows @ self.W).reshape(len(dy), -1)  # ∂r_mi/∂x_mo = W_io
 
 
-KERNEL = {"size": 4, "stride": 2, "padding": 1}  # halves the side, and covers every pixel by as many patches
+KERNEL = {"size": 4, "stride": 2, "padding": 1}  # halves an even side; all but the border lies under four patches
 
 
 def conv_encoder(name, shape, channels, widths, activation):

@@ -168,8 +168,9 @@ def fit(
 def evaluate(model, x, seed=0, binarization="grey"):
     """The bound of rows x (N, D) by (7), in nats per datapoint: {"n", "bound", "kl", "reconstruction"}.
 
-    bound = reconstruction - kl, with kl in closed form and the reconstruction E log p(x|z) on L = model.n_samples
-    sampled z for each row. Two calls with the same seed see the same noise. Memory is bounded: 1,000 z at a time.
+    bound = reconstruction - kl, with kl in closed form (of a FlowVAE at the same draws) and the reconstruction
+    E log p(x|z) on L = model.n_samples sampled z for each row. Two calls with the same seed see the same noise. Memory
+    is bounded: 1,000 z at a time.
     """
     seed, dynamic = whole("seed", seed, least=0), _dynamic(binarization, model)
     x = rows_of("x", x, model)

@@ -130,8 +130,8 @@ def load_model(folder, estimator=None, backend="numpy"):
         raise CheckpointError(
             f"{path} was trained with estimator {config['estimator']!r}: pass the function, estimator=…"
         )
-    kind = FullVB if "theta_noise" in config else FlowVAE if "flow" in config else VAE
-    model = kind(**config | {"estimator": estimator or config["estimator"], "backend": backend})
+    cls = FullVB if "theta_noise" in config else FlowVAE if "flow" in config else VAE
+    model = cls(**config | {"estimator": estimator or config["estimator"], "backend": backend})
     _fill(path, arrays, _parameters(model))
     return model
 
