@@ -1,6 +1,10 @@
 """Where the tests find data and small models."""
 
 import os
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # a core for each worker; before NumPy reads it
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 from pathlib import Path
 
 import numpy as np
