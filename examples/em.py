@@ -36,28 +36,15 @@ def main():
     p.add_argument("--samples", type=positive, default=1_000_000, help="evaluations of the bound (1,000,000)")
     p.add_argument("--seeds", type=positive, default=3, help="seeds 0, 1, … (3)")
     settings = parse(p)
-    samples, folder = (
-        max(1000, int(settings.samples * settings.scale)),
-        settings.runs / f"em-{settings.data}-{settings.scale:g}",
-    )
+    samples = max(1000, int(settings.samples * settings.scale))
+    folder = settings.runs / f"em-{settings.data}-{settings.scale:g}"
     runs = {}
     for name, (optimizer, init) in SETTINGS.items():
         for schedule in ("joint", "alternating"):
             for seed in range(settings.seeds):
                 where = folder / f"{name.replace(' ', '-')}-{schedule}-{seed}"
-                run = Scheduled(
-                    where,
-                    settings.data,
-                    500,
-                    20,
-                    samples,
-                    {"init": init},
-                    optimizer=optimizer,
-                    n_held_out=2000,
-                    seed=seed,
-                    schedule=schedule,
-                )
-                runs[name, schedule, seed] = run
+                common = {"optimizer": optimizer, "n_held_out": 2000, "seed": seed, "schedule": schedule}
+                runs[name, schedule, seed] = Scheduled(where, settings.data, 500, 20, samples, {"init": init}, **common)
     train_all(list(runs.values()), settings.jobs)
 
     fig, rows = plots.Figure(figsize=(11, 4), dpi=150, layout="constrained"), []
