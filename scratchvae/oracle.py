@@ -127,7 +127,7 @@ def log_likelihood(arrays, x, z, likelihood, mean="sigmoid", activation="tanh"):
     return log_normal(x, mu, output("log_var"))
 
 
-# Planar flows: Rezende & Mohamed 2015, (10), (12), (13) and appendix A.1 with another m, a for a ≥ 0 and eᵃ - 1 below
+# Planar flows: Rezende & Mohamed 2015, (10), (12), (13), appendix A.1 with another m: a for a ≥ 0 and a/(1 - a) below
 
 
 def planar(parameters, z):
@@ -135,7 +135,7 @@ def planar(parameters, z):
     J = z.shape[-1]
     u, w, b = parameters[:, :J], parameters[:, J : 2 * J], parameters[:, 2 * J]
     wu = np.sum(w * u, axis=1)
-    m = np.where(wu > 0, wu, np.exp(np.where(wu > 0, 0, wu)) - 1)
+    m = np.where(wu > 0, wu, wu / (1 - np.where(wu > 0, 0, wu)))
     u = u + ((m - wu) / np.sum(w * w, axis=1))[:, None] * w
     a = np.sum(w * z, axis=1) + b
     psi = (1 - np.tanh(a) ** 2)[:, None] * w

@@ -59,11 +59,11 @@ def test_the_constraint_holds_for_w_of_any_size_and_the_correction_vanishes_with
     z, log_det = flow.forward(np.zeros((1, 200, 4)), np.concatenate([u, w, np.ones((200, 1))], axis=1))
     u_hat, a = z[0] / np.tanh(1.0), (w * u).sum(axis=1)
     assert np.isfinite(log_det).all()
-    expected = np.where(a >= 0, a, np.expm1(np.minimum(a, 0)))
+    expected = np.where(a >= 0, a, a / (1 - np.minimum(a, 0)))
     assert (expected >= -1).all()
     assert_allclose((w * u_hat).sum(axis=1), expected, rtol=1e-9, atol=1e-12 * scale)
     assert_allclose(u_hat[a >= 0], u[a >= 0], rtol=1e-12)  # nothing to correct
-    assert np.abs(u_hat - u).max() <= 0.5 * (u**2).sum(axis=1).max() * np.linalg.norm(w, axis=1).max() + 1e-12
+    assert np.abs(u_hat - u).max() <= (u**2).sum(axis=1).max() * np.linalg.norm(w, axis=1).max() + 1e-12
 
 
 def test_the_map_is_continuous_and_its_gradient_bounded_at_w_of_zero_a_translation_e14():
@@ -80,21 +80,21 @@ def test_the_map_is_continuous_and_its_gradient_bounded_at_w_of_zero_a_translati
     assert_allclose(found[0][4:6], (0.3 + 2.2) * s + 2 * s * u[0], rtol=1e-12)  # ∂/∂w: u·dz s z, and 2 s u of log det
     for other in found[1:]:
         assert_allclose(other[[0, 1, 2, 3, 6]], found[0][[0, 1, 2, 3, 6]], atol=1e-4)
-        assert np.abs(other[4:6] - found[0][4:6]).max() < 0.5 * 5 * 1.2  # ½ ‖u‖² ‖dz‖ at most: m'' jumps at 0
+        assert np.abs(other[4:6] - found[0][4:6]).max() < 5 * 1.2  # ‖u‖² ‖dz‖ at most: m'' jumps at 0
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-4), ("float64", 1e-12)])
 def test_the_log_determinant_is_exact_where_the_map_all_but_folds(dtype, tolerance):
     """w·û near -1 and tanh near 0: 1 + s m cancels to nothing if it is taken as it stands."""
     mpmath = pytest.importorskip("mpmath")
-    for wu in (-5.0, -16.0, -25.0, -38.4, -80.0):
+    for wu in (-5.0, -100.0, -1e4, -1e6):
         for x in (0.0, 1e-5, 1e-4, 0.3):
             parameters = np.array([[wu, 1.0, x]], dtype)  # J = 1, w = 1, z = 0
             flow = Planar(1, 1)
             log_det = flow.forward(np.zeros((1, 1, 1), dtype), parameters)[1]
             with mpmath.workdps(60):
                 t = mpmath.tanh(mpmath.mpf(float(parameters[0, 2])))
-                expected = float(mpmath.log(1 + (1 - t**2) * mpmath.expm1(wu)))
+                expected = float(mpmath.log(1 + (1 - t**2) * mpmath.mpf(wu) / (1 - wu)))
             assert_allclose(log_det[0, 0], expected, rtol=tolerance, atol=tolerance)
             assert np.isfinite(flow.backward(np.ones((1, 1, 1), dtype), 1.0)[1]).all()
 
@@ -107,7 +107,7 @@ def test_density_integrates_to_one_after_numerical_inversion_e14():
     z = grid
     for one in np.split(parameters, 3, axis=1)[::-1]:
         u, w, b = one[0, :2], one[0, 2:4], one[0, 4]
-        m = max(w @ u, 0) + np.expm1(min(w @ u, 0))
+        m = max(w @ u, 0) + min(w @ u, 0) / (1 - min(w @ u, 0))
         u = u + (m - w @ u) * w / (w @ w)
         low, high = z @ w - abs(m) - 1, z @ w + abs(m) + 1
         for _ in range(50):

@@ -6,8 +6,9 @@
 (equations of Kong & Li, "Varying Variational Autoencoders"; those of Rezende & Mohamed are 10, 12 and 13). A map can be
 inverted where w·û > -1. Any u is made to fit by û = u + (m(w·u) - w·u) w/‖w‖², for which w·û = m > -1: appendix A.1 of
 Rezende & Mohamed, with ‖w‖² in the denominator. Their m(a) = log(1 + eᵃ) - 1 is not 0 at 0, so that û grows without
-bound as w → 0, and u = 0 is not the identity. Here m(a) = a for a ≥ 0, where nothing needs correction, and eᵃ - 1
-below: with m(0) = 0 and m'(0) = 1, u = 0 is the identity, from which a flow begins, and û → u as w → 0.
+bound as w → 0, and u = 0 is not the identity; and it nears -1 like eᵃ, where 1/det and with it the gradient has draws
+of any size. Here m(a) = a for a ≥ 0, where nothing needs correction, and a/(1 - a) below: u = 0 is the identity, from
+which a flow begins, û → u as w → 0, and -1 is far away at any a that is met.
 """
 
 import numpy as np
@@ -35,13 +36,14 @@ class Planar:
             a, n = (w * u).sum(axis=-1, keepdims=True), (w * w).sum(axis=-1, keepdims=True)
             n = np.where(n > TINY, n, np.inf)
             below = np.minimum(a, 0)
-            m, bend = np.maximum(a, 0) + np.expm1(below), np.expm1(below) - below  # m(a) and m(a) - a
+            r = 1 / (1 - below)  # m(a) = max(a, 0) + r min(a, 0), and 1 + m = max(a, 0) + r
+            m, bend = np.maximum(a, 0) + r * below, r * below * below  # bend = m(a) - a
             u_hat = u + bend * w / n
             t = np.tanh((w * z).sum(axis=-1, keepdims=True) + b)
             s = 1 - t * t
-            det = t * t + s * (np.maximum(a, 0) + np.exp(below))  # 1 + û·ψ = 1 + s m = t² + s (1 + m): nothing cancels
+            det = t * t + s * (np.maximum(a, 0) + r)  # 1 + û·ψ = 1 + s m = t² + s (1 + m): nothing cancels
             log_det = log_det + np.log(det)[..., 0]
-            self.kept.append((z, u, w, below, n, m, bend, u_hat, t, s, det))
+            self.kept.append((z, u, w, r, n, m, bend, u_hat, t, s, det))
             z = z + u_hat * t
         return z, log_det
 
@@ -51,14 +53,14 @@ class Planar:
         dlog_det: one number, or an array (L, M).
         """
         dlog_det, parts = dlog_det if isinstance(dlog_det, float) else dlog_det[..., None], []
-        for z, u, w, below, n, m, bend, u_hat, t, s, det in reversed(self.kept):
+        for z, u, w, r, n, m, bend, u_hat, t, s, det in reversed(self.kept):
             share = dlog_det / det  # log(1 + s m): ∂/∂s = m/(1 + s m)     ∂/∂m = s/(1 + s m)
             dm = (share * s).sum(axis=0)
             du_hat = (dz * t).sum(axis=0)  # z' = z + û t
             dt = (dz * u_hat).sum(axis=-1, keepdims=True) - 2 * t * share * m  # s = 1 - t²: ∂s/∂t = -2t
             dx = dt * s  # t = tanh x, x = w·z + b: tanh' = 1 - tanh²
             along = (du_hat * w).sum(axis=-1, keepdims=True) / n  # û = u + bend w/n: ∂/∂bend = w/n
-            da = dm * np.exp(below) + along * np.expm1(below)  # m' = e^min(a, 0)     bend' = m' - 1
+            da = dm * r * r + along * (r * r - 1)  # m' = r²     bend' = m' - 1
             du = du_hat + da * w  # a = w·u
             dw = (dx * z).sum(axis=0) + da * u + bend * (du_hat - 2 * along * w) / n  # n = ‖w‖²: ∂(w/n) has -2 w wᵀ/n²
             parts.append(np.concatenate([du, dw, dx.sum(axis=0)], axis=-1))
