@@ -6,9 +6,9 @@
 (equations of Kong & Li, "Varying Variational Autoencoders"; those of Rezende & Mohamed are 10, 12 and 13). A map can be
 inverted where w·û > -1. Any u is made to fit by û = u + (m(w·u) - w·u) w/‖w‖², for which w·û = m > -1: appendix A.1 of
 Rezende & Mohamed, with ‖w‖² in the denominator. Their m(a) = log(1 + eᵃ) - 1 is not 0 at 0, so that û grows without
-bound as w → 0, and u = 0 is not the identity; and it nears -1 like eᵃ, where 1/det and with it the gradient has draws
-of any size. Here m(a) = a for a ≥ 0, where nothing needs correction, and a/(1 - a) below: u = 0 is the identity, from
-which a flow begins, û → u as w → 0, and -1 is far away at any a that is met.
+bound as w → 0, and u = 0 is not the identity. Here m(a) = a for a ≥ 0, where nothing needs correction, and a/(1 - a)
+below: u = 0 is the identity, from which a flow begins, û → u as w → 0, and 1/det is at most 1 - a, where theirs is of
+the order of e⁻ᵃ.
 """
 
 import numpy as np
