@@ -3,7 +3,8 @@
 784-500-20 on grey-level MNIST, tanh, Glorot, M = 100, L = 1; K = 10 maps whose parameters come from the encoder. Adam
 with the falling stepsize 0.001 / (1 + step/5000), three seeds, and, seed 0 alone, with 0.001 throughout. "test_bound"
 is of all test images with one draw each, (7) for the plain VAE; "log_p" is by importance, 500 draws from q(z|x) for
-each of the first 1,000 test images. Runs are kept in --runs.
+each of the first 1,000 test images, "largest_w" the median over them of the largest ‖w‖ of the maps. Runs are kept in
+--runs.
 """
 
 import warnings
@@ -32,6 +33,10 @@ def result(run, maps, stepsize):
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "k_hat")  # read "log_p" as what it is then: a better bound
         log_p, error = importance(model, data.test[:1000], 500).mean()
+    norms = [np.nan]
+    if maps:
+        parameters = model.encoder.forward(model.pixels(data.test[:1000]))[2].reshape(-1, maps, 2 * model.n_latent + 1)
+        norms = np.linalg.norm(parameters[..., model.n_latent : -1], axis=-1).max(axis=1)
     return {
         "maps": maps,
         "stepsize": stepsize,
@@ -43,6 +48,7 @@ def result(run, maps, stepsize):
         "reconstruction": round(found["reconstruction"], 2),
         "log_p": round(log_p, 2),
         "log_p_error": round(error, 3),
+        "largest_w": round(float(np.median(norms)), 1) if maps else "",
         "train_seconds": round(float(history["seconds"][-1])),
         "commit": run.commit(),
     }
