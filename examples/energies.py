@@ -154,7 +154,7 @@ def main():
             mine = [pair for pair in found if (pair[0]["energy"], pair[0]["maps"]) == (energy, k)]
             row, counts = min(mine, key=lambda pair: pair[0]["kl"])
             ax.imshow(counts, extent=[-4.5, 4.5, -4, 4], origin="lower")
-            ax.set_title(f"K = {k}: KL {row['kl']:.2f}")
+            ax.set_title(f"K = {k}: KL {row['kl']:.2g}")
         for ax in axes:
             ax.set(xlim=(-4.5, 4.5), ylim=(-4, 4), xticks=[], yticks=[])
     fig.savefig(settings.results / "energies.png")

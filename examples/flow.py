@@ -26,13 +26,13 @@ def run_of(settings, maps, seed, stepsize, samples):
     return Run(folder, settings.data, 500, 20, samples, model, kind, optimizer, n_held_out=2000, seed=seed)
 
 
-def result(run, maps, stepsize):
+def result(run, maps, stepsize, draws):
     """A row: what the trained run says of the test images."""
     data, model, history = load_data(run.data), load_model(run.folder), run.history()
     found = evaluate(model, data.test)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "k_hat")  # read "log_p" as what it is then: a better bound
-        log_p, error = importance(model, data.test[:1000], 500).mean()
+        log_p, error = importance(model, data.test[: 2 * draws], draws).mean()
     norms = [np.nan]
     if maps:
         parameters = model.encoder.forward(model.pixels(data.test[:1000]))[2].reshape(-1, maps, 2 * model.n_latent + 1)
@@ -92,11 +92,14 @@ def main():
     p.add_argument("--seeds", type=positive, default=3, help="seeds 0, 1, … (3)")
     settings = parse(p)
     samples = max(1000, int(settings.samples * settings.scale))
+    draws = max(20, int(500 * settings.scale))
     kinds = [("falling", seed) for seed in range(settings.seeds)] + [("constant", 0)]
     cells = [(maps, *kind) for kind in kinds for maps in (*settings.maps, 0)]
     runs = {(maps, step, seed): run_of(settings, maps, seed, step, samples) for maps, step, seed in cells}
     train_all(list(runs.values()), settings.jobs)
-    rows = in_parallel([(result, run, maps, step) for (maps, step, _), run in runs.items()], settings.jobs, " results")
+    rows = in_parallel(
+        [(result, run, maps, step, draws) for (maps, step, _), run in runs.items()], settings.jobs, " results"
+    )
     write_table(settings.results / "flow.csv", rows)
     draw(settings, runs)
 

@@ -203,6 +203,8 @@ def evaluate(
             del over_theta["bound_22"]  # it belongs to the data that q(θ) was fitted to
         result |= over_theta | {"n_theta": n_theta, "alpha": model.alphas()}
     if log_likelihood is not None:
+        if model.config["estimator"] == "autoencoder":
+            raise ValueError("--log-likelihood draws from q(z|x), which an autoencoder does not learn: leave it out")
         result |= _log_likelihood(model, getattr(images, split), log_likelihood, seed, images.binarization)
     if model.config["estimator"] == "autoencoder":
         result |= {"bound": None, "kl": None}
@@ -386,6 +388,7 @@ def _describe(model, options):
     config = model.config
     convolutions = [f"conv{n}" for n in model.channels]
     sizes = "-".join(map(str, [config["n_visible"], *convolutions, *config["n_hidden"], config["n_latent"]]))
+    activation = config["activation"] if config["n_hidden"] or model.channels else "without hidden units"
     sizes += f", flow of {options['flow']} maps," if options["flow"] else ""
     if options["full_vb"]:
         alpha = "learned" if config["learn_hyperprior"] else f"{config['alpha']:g}"
@@ -398,7 +401,7 @@ def _describe(model, options):
     optimizer = options["optimizer"] + ("" if options["lr"] is None else f" {options['lr']}")
     optimizer += "" if options["decay"] is None else f" / (1 + step/{options['decay']:g})"
     return (
-        f"{type(model).__name__} {sizes} {config['activation']}, "
+        f"{type(model).__name__} {sizes} {activation}, "
         f"{likelihood}, {model.params.value.size:,} parameters in {config['dtype']} on {model.backend}\n"
         f"{objective}, L = {config['n_samples']}, M = {options['batch_size']}, {prior}, {optimizer}, "
         f"{options['schedule']} updates, seed {options['seed']}"
@@ -520,7 +523,7 @@ def parser():
         "--hidden",
         type=_widths,
         metavar="H[,H]|none",
-        help="units of each hidden layer (500; digits, frey: 200; conv: 128), or none: a linear model",
+        help="units of each hidden layer (500; digits, frey: 200; conv: 128), or none; with --mean free a linear model",
     )
     g.add_argument(
         "--architecture",
@@ -565,7 +568,7 @@ def parser():
     g.add_argument(
         "--estimator",
         choices=ESTIMATORS,
-        help="L^A (6), L^B (7, default), the importance-weighted bound of L draws, wake-sleep, or no VAE",
+        help="L^A (6), L^B (7, default), iwae of L draws, wake-sleep, or autoencoder: no noise, no KL",
     )
     g.add_argument("--n-samples", type=int, metavar="L", help="noise samples per datapoint (1)")
     g = p.add_argument_group("training (algorithm 1)")
@@ -575,7 +578,9 @@ def parser():
     g.add_argument(
         "--lr", type=float, help="stepsize (adagrad 0.01, adam 0.001, sgd 1e-6: the bound is a sum over the data)"
     )
-    g.add_argument("--decay", type=float, metavar="T", help="let the stepsize fall, lr / (1 + step/T) (it stays)")
+    g.add_argument(
+        "--decay", type=float, metavar="T", help="let the stepsize fall as lr / (1 + step/T), T in steps (it does not)"
+    )
     g.add_argument(
         "--warmup", type=int, metavar="T", help="adagrad: gather squared gradients for T minibatches first (0)"
     )
@@ -670,7 +675,8 @@ def _numbers(text):
     try:
         return [int(part) for part in text.split(",")]
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r}; expected whole numbers with commas between them, or one") from None
+        message = f"{text!r}; expected whole numbers with commas between them, or one; --hidden none for no layer"
+        raise argparse.ArgumentTypeError(message) from None
 
 
 def _widths(text):

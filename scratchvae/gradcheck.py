@@ -57,7 +57,7 @@ def compare(function, arrays, gradients, oracle=None, entries=200, seed=0):
         if array.dtype != np.float64 or gradients[name].shape != array.shape:
             raise ValueError(
                 f"{name} is {array.dtype} {array.shape}, its gradient {gradients[name].shape}; "
-                "expected float64, one shape"
+                "expected float64, one shape: a model with dtype='float64'"
             )
     gradients = _host_copies(gradients)
     checks, witness = [], {}

@@ -187,13 +187,15 @@ def draw_run(folder, model, data, history, seed=0):
         paths.append(folder / f"{name}.png")
         fig.savefig(paths[-1])
 
-    full_vb = hasattr(model, "theta_sample")
+    full_vb, code_alone = hasattr(model, "theta_sample"), model.config["estimator"] == "autoencoder"
     if len(history):
         fig, ax = figure(6, 4)
         names = ["train, (22) with the θ-KL", "validation, at the mean of θ"] if full_vb else []
         if model.config["estimator"] == "iwae":
             names = [f"train, of {model.n_samples} draws together", "validation, (7)"]
         learning_curve(ax, history, *names)
+        if code_alone:
+            ax.set_ylabel("log p(x|z) at the code (nats per datapoint)")
         save(fig, "learning_curve")
 
     x = data.test[:50]
@@ -201,27 +203,30 @@ def draw_run(folder, model, data, history, seed=0):
     reconstructions(ax, x, model.reconstruct(x), data.image_shape)
     save(fig, "reconstructions")
 
-    fig = Figure(figsize=(6, 2.6), dpi=150, layout="constrained")
-    uncertainty(fig.subplots(3), x[:10], model.reconstruct_samples(x[:10], 64, seed), data.image_shape)
-    save(fig, "uncertainty")
+    if not code_alone:  # which learns neither q(z|x) nor what z to expect
+        fig = Figure(figsize=(6, 2.6), dpi=150, layout="constrained")
+        uncertainty(fig.subplots(3), x[:10], model.reconstruct_samples(x[:10], 64, seed), data.image_shape)
+        save(fig, "uncertainty")
 
-    if full_vb:
-        fig = Figure(figsize=(10, 1.9), dpi=150, layout="constrained")
-        theta_uncertainty(fig.subplots(1, 4), model, x[:8], data.image_shape, seed=seed)
-        save(fig, "theta_uncertainty")
+        if full_vb:
+            fig = Figure(figsize=(10, 1.9), dpi=150, layout="constrained")
+            theta_uncertainty(fig.subplots(1, 4), model, x[:8], data.image_shape, seed=seed)
+            save(fig, "theta_uncertainty")
 
-    fig, ax = figure()
-    samples(ax, model, data.image_shape, seed=seed)
-    save(fig, "samples")
+        fig, ax = figure()
+        samples(ax, model, data.image_shape, seed=seed)
+        save(fig, "samples")
 
-    fig, ax = figure()
-    random_walk(ax, model, data.image_shape, seed=seed)
-    save(fig, "random_walk")
+        fig, ax = figure()
+        random_walk(ax, model, data.image_shape, seed=seed)
+        save(fig, "random_walk")
+
+        if model.n_latent == 2:
+            fig, ax = figure(8, 8)
+            manifold(ax, model, data.image_shape)
+            save(fig, "manifold")
 
     if model.n_latent == 2:
-        fig, ax = figure(8, 8)
-        manifold(ax, model, data.image_shape)
-        save(fig, "manifold")
         fig, ax = figure(7, 6)
         latent_scatter(ax, model.encode_mean(data.test), data.test_labels)
         save(fig, "latent")

@@ -154,7 +154,7 @@ def test_digits_are_learned_through_convolutions(digits):
     [
         (lambda: conv_vae(n_visible=560), "n_visible is 560; expected a square number for channels"),
         (lambda: conv_vae(channels=(0,)), "channels is 0; expected a whole number ≥ 1"),
-        (lambda: conv_vae(channels=(2, 2, 2, 2)), "do not fit images of 1 x 1"),
+        (lambda: conv_vae(channels=(2, 2, 2, 2)), "channels is [2, 2, 2, 2]; these images can be halved 2 times"),
         (lambda: Conv2d("c", (5, 5, 1), 2, 7), "kernel 7, stride 1, padding 0 do not fit images of 5 x 5"),
         (lambda: Conv2d("c", (5, 5, 1), 2, 3, 0), "stride 0"),
         (lambda: FullVB(49, 5, 2, channels=(2,), theta_noise="local"), "for affine maps alone"),

@@ -150,6 +150,11 @@ def test_a_column_that_the_factors_explain_to_the_last_loses_its_noise_and_nothi
 
 
 def test_a_model_that_is_not_fitted_says_so():
+    for call in (lambda m: m.sample(3), lambda m: m.inverse_transform(np.zeros((1, 2))), lambda m: m.score(data())):
+        with pytest.raises(ValueError, match="this FactorAnalysis is not fitted yet"):
+            call(FactorAnalysis(2))
+    with pytest.raises(ValueError, match=r"x has shape \(3, 4\); expected \(N, 2\)"):
+        PPCA(2).fit(data()).inverse_transform(np.zeros((3, 4)))
     with pytest.raises(ValueError, match=r"this PPCA is not fitted yet: call fit\(x\) first"):
         PPCA(2).transform(data())
     model = PPCA(2).fit(data())

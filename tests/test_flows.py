@@ -257,14 +257,28 @@ def test_it_trains_alike_on_both_backends(waits):
     [
         ({"flow": 0}, "flow is 0; expected a whole number ≥ 1"),
         ({"flow": True}, "flow is True; expected a whole number ≥ 1"),
-        ({"estimator": "B"}, "estimator is 'B'; expected 'A': with a flow log q"),
+        ({"estimator": "B"}, "estimator is 'B'; expected 'A': log q of a flow"),
         ({"n_latent": 0}, "n_latent is 0; expected a whole number ≥ 1"),
+        ({"estimator": "iwae"}, "L^A is its bound"),
     ],
 )
 def test_what_a_flow_cannot_be_is_refused(settings, message):
     with pytest.raises(ValueError) as error:
         FlowVAE(6, 5, **settings)
     assert message in str(error.value)
+
+
+def test_shapes_that_do_not_fit_a_flow_are_refused():
+    flow = Planar(2, 3)
+    for z, parameters in [((1, 4, 3), (1, 21)), ((1, 4, 3), (14,)), ((1, 4, 2), (1, 14))]:
+        with pytest.raises(ValueError, match=r"expected \(L, M, 3\) and \(M or 1, 14\)"):
+            flow.forward(np.zeros(z), np.zeros(parameters))
+
+
+def test_latents_reads_uint8_pixels_as_encode_does():
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 6), dtype=np.uint8)
+    for model in (flow_vae(), VAE(6, 5, 2, init=0.5, dtype="float64")):
+        assert_allclose(model.latents(pixels, np.zeros((1, 4, 2)))[0][0], model.encode_mean(pixels), rtol=1e-12)
 
 
 # The energies of the example

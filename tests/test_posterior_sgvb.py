@@ -249,6 +249,12 @@ def test_a_bound_that_is_not_finite_is_told_with_its_step():
         ),
         (lambda: fit_posterior(linear(), batch_size=21), "batch_size is 21; expected no more than the 20 datapoints"),
         (lambda: fit_posterior(linear(), steps=0), "steps is 0; expected a whole number ≥ 1"),
+        (
+            lambda: fit_posterior(linear(), "laplace"),
+            "q 'laplace'; expected one such as LinearRegression, and a law of",
+        ),
+        (lambda: fit_posterior(laplace), "model is LocationScale and q"),
+        (lambda: fit_posterior(linear(), start=np.zeros(3)), "start has shape (3,); expected (2, "),
     ],
 )
 def test_what_does_not_fit_is_refused(call, message):

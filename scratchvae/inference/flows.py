@@ -31,6 +31,11 @@ class Planar:
 
     def forward(self, z, parameters):
         """z_K (L, M, J) and Σ_k log |det ∂z_k/∂z_k-1| (L, M) from z_0 (L, M, J)."""
+        if z.shape[-1] != self.n_latent or parameters.ndim != 2 or parameters.shape[1] != self.n_parameters:
+            raise ValueError(
+                f"z has shape {z.shape} and parameters {parameters.shape}; expected (L, M, {self.n_latent}) and "
+                f"(M or 1, {self.n_parameters}): u, w and b of {self.n_maps} maps"
+            )
         log_det, self.kept = 0.0, []
         for u, w, b in self._maps(parameters):
             a, n = (w * u).sum(axis=-1, keepdims=True), (w * w).sum(axis=-1, keepdims=True)
@@ -52,7 +57,7 @@ class Planar:
 
         dlog_det: one number, or an array (L, M).
         """
-        dlog_det, parts = dlog_det if isinstance(dlog_det, float) else dlog_det[..., None], []
+        dlog_det, parts = dlog_det if isinstance(dlog_det, float | int) else dlog_det[..., None], []
         for z, u, w, r, n, m, bend, u_hat, t, s, det in reversed(self.kept):
             share = dlog_det / det  # log(1 + s m): ∂/∂s = m/(1 + s m)     ∂/∂m = s/(1 + s m)
             dm = (share * s).sum(axis=0)

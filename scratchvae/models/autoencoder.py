@@ -24,7 +24,7 @@ class LinearCode:
 
     def inverse_transform(self, z):
         """x̂ = z B + m, (N, D)."""
-        return np.asarray(z, float) @ self._fitted().decoder_ + self.mean_
+        return float_rows(z, len(self._fitted().decoder_)) @ self.decoder_ + self.mean_
 
     def score_samples(self, x):
         """-½ ‖x - x̂‖², (N,): no log-likelihood, there is no density."""
@@ -37,7 +37,7 @@ class LinearCode:
 
     def sample(self, n, seed=0):
         """x̂ at n codes z ~ N(0, their covariance in the data), (n, D): all of them in the subspace."""
-        root = np.linalg.cholesky(self._fitted().code_var_)
+        root, n = np.linalg.cholesky(self._fitted().code_var_), whole("n", n)
         return self.inverse_transform(np.random.default_rng(seed).standard_normal((n, self.n_latent)) @ root.T)
 
     def _moments(self, x):

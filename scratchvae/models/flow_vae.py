@@ -20,7 +20,7 @@ class FlowVAE(VAE):
     def __init__(self, n_visible, n_hidden=500, n_latent=20, *, flow=10, estimator="A", **settings):
         if estimator not in ("A", sgvb_flow):
             raise ValueError(
-                f"estimator is {estimator!r}; expected 'A': with a flow log q(z|x) is known at draws alone"
+                f"estimator is {estimator!r}; expected 'A': log q of a flow is known at draws alone: L^A is its bound"
             )
         self.flow = Planar(whole("flow", flow), whole("n_latent", n_latent))
         super().__init__(n_visible, n_hidden, n_latent, estimator="A", **settings)
@@ -38,7 +38,7 @@ class FlowVAE(VAE):
 
     def latents(self, x, eps):
         """z_K ~ q(z|x), (L, M, J), and log q_K(z_K|x) in nats (9)-(11), (L, M), for rows x and eps (L, M, J)."""
-        mu, log_var, maps = self.encoder.forward(x)
+        mu, log_var, maps = self.encoder.forward(self.pixels(x))
         z0 = mu + np.exp(0.5 * log_var) * eps
         z, log_det = self.flow.forward(z0, maps)
         return z, log_gaussian(z0, mu, log_var, gradient=False)[0] - log_det

@@ -165,6 +165,8 @@ class FullVB(VAE):
 
         ValueError for another shape.
         """
+        if "flow" in model.config:
+            raise ValueError("the model to start from is a FlowVAE, whose encoder has maps; expected a VAE or a FullVB")
         theirs, size = model.params.windows, model.params.value.size
         if not isinstance(model, FullVB):
             theirs = theirs | {name: w for name, w in self.params.windows.items() if name.startswith("log_sigma.")}

@@ -170,8 +170,8 @@ class VAE:
         return gaussian_neg_kl(mu, log_var, gradient=False)[0], self.decoder.log_prob(x, z, gradient=False).mean(axis=0)
 
     def latents(self, x, eps):
-        """z ~ q(z|x), (L, M, J), and log q(z|x) in nats, (L, M), for rows x (M, D) of `pixels` and eps (L, M, J)."""
-        mu, log_var = self.encoder.forward(x)
+        """z ~ q(z|x), (L, M, J), and log q(z|x) in nats, (L, M), for x (M, D) and eps (L, M, J)."""
+        mu, log_var = self.encoder.forward(self.pixels(x))
         z = mu + np.exp(0.5 * log_var) * eps
         return z, log_gaussian(z, mu, log_var, gradient=False)[0]
 
@@ -251,9 +251,7 @@ class VAE:
     def _encode_at(self, x, eps):
         """z of `latents`, some rows at a time."""
         rows = _batches(own("x", x, self.backend)), _batches(eps.swapaxes(0, 1))
-        return np.concatenate(
-            [self.latents(self.pixels(x), e.swapaxes(0, 1))[0] for x, e in zip(*rows, strict=True)], axis=1
-        )
+        return np.concatenate([self.latents(x, e.swapaxes(0, 1))[0] for x, e in zip(*rows, strict=True)], axis=1)
 
     def _eps(self, noise, m):
         if m == 0:

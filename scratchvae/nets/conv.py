@@ -123,6 +123,8 @@ def conv_encoder(name, shape, channels, widths, activation):
     """Images (H, W, C) through a Conv2d for each of `channels`, each halving the side, then an MLP: as `mlp` does."""
     layers = []
     for k, n_out in enumerate(channels, start=1):
+        if min(shape[:2]) < KERNEL["stride"]:
+            raise ValueError(f"channels is {channels}; these images can be halved {k - 1} times: take fewer channels")
         layers += [Conv2d(f"{name}.conv{k}", shape, n_out, **KERNEL, reads_data=k == 1), ACTIVATIONS[activation]()]
         shape = layers[-2].out_shape
     dense, head = mlp(name, math.prod(shape), widths, activation)

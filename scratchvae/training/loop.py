@@ -315,5 +315,5 @@ def _diverged(bound, step, samples, now, model):
     else:  # the parameters have gone on since, all of them to NaN
         where = f", read {now.step - step:,} steps later (on backend 'numpy' the array is named)"
     gaussian = ", or leave out pixels that never vary: there a Gaussian density has no upper bound"
-    hint = "try a smaller step size, in a new folder" + (gaussian if model.config["likelihood"] != "bernoulli" else "")
+    hint = "try a smaller step size, in a new folder" + (gaussian if model.config["likelihood"] == "gaussian" else "")
     return FloatingPointError(f"the bound is {bound} at step {step} ({samples:,} samples){where}: {hint}")

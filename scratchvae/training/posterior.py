@@ -20,19 +20,26 @@ def fit_posterior(
     *,
     estimator=sgvb_1,
     optimizer=None,
-    steps=2000,
+    steps=10_000,
     n_samples=1,
     batch_size=None,
     seed=0,
+    start=None,
     progress=None,
 ):
     """Maximise `estimator`, L^1 or L^2, over φ: (phi (K, P), the bounds of the steps (steps,) in nats, at N/M).
 
-    φ starts at zero, which is the standard form of q; the stepsize of the optimiser, Adam(0.05) for None, falls in a
-    line from its lr to 0, so that the noise of the gradient averages out. n_samples is L; batch_size is M, None all
-    rows. Step t is a function of (seed, t) alone. ValueError: numbers that do not fit. FloatingPointError: a bound or a
-    gradient that is not finite, with its step.
+    φ begins at start (K, P), zeros for None, which is the standard form of q; the stepsize of the optimiser, Adam(0.05)
+    for None, falls in a line from its lr towards 0, so that the noise of the gradient averages out: look whether the
+    bounds still rose before it was small, and go on from φ, or with more steps, if so. n_samples is L; batch_size is M,
+    None all rows. Step t is a function of (seed, t) alone. ValueError: what does not fit. FloatingPointError: a bound
+    or a gradient that is not finite, with its step.
     """
+    if not hasattr(q, "log_density") or not hasattr(model, "log_likelihood"):
+        raise ValueError(
+            f"model is {type(model).__name__} and q {getattr(q, 'name', q)!r}; expected one such as LinearRegression, "
+            "and a law of inference/reparameterise.py such as laplace or student_t(5)"
+        )
     steps, n_samples, seed = whole("steps", steps), whole("n_samples", n_samples), whole("seed", seed, least=0)
     N, P = model.n_data, model.n_parameters
     M = N if batch_size is None else whole("batch_size", batch_size)
@@ -40,6 +47,10 @@ def fit_posterior(
         raise ValueError(f"batch_size is {M}; expected no more than the {N} datapoints")
     params = Params([SimpleNamespace(name="q", shapes=dict.fromkeys(q.parameters, (P,)))], np.float64)
     phi, dphi = params.value.reshape(-1, P), params.grad.reshape(-1, P)
+    if start is not None:
+        if np.shape(start) != phi.shape:
+            raise ValueError(f"start has shape {np.shape(start)}; expected {phi.shape}, a row for each parameter of q")
+        phi[...] = start
     optimizer, bounds = copy.copy(optimizer or Adam(0.05)), np.empty(steps)
     optimizer.start(params)
     lr = optimizer.lr
