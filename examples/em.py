@@ -64,10 +64,11 @@ def main():
             ax.plot(x, history["valid_bound"], style, color=f"C{list(SETTINGS).index(name)}", lw=1, label=label)
     for ax, text in zip(axes, ("evaluations of the bound", "updates of (φ, θ)"), strict=True):
         ax.set_xscale("log")
-        ax.set_xlim(min(run.history()["step"][-1] for run in runs.values()) / 200)
         ax.set_xlabel(text)
         ax.grid(alpha=0.3)
         ax.set_ylim(min(row["test_bound"] for row in rows) - 60, max(row["test_bound"] for row in rows) + 5)
+    for ax, column in zip(axes, ("samples", "step"), strict=True):  # before that nothing is in sight
+        ax.set_xlim(min(run.history()[column][-1] for run in runs.values()) / 300)
     axes[0].set_ylabel("validation bound (nats per datapoint)")
     axes[0].legend(fontsize=8, loc="upper left")
     write_table(settings.results / "em.csv", rows)
