@@ -389,7 +389,7 @@ def _describe(model, options):
     convolutions = [f"conv{n}" for n in model.channels]
     sizes = "-".join(map(str, [config["n_visible"], *convolutions, *config["n_hidden"], config["n_latent"]]))
     activation = config["activation"] if config["n_hidden"] or model.channels else "without hidden units"
-    sizes += f", flow of {options['flow']} maps," if options["flow"] else ""
+    sizes += f", flow of {config['flow']} maps," if "flow" in config else ""
     if options["full_vb"]:
         alpha = "learned" if config["learn_hyperprior"] else f"{config['alpha']:g}"
         prior = f"full VB: θ noise {config['theta_noise']}, α {alpha}, log σ from {config['log_sigma']:g}"
