@@ -22,6 +22,13 @@ def positive(name, value):
     return float(value)
 
 
+def fitted(model, name="mean_"):
+    """`model`; ValueError unless `fit` has left an attribute of this name on it."""
+    if not hasattr(model, name):
+        raise ValueError(f"this {type(model).__name__} is not fitted yet: call fit(x) first")
+    return model
+
+
 def float_rows(x, width=None):
     """x as float64 rows (N, width), uint8 pixels as x/255; ValueError for other shapes and for numbers not finite."""
     x = np.asarray(x)

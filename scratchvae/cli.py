@@ -61,16 +61,8 @@ OF_DATA = {  # what the defaults become for these data sets: section 5 for Frey 
     "digits": {"hidden": [200], "optimizer": "adam", "init": "glorot"},
 }
 OF_THETA = ("theta_noise", "alpha", "learn_hyperprior", "log_sigma")  # what a FullVB takes and a VAE does not
-SINCE = (
-    "backend",
-    "full_vb",
-    "warm_start",
-    "architecture",
-    "channels",
-    "flow",
-    "decay",
-    *OF_THETA,
-)  # runs of 0.1.0 have none of these
+NEWER = ("backend", "full_vb", "warm_start", "architecture", "channels", "flow", "decay", *OF_THETA)
+SINCE = {key: DEFAULTS[key] for key in NEWER}  # runs of 0.1.0 have none of these
 OF_CONV = {"hidden": [128], "channels": [16, 32], "activation": "relu", "init": "glorot"}  # what --architecture conv is
 FREE_ON_RESUME = ("samples", "epochs", "data_dir", "backend")  # everything else is what the checkpoint was trained with
 
@@ -410,11 +402,11 @@ def _describe(model, options):
 
 def _options(run):
     """The options in a run folder's config.json."""
-    path, since = run / "config.json", {key: DEFAULTS[key] for key in SINCE}
+    path = run / "config.json"
     try:
         options = json.loads(path.read_text(encoding="utf-8"))["options"]
         if options is not None and {"data", "hidden"} <= options.keys():
-            return {key: (since | options)[key] for key in DEFAULTS}
+            return {key: (SINCE | options)[key] for key in DEFAULTS}
     except (FileNotFoundError, NotADirectoryError):
         raise ValueError(f"{run} is no run folder: it has no config.json") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -14,17 +14,12 @@ from scratchvae.nets.mlp import BernoulliMLP, GaussianMLP, mlp
 
 def test_every_gradient_of_the_library_passes():
     titles, everything = zip(*check_everything(), strict=True)
-    assert (
-        len(titles) == 2 + 5 * 3 * 2 + 5 + 6
-    )  # layers, densities; estimators x likelihoods x (L, depth); networks; full VB
+    networks, estimators_x_likelihoods_x_depths, full_vb = 5, 5 * 3 * 2, 6
+    assert len(titles) == 2 + estimators_x_likelihoods_x_depths + networks + full_vb  # 2: layers, densities
     assert sum(title.startswith("full VB") for title in titles) == 6
     assert sum(map(len, everything)) > 180
-    assert [
-        f"{title}: {check.name}"
-        for title, checks in zip(titles, everything, strict=True)
-        for check in checks
-        if not check.passed
-    ] == []
+    rows_of = zip(titles, everything, strict=True)
+    assert [f"{title}: {c.name}" for title, checks in rows_of for c in checks if not c.passed] == []
 
 
 def test_the_command_prints_the_table_and_exits_0(capsys):

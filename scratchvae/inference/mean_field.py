@@ -15,7 +15,7 @@ import warnings
 import numpy as np
 from scipy.special import digamma, entr, gammaln, multigammaln, softmax
 
-from scratchvae.arguments import positive, whole
+from scratchvae.arguments import fitted, positive, whole
 from scratchvae.inference.distributions import LOG_2PI
 
 
@@ -140,9 +140,8 @@ class MixtureOfGaussians:
 
     def predict_proba(self, x):
         """q(z|x) of rows x (N, D) with q(π, μ, Λ) as fitted: responsibilities (N, K), whose rows sum to 1."""
-        if not hasattr(self, "weights_"):
-            raise ValueError("this MixtureOfGaussians is not fitted yet: call fit(x) first")
-        return softmax(self._log_rho(self._rows(x, self.means_.shape[1])), axis=1)
+        x = self._rows(x, fitted(self, "weights_").means_.shape[1])
+        return softmax(self._log_rho(x), axis=1)
 
     def _update(self, x, alpha0, m0, beta0, nu0, scatter0):
         """q(π, μ, Λ) at its best for q(Z). Sums about m_k instead of the book's S_k about x̄_k: N_k may be 0."""

@@ -9,7 +9,7 @@ import warnings
 
 import numpy as np
 
-from scratchvae.arguments import float_rows, positive, whole
+from scratchvae.arguments import fitted, float_rows, positive, whole
 
 
 class LinearCode:
@@ -20,15 +20,15 @@ class LinearCode:
 
     def transform(self, x):
         """z = (x - m) A, (N, J)."""
-        return (float_rows(x, len(self._fitted().mean_)) - self.mean_) @ self.encoder_
+        return (float_rows(x, len(fitted(self).mean_)) - self.mean_) @ self.encoder_
 
     def inverse_transform(self, z):
         """x̂ = z B + m, (N, D)."""
-        return float_rows(z, len(self._fitted().decoder_)) @ self.decoder_ + self.mean_
+        return float_rows(z, len(fitted(self).decoder_)) @ self.decoder_ + self.mean_
 
     def score_samples(self, x):
         """-½ ‖x - x̂‖², (N,): no log-likelihood, there is no density."""
-        x = float_rows(x, len(self._fitted().mean_))
+        x = float_rows(x, len(fitted(self).mean_))
         return -0.5 * ((x - self.inverse_transform(self.transform(x))) ** 2).sum(axis=1)
 
     def score(self, x):
@@ -37,7 +37,7 @@ class LinearCode:
 
     def sample(self, n, seed=0):
         """x̂ at n codes z ~ N(0, their covariance in the data), (n, D): all of them in the subspace."""
-        root, n = np.linalg.cholesky(self._fitted().code_var_), whole("n", n)
+        root, n = np.linalg.cholesky(fitted(self).code_var_), whole("n", n)
         return self.inverse_transform(np.random.default_rng(seed).standard_normal((n, self.n_latent)) @ root.T)
 
     def _moments(self, x):
@@ -54,11 +54,6 @@ class LinearCode:
 
     def _keep(self, mean, S, A, B):
         self.mean_, self.encoder_, self.decoder_, self.code_var_ = mean, A, B, A.T @ S @ A
-        return self
-
-    def _fitted(self):
-        if not hasattr(self, "code_var_"):
-            raise ValueError(f"this {type(self).__name__} is not fitted yet: call fit(x) first")
         return self
 
 

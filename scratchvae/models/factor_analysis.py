@@ -11,7 +11,7 @@ import warnings
 
 import numpy as np
 
-from scratchvae.arguments import float_rows, positive, whole
+from scratchvae.arguments import fitted, float_rows, positive, whole
 
 
 class LinearGaussian:
@@ -31,7 +31,7 @@ class LinearGaussian:
 
     def inverse_transform(self, z):
         """E[x|z] = z W + m, (N, D)."""
-        return float_rows(z, len(self._fitted().W_)) @ self.W_ + self.mean_
+        return float_rows(z, len(fitted(self).W_)) @ self.W_ + self.mean_
 
     def score_samples(self, x):
         """log p(x) in nats, (N,).
@@ -52,7 +52,7 @@ class LinearGaussian:
         """x ~ p(x), (n, D)."""
         n, generator = whole("n", n), np.random.default_rng(seed)
         z = generator.standard_normal((n, self.n_latent))
-        eps = generator.standard_normal((n, len(self._fitted().mean_)))
+        eps = generator.standard_normal((n, len(fitted(self).mean_)))
         return z @ self.W_ + self.mean_ + np.sqrt(self.var_) * eps
 
     def _inference(self):
@@ -61,13 +61,8 @@ class LinearGaussian:
         G = np.linalg.inv(np.eye(self.n_latent) + self.W_ @ scaled)
         return G, scaled @ G
 
-    def _fitted(self):
-        if not hasattr(self, "W_"):
-            raise ValueError(f"this {type(self).__name__} is not fitted yet: call fit(x) first")
-        return self
-
     def _rows(self, x):
-        return float_rows(x, len(self._fitted().mean_))
+        return float_rows(x, len(fitted(self).mean_))
 
     def _moments(self, x):
         """Mean (D,) and covariance (D, D) of rows x. ValueError where no likelihood has a maximum."""
