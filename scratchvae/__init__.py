@@ -1,7 +1,6 @@
 """Auto-Encoding Variational Bayes from scratch: NumPy, every gradient by hand, every gradient checked."""
 
 from scratchvae.data import load_data
-from scratchvae.models.flow_vae import FlowVAE
 from scratchvae.models.full_vb import FullVB
 from scratchvae.models.vae import VAE
 from scratchvae.training.em import fit_mcem
@@ -14,7 +13,6 @@ __all__ = [
     "VAE",
     "Adagrad",
     "Adam",
-    "FlowVAE",
     "FullVB",
     "evaluate",
     "fit",

@@ -43,7 +43,8 @@ def float_rows(x, width=None):
 def rows_of(name, x, model):
     """x in host memory as contiguous rows that `model` can be trained on or evaluated at; None is None.
 
-    uint8, or finite floats, in [0, 1] where the model's means are. ValueError, with the argument's name, for others.
+    They are uint8, or finite floats, in the support of the model's likelihood. ValueError, with the argument's name, for
+    others.
     """
     if x is None:
         return None
@@ -61,9 +62,16 @@ def rows_of(name, x, model):
             raise ValueError(f"{name} holds {x.dtype}; expected uint8 pixels, which are read as x/255, or floats")
         if not np.isfinite(x).all():
             raise ValueError(f"{name} has values that are not finite; expected numbers")
-        if model.config["mean"] == "sigmoid" and (x.min() < 0 or x.max() > 1):
+        low, high = getattr(model.likelihood, "support", (-math.inf, math.inf))
+        if x.min() < low or x.max() > high:
+            hint = "for a Bernoulli model or a sigmoid mean: divide by 255, or save as uint8"
+            hint = hint if (low, high) == (0, 1) else f"for a likelihood {model.config['likelihood']}"
             raise ValueError(
-                f"{name} has values from {x.min():g} to {x.max():g}; expected [0, 1] for a Bernoulli model "
-                "or a sigmoid mean: divide by 255, or save as uint8"
+                f"{name} has values from {x.min():g} to {x.max():g}; expected [{low:g}, {high:g}] {hint}"
             )
+    if hasattr(model.likelihood, "check"):
+        try:
+            model.likelihood.check(x / 255 if x.dtype == np.uint8 else x)
+        except ValueError as error:
+            raise ValueError(f"{name} cannot be scored by the likelihood {model.config['likelihood']}: {error}") from None
     return x

@@ -7,6 +7,8 @@ backend. Nothing is moved silently: an array of the other kind is refused, and `
 
 import ctypes
 import functools
+import math
+import os
 import sys
 
 import numpy as np
@@ -75,6 +77,11 @@ def own(name, array, backend):
     )
 
 
+def writable(value):
+    """`value` itself, or a copy of an array in host memory that is read-only, as a memory map may have made it."""
+    return np.array(value) if kind(value) == "numpy" and not value.flags.writeable else value
+
+
 def free_memory(backend):
     """Bytes that a new array may take on the device, CuPy's own cache counted in; None for host memory."""
     if backend == "numpy":
@@ -83,14 +90,30 @@ def free_memory(backend):
     return cupy.cuda.runtime.memGetInfo()[0] + cupy.get_default_memory_pool().free_bytes()
 
 
-def require_memory(n_bytes, backend):
-    """MemoryError, saying how much is needed and how much is free, if the device has no room for n_bytes."""
+def require_memory(n_bytes, backend, what="this job"):
+    """MemoryError, saying how much `what` needs and how much there is, if n_bytes have no room on `backend`.
+
+    On the device it is the free memory that counts, on the host all that the machine has.
+    """
     free = free_memory(backend)
     if free is not None and n_bytes > free:
         raise MemoryError(
-            f"this job needs about {n_bytes / 2**20:,.0f} MiB of device memory and {free / 2**20:,.0f} MiB are free: "
+            f"{what} needs about {n_bytes / 2**20:,.0f} MiB of device memory and {free / 2**20:,.0f} MiB are free: "
             "take a smaller batch_size or model, or backend 'numpy'"
         )
+    if free is None and n_bytes > (there := host_memory()):
+        raise MemoryError(
+            f"{what} needs about {n_bytes / 2**20:,.0f} MiB of memory and this machine has {there / 2**20:,.0f} MiB: "
+            "take a smaller model"
+        )
+
+
+def host_memory():
+    """The bytes of memory that the machine has; infinity where the system does not tell."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # Windows has no sysconf
+        return math.inf
 
 
 @functools.cache

@@ -11,6 +11,16 @@ import numpy as np
 LOG_2PI = math.log(2 * math.pi)
 
 
+def per_row(weight):
+    """A weight of each row, (L, M), as (L, M, 1), so that it broadcasts against the row; one number stays as it is."""
+    return weight if isinstance(weight, float | int | np.generic) else weight[..., None]
+
+
+def sum_of_draws(weight, L):
+    """The sum over L draws of a weight of each, one number or (L, M): one number, or (M, 1) to stand beside a row."""
+    return L * weight if isinstance(weight, float | int | np.generic) else weight.sum(axis=0)[:, None]
+
+
 def log_bernoulli(x, logits, gradient=True):
     """log p(x) = Σ_i x_i log y_i + (1 - x_i) log(1 - y_i), y = σ(logits): (11), and ∂/∂logits.
 

@@ -1,5 +1,7 @@
 """Appendix F: full variational Bayes, a bound over the parameters θ of the decoder as well as the latents.
 
+The equations are those of Kingma & Welling, "Auto-Encoding Variational Bayes".
+
     log p_α(X) = KL(q(θ) ‖ p_α(θ|X)) + L,   the first term ≥ 0                                                      (13)
              L = E_q(θ)[log p_θ(X) + log p_α(θ) - log q(θ)]                                                         (14)
     log p_θ(X) = Σ_i log p_θ(x_i),   under the θ that was drawn bounded from below as in section 2            (15), (16)
@@ -15,17 +17,15 @@ closed KL(q(θ) ‖ p_α(θ)) of (24), which counts once for the whole data set,
 
     ∂bound/∂μ = g - μ/α²          ∂bound/∂log σ = g ⊙ σ ⊙ ζ + 1 - σ²/α²
 
-since ∂θ/∂μ = 1 and ∂θ/∂log σ = σ ζ. g is what the backward pass of sgvb.py leaves for the decoder: it does not change.
+since ∂θ/∂μ = 1 and ∂θ/∂log σ = σ ζ. g is what the backward pass of any objective leaves for the decoder.
 
-The estimators take an encoder q(z|x), whose φ is a point; a decoder that reads its parameters from the draw; q, the
-`Posterior` over them; the minibatch x (M, D); eps (L, M, J) behind z; zeta behind θ; and N = n_data. They return the
-bound (22) of the whole data set, in nats, and with gradient=True leave its gradient in the windows of q and encoder.
+So a distribution over θ is no objective of its own: `over_theta` draws θ, calls an objective there, and adds what belongs
+to θ once. With L^A, and every term at its draw, that is (21); with L^B, and the Gaussian terms in closed form, (24).
 """
 
 import numpy as np
 
 from scratchvae.backend import kind
-from scratchvae.inference.sgvb import sgvb_a, sgvb_b
 
 BLOCK = 1 << 15  # entries of θ that are taken at a time on the host: what the lines below share stays in the cache
 
@@ -33,15 +33,20 @@ BLOCK = 1 << 15  # entries of θ that are taken at a time on the host: what the 
 class Posterior:
     """q(θ) = N(μ, σ²) with prior p_α(θ) = N(0, α²)   (23): flat windows on the values that are learned.
 
-    params holds arrays "decoder.…", which are μ, and "log_sigma.…" in the same order. theta: the Params of the decoder
-    that reads a draw, None if none is drawn. alpha: α, the same for all, or None: for each array its own, learned.
+    params holds arrays "decoder.…", which are μ, and "log_sigma.…" in the same order. theta is the Params of the decoder
+    that reads a draw, None if none is drawn. alpha is α, the same for all, or None: each array has its own, learned.
     """
 
     def __init__(self, params, theta, alpha=1.0):
-        mu, log_sigma = params.part("decoder."), params.part("log_sigma.")
-        self.mu, self.dmu = params.value[mu], params.grad[mu]
-        self.log_sigma, self.dlog_sigma = params.value[log_sigma], params.grad[log_sigma]
-        self.params, self.theta, self.alpha = params, theta, alpha
+        self.params = params
+        self.theta = theta
+        self.alpha = alpha
+        mu = params.part("decoder.")
+        log_sigma = params.part("log_sigma.")
+        self.mu = params.value[mu]
+        self.dmu = params.grad[mu]
+        self.log_sigma = params.value[log_sigma]
+        self.dlog_sigma = params.grad[log_sigma]
         inside = [where for name, (where, _) in params.windows.items() if name.startswith("decoder.")]
         self.arrays = [slice(where.start - mu.start, where.stop - mu.start) for where in inside]
         size = BLOCK if kind(self.mu) == "numpy" else self.mu.size
@@ -50,6 +55,10 @@ class Posterior:
             for k, where in enumerate(self.arrays)
             for i in range(where.start, where.stop, size)
         ]
+
+    def __reduce__(self):
+        """A copy is made anew, with windows on the vectors that are copied with it."""
+        return Posterior, (self.params, self.theta, self.alpha)
 
     def alpha2(self):
         """α² of each array. Learned it is mean(μ² + σ²) over the array, the maximum of the bound:
@@ -62,7 +71,7 @@ class Posterior:
         return [(self.mu[k] ** 2 + np.exp(2 * self.log_sigma[k])).mean() for k in self.arrays]
 
     def draw(self, zeta, theta):
-        """Write θ = h(ζ) = μ + σ ⊙ ζ   (19), (23) into the vector theta (P,)."""
+        """Write θ = h(ζ) = μ + σ ⊙ ζ   (19), (23) into the vector theta (P,), for noise zeta (P,)."""
         for b, _ in self.blocks:
             theta[b] = self.mu[b] + np.exp(self.log_sigma[b]) * zeta[b]
 
@@ -74,7 +83,8 @@ class Posterior:
 
     def neg_kl(self, gradient=False):
         """-KL(q(θ) ‖ p_α(θ)) in nats; with `gradient` its gradient is added to what is in the windows."""
-        alpha2, total = self.alpha2(), 0.0
+        alpha2 = self.alpha2()
+        total = 0.0
         for b, k in self.blocks:
             neg_kl, dmu, dlog_sigma = theta_neg_kl(self.mu[b], self.log_sigma[b], alpha2[k], gradient)
             total = total + neg_kl
@@ -105,57 +115,59 @@ def theta_log_ratio(theta, zeta, log_sigma, alpha2, gradient=True):
     return (ratio, theta / -alpha2, 1.0) if gradient else (ratio, None, None)
 
 
-def full_vb_a(encoder, decoder, q, x, eps, zeta, n_data, gradient=True, estimator=sgvb_a):
-    """f as in (21), all its terms at the draws: one θ for the minibatch, zeta (P,)."""
-    theta, g, alpha2 = q.theta.value, q.theta.grad, q.alpha2()
-    q.draw(zeta, theta)  # θ = h(ζ)                                                                           (19), (23)
-    bound = estimator(encoder, decoder, x, eps, n_data, gradient)  # N (log p(x|z) + log p(z) - log q(z|x))        (21)
-    for b, k in q.blocks:  # log p_α(θ) - log q(θ)                                                                 (21)
-        ratio, dtheta, dlog_sigma = theta_log_ratio(theta[b], zeta[b], q.log_sigma[b], alpha2[k], gradient)
-        bound = bound + ratio
+def over_theta(objective, q, p, theta, x, eps, zeta, scale, gradient=True, closed=True):
+    """(22): `objective` at θ ~ q(θ), and the terms of θ once; the gradients of φ, μ and log σ in their windows.
+
+    theta is q(θ), and p a decoder that reads its draw. Each of the S draws zeta (S, P) is for its M/S rows of x. S = 1 is
+    one θ for the minibatch. S = M is Algorithm 2 as printed: every datapoint has an ε and a ζ of its own. With
+    zeta = [ζ, -ζ] the draws are antithetic: the two halves of the minibatch see θ on either side of μ, and what is linear
+    in ζ cancels between them. With closed=True the terms of θ are -KL(q(θ) ‖ p_α(θ)), as in (24), else
+    log p_α(θ) - log q(θ) at the draw, as in (21).
+    """
+    M = len(x)
+    S = min(len(zeta), M)
+    bound = 0.0
+    total = 0.0
+    for s in range(S):
+        rows = slice(s * M // S, (s + 1) * M // S)
+        theta.draw(zeta[s], theta.theta.value)  # θ = h(ζ)                                                    (19), (23)
+        bound = bound + objective(q, p, x[rows], eps[:, rows], scale, gradient)  # N (…)                      (21), (24)
+        if not closed:
+            bound = bound + _at_the_draw(theta, zeta[s], (rows.stop - rows.start) / M, gradient)  # log p_α(θ) - log q(θ)
+        elif gradient:
+            theta.draw_backward(zeta[s], theta.theta.grad)  # via θ: g, and g ⊙ σ ⊙ ζ
+        if gradient and S > 1:
+            total = total + theta.params.grad
+    if gradient and S > 1:
+        theta.params.grad[...] = total
+    return bound + theta.neg_kl(gradient) if closed else bound  # -KL once for all N                                (24)
+
+
+def _at_the_draw(q, zeta, share, gradient):
+    """share (log p_α(θ) - log q(θ)) at the θ that `q` has drawn, its gradient added to that of the objective   (21)."""
+    g = q.theta.grad
+    alpha2 = q.alpha2()
+    total = 0.0
+    for b, k in q.blocks:
+        ratio, dtheta, _ = theta_log_ratio(q.theta.value[b], zeta[b], q.log_sigma[b], alpha2[k], gradient)
+        total = total + ratio
         if gradient:
-            g[b] += dtheta  # via log p_α(θ)
+            g[b] += share * dtheta  # via log p_α(θ)
     if gradient:
         q.draw_backward(zeta, g)  # via θ
-        q.dlog_sigma += dlog_sigma  # via -log q, which moves with log σ alone: 1
-    return bound
+        q.dlog_sigma += share  # via -log q, which moves with log σ alone: 1
+    return share * total
 
 
-def full_vb_b(encoder, decoder, q, x, eps, zeta, n_data, gradient=True, estimator=sgvb_b):
-    """(24): the Gaussian terms of z and of θ in closed form; one θ for the minibatch, zeta (P,)."""
-    q.draw(zeta, q.theta.value)  # θ = h(ζ)                                                                   (19), (23)
-    bound = estimator(encoder, decoder, x, eps, n_data, gradient)  # N (-KL(q(z|x) ‖ p(z)) + log p(x|z))           (24)
-    if gradient:
-        q.draw_backward(zeta, q.theta.grad)  # via θ: g, and g ⊙ σ ⊙ ζ
-    return bound + q.neg_kl(gradient)  # once for all N; via -KL: -μ/α², and 1 - σ²/α²                             (24)
-
-
-def full_vb_local(encoder, decoder, q, x, eps, zeta, n_data, gradient=True, estimator=sgvb_b):
+def over_theta_of_rows(objective, q, p, theta, x, eps, zeta, scale, gradient=True):
     """(24) with the θ of every row integrated into its pre-activations (Kingma, Salimans & Welling 2015).
 
     The decoder's affine maps are `LocalLinear`: they draw what they add up, not the weights, and leave what comes to dμ
-    and d log σ through θ in the windows of q themselves. zeta (L M, units), a column for each output.
+    and d log σ through θ in the windows of theta themselves. zeta (L M, units) has a column for each of their outputs.
     """
     start = 0
-    for layer in decoder.local:
-        start, layer.zeta = start + layer.n_out, zeta[:, start : start + layer.n_out]
-    bound = estimator(encoder, decoder, x, eps, n_data, gradient)  # N (-KL(q(z|x) ‖ p(z)) + log p(x|z))           (24)
-    return bound + q.neg_kl(gradient)  # once for all N                                                            (24)
-
-
-def full_vb_draws(one, encoder, decoder, q, x, eps, zeta, n_data, gradient=True):
-    """(22): the mean of `one`, `full_vb_a` or `full_vb_b`, over S draws zeta (S, P), each for its M/S rows of x.
-
-    S = M is Algorithm 2 as printed: every datapoint with an ε and a ζ of its own. zeta = [ζ, -ζ] is antithetic: the two
-    halves of the minibatch see θ on either side of μ, and what is linear in ζ cancels between them.
-    """
-    S, M, bound, total = min(len(zeta), len(x)), len(x), 0.0, 0.0
-    for s in range(S):
-        rows = slice(s * M // S, (s + 1) * M // S)
-        share = (rows.stop - rows.start) / M
-        bound = bound + share * one(encoder, decoder, q, x[rows], eps[:, rows], zeta[s], n_data, gradient)
-        if gradient:
-            total = total + share * q.params.grad
-    if gradient:
-        q.params.grad[...] = total
-    return bound
+    for layer in p.local:
+        layer.zeta = zeta[:, start : start + layer.n_out]
+        start += layer.n_out
+    bound = objective(q, p, x, eps, scale, gradient)  # N (-KL(q(z|x) ‖ p(z)) + log p(x|z))                           (24)
+    return bound + theta.neg_kl(gradient)  # once for all N                                                         (24)

@@ -31,7 +31,7 @@ def log_joint(decoder, x):
     def target(z):
         with _of_input_alone(decoder):
             log_px = decoder.log_prob(x, z[None])[0]
-            dz = decoder.log_prob_backward(1.0)[0]
+            dz = decoder.backward(1.0)[0]
         log_pz, dlog_pz = log_standard_gaussian(z)
         return log_px + log_pz, dz + dlog_pz
 

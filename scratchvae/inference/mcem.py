@@ -35,5 +35,5 @@ def complete_data(decoder, x, z, n_data, gradient=True):
     scale = n_data / len(x)  # each datapoint stands for N/M of them                                                 (8)
     log_px = decoder.log_prob(x, z[None], gradient)[0]
     if gradient:
-        decoder.log_prob_backward(scale)  # z is given: the gradient goes no further than to it
+        decoder.backward(scale)  # z is given: the gradient goes no further than to it
     return scale * (log_px + log_standard_gaussian(z, gradient=False)[0]).sum()

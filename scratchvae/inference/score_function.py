@@ -15,7 +15,7 @@ q_j = N(μ_j, σ_j²) here, by μ and log σ², and z = μ + σ ε with the nois
 
 import numpy as np
 
-from scratchvae.inference.distributions import LOG_2PI, log_gaussian
+from scratchvae.inference.distributions import log_gaussian
 
 
 def factors(mu, log_var, eps):
@@ -34,24 +34,27 @@ def control_coefficient(f, score):
     return (weight * f).sum(axis=0) / weight.sum(axis=0)
 
 
-def score_weighted(f, score, control_variate=False):
-    """∇ E_q f with q's own gradient in f left aside: 1/S Σ_s h_s f_s, component by component.
+def centred(f, score):
+    """f - a for each of S samples, axis 0: each half of the samples with the a* of the other half.
 
-    score (S, …) holds h, f (S, …) broadcasts against it. With control_variate it is 1/S Σ_s h_s (f_s - a), each half of
-    the samples with the a* of the other half; of a few samples a* is rough, and where f is near 0 it costs more
-    than it saves. ValueError if there are too few for two halves.
+    From a few samples a* is rough, and where f is near 0 it costs more than it saves. f (S, …) broadcasts against score
+    (S, …); with scores of one, a* is the mean. ValueError: there are too few samples for two halves.
     """
     S = len(score)
-    if not control_variate:
-        return (score * f).mean(axis=0)
     if S < 2:
         raise ValueError(f"there is {S} draw; a control variate takes 2 or more, halves that correct each other")
-    halves = slice(None, S // 2), slice(S // 2, None)
-    corrected = [
-        (score[mine] * (f[mine] - control_coefficient(f[other], score[other]))).sum(axis=0)
-        for mine, other in (halves, halves[::-1])
-    ]
-    return (corrected[0] + corrected[1]) / S
+    first = slice(None, S // 2)
+    second = slice(S // 2, None)
+    parts = [f[mine] - control_coefficient(f[other], score[other]) for mine, other in ((first, second), (second, first))]
+    return np.concatenate(parts)
+
+
+def score_weighted(f, score, control_variate=False):
+    """∇ E_q f with q's own gradient in f left aside: 1/S Σ_s h_s f_s, component by component, or with `centred` f.
+
+    score (S, …) holds h, and f (S, …) broadcasts against it.
+    """
+    return (score * (centred(f, score) if control_variate else f)).mean(axis=0)
 
 
 def score_gradient(log_p, mu, log_var, eps, control_variate=False):
@@ -84,28 +87,6 @@ def path_gradient(dlog_p, mu, log_var, eps):
     dmu = dz.mean(axis=0)  # via z: ∂z/∂μ = 1               via -log q: 0
     dlog_var = 0.5 * ((dz * eps).mean(axis=0) * sigma + 1)  # via z: ∂z/∂log σ² = ½ σ ε     via -log q: ½
     return dmu, dlog_var
-
-
-def black_box(encoder, decoder, x, eps, n_data, gradient=True, rao_blackwell=True, control_variate=True):
-    """L^A (6), (8), its gradient with respect to φ by scores; arguments, value and ∂/∂θ are those of `sgvb_a`.
-
-    A q for the whole minibatch has M J factors. Naive, all have the same f, the sum over the minibatch; with
-    rao_blackwell z_mj has log p(x_m|z_m) + log p(z_mj) - log q(z_mj|x_m). An estimator for VAE, with n_samples=8
-    or so; control_variate takes 2 or more (ValueError).
-    """
-    L, M = len(eps), len(x)
-    scale = n_data / M  # each datapoint stands for N/M of them                                                      (8)
-    mu, log_var = encoder.forward(x)  # q(z|x) = N(μ, σ² I)                                                          (9)
-    z, log_q, *scores = factors(mu, log_var, eps)
-    log_px = decoder.log_prob(x, z, gradient)  # log p(x|z)                                                   (11), (12)
-    log_pz = -0.5 * (LOG_2PI + z * z)  # log p(z_mj), factor by factor
-    f = log_px[..., None] + log_pz - log_q
-    total = log_px + (log_pz - log_q).sum(axis=-1)
-    if gradient:
-        decoder.log_prob_backward(scale / L)  # ∂bound/∂log p(x|z⁽ˡ⁾) = N/(M L); its ∂/∂z is what we do without
-        f = f if rao_blackwell else total.sum(axis=1)[:, None, None]
-        encoder.backward(*(scale * score_weighted(f, score, control_variate) for score in scores))
-    return scale * total.mean(axis=0).sum()
 
 
 def _check(mu, log_var, eps):

@@ -1,13 +1,14 @@
-"""Appendix F as a model: a VAE whose decoder has a distribution over its parameters."""
+"""Appendix F of Kingma & Welling, "Auto-Encoding Variational Bayes", as a model: a VAE with a distribution over θ."""
 
 import math
-from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
 
 from scratchvae.backend import move, own
-from scratchvae.inference.full_vb import Posterior, full_vb_a, full_vb_b, full_vb_draws, full_vb_local
+from scratchvae.guard import one_thread
+from scratchvae.inference.full_vb import Posterior, over_theta, over_theta_of_rows
+from scratchvae.inference.objectives import trait
 from scratchvae.models.vae import VAE
 from scratchvae.nets.layers import LocalLinear
 from scratchvae.nets.params import Params
@@ -21,19 +22,21 @@ OWN = ("theta_noise", "alpha", "learn_hyperprior", "log_sigma")  # arguments tha
 class FullVB(VAE):
     """A VAE with q(θ) = N(μ, σ²) over the decoder's parameters and the prior p_α(θ) = N(0, α²)   (13)-(24).
 
-    Beside the arguments of `VAE` (all but `prior`, which is in the bound):
+    It takes the arguments of `VAE`, all but `prior`, which is in the bound, and these:
 
-    theta_noise        where ζ acts. "minibatch": one θ for a minibatch. "antithetic": θ = μ ± σ ζ, half a minibatch for
-                       each. "datapoint": a θ for each datapoint, Algorithm 2 as printed, slow. "local": noise on the
-                       pre-activations, for each row its own (Kingma, Salimans & Welling 2015)
-    estimator          "A": (21), all terms at the draws; "B": (24), the Gaussian ones in closed form; or a function
-                       with the signature of `sgvb_b`, and the θ-KL in closed form
+    theta_noise        says where ζ acts. "minibatch" is one θ for a minibatch; "antithetic" is θ = μ ± σ ζ, half a
+                       minibatch for each; "datapoint" is a θ for each datapoint, Algorithm 2 as printed, which is slow;
+                       "local" is noise on the pre-activations, for each row its own (Kingma, Salimans & Welling 2015)
     alpha              α, 1 in the paper
-    learn_hyperprior   α² = mean(μ² + σ²) for each array by itself, in place of `alpha`
-    log_sigma          the initial log σ of every parameter; -4, small beside what a weight of a trained decoder is
+    learn_hyperprior   takes α² = mean(μ² + σ²) for each array by itself, in place of `alpha`
+    log_sigma          the initial log σ of every parameter; -4 is small beside what a weight of a trained decoder is
+
+    With estimator "A" the bound is (21), all its terms at the draws; with "B" it is (24), the Gaussian ones in closed form;
+    with another objective, the objective at θ ~ q(θ) and the θ-KL in closed form. An objective that has no bound over θ is
+    refused.
 
     As a VAE it is the one at the posterior mean: decode, sample, evaluate and so on take θ = μ. `theta_sample` is the
-    VAE at another θ ~ q(θ). φ is a point, as in the paper.
+    VAE at another θ ~ q(θ). φ is a point, as in the paper. ValueError names the argument that does not fit.
     """
 
     def __init__(
@@ -63,13 +66,14 @@ class FullVB(VAE):
             raise ValueError(f"log_sigma is {log_sigma!r}; expected a number from -20 to 2, such as -4")
         if learn_hyperprior and alpha != 1.0:
             raise ValueError(f"alpha is {alpha!r}, and learn_hyperprior learns it: leave one of them out")
-        if estimator in ("iwae", "wake-sleep", "autoencoder"):
+        if not trait(self.estimator, "theta", True):
             raise ValueError(f"estimator is {estimator!r}, whose bound is not (22): take 'A', 'B' or a function")
         if estimator == "A" and (theta_noise == "local" or learn_hyperprior):
             what = "theta_noise 'local' draws no θ" if theta_noise == "local" else "a learned α maximises (24)"
             raise ValueError(f"estimator is 'A', which scores θ at its draw, but {what}: take 'B'")
-        if theta_noise == "local" and (self.channels or self.config["likelihood"] == "isotropic"):
-            what = "channels" if self.channels else "an isotropic likelihood"
+        shared = list(getattr(self.likelihood, "shared", ()))
+        if theta_noise == "local" and (self.channels or shared):
+            what = "channels" if self.channels else f"an {self.config['likelihood']} likelihood"
             raise ValueError(
                 f"theta_noise is 'local', for affine maps alone, and there are others with {what}: take 'minibatch'"
             )
@@ -88,16 +92,16 @@ class FullVB(VAE):
         self.params.value[: point.size] = point
         self.theta = slice(self.phi.stop, self.params.value.size)  # μ and log σ
 
+        theta = None
         if theta_noise == "local":
             layers = {a.name: LocalLinear(a, s) for a, s in zip(arrays, spread, strict=True)}
-            self.drawn, theta = self.new_decoder(lambda name, *_: layers[name]), None
+            self.drawn = self.new_decoder(lambda name, *_: layers[name])
             self.drawn.local = list(layers.values())
         else:
             self.drawn = self.new_decoder()  # reads its parameters from a draw of θ, as `decoder` does from μ
             theta = Params(self.drawn.layers, self.dtype, self.backend)
         self.posterior = Posterior(self.params, theta, None if learn_hyperprior else float(alpha))
         self.posterior.log_sigma[...] = log_sigma
-        self.one_draw = full_vb_a if estimator == "A" else partial(full_vb_b, estimator=self.estimator)
 
     # What training asks of a model
 
@@ -105,29 +109,32 @@ class FullVB(VAE):
         """(ε, ζ) behind the latents of n datapoints, (L, n, J), and behind θ: (S, P), or (L n, units) if local."""
         return self.eps(generator, n), standard_normal(generator, self._zeta_shape(n), self.dtype, self.backend)
 
+    @one_thread
     def bound(self, x, noise, n_data, gradient=False):
         """The estimate (22) of the bound of n_data datapoints, the θ-KL in it once, in nats; and its gradient.
 
-        x (M, D), noise (eps, zeta) as `noise` draws it. ValueError if their shapes do not fit each other and the model.
+        x is (M, D), and noise is (eps, zeta) as `noise` draws it. ValueError: their shapes do not fit each other and the
+        model.
         """
         if not isinstance(noise, tuple | list) or len(noise) != 2:
             raise ValueError(f"noise is {type(noise).__name__}; expected the two arrays (eps, zeta) that `noise` draws")
-        x, (eps, zeta), n_data = self.pixels(x), noise, float(n_data)
-        eps, zeta = self._eps(eps, len(x)), own("zeta", zeta, self.backend).astype(self.dtype, copy=False)
+        x = self.pixels(x)
+        eps = self._eps(noise[0], len(x))
+        zeta = own("zeta", noise[1], self.backend).astype(self.dtype, copy=False)
         if zeta.shape != self._zeta_shape(len(x), len(eps)):
             raise ValueError(f"zeta has shape {zeta.shape}; expected {self._zeta_shape(len(x), len(eps))}")
-        arguments = self.encoder, self.drawn, self.posterior, x, eps
+        arguments = self.estimator, self.encoder, self.drawn, self.posterior, x, eps
+        scale = float(n_data) / len(x)
         if self.config["theta_noise"] == "local":
-            return full_vb_local(*arguments, zeta, n_data, gradient, self.estimator)
+            return over_theta_of_rows(*arguments, zeta, scale, gradient)
         if self.config["theta_noise"] == "antithetic":
             zeta = np.concatenate([zeta, -zeta])
-        if len(zeta) == 1:
-            return self.one_draw(*arguments, zeta[0], n_data, gradient)
-        return full_vb_draws(self.one_draw, *arguments, zeta, n_data, gradient)
+        return over_theta(*arguments, zeta, scale, gradient, closed=self.config["estimator"] != "A")
 
     def working_memory(self, m):
         """About how many bytes a step on m datapoints takes beside parameters and data."""
-        zeta, P = math.prod(self._zeta_shape(m)), self.posterior.mu.size
+        zeta = math.prod(self._zeta_shape(m))
+        P = self.posterior.mu.size
         summed = 3 * self.params.value.size if self.config["theta_noise"] in ("antithetic", "datapoint") else 2 * P
         philox = 24 * zeta  # it works in 64 bits
         return super().working_memory(m) + (3 * P + summed) * self.dtype.itemsize + philox
@@ -141,10 +148,10 @@ class FullVB(VAE):
     def theta_sample(self, seed=0):
         """The VAE with this encoder and a decoder drawn from the posterior, θ ~ q(θ); the same for the same seed.
 
-        seed: a whole number, or several.
+        seed is a whole number, or several.
         """
         config = {key: value for key, value in self.config.items() if key not in OWN}
-        vae = VAE(**config | {"estimator": self.estimator, "prior": False, "backend": self.backend})
+        vae = VAE(**config | self.own | {"prior": False, "backend": self.backend})
         vae.n_samples = self.n_samples
         numbers = np.atleast_1d(seed)
         if numbers.dtype.kind not in "iu" or numbers.min() < 0:
@@ -165,9 +172,7 @@ class FullVB(VAE):
 
         ValueError for another shape.
         """
-        if "flow" in model.config:
-            raise ValueError("the model to start from is a FlowVAE, whose encoder has maps; expected a VAE or a FullVB")
-        theirs, size = model.params.windows, model.params.value.size
+        theirs = model.params.windows
         if not isinstance(model, FullVB):
             theirs = theirs | {name: w for name, w in self.params.windows.items() if name.startswith("log_sigma.")}
         for name in self.params.windows | theirs:
@@ -177,7 +182,7 @@ class FullVB(VAE):
             if came != expected:
                 raise ValueError(
                     f"the model to start from has {came} for {name}, this one {expected}: "
-                    "give both the same hidden and latent sizes and likelihood"
+                    "give both the same hidden and latent sizes, posterior and likelihood"
                 )
         for key in ("likelihood", "mean", "activation"):
             if model.config[key] != self.config[key]:
@@ -185,7 +190,7 @@ class FullVB(VAE):
                     f"the model to start from has {key} {model.config[key]!r}, this one {self.config[key]!r}: "
                     "give both the same"
                 )
-        self.params.value[:size] = move(model.params.value, self.backend)
+        self.params.value[: model.params.value.size] = move(model.params.value, self.backend)
         return self
 
     def _zeta_shape(self, n, n_samples=None):

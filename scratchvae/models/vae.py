@@ -1,4 +1,4 @@
-"""Section 3: the variational auto-encoder."""
+"""Section 3 of Kingma & Welling, "Auto-Encoding Variational Bayes": the variational auto-encoder."""
 
 import math
 
@@ -6,45 +6,55 @@ import numpy as np
 
 from scratchvae.arguments import whole
 from scratchvae.backend import move, own
-from scratchvae.inference.autoencoder import autoencoder
-from scratchvae.inference.distributions import gaussian_neg_kl, log_gaussian, log_standard_gaussian
-from scratchvae.inference.importance_weighted import importance_weighted
-from scratchvae.inference.sgvb import sgvb_a, sgvb_b
-from scratchvae.inference.wake_sleep import wake_sleep
+from scratchvae.doors import likelihood_of, objective_of, posterior_of, try_objective
+from scratchvae.guard import Guard, one_thread
+from scratchvae.inference.distributions import log_standard_gaussian
+from scratchvae.inference.objectives import OBJECTIVES, sgvb, trait
 from scratchvae.nets.conv import conv_decoder, conv_encoder
-from scratchvae.nets.layers import Linear
-from scratchvae.nets.mlp import ACTIVATIONS, BernoulliMLP, GaussianMLP, IsotropicMLP, mlp
+from scratchvae.nets.heads import Decoder, Encoder, Network
+from scratchvae.nets.layers import Chain, Constant, Linear
+from scratchvae.nets.mlp import ACTIVATIONS, mlp
 from scratchvae.nets.params import Params
 from scratchvae.noise import standard_normal
 
-ESTIMATORS = {
-    "A": sgvb_a,
-    "B": sgvb_b,
-    "iwae": importance_weighted,
-    "wake-sleep": wake_sleep,
-    "autoencoder": autoencoder,
-}
-LIKELIHOODS = ("bernoulli", "gaussian", "isotropic")
-
 
 class VAE:
-    """p(z) = N(0, I), p(x|z) a decoder MLP, q(z|x) = N(μ, σ² I) an encoder MLP (9), trained by SGVB.
+    """p(z) = N(0, I), a decoder p(x|z) and an encoder q(z|x), both of them networks, trained by an objective.
 
-    n_visible, n_latent   D and J; n_hidden is one width or several, the same for encoder and decoder (section 5), or ()
-    channels              of convolutions around these layers, outermost first, for square images; (): none
-    likelihood            "bernoulli" (C.1), "gaussian" (C.2), or "isotropic": Gaussian, one learned σ² for all pixels
-    mean                  of a Gaussian decoder: "sigmoid" (section 5, data in [0, 1]) or "free"
-    estimator             "A" (6), "B" (7), "iwae" (the importance-weighted bound of L draws), "wake-sleep",
-                          "autoencoder" (no noise, no KL), or your own function with the signature of `sgvb_b`
-    n_samples             L, the number of z per datapoint
-    activation            of the hidden layers: "tanh" (the paper's), "relu", "softplus" or "sigmoid"
-    init, init_biases     a standard deviation, 0.01 as in the paper, or "glorot"; biases start at zero unless asked
-    prior                 p(θ) = N(0, I) over the decoder's parameters: MAP as in section 5, or maximum likelihood
-    dtype, seed           float32 to train, float64 to check; the seed of the initial values
-    backend               "numpy", or "cupy": on the GPU, where the same lines run
+    The three doors, each a name or an object of your own:
 
-    Data are rows: uint8 pixels, read as x/255, or floats. They lie where the model does, and so does what it returns:
-    `backend.move` takes arrays there and back. ValueError names the argument that does not fit.
+    posterior    q(z|x): "gaussian" (the default), N(μ, σ² I) (9), or "full", a Gaussian with full covariance. See
+                 `inference.posteriors`. With flow=K a draw goes through K planar maps more
+    likelihood   p(x|z): "bernoulli" (C.1, the default), "gaussian" (C.2), "isotropic", which is Gaussian with one learned σ²
+                 for all pixels, "continuous-bernoulli", a density of grey pixels, or "laplace". See `inference.likelihoods`
+    estimator    the objective: "A" (6), "B" (7), "stl" (L^A, its gradient by the path alone), "iwae" (the importance-weighted
+                 bound of L draws), "dreg" (the same, doubly reparameterised), "wake-sleep", "black-box" (L^A by scores) or
+                 "autoencoder" (no noise, no KL). See `inference.objectives`. By default it is "B", or "A" where the posterior
+                 has no KL in closed form
+
+    The networks:
+
+    n_visible    D, the number of pixels
+    n_hidden     the width of the hidden layer (500), or several, or () for none; the same for encoder and decoder (section 5)
+    n_latent     J (20)
+    channels     the channels of convolutions around these layers, outermost first, for square images; () is none
+    activation   of the hidden layers: "tanh" (the paper's), "relu", "softplus" or "sigmoid"
+    mean         of a Gaussian or Laplace decoder: "sigmoid" (section 5, for data in [0, 1]) or "free"
+
+    And the rest:
+
+    n_samples    L, the number of z for each datapoint (1)
+    init         the standard deviation of the initial weights, 0.01 as in the paper, or "glorot"
+    init_biases  draws the biases too; else they start at zero
+    prior        p(θ) = N(0, I) over the decoder's parameters, MAP as in section 5 (the default); False: maximum likelihood
+    dtype        float32 to train, float64 to check
+    seed         of the initial values
+    backend      "numpy", or "cupy": on the GPU, where the same lines run
+
+    Data are rows: uint8 pixels, read as x/255, or floats. They lie where the model does, and so does what it returns;
+    `backend.move` takes arrays there and back. A model serves one thread at a time, since its layers keep what their
+    backward pass needs; a second thread is refused with a RuntimeError, and takes copy.deepcopy(model). A copy and a pickle
+    are working models of their own. ValueError names the argument that does not fit.
     """
 
     def __init__(
@@ -54,7 +64,7 @@ class VAE:
         n_latent=20,
         likelihood="bernoulli",
         mean="sigmoid",
-        estimator="B",
+        estimator=None,
         n_samples=1,
         activation="tanh",
         init=0.01,
@@ -64,14 +74,14 @@ class VAE:
         seed=0,
         backend="numpy",
         channels=(),
+        posterior="gaussian",
+        flow=0,
     ):
-        self.config = _validated(
+        self.config = config = _validated(
             n_visible=n_visible,
             n_hidden=list(n_hidden) if isinstance(n_hidden, list | tuple) else [n_hidden],
             n_latent=n_latent,
-            likelihood=likelihood,
             mean=mean,
-            estimator=estimator,
             n_samples=n_samples,
             activation=activation,
             init=init,
@@ -81,43 +91,69 @@ class VAE:
             seed=seed,
             channels=list(channels) if isinstance(channels, list | tuple) else [channels],
         )
-        self.estimator = estimator if callable(estimator) else ESTIMATORS[estimator]
-        self.n_visible, self.n_latent, self.n_samples = n_visible, n_latent, n_samples
-        self.prior, self.dtype, self.backend = prior, np.dtype(dtype), backend
-        self.channels = self.config.get("channels", [])
+        q, config["posterior"] = posterior_of(posterior, flow, n_latent)
+        self.likelihood, config["likelihood"] = likelihood_of(likelihood, mean, n_visible)
+        self.estimator, config["estimator"] = objective_of(estimator, q, n_samples)
+        config["flow"] = int(flow)
+        for key, plain in {"posterior": "gaussian", "flow": 0, "channels": []}.items():
+            if config[key] == plain:  # as in the checkpoints of before there were any
+                del config[key]
+        self.own = {"posterior": posterior, "likelihood": likelihood, "estimator": self.estimator}  # what config only names
+        self.guard = Guard()
+        self.n_visible = n_visible
+        self.n_latent = n_latent
+        self.n_samples = n_samples
+        self.prior = prior
+        self.dtype = np.dtype(dtype)
+        self.backend = backend
+        self.channels = config.get("channels", [])
 
-        self.encoder = self.new_encoder()  # q(z|x)
+        self.encoder = self.new_encoder(q)  # q(z|x)
         self.decoder = self.new_decoder()  # p(x|z)
-
         self.params = Params([*self.encoder.layers, *self.decoder.layers], dtype, backend)
-        self.phi, self.theta = self.params.part("encoder."), self.params.part("decoder.")
-        self.params.initialise(init, np.random.default_rng(seed), init_biases)
+        self.phi = self.params.part("encoder.")
+        self.theta = self.params.part("decoder.")
+        self._initialise(q)
+        if self.estimator not in OBJECTIVES.values():
+            try_objective(self.estimator, config["estimator"], self)
 
-    def new_encoder(self):
-        """The encoder that `config` describes, its parameters not laid yet."""
-        return GaussianMLP(*self.encoder_net(), self.n_latent)
-
-    def encoder_net(self):
-        """What q(z|x) is read from: the Chain from x to h, and what makes a layer from h to so many numbers."""
-        widths, activation = self.config["n_hidden"], self.config["activation"]
+    def new_encoder(self, posterior):
+        """The encoder that `config` describes with the outputs of `posterior`, its parameters not laid yet."""
+        widths = self.config["n_hidden"]
+        activation = self.config["activation"]
         if self.channels:
-            return conv_encoder("encoder", self._image_shape(), self.channels, widths, activation)
-        return mlp("encoder", self.n_visible, widths, activation, reads_data=True)
+            hidden, head = conv_encoder("encoder", self._image_shape(), self.channels, widths, activation)
+        else:
+            hidden, head = mlp("encoder", self.n_visible, widths, activation, reads_data=True)
+        heads = [Chain([head(name, n)]) for name, n in posterior.outputs(self.n_latent).items()]
+        return Encoder(posterior, Network(hidden, heads))
 
     def new_decoder(self, linear=Linear):
-        """The decoder that `config` describes, its parameters not laid yet; linear: what its affine maps are."""
-        widths, activation = self.config["n_hidden"], self.config["activation"]
-        sigmoid_mean = self.config["mean"] == "sigmoid"
+        """The decoder that `config` describes, its parameters not laid yet; `linear` makes its affine maps."""
+        widths = self.config["n_hidden"]
+        activation = self.config["activation"]
         if self.channels:
             shape = self._image_shape()
             hidden, head = conv_decoder("decoder", self.n_latent, shape, self.channels, widths, activation)
         else:
             hidden, head = mlp("decoder", self.n_latent, widths, activation, linear=linear)
-        if self.config["likelihood"] == "bernoulli":
-            return BernoulliMLP(hidden, head, self.n_visible)
-        if self.config["likelihood"] == "isotropic":
-            return IsotropicMLP("decoder", hidden, head, self.n_visible, sigmoid_mean)
-        return GaussianMLP(hidden, head, self.n_visible, sigmoid_mean)
+        links = getattr(self.likelihood, "links", {})
+        heads = []
+        for name in self.likelihood.outputs:
+            heads.append(Chain([head(name, self.n_visible), *([links[name]()] if name in links else [])]))
+        for name, n in getattr(self.likelihood, "shared", {}).items():
+            heads.append(Chain([Constant(f"decoder.{name}", n)]))
+        return Decoder(self.likelihood, Network(hidden, heads))
+
+    def _initialise(self, posterior):
+        """Draw the initial values. One seed gives one VAE, whatever a posterior reads beside μ and log σ²."""
+        extra = [f"encoder.{name}." for name in posterior.outputs(self.n_latent) if name not in ("mu", "log_var")]
+        for without in [(), extra] if extra else [()]:
+            generator = np.random.default_rng(self.config["seed"])
+            self.params.initialise(self.config["init"], generator, self.config["init_biases"], without)
+        if hasattr(posterior, "start"):
+            arrays = self.params.named(self.params.value)
+            posterior.start({name.removeprefix("encoder."): array for name, array in arrays.items()})
 
     def _image_shape(self):
         side = math.isqrt(self.n_visible)
@@ -130,22 +166,21 @@ class VAE:
         return standard_normal(generator, (self.n_samples, n, self.n_latent), self.dtype, self.backend)
 
     def noise(self, generator, n):
-        """The noise of `bound` for n datapoints: ε; for wake-sleep (ε, z, u), with z and u behind n dreams."""
-        eps = self.eps(generator, n)
-        if self.estimator is not wake_sleep:
-            return eps
-        z = standard_normal(generator, (n, self.n_latent), self.dtype, self.backend)
-        return eps, z, self._pixel_noise(generator, n)
+        """The noise of `bound` for n datapoints: ε, or the arrays that the objective names, such as (ε, z, u)."""
+        draws = {"eps": self.eps, "z": self._prior_draws, "u": self._pixel_noise}
+        noise = tuple(draws[name](generator, n) for name in trait(self.estimator, "noise", ("eps",)))
+        return noise if len(noise) > 1 else noise[0]
 
+    @one_thread
     def bound(self, x, noise, n_data, gradient=False):
         """The estimate (8) of the bound of n_data datapoints, in nats; with `gradient`, params.grad is its gradient.
 
-        Of wake-sleep params.grad has the gradients of its two phases. x (M, D), noise as `noise` draws it, ε (L, M, J).
-        ValueError if their shapes do not fit each other and the model.
+        x is (M, D), and noise is as `noise` draws it, ε being (L, M, J). For wake-sleep params.grad has the gradients of its
+        two phases. ValueError: their shapes do not fit each other and the model.
         """
         x = self.pixels(x)
-        noise = self._dreams(noise, len(x)) if self.estimator is wake_sleep else self._eps(noise, len(x))
-        return self.estimator(self.encoder, self.decoder, x, noise, float(n_data), gradient)
+        noise = self._checked_noise(noise, len(x))
+        return self.estimator(self.encoder, self.decoder, x, noise, float(n_data) / len(x), gradient)
 
     def log_prior(self):
         """log p(θ) = log N(θ; 0, I) in nats; 0 with prior=False. Section 5 ascends (8) + log p(θ): MAP."""
@@ -157,56 +192,63 @@ class VAE:
             gradient = self.params.grad[self.theta]
             gradient -= self.params.value[self.theta]
 
+    @one_thread
     def terms(self, x, eps):
         """The two terms of (7) apart: -KL(q(z|x) ‖ p(z)) and 1/L Σ_l log p(x|z⁽ˡ⁾), nats per datapoint, (M,) each.
 
-        Of an autoencoder 0 and log p(x|z) at its code: their sum bounds nothing.
+        The first is estimated from the L draws where the posterior has no KL in closed form. An autoencoder gives 0 and
+        log p(x|z) at its code: their sum bounds nothing.
         """
         x = self.pixels(x)
-        mu, log_var = self.encoder.forward(x)
-        if self.estimator is autoencoder:
-            return 0 * mu[:, 0], self.decoder.log_prob(x, mu[None], gradient=False)[0]
-        z = mu + np.exp(0.5 * log_var) * self._eps(eps, len(x))
-        return gaussian_neg_kl(mu, log_var, gradient=False)[0], self.decoder.log_prob(x, z, gradient=False).mean(axis=0)
+        return trait(self.estimator, "terms", sgvb.terms)(self.encoder, self.decoder, x, self._eps(eps, len(x)))
 
+    @one_thread
     def latents(self, x, eps):
         """z ~ q(z|x), (L, M, J), and log q(z|x) in nats, (L, M), for x (M, D) and eps (L, M, J)."""
-        mu, log_var = self.encoder.forward(self.pixels(x))
-        z = mu + np.exp(0.5 * log_var) * eps
-        return z, log_gaussian(z, mu, log_var, gradient=False)[0]
+        return self.encoder.draw(self.pixels(x), eps)
 
     # What one does with a trained one
 
+    @one_thread
     def encode(self, x):
-        """q(z|x) = N(μ, σ² I) (9): (mu, log_var), (M, J) each."""
+        """Mean and log variance of each latent under q(z|x), (M, J) each; with a flow, before the maps.
+
+        ValueError: a posterior of your own does not tell them, having no `moments`.
+        """
+        posterior = self.encoder.posterior
+        if not hasattr(posterior, "moments"):
+            raise ValueError(f"the posterior {self.config['posterior']} has no moments: take encode_mean or encode_samples")
         batches = _batches(own("x", x, self.backend))
-        mu, log_var = zip(*(self.encoder.forward(self.pixels(rows))[:2] for rows in batches), strict=True)
-        return np.concatenate(mu), np.concatenate(log_var)
+        moments = [posterior.moments(*self.encoder.forward(self.pixels(rows))) for rows in batches]
+        return tuple(np.concatenate(part) for part in zip(*moments, strict=True))
 
     def encode_mean(self, x):
-        """The mean of q(z|x), (M, J)."""
-        return self.encode(x)[0]
+        """The z of ε = 0, (M, J): the mean of q(z|x); with a flow, the mean before the maps, sent through them."""
+        return self._encode_at(x, np.zeros_like(self.params.value, shape=(1, len(x), self.n_latent)))[0]
 
     def encode_samples(self, x, n_samples=1, seed=0):
         """z ~ q(z|x): (n_samples, M, J)."""
         shape = n_samples, len(x), self.n_latent
         return self._encode_at(x, standard_normal(np.random.default_rng(seed), shape, self.dtype, self.backend))
 
+    @one_thread
     def decode(self, z):
         """E[x|z] for z (M, J): the Bernoulli's probabilities or the Gaussian's mean, (M, D)."""
         batches = _batches(own("z", z, self.backend))
         return np.concatenate([self.decoder.mean(self._rows(rows, self.n_latent, "z")) for rows in batches])
 
+    @one_thread
     def draw(self, z, seed=0):
-        """x ~ p(x|z) for z (M, J): pixels that are 0 or 1, or Gaussian draws, (M, D)."""
-        generator, parts = np.random.default_rng(seed), []
+        """x ~ p(x|z) for z (M, J), (M, D): for a Bernoulli decoder pixels that are 0 or 1."""
+        generator = np.random.default_rng(seed)
+        parts = []
         for rows in _batches(own("z", z, self.backend)):
             noise = self._pixel_noise(generator, len(rows))
             parts.append(self.decoder.draw(self._rows(rows, self.n_latent, "z"), noise))
         return np.concatenate(parts)
 
     def reconstruct(self, x):
-        """E[x|z] at the mean of q(z|x), (M, D)."""
+        """E[x|z] at `encode_mean`, (M, D)."""
         return self.decode(self.encode_mean(x))
 
     def reconstruct_samples(self, x, n_samples=16, seed=0):
@@ -219,25 +261,27 @@ class VAE:
 
     def sample(self, n, seed=0):
         """E[x|z] for n latents from the prior z ~ N(0, I), (n, D); the same n for the same seed."""
-        return self.decode(standard_normal(np.random.default_rng(seed), (n, self.n_latent), self.dtype, self.backend))
+        return self.decode(self._prior_draws(np.random.default_rng(seed), n))
 
     def to(self, backend):
         """The same model with its parameters on another backend; itself if it is there."""
         if backend == self.backend:
             return self
-        model = type(self)(**self.config | {"estimator": self.estimator, "backend": backend})
+        model = type(self)(**self.config | self.own | {"backend": backend})
         model.n_samples = self.n_samples
         model.params.value[...] = move(self.params.value, backend)
         return model
 
     def working_memory(self, m):
         """About how many bytes a step on m datapoints takes beside parameters and data: what the layers keep."""
-        of_x = 6 if self.config["likelihood"] == "bernoulli" else 10  # arrays as wide as x that live at once, per z
+        outputs = len(self.likelihood.outputs) + len(getattr(self.likelihood, "shared", {}))
+        of_x = 2 + 4 * outputs  # arrays as wide as x that live at once, per z
         per_z = of_x * self.n_visible + 4 * sum(self.config["n_hidden"]) + 12 * self.n_latent
+        per_z += 5 * sum(self.encoder.posterior.outputs(self.n_latent).values())
         layers = self.encoder.layers + self.decoder.layers
         per_z += 2 * sum(layer.geometry.n_entries() for layer in layers if hasattr(layer, "geometry"))
-        dreams = per_z if self.estimator is wake_sleep else 0
-        return (self.n_samples * per_z + dreams + 2 * self.n_visible) * m * self.dtype.itemsize
+        dreams = len(trait(self.estimator, "noise", ("eps",))) - 1  # nothing, or a second pass and its noise
+        return (self.n_samples * per_z + min(dreams, 1) * per_z + 2 * self.n_visible) * m * self.dtype.itemsize
 
     def pixels(self, x):
         """Rows of the model's dtype: uint8 read as x/255, floats as they are. ValueError for other kinds and shapes."""
@@ -253,6 +297,23 @@ class VAE:
         rows = _batches(own("x", x, self.backend)), _batches(eps.swapaxes(0, 1))
         return np.concatenate([self.latents(x, e.swapaxes(0, 1))[0] for x, e in zip(*rows, strict=True)], axis=1)
 
+    def _checked_noise(self, noise, m):
+        """`noise` as the objective takes it for m datapoints; ValueError for shapes that do not fit."""
+        names = trait(self.estimator, "noise", ("eps",))
+        if len(names) == 1:
+            return self._eps(noise, m)
+        if not isinstance(noise, tuple | list) or len(noise) != len(names):
+            raise ValueError(
+                f"noise is {type(noise).__name__}; expected the {len(names)} arrays ({', '.join(names)}) of `noise`"
+            )
+        widths = {"z": self.n_latent, "u": self.n_visible}
+        parts = {name: part for name, part in zip(names, noise, strict=True)}
+        rows = {key: self._rows(parts[key], widths[key], f"{key} of the noise") for key in widths if key in parts}
+        if len({len(part) for part in rows.values()} | {0}) != 2:
+            sizes = " and ".join(f"{len(part)}" for part in rows.values())
+            raise ValueError(f"z and u of the noise have {sizes} rows; expected as many of both, 1 or more")
+        return tuple(rows[name] if name in rows else self._eps(parts[name], m) for name in names)
+
     def _eps(self, noise, m):
         if m == 0:
             raise ValueError("x has no rows; expected one datapoint or more")
@@ -261,21 +322,13 @@ class VAE:
             raise ValueError(f"noise has shape {noise.shape}; expected (L, {m}, {self.n_latent}) with L ≥ 1")
         return noise
 
-    def _dreams(self, noise, m):
-        if not isinstance(noise, tuple | list) or len(noise) != 3:
-            raise ValueError(f"noise is {type(noise).__name__}; expected the three arrays (eps, z, u) of `noise`")
-        eps, z, u = noise
-        z, u = self._rows(z, self.n_latent, "z of the noise"), self._rows(u, self.n_visible, "u of the noise")
-        if len(z) != len(u) or len(z) == 0:
-            raise ValueError(
-                f"z and u of the noise have {len(z)} and {len(u)} rows; expected as many of both, 1 or more"
-            )
-        return self._eps(eps, m), z, u
+    def _prior_draws(self, generator, n):
+        """n draws of p(z), (n, J)."""
+        return standard_normal(generator, (n, self.n_latent), self.dtype, self.backend)
 
     def _pixel_noise(self, generator, n):
-        """What `decoder.draw` takes for n images: uniform numbers for Bernoulli pixels, normal ones for Gaussian."""
-        noise = generator.random if self.config["likelihood"] == "bernoulli" else generator.standard_normal
-        return move(noise((n, self.n_visible), dtype=self.dtype), self.backend)
+        """What `decoder.draw` takes for n images, (n, D)."""
+        return move(self.likelihood.noise(generator, (n, self.n_visible), self.dtype), self.backend)
 
     def _rows(self, rows, width, name):
         rows = own(name, rows, self.backend).astype(self.dtype, copy=False)
@@ -290,7 +343,7 @@ def _batches(rows, size=1000):
 
 
 def _validated(**config):
-    """The arguments of a VAE as JSON, the estimator by its name; ValueError for the first that is bad."""
+    """The arguments of a VAE, its doors apart, as JSON; ValueError for the first that is bad."""
 
     def require(holds, name, value, expected):
         if not holds:
@@ -301,30 +354,16 @@ def _validated(**config):
     for name in ("n_hidden", "channels"):
         config[name] = [whole(name, width) for width in config[name]]
     config["seed"] = whole("seed", config["seed"], 0)
-
-    likelihood, mean, activation, dtype = (config[key] for key in ("likelihood", "mean", "activation", "dtype"))
-    require(likelihood in LIKELIHOODS, "likelihood", likelihood, "'bernoulli', 'gaussian' or 'isotropic'")
-    means = ("sigmoid",) if likelihood == "bernoulli" else ("sigmoid", "free")
-    require(mean in means, "mean", mean, "'sigmoid' or, for a gaussian or isotropic likelihood, 'free'")
     if config["channels"]:
         n = config["n_visible"]
         require(math.isqrt(n) ** 2 == n, "n_visible", n, "a square number for channels: they take square images")
-    else:
-        del config["channels"]  # as in the checkpoints of before there were any
+    activation = config["activation"]
     require(activation in ACTIVATIONS, "activation", activation, f"one of {', '.join(ACTIVATIONS)}")
+    dtype = config["dtype"]
     require(dtype in ("float32", "float64", np.float32, np.float64), "dtype", dtype, "float32 or float64")
     config["dtype"] = np.dtype(dtype).name
-
-    estimator = config["estimator"]
-    if callable(estimator):
-        names = {function: letter for letter, function in ESTIMATORS.items()}
-        own = getattr(estimator, "__name__", type(estimator).__name__)
-        config["estimator"] = names.get(estimator, f"function {own}" if own in ESTIMATORS else own)
-    else:
-        known = isinstance(estimator, str) and estimator in ESTIMATORS
-        require(known, "estimator", estimator, f"one of {', '.join(ESTIMATORS)}, or a function")
-
     if isinstance(config["init"], np.floating):
         config["init"] = float(config["init"])
-    config["init_biases"], config["prior"] = bool(config["init_biases"]), bool(config["prior"])
+    config["init_biases"] = bool(config["init_biases"])
+    config["prior"] = bool(config["prior"])
     return config

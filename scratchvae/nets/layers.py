@@ -1,21 +1,41 @@
-"""Layers: y = f(x) and, under it, ∂bound/∂x from ∂bound/∂y.
+"""Layers: each has y = f(x) and, under it, ∂bound/∂x from ∂bound/∂y.
 
-`forward` keeps on `self` what `backward` needs; each forward is followed by at most one backward. `backward`
-overwrites the layer's gradient windows and returns the gradient of its input. Rows are datapoints: x is (M, n_in),
-y is (M, n_out).
+Arrays hold one datapoint per row: x is (M, n_in) and y is (M, n_out).
+
+`forward` keeps on `self` what `backward` needs, and each forward is followed by at most one backward. `backward`
+overwrites the gradient windows of the layer and returns the gradient of its input. A layer therefore serves one thread
+at a time.
+
+A layer does not make its parameters. It says in `shapes` which arrays it needs, for instance {"W": (784, 500), "b":
+(500,)}, and `nets.params.Params` lays all arrays of a model in one flat vector and then assigns `W` and `b`, windows on
+the values, and `dW` and `db`, the same windows on the gradients.
 """
 
 import numpy as np
 
+from scratchvae.backend import writable
 
-class Linear:
-    """y = x W + b: one affine map of appendix C. Our rows are datapoints, so W is the transpose of the paper's.
 
-    reads_data: the input is the data, whose gradient nobody needs, and `backward` returns None.
-    frozen: while it is set, `backward` leaves dW and db alone and returns the gradient of its input.
+class Layer:
+    """What a layer has unless it says otherwise: no parameters, and gradients that are not frozen.
+
+    While `frozen` is set, `backward` leaves the gradients of the parameters alone and returns that of the input.
     """
 
+    shapes = {}  # noqa: RUF012  a constant: a layer with parameters assigns its own
     frozen = False
+
+    def __setstate__(self, state):
+        """Take over a copied or unpickled state; arrays that a memory map made read-only are copied."""
+        self.__dict__.update({name: writable(value) for name, value in state.items()})
+
+
+class Linear(Layer):
+    """y = x W + b: one affine map of appendix C of Kingma & Welling, "Auto-Encoding Variational Bayes".
+
+    Our rows are datapoints, so W is the transpose of the paper's. With `reads_data` the input is the data, whose
+    gradient nobody needs, and `backward` returns None.
+    """
 
     def __init__(self, name, n_in, n_out, reads_data=False):
         self.name = name
@@ -31,26 +51,29 @@ class Linear:
     def backward(self, dy):
         if not self.frozen:
             np.matmul(self.x.T, dy, out=self.dW)  # y_mo = Σ_i x_mi W_io + b_o:   ∂y_mo/∂W_io = x_mi
-            np.sum(dy, axis=0, out=self.db)  # ∂y_mo/∂b_o = 1
+            np.sum(dy, axis=0, out=self.db)  # ∂y_mo/∂b_o = 1 in each of the M rows
         return None if self.reads_data else dy @ self.W.T  # ∂y_mo/∂x_mi = W_io
 
 
-class LocalLinear:
-    """y = x W + b with W ~ N(μ_W, σ_W²), b ~ N(μ_b, σ_b²) drawn anew for every row, and only the sum drawn, by zeta:
+class LocalLinear(Layer):
+    """An affine map whose weights are drawn anew for every row, W ~ N(μ_W, σ_W²) and b ~ N(μ_b, σ_b²).
 
         y = x μ_W + μ_b + √v ⊙ ζ,   v = x² σ_W² + σ_b²         (Kingma, Salimans & Welling 2015, section 2.3)
 
-    the variance of a sum of independent terms being the sum of theirs. mean, log_sigma: the `Linear`s whose windows are
-    μ and log σ; it has no parameters of its own. zeta (M, n_out) is set before `forward`.
+    Only the sum is drawn, by ζ, since the variance of a sum of independent terms is the sum of their variances. mean and
+    log_sigma are the `Linear` layers whose windows are μ and log σ; this layer has no parameters of its own. zeta
+    (M, n_out) is set before `forward`.
     """
 
-    shapes = {}  # noqa: RUF012
-
     def __init__(self, mean, log_sigma):
-        self.name, self.mean, self.log_sigma, self.n_out = mean.name, mean, log_sigma, mean.shapes["b"][0]
+        self.name = mean.name
+        self.mean = mean
+        self.log_sigma = log_sigma
+        self.n_out = mean.shapes["b"][0]
 
     def forward(self, x):
-        self.var_W, self.var_b = np.exp(2 * self.log_sigma.W), np.exp(2 * self.log_sigma.b)
+        self.var_W = np.exp(2 * self.log_sigma.W)
+        self.var_b = np.exp(2 * self.log_sigma.b)
         self.x2 = x * x
         self.sd = np.sqrt(self.x2 @ self.var_W + self.var_b)
         return self.mean.forward(x) + self.sd * self.zeta
@@ -59,27 +82,30 @@ class LocalLinear:
         dv = dy * self.zeta / (2 * self.sd)  # ∂y/∂v = ζ / 2√v
         self.log_sigma.dW[...] = 2 * self.var_W * (self.x2.T @ dv)  # ∂v/∂σ_W² = x²     dσ²/dlog σ = 2σ²
         self.log_sigma.db[...] = 2 * self.var_b * dv.sum(axis=0)  # ∂v/∂σ_b² = 1
-        dx_v = 2 * self.mean.x * (dv @ self.var_W.T)  # ∂v/∂x = 2 x σ_W²
-        return self.mean.backward(dy) + dx_v  # x moves both mean and variance
+        dx = self.mean.backward(dy)
+        if dx is None:  # x is the data
+            return None
+        return dx + 2 * self.mean.x * (dv @ self.var_W.T)  # x moves the mean, and the variance: ∂v/∂x = 2 x σ_W²
 
 
-class Constant:
-    """n numbers b that depend on nothing, learned like any bias."""
-
-    frozen = False
+class Constant(Layer):
+    """y = b for every x: n numbers that depend on nothing and are learned like any bias."""
 
     def __init__(self, name, n):
-        self.name, self.shapes = name, {"b": (n,)}
+        self.name = name
+        self.shapes = {"b": (n,)}
 
-    def backward(self, db):
+    def forward(self, x):
+        return self.b
+
+    def backward(self, dy):
         if not self.frozen:
-            self.db[...] = db
+            self.db[...] = dy.sum() if len(self.b) == 1 else dy.sum(axis=0)  # every row, and every pixel, reads the b
+        return None  # ∂y/∂x = 0
 
 
-class Tanh:
+class Tanh(Layer):
     """y = tanh x."""
-
-    shapes = {}  # noqa: RUF012  no parameters
 
     def forward(self, x):
         self.y = np.tanh(x)
@@ -89,10 +115,8 @@ class Tanh:
         return dy * (1 - self.y * self.y)  # tanh' = 1 - tanh²
 
 
-class ReLU:
+class ReLU(Layer):
     """y = max(x, 0)."""
-
-    shapes = {}  # noqa: RUF012
 
     def forward(self, x):
         self.y = np.maximum(x, 0)
@@ -102,10 +126,8 @@ class ReLU:
         return dy * (self.y > 0)  # 1 where x > 0; the derivative at the kink is taken as 0
 
 
-class Sigmoid:
+class Sigmoid(Layer):
     """y = 1 / (1 + e⁻ˣ)."""
-
-    shapes = {}  # noqa: RUF012
 
     def forward(self, x):
         self.y = sigmoid(x)
@@ -115,10 +137,8 @@ class Sigmoid:
         return dy * self.y * (1 - self.y)  # σ' = σ (1 - σ)
 
 
-class Softplus:
+class Softplus(Layer):
     """y = log(1 + eˣ) = max(x, 0) + log(1 + e^-|x|)."""
-
-    shapes = {}  # noqa: RUF012
 
     def forward(self, x):
         self.x = x

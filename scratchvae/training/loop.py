@@ -253,8 +253,9 @@ def _dynamic(binarization, model):
     """Whether minibatches are drawn as Bernoulli(x)."""
     if binarization not in BINARIZATIONS:
         raise ValueError(f"binarization is {binarization!r}; expected one of {', '.join(BINARIZATIONS)}")
-    if binarization != "grey" and model.config["likelihood"] != "bernoulli":
-        raise ValueError(f"{binarization} binarization is for Bernoulli models; this one is Gaussian: leave it grey")
+    if binarization != "grey" and not getattr(model.likelihood, "binary", False):
+        likelihood = model.config["likelihood"]
+        raise ValueError(f"{binarization} binarization is for Bernoulli models; this one is {likelihood}: leave it grey")
     return binarization == "dynamic"
 
 
@@ -314,6 +315,7 @@ def _diverged(bound, step, samples, now, model):
         where = f"; not finite is {where}"
     else:  # the parameters have gone on since, all of them to NaN
         where = f", read {now.step - step:,} steps later (on backend 'numpy' the array is named)"
-    gaussian = ", or leave out pixels that never vary: there a Gaussian density has no upper bound"
-    hint = "try a smaller step size, in a new folder" + (gaussian if model.config["likelihood"] == "gaussian" else "")
+    hint = "try a smaller step size, in a new folder"
+    if getattr(model.likelihood, "unbounded", False):
+        hint += f", or leave out pixels that never vary: there a {model.config['likelihood']} density has no upper bound"
     return FloatingPointError(f"the bound is {bound} at step {step} ({samples:,} samples){where}: {hint}")

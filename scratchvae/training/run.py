@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from scratchvae.backend import kind, move
-from scratchvae.models.flow_vae import FlowVAE
+from scratchvae.inference.likelihoods import LIKELIHOODS
+from scratchvae.inference.objectives import OBJECTIVES
+from scratchvae.inference.posteriors import POSTERIORS
 from scratchvae.models.full_vb import FullVB
-from scratchvae.models.vae import ESTIMATORS, VAE
+from scratchvae.models.vae import VAE
 from scratchvae.training.checkpoint import CheckpointError, load, previous_of, save, write_atomically
 
 HISTORY = np.dtype(
@@ -117,21 +119,27 @@ class RunFolder:
         return {**_parameters(self.model), **state, **self.more}
 
 
-def load_model(folder, estimator=None, backend="numpy"):
+DOORS = {"estimator": OBJECTIVES, "likelihood": LIKELIHOODS, "posterior": POSTERIORS}
+
+
+def load_model(folder, estimator=None, backend="numpy", likelihood=None, posterior=None):
     """The model in `folder`/checkpoint.npz, or in the checkpoint itself, on either backend wherever trained.
 
-    estimator: the function, for a model that was trained with one of your own.
+    estimator, likelihood and posterior are your own objects, for a model that was trained with them. CheckpointError: the
+    file is broken, or the model was trained with an object that is not passed.
     """
     path = Path(folder)
     path = path / "checkpoint.npz" if path.suffix != ".npz" else path
     arrays, stored = _load(path)
     config = stored["run"]["model"]
-    if estimator is None and config["estimator"] not in ESTIMATORS:
-        raise CheckpointError(
-            f"{path} was trained with estimator {config['estimator']!r}: pass the function, estimator=…"
-        )
-    cls = FullVB if "theta_noise" in config else FlowVAE if "flow" in config else VAE
-    model = cls(**config | {"estimator": estimator or config["estimator"], "backend": backend})
+    own = {"estimator": estimator, "likelihood": likelihood, "posterior": posterior}
+    own = {door: value for door, value in own.items() if value is not None}
+    for door, ours in DOORS.items():
+        if door in config and config[door] not in ours and door not in own:
+            what = "the function" if door == "estimator" else "the object"
+            raise CheckpointError(f"{path} was trained with {door} {config[door]!r}: pass {what}, {door}=…")
+    cls = FullVB if "theta_noise" in config else VAE
+    model = cls(**config | own | {"backend": backend})
     _fill(path, arrays, _parameters(model))
     return model
 
@@ -163,6 +171,9 @@ def _load(path):
     arrays, facts = load(path)
     if not {"run", "progress"} <= facts.keys() or "history" not in arrays:
         raise CheckpointError(f"{path} is a checkpoint, but not of a training run")
+    model = facts["run"]["model"]
+    if model["estimator"] == "black_box":  # what it was called when it had to be passed as a function
+        model["estimator"] = "black-box"
     return arrays, facts
 
 

@@ -1,0 +1,59 @@
+"""The continuous Bernoulli decoder (Loaiza-Ganem & Cunningham 2019, "The continuous Bernoulli"): a density on [0, 1].
+
+Grey pixels under a Bernoulli have no density, since the right side of (11) does not integrate to 1 over [0, 1]. Here it is
+divided by what it does integrate to. With λ = σ(a), a the logit,
+
+    p(x) = C(λ) λˣ (1 - λ)¹⁻ˣ,   log C(λ) = log(2 artanh(1 - 2λ) / (1 - 2λ)) = log(a / tanh(a/2))
+
+and, since λˣ (1 - λ)¹⁻ˣ = eᵃˣ / (1 + eᵃ), this is log p(x) = a x - A(a) with A(a) = log((eᵃ - 1)/a). The forms below
+take r = |a|, of which no exponential overflows; a = 0 is the limit r → 0.
+"""
+
+import numpy as np
+
+TINY = 1e-30  # r from here on up: expm1(-r)/r is its limit -1 to the last digit long before
+SERIES = 0.3  # up to this r the mean is taken from its series: 1/r and what is taken from it would cancel
+
+
+class ContinuousBernoulli:
+    """log p(x|z) = Σ_i a_i x_i - log((exp(a_i) - 1)/a_i) with logits a: the Bernoulli's terms and its log C(λ)."""
+
+    name = "continuous-bernoulli"
+    outputs = ("logits",)
+    means = ("sigmoid",)
+    support = (0, 1)
+    note = (
+        "these are log densities of grey pixels; a Bernoulli's bounds are cross entropies and cannot be compared with them"
+    )
+
+    def log_prob(self, x, logits, gradient=True):
+        """log p(x|z) in nats, with ∂/∂logits = x - A'(a) = x - E[x|z]."""
+        r = _size(logits)
+        log_normaliser = np.maximum(logits, 0) + np.log(-np.expm1(-r) / r)  # A(a) = max(a, 0) + log((1 - e⁻ʳ)/r)
+        log_p = (logits * x - log_normaliser).sum(axis=-1)
+        return log_p, x - self.mean(logits) if gradient else None
+
+    def mean(self, logits):
+        """E[x|z] = A'(a) = 1/(1 - e⁻ᵃ) - 1/a; at -r it is 1/r - e⁻ʳ/(1 - e⁻ʳ), and at r one less that."""
+        r = _size(logits)
+        r2 = r * r
+        # ½ - Σ_n B_2n r²ⁿ⁻¹/(2n)!, with Bernoulli's numbers B
+        series = 0.5 - r * (1 / 12 - r2 * (1 / 720 - r2 * (1 / 30240 - r2 * (1 / 1209600 - r2 / 47900160))))
+        low = np.where(r < SERIES, series, 1 / r + np.exp(-r) / np.expm1(-r))
+        return np.where(logits < 0, low, 1 - low)
+
+    def noise(self, generator, shape, dtype):
+        """Uniform numbers on [0, 1)."""
+        return generator.random(shape, dtype=dtype)
+
+    def draw(self, u, logits):
+        """x = log(1 + u (eᵃ - 1))/a, the inverse of the distribution function; at r it is one less that at -r and 1 - u."""
+        r = _size(logits)
+        v = np.where(logits < 0, u, 1 - u)
+        smallest = np.finfo(u.dtype).epsneg - 1  # a v that was rounded to 1 stands for the last cell below it
+        low = -np.log1p(np.maximum(v * np.expm1(-r), smallest)) / r
+        return np.where(logits < 0, low, 1 - low)
+
+
+def _size(logits):
+    return np.maximum(np.abs(logits), TINY)

@@ -1,0 +1,51 @@
+"""The Gaussian decoders, (12) in C.2 of Kingma & Welling, "Auto-Encoding Variational Bayes"."""
+
+import numpy as np
+
+from scratchvae.inference.distributions import log_gaussian
+from scratchvae.nets.layers import Sigmoid
+
+
+class Gaussian:
+    """p(x|z) = N(μ, σ² I) with μ and log σ² for each pixel   (12).
+
+    With mean "sigmoid", the decoder of section 5 for Frey Face, μ goes through a sigmoid, since pixels lie in [0, 1].
+    With "free" it is what the network gives.
+    """
+
+    name = "gaussian"
+    outputs = ("mu", "log_var")
+    means = ("sigmoid", "free")
+    unbounded = True
+
+    def __init__(self, mean="sigmoid"):
+        self.links = {"mu": Sigmoid} if mean == "sigmoid" else {}
+        self.support = (0, 1) if mean == "sigmoid" else (-np.inf, np.inf)
+
+    def log_prob(self, x, mu, log_var, gradient=True):
+        """(12), with ∂/∂μ and ∂/∂log σ²."""
+        return log_gaussian(x, mu, log_var, gradient)
+
+    def mean(self, mu, log_var):
+        """μ."""
+        return mu
+
+    def noise(self, generator, shape, dtype):
+        """Standard normal numbers."""
+        return generator.standard_normal(shape, dtype=dtype)
+
+    def draw(self, eps, mu, log_var):
+        """x = μ + σ ε."""
+        return mu + np.exp(0.5 * log_var) * eps
+
+
+class Isotropic(Gaussian):
+    """p(x|z) = N(μ(z), σ² I) with one learned σ² for all pixels and all z, as in probabilistic PCA.
+
+    Without hidden layers it makes the decoder of a linear VAE (Lucas et al. 2019, "Don't Blame the ELBO!").
+    """
+
+    name = "isotropic"
+    outputs = ("mu",)
+    shared = {"log_var": 1}  # noqa: RUF012  a constant
+    unbounded = False

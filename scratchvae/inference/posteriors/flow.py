@@ -1,0 +1,168 @@
+"""Planar normalizing flows: q(z|x) made richer by K invertible maps of another posterior's draw.
+
+    z_k = z_k-1 + û_k tanh(w_k·z_k-1 + b_k)                                                                         (10)
+    log q_K(z_K) = log q_0(z_0) - Σ_k log |1 + û_k·ψ_k(z_k-1)|,   ψ_k(z) = (1 - tanh²(w_k·z + b_k)) w_k        (9), (11)
+
+The equations are those of Kong & Li, "Varying Variational Autoencoders"; in Rezende & Mohamed, "Variational Inference
+with Normalizing Flows" (2015), they are 10, 12 and 13. A map can be inverted where w·û > -1. Any u is made to fit by
+û = u + (m(w·u) - w·u) w/‖w‖², for which w·û = m > -1: appendix A.1 of Rezende & Mohamed, with ‖w‖² in the denominator.
+Their m(a) = log(1 + eᵃ) - 1 is not 0 at 0, so that û grows without bound as w → 0, and u = 0 is not the identity. Here
+m(a) = a for a ≥ 0, where nothing needs correction, and a/(1 - a) below. Then u = 0 is the identity, from which a flow
+begins, û → u as w → 0, and 1/det is at most 1 - a, where theirs is of the order of e⁻ᵃ.
+"""
+
+import numpy as np
+
+from scratchvae.inference.distributions import per_row
+
+TINY = 1e-30  # ‖w‖² up to which w counts as 0: the map is then a translation by u tanh b
+NEWTON_STEPS = 50  # as many as the worst case takes, m near -1 or very large; a fixed number never waits for the device
+
+
+class Planar:
+    """K maps of z in J dimensions, one after another: forward and backward as of a layer.
+
+    Their parameters (M, K (2 J + 1)) are arguments: u, w and b of each map, with a row for each datapoint, as an encoder
+    gives them, or one row for all. z is (L, M, J), L draws for each datapoint.
+    """
+
+    def __init__(self, n_maps, n_latent):
+        self.n_maps = n_maps
+        self.n_latent = n_latent
+        self.n_parameters = n_maps * (2 * n_latent + 1)
+
+    def forward(self, z, parameters):
+        """z_K (L, M, J) and Σ_k log |det ∂z_k/∂z_k-1| (L, M) from z_0 (L, M, J)."""
+        if z.shape[-1] != self.n_latent or parameters.ndim != 2 or parameters.shape[1] != self.n_parameters:
+            raise ValueError(
+                f"z has shape {z.shape} and parameters {parameters.shape}; expected (L, M, {self.n_latent}) and "
+                f"(M or 1, {self.n_parameters}): u, w and b of {self.n_maps} maps"
+            )
+        self.kept = []
+        log_det = 0.0
+        for u, w, b, a, r, n, m, bend, u_hat in self._maps(parameters):
+            t = np.tanh((w * z).sum(axis=-1, keepdims=True) + b)
+            s = 1 - t * t
+            det = t * t + s * (np.maximum(a, 0) + r)  # 1 + û·ψ = 1 + s m = t² + s (1 + m): nothing cancels
+            log_det = log_det + np.log(det)[..., 0]
+            self.kept.append((z, u, w, r, n, m, bend, u_hat, t, s, det))
+            z = z + u_hat * t
+        return z, log_det
+
+    def backward(self, dz, dlog_det):
+        """∂bound/∂z_0 (L, M, J) and ∂/∂parameters (M, K (2 J + 1)), from those of z_K and of the log-determinants' sum.
+
+        dlog_det is one number, or an array (L, M).
+        """
+        dlog_det = per_row(dlog_det)
+        parts = []
+        for z, u, w, r, n, m, bend, u_hat, t, s, det in reversed(self.kept):
+            share = dlog_det / det  # log(1 + s m): ∂/∂s = m/(1 + s m)     ∂/∂m = s/(1 + s m)
+            dm = (share * s).sum(axis=0)
+            du_hat = (dz * t).sum(axis=0)  # z' = z + û t
+            dt = (dz * u_hat).sum(axis=-1, keepdims=True) - 2 * t * share * m  # s = 1 - t²: ∂s/∂t = -2t
+            dx = dt * s  # t = tanh x, x = w·z + b: tanh' = 1 - tanh²
+            along = (du_hat * w).sum(axis=-1, keepdims=True) / n  # û = u + bend w/n: ∂/∂bend = w/n
+            da = dm * r * r + along * (r * r - 1)  # m' = r²     bend' = m' - 1
+            du = du_hat + da * w  # a = w·u
+            dw = (dx * z).sum(axis=0) + da * u + bend * (du_hat - 2 * along * w) / n  # n = ‖w‖²: ∂(w/n) has -2 w wᵀ/n²
+            parts.append(np.concatenate([du, dw, dx.sum(axis=0)], axis=-1))
+            dz = dz + dx * w
+        gradient = np.concatenate(parts[::-1], axis=-1)
+        return dz, gradient if self.n_rows > 1 else gradient.sum(axis=0, keepdims=True)
+
+    def carry(self, grad):
+        """∇_z_K log q_K (L, M, J) from grad = ∇_z_0 log q_0, along the maps of the last `forward`.
+
+        ∇_z_k log q_k = J⁻ᵀ (∇_z_k-1 log q_k-1 - ∇_z_k-1 log det), where J = I + s û wᵀ is the Jacobian of the map, and
+        J⁻ᵀ v = v - s w (û·v)/det by the formula of Sherman & Morrison.
+        """
+        for _, _, w, _, _, m, _, u_hat, t, s, det in self.kept:
+            grad = grad + 2 * t * s * m / det * w  # log det = log(1 + s m): ∂s/∂z = -2 t s w
+            grad = grad - s * w * (u_hat * grad).sum(axis=-1, keepdims=True) / det
+        return grad
+
+    def inverse(self, z, parameters):
+        """z_0 (L, M, J) from z_K (L, M, J).
+
+        x = w·z_k-1 + b is the root of x + m tanh x = w·z_k + b, which grows with x since m = w·û > -1; and then z_k-1 =
+        z_k - û tanh x. For y = |x| the left side is concave where m > 0 and convex where m < 0, and Newton's steps from
+        max(|w·z_k + b| - m, 0) come to the root from one side: they cannot miss it.
+        """
+        for _, w, b, a, r, _, m, _, u_hat in reversed(list(self._maps(parameters))):
+            c = (w * z).sum(axis=-1, keepdims=True) + b
+            y = np.maximum(np.abs(c) - m, 0)
+            for _ in range(NEWTON_STEPS):
+                t = np.tanh(y)
+                slope = t * t + (1 - t * t) * (np.maximum(a, 0) + r)  # 1 + m (1 - tanh²)
+                y = y - (y + m * t - np.abs(c)) / slope
+            z = z - u_hat * np.tanh(np.where(c < 0, -y, y))
+        return z
+
+    def u_of(self, parameters):
+        """The u of all maps, a window (…, K, J) on parameters (…, K (2 J + 1))."""
+        return parameters.reshape(*parameters.shape[:-1], self.n_maps, -1)[..., : self.n_latent]
+
+    def _maps(self, parameters):
+        """For each map u, w (M, J), b (M, 1), and û (M, J) with what leads to it: a = w·u, r, n = ‖w‖², m and m - a."""
+        J = self.n_latent
+        self.n_rows = len(parameters)
+        for k in range(0, self.n_parameters, 2 * J + 1):
+            u = parameters[:, k : k + J]
+            w = parameters[:, k + J : k + 2 * J]
+            a = (w * u).sum(axis=-1, keepdims=True)
+            n = (w * w).sum(axis=-1, keepdims=True)
+            n = np.where(n > TINY, n, np.inf)
+            below = np.minimum(a, 0)
+            r = 1 / (1 - below)  # m(a) = max(a, 0) + r min(a, 0), and 1 + m = max(a, 0) + r
+            m = np.maximum(a, 0) + r * below
+            bend = r * below * below  # m(a) - a
+            yield u, w, parameters[:, k + 2 * J : k + 2 * J + 1], a, r, n, m, bend, u + bend * w / n
+
+
+class Flow:
+    """q(z|x) as the law of z_K = f_K ∘ … ∘ f_1(z_0), where z_0 is drawn by another posterior, the base.
+
+    The encoder gives the parameters of the K maps beside the outputs of the base. `moments` are those of the base,
+    before the maps. There is no KL in closed form.
+    """
+
+    def __init__(self, base, n_maps):
+        self.base = base
+        self.n_maps = n_maps
+        self.name = f"flow over {base.name}"
+
+    def outputs(self, n_latent):
+        """Those of the base, and u, w and b of K maps."""
+        self.planar = Planar(self.n_maps, n_latent)
+        return {**self.base.outputs(n_latent), "maps": self.planar.n_parameters}
+
+    def start(self, arrays):
+        """Let every map start as the identity, u = 0, whatever the initial values of the other arrays are."""
+        for name in ("maps.W", "maps.b"):
+            self.planar.u_of(arrays[name])[...] = 0
+        if hasattr(self.base, "start"):
+            self.base.start(arrays)
+
+    def draw(self, eps, *outputs):
+        """z_K (10), and log q_K(z_K) = log q_0(z_0) - Σ_k log det (9), (11)."""
+        z0, log_q0 = self.base.draw(eps, *outputs[:-1])
+        z, log_det = self.planar.forward(z0, outputs[-1])
+        return z, log_q0 - log_det
+
+    def backward(self, dz, dlog_q, dneg_kl):
+        """Back through the maps, by z_K and by -log det, and then through the base."""
+        dz0, dmaps = self.planar.backward(dz, -dlog_q)
+        return (*self.base.backward(dz0, dlog_q, dneg_kl), dmaps)
+
+    def grad_z(self):
+        """∇_z log q_0 of the base, carried along the maps."""
+        return self.planar.carry(self.base.grad_z())
+
+    def noise_of(self, z, *outputs):
+        """The noise of the base at the z_0 from which the maps lead to z."""
+        return self.base.noise_of(self.planar.inverse(z, outputs[-1]), *outputs[:-1])
+
+    def moments(self, *outputs):
+        """Those of z_0."""
+        return self.base.moments(*outputs[:-1])
