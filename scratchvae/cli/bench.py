@@ -77,15 +77,20 @@ def add_to(commands):
         "--model",
         type=_words,
         metavar="NAME[,NAME]",
-        help="vae, full-vb, full-vb-local: the first at all sizes, the others beside its first (all)",
+        help="some of vae, full-vb, full-vb-local: the first at all sizes, the others where the first starts (all)",
     )
-    p.add_argument("--batch-size", type=numbers, metavar="M[,M]", help="minibatches")
-    p.add_argument("--hidden", dest="n_hidden", type=numbers, metavar="H[,H]", help="hidden units")
-    p.add_argument("--latent", dest="n_latent", type=numbers, metavar="J[,J]", help="latent dimensions")
-    p.add_argument("--visible", dest="n_visible", type=numbers, metavar="D[,D]", help="pixels")
-    p.add_argument("--repeats", type=int, metavar="R", help="timed rounds, each of 40 ms or of three steps (10)")
+    p.add_argument("--batch-size", type=numbers, metavar="M[,M]", help="sizes of the minibatch")
+    p.add_argument("--hidden", dest="n_hidden", type=numbers, metavar="H[,H]", help="numbers of hidden units")
+    p.add_argument("--latent", dest="n_latent", type=numbers, metavar="J[,J]", help="numbers of latent dimensions")
+    p.add_argument("--visible", dest="n_visible", type=numbers, metavar="D[,D]", help="numbers of pixels")
     p.add_argument(
-        "--threads", type=int, metavar="T", help="pin BLAS to so many threads (as many as it takes by itself)"
+        "--repeats", type=int, metavar="R", help="timed rounds, each as many steps as take 40 ms, three at least (10)"
+    )
+    p.add_argument(
+        "--threads",
+        type=int,
+        metavar="T",
+        help="give BLAS T threads (without it BLAS takes as many as it does by itself)",
     )
     p.add_argument("--out", metavar="DIR", help="where bench.json and bench.png go (a new folder runs/bench)")
 

@@ -142,15 +142,21 @@ def add_to(commands):
     """Add the command and its options to the parser."""
     p = add_command(commands, evaluate, "print the bound of a trained model, its KL and its reconstruction term", "RUN")
     p.add_argument("run", metavar="RUN", help="a run folder")
-    p.add_argument("--split", choices=("train", "valid", "test"), help="which images (test)")
-    p.add_argument("--n-samples", type=int, metavar="L", help="z per image (as in training)")
+    p.add_argument("--split", choices=("train", "valid", "test"), help="the images to evaluate (test)")
+    p.add_argument("--n-samples", type=int, metavar="L", help="how many z to draw per image (as many as in training)")
     p.add_argument(
-        "--log-likelihood", type=count, metavar="K", help="log p(x) too, by importance with K draws an image, say 5000"
+        "--log-likelihood",
+        type=count,
+        metavar="K",
+        help="estimate log p(x) too, by importance with K draws per image, say 5000",
     )
     p.add_argument(
-        "--n-theta", type=int, metavar="S", help="full VB: draws of θ for the bound over θ (10; 0: leave it out)"
+        "--n-theta",
+        type=int,
+        metavar="S",
+        help="for full VB: how many θ to draw for the bound over θ (10; 0 leaves it out)",
     )
-    p.add_argument("--seed", type=int, help="of the noise (0)")
+    p.add_argument("--seed", type=int, help="the seed of the noise (0)")
     add_moved_data(p)
-    p.add_argument("--json", dest="as_json", action="store_true", help="one JSON object")
+    p.add_argument("--json", dest="as_json", action="store_true", help="print one JSON object and no sentences")
     p.add_argument("--backend", choices=BACKENDS, help="where to compute it (numpy)")

@@ -29,5 +29,5 @@ def gradcheck(seed=0, backend="numpy"):
 def add_to(commands):
     """Add the command and its options to the parser."""
     p = add_command(commands, gradcheck, "check every hand-derived gradient against autograd and central differences")
-    p.add_argument("--seed", type=int, help="of inputs, parameters and noise (0)")
-    p.add_argument("--backend", choices=BACKENDS, help="whose arithmetic to check (numpy)")
+    p.add_argument("--seed", type=int, help="the seed of inputs, parameters and noise (0)")
+    p.add_argument("--backend", choices=BACKENDS, help="the backend whose arithmetic to check (numpy)")

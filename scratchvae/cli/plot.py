@@ -28,5 +28,5 @@ def add_to(commands):
     """Add the command and its options to the parser."""
     p = add_command(commands, plot, "draw the pictures of a run again", "RUN")
     p.add_argument("run", metavar="RUN", help="a run folder")
-    p.add_argument("--seed", type=int, help="of samples and random walk (0)")
+    p.add_argument("--seed", type=int, help="the seed of the samples and the random walk (0)")
     add_moved_data(p)

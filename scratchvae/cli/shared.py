@@ -156,7 +156,7 @@ def add_command(commands, function, text, operands="", **settings):
     parser = commands.add_parser(
         function.__name__,
         help=text,
-        description=text[0].upper() + text[1:] + ".",
+        description=f"{text[0].upper()}{text[1:]}. Defaults stand in brackets.",
         usage=f"scratchvae {function.__name__} [options] {operands}".rstrip(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         argument_default=argparse.SUPPRESS,

@@ -203,107 +203,155 @@ def add_to(commands):
     )
     g = p.add_argument_group("data")
     g.add_argument(
-        "--data", metavar="NAME|PATH", help="digits (default), mnist, frey, or your .npy, .npz or folder of images"
+        "--data",
+        metavar="NAME|PATH",
+        help="what to train on: digits (default), mnist, frey, or your own .npy, .npz or folder of images",
     )
     g.add_argument(
-        "--data-dir", metavar="DIR", help="where MNIST and Frey Face are; else SCRATCHVAE_DATA, cache, download"
+        "--data-dir",
+        metavar="DIR",
+        help="the folder with MNIST and Frey Face; without it SCRATCHVAE_DATA and the cache are tried, then a download",
     )
     g.add_argument("--n-train", type=count, metavar="N", help="keep the first N training images")
-    g.add_argument("--split", type=numbers, metavar="A,B,C", help="sizes of train, validation and test")
+    g.add_argument(
+        "--split", type=numbers, metavar="A,B,C", help="how many images to train on, to validate on and to test on"
+    )
     g.add_argument(
         "--binarization",
         choices=data.BINARIZATIONS,
-        help="pixels as they are (default), or drawn as Bernoulli(x)",
+        help="pixels as they are (grey, default), or drawn as Bernoulli(x), once (fixed) or every time (dynamic)",
     )
     g = p.add_argument_group("model (section 3, appendix C)")
     g.add_argument(
         "--likelihood",
         choices=LIKELIHOODS,
-        help="p(x|z): bernoulli (default), gaussian (frey), or isotropic: gaussian, one σ² for all pixels",
+        help="p(x|z): bernoulli (default), gaussian (for frey), or isotropic, a gaussian with one σ² for all pixels",
     )
     g.add_argument(
-        "--mean", choices=("sigmoid", "free"), help="of the gaussian decoder: through a sigmoid (default) or free"
+        "--mean",
+        choices=("sigmoid", "free"),
+        help="the mean of the gaussian decoder: through a sigmoid, into (0, 1) (default), or free",
     )
-    g.add_argument("--latent", type=int, metavar="J", help="latent dimensions (20)")
+    g.add_argument("--latent", type=int, metavar="J", help="how many latent dimensions z has (20)")
     g.add_argument(
         "--hidden",
         type=_widths,
         metavar="H[,H]|none",
-        help="units of each hidden layer (500; digits, frey: 200; conv: 128), or none; with --mean free a linear model",
+        help="units of each hidden layer (500; digits, frey: 200; conv: 128), or none: with --mean free a linear model",
     )
     g.add_argument(
         "--architecture",
         choices=("mlp", "conv"),
-        help="mlp (default), or conv: convolutions of 16 and 32 channels around a hidden layer, relu, glorot",
+        help="mlp (default), or conv: convolutions of 16 and 32 channels around a hidden layer, with relu and glorot",
     )
-    g.add_argument("--channels", type=numbers, metavar="C[,C]", help="of the convolutions, each halving the side")
-    g.add_argument("--flow", type=int, metavar="K", help="a planar normalizing flow: z goes through K maps more (0)")
-    g.add_argument("--activation", choices=ACTIVATIONS, help="of the hidden units (tanh)")
+    g.add_argument(
+        "--channels",
+        type=numbers,
+        metavar="C[,C]",
+        help="channels of the convolutions, each of which halves the side of the image",
+    )
+    g.add_argument(
+        "--flow",
+        type=int,
+        metavar="K",
+        help="a planar normalizing flow: z goes through K more maps, which make q(z|x) more than a gaussian (0)",
+    )
+    g.add_argument("--activation", choices=ACTIVATIONS, help="f in h = f(x W + b), for the hidden units (tanh)")
     g.add_argument(
         "--init",
         type=_init,
         metavar="SD|glorot",
-        help="initial weights: N(0, SD²), SD 0.01 (default), or glorot (digits)",
+        help="how weights begin: drawn from N(0, SD²), with SD 0.01 by default, or glorot (default for digits)",
     )
     g.add_argument("--init-biases", action="store_true", help="draw the biases too (they start at zero)")
     g.add_argument(
         "--no-prior", dest="prior", action="store_false", help="drop p(θ) = N(0, I): maximum likelihood, not MAP"
     )
     g = p.add_argument_group("full variational Bayes (appendix F)")
-    g.add_argument("--full-vb", action="store_true", help="a posterior q(θ) = N(μ, σ²) over the decoder's parameters θ")
+    g.add_argument(
+        "--full-vb",
+        action="store_true",
+        help="learn a posterior q(θ) = N(μ, σ²) over the decoder's parameters θ, not one value for each",
+    )
     where = g.add_mutually_exclusive_group()
     where.add_argument(
         "--local-reparameterization",
         dest="theta_noise",
         action="store_const",
         const="local",
-        help="its noise on the pre-activations, a draw for every row (else one θ per minibatch)",
+        help="put the noise of θ on the pre-activations, drawn for every row (without it one θ is drawn a minibatch)",
     )
     where.add_argument(
         "--antithetic",
         dest="theta_noise",
         action="store_const",
         const="antithetic",
-        help="μ + σζ and μ - σζ, half each",
+        help="draw θ = μ + σζ for one half of the minibatch and μ - σζ for the other",
     )
     g.add_argument("--alpha", type=float, metavar="A", help="standard deviation of the prior p(θ) = N(0, A²) (1)")
-    g.add_argument("--learn-hyperprior", action="store_true", help="A² = mean(μ² + σ²), array by array")
+    g.add_argument(
+        "--learn-hyperprior",
+        action="store_true",
+        help="in place of --alpha: A² = mean(μ² + σ²), for each array of parameters by itself",
+    )
     g.add_argument("--log-sigma", type=float, metavar="S", help="log σ of every parameter at the start (-4)")
-    g.add_argument("--warm-start", metavar="RUN", help="begin at the parameters of this run, a VAE's or a FullVB's")
+    g.add_argument("--warm-start", metavar="RUN", help="begin at the parameters of this run, of a VAE or of a FullVB")
     g = p.add_argument_group("estimator (section 2.3)")
     g.add_argument(
         "--estimator",
         choices=ESTIMATORS,
-        help="L^A (6), L^B (7, default), iwae of L draws, wake-sleep, or autoencoder: no noise, no KL",
+        help="L^A (6), L^B (7, default), iwae (importance-weighted, L draws), wake-sleep, or autoencoder (no noise, "
+        "no KL)",
     )
-    g.add_argument("--n-samples", type=int, metavar="L", help="noise samples per datapoint (1)")
+    g.add_argument("--n-samples", type=int, metavar="L", help="how many noise samples to draw per datapoint (1)")
     g = p.add_argument_group("training (algorithm 1)")
-    g.add_argument("--samples", type=count, metavar="N", help="training samples to evaluate (1,000,000)")
+    g.add_argument(
+        "--samples",
+        type=count,
+        metavar="N",
+        help="how long: training samples to evaluate, repetitions counted (1,000,000)",
+    )
     g.add_argument("--epochs", type=float, metavar="E", help="passes over the training data, in place of --samples")
     g.add_argument("--optimizer", choices=OPTIMIZERS, help="adagrad (default), adam (digits) or sgd")
     g.add_argument(
-        "--lr", type=float, help="stepsize (adagrad 0.01, adam 0.001, sgd 1e-6: the bound is a sum over the data)"
+        "--lr",
+        type=float,
+        help="the stepsize (adagrad 0.01, adam 0.001, sgd 1e-6, so small since the bound is a sum over the data)",
     )
     g.add_argument(
-        "--decay", type=float, metavar="T", help="let the stepsize fall as lr / (1 + step/T), T in steps (it does not)"
+        "--decay",
+        type=float,
+        metavar="T",
+        help="let the stepsize fall as lr / (1 + step/T), with T in steps (without it the stepsize stays)",
     )
     g.add_argument(
-        "--warmup", type=int, metavar="T", help="adagrad: gather squared gradients for T minibatches first (0)"
+        "--warmup",
+        type=int,
+        metavar="T",
+        help="for adagrad: only gather squared gradients during the first T minibatches (0)",
     )
-    g.add_argument("--batch-size", type=int, metavar="M", help="minibatch size (100)")
+    g.add_argument("--batch-size", type=int, metavar="M", help="how many datapoints a minibatch has (100)")
     g.add_argument(
-        "--schedule", choices=("joint", "alternating"), help="φ and θ together (default), or E-step then M-step"
+        "--schedule",
+        choices=("joint", "alternating"),
+        help="move φ and θ together (default), or in turns, an E-step for φ and then an M-step for θ",
     )
     g.add_argument(
-        "--log-every", type=count, metavar="N", help="samples between rows of metrics.csv (ten rows a decade)"
+        "--log-every", type=count, metavar="N", help="samples between two rows of metrics.csv (ten rows a decade)"
     )
-    g.add_argument("--dtype", choices=("float32", "float64"), help="float32 (default) or float64")
     g.add_argument(
-        "--backend", choices=BACKENDS, help="numpy (default), or cupy: the same on the GPU; may change on --resume"
+        "--dtype", choices=("float32", "float64"), help="the precision of all numbers: float32 (default) or float64"
     )
-    g.add_argument("--seed", type=int, help="of initial values, minibatches and noise (0)")
+    g.add_argument(
+        "--backend",
+        choices=BACKENDS,
+        help="numpy (default), or cupy, which does the same on the GPU; it may change on --resume",
+    )
+    g.add_argument("--seed", type=int, help="the seed of initial values, minibatches and noise (0)")
     g = p.add_argument_group("the run")
-    g.add_argument("--out", metavar="DIR", help="the run folder, which must be new (runs/DATA and the latent size)")
+    g.add_argument(
+        "--out", metavar="DIR", help="the run folder, which must be new (runs/ and the name of the data and J)"
+    )
     g.add_argument("--resume", metavar="DIR", help="go on with this run, to the bit as if it had never stopped")
     g.add_argument("--quiet", action="store_true", help="print nothing but warnings and errors")
 
