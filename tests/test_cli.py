@@ -1,4 +1,4 @@
-"""cli.py: the README's commands as a person types them, and one clear line with exit code 2 for everything else."""
+"""cli/: the README's commands as a person types them, and one clear line with exit code 2 for everything else."""
 
 import json
 import os
@@ -6,13 +6,14 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import rows, shared
 from numpy.testing import assert_array_equal
 
-from scratchvae import VAE, FullVB, evaluate, fit, load_data, load_model
+from scratchvae import VAE, FullVB, cli, evaluate, fit, load_data, load_model
 from scratchvae.cli import main
 from scratchvae.inference.marginal import importance
 from scratchvae.training.loop import evaluate_theta
@@ -318,6 +319,22 @@ def test_the_frey_command_uses_the_papers_gaussian_decoder(tmp_path, capsys):
 
 def command(*arguments):
     return [sys.executable, "-m", "scratchvae", *map(str, arguments)]
+
+
+def test_every_command_is_one_file_and_in_the_help(capsys):
+    files = {path.stem for path in Path(cli.__file__).parent.glob("*.py")} - {"__init__", "shared"}
+    assert files == {command.__name__.rpartition(".")[2] for command in cli.COMMANDS}
+    for name in files:
+        with pytest.raises(SystemExit):
+            run(name, "--help")
+        assert f"usage: scratchvae {name} [options]" in capsys.readouterr().out
+
+
+def test_the_parser_loads_nothing_heavy():
+    code = "import sys; from scratchvae import cli; cli.parser(); print(*{name.split('.')[0] for name in sys.modules})"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert "scratchvae" in loaded
+    assert not set(loaded) & {"matplotlib", "scipy", "autograd", "sklearn", "threadpoolctl", "PIL", "cupy"}
 
 
 def test_help_answers_in_under_half_a_second_and_teaches():

@@ -1,0 +1,51 @@
+"""The command line: one file a command, each with its options beside its function.
+
+This file holds the root of the parser and `main`. To add a command, write a file with its function and with
+`add_to(commands)`, which adds the options to the parser, and name the file in COMMANDS. What several commands need is
+in `shared.py`. Matplotlib, SciPy, scikit-learn and autograd are imported where a command uses them, not at the top of
+a file, so that `--help` and a mistyped option answer at once.
+"""
+
+import argparse
+import sys
+import warnings
+
+from scratchvae import __version__
+from scratchvae.cli import bench, evaluate, gradcheck, plot, train
+
+COMMANDS = (train, evaluate, plot, gradcheck, bench)  # in the order in which --help lists them
+
+
+def main(argv=None):
+    """Run one command and return its exit code. `argv` holds its words; without it they come from the shell.
+
+    The exit code is 0 for success, 1 if gradcheck finds a gradient that fails, 2 for an error, which is printed in one
+    line, 130 after Ctrl-C and 143 after SIGTERM. Warnings are printed in one line each.
+    """
+    arguments = vars(parser().parse_args(argv))
+    command = arguments.pop("command")
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = lambda message, *_: print(f"scratchvae: warning: {message}", file=sys.stderr)
+        try:
+            return command(**arguments)
+        except KeyboardInterrupt:
+            print("\nscratchvae: interrupted", file=sys.stderr)
+            return 130
+        except (ValueError, OSError, FloatingPointError, MemoryError) as error:
+            print(f"scratchvae: error: {' '.join(str(error).split())}", file=sys.stderr)
+            return 2
+
+
+def parser():
+    """Build the argparse parser of all commands."""
+    root = argparse.ArgumentParser(
+        prog="scratchvae",
+        description="Auto-Encoding Variational Bayes from scratch: NumPy, hand-derived gradients, every one checked.",
+        epilog="scratchvae train, with no options, trains on scikit-learn's digits in well under a minute.",
+    )
+    root.add_argument("--version", action="version", version=f"scratchvae {__version__}")
+    commands = root.add_subparsers(required=True, metavar="COMMAND")
+    for command in COMMANDS:
+        command.add_to(commands)
+    return root

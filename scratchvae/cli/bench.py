@@ -1,0 +1,100 @@
+"""scratchvae bench: measure what a training step costs."""
+
+import json
+import os
+from pathlib import Path
+
+from scratchvae.backend import BACKENDS
+from scratchvae.cli.shared import add_command, numbers, unused
+
+EPILOG = """Without sizes: the paper's model, 784-500-20 with M = 100, and from there one size at a time.
+With sizes: those alone, each along its own list, the others the paper's or the first of their list.
+
+examples:
+  scratchvae bench                                       # NumPy, a minute
+  scratchvae bench --backend numpy,cupy
+  scratchvae bench --hidden 500 --threads 1              # the paper's model alone, on one core
+  scratchvae bench --batch-size 20,100,500 --dtype float32
+  scratchvae bench --hidden 500 --model vae,full-vb,full-vb-local"""
+
+
+def bench(backend=("numpy",), dtype=("float32", "float64"), model=None, repeats=10, threads=None, out=None, **sizes):
+    """Time training steps, print the table, and write bench.json and bench.png.
+
+    `backend`, `dtype` and `model` are the names to measure, `sizes` the lists of batch_size, n_hidden, n_latent and
+    n_visible that were given. `repeats` counts the timed rounds. `threads` pins the threads of BLAS; without it BLAS
+    takes as many as it does by itself. `out` is the folder for the two files; without it they go into a new one.
+    """
+    from threadpoolctl import threadpool_limits
+
+    from scratchvae import bench as benchmark
+
+    model = model or (("vae",) if sizes else tuple(benchmark.MODELS))
+    known = [
+        ("backend", backend, BACKENDS),
+        ("dtype", dtype, ("float32", "float64")),
+        ("model", model, benchmark.MODELS),
+    ]
+    for option, given, names in known:
+        if unknown := sorted(set(given) - set(names)):
+            raise ValueError(f"--{option} has {', '.join(unknown)}; expected some of {', '.join(names)}")
+    for option, values in [*sizes.items(), ("repeats", [repeats]), ("threads", [1 if threads is None else threads])]:
+        if min(values) < 1:
+            option = option.removeprefix("n_").replace("_", "-")
+            raise ValueError(f"--{option} is {min(values)}; expected whole numbers ≥ 1")
+    if threads is not None and threads > os.cpu_count():
+        raise ValueError(f"--threads is {threads}; this machine has {os.cpu_count()} cores")
+    folder = Path(unused("runs/bench") if out is None else out)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file: choose a folder (--out)")
+    with threadpool_limits(threads, "blas"):
+        folder.mkdir(parents=True, exist_ok=True)
+        result = benchmark.run(benchmark.sweep(backend, dtype, sizes or benchmark.SIZES, model), repeats)
+
+    from scratchvae.plots import Figure, step_costs  # only now: SciPy's own BLAS would stand in the list beside NumPy's
+
+    print(benchmark.describe(result["machine"]))
+    print(benchmark.table(result))
+    (folder / "bench.json").write_text(json.dumps(result, indent=1) + "\n")
+    figure = Figure(figsize=(11, 3.2), dpi=150, layout="constrained")
+    step_costs(figure.subplots(1, 4), result["rows"])
+    figure.savefig(folder / "bench.png")
+    print(f"wrote {folder}/: bench.json and bench.png")
+    return 0
+
+
+def add_to(commands):
+    """Add the command and its options to the parser."""
+    p = add_command(
+        commands,
+        bench,
+        "time training steps on NumPy and CuPy over minibatch, width, latent and image size, in both precisions",
+        epilog=EPILOG,
+    )
+    p.add_argument("--backend", type=_words, metavar="NAME[,NAME]", help="numpy (default), cupy, or both")
+    p.add_argument("--dtype", type=_words, metavar="NAME[,NAME]", help="float32, float64, or both (default)")
+    p.add_argument(
+        "--model",
+        type=_words,
+        metavar="NAME[,NAME]",
+        help="some of vae, full-vb, full-vb-local: the first at all sizes, the others where the first starts (all)",
+    )
+    p.add_argument("--batch-size", type=numbers, metavar="M[,M]", help="sizes of the minibatch")
+    p.add_argument("--hidden", dest="n_hidden", type=numbers, metavar="H[,H]", help="numbers of hidden units")
+    p.add_argument("--latent", dest="n_latent", type=numbers, metavar="J[,J]", help="numbers of latent dimensions")
+    p.add_argument("--visible", dest="n_visible", type=numbers, metavar="D[,D]", help="numbers of pixels")
+    p.add_argument(
+        "--repeats", type=int, metavar="R", help="timed rounds, each as many steps as take 40 ms, three at least (10)"
+    )
+    p.add_argument(
+        "--threads",
+        type=int,
+        metavar="T",
+        help="give BLAS T threads (without it BLAS takes as many as it does by itself)",
+    )
+    p.add_argument("--out", metavar="DIR", help="where bench.json and bench.png go (a new folder runs/bench)")
+
+
+def _words(text):
+    """Read words with commas between them."""
+    return tuple(text.split(","))

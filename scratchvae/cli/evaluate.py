@@ -1,0 +1,162 @@
+"""scratchvae evaluate: print the bound of a trained model."""
+
+import json
+import math
+from pathlib import Path
+
+from scratchvae import data
+from scratchvae.backend import BACKENDS
+from scratchvae.cli.shared import add_command, add_moved_data, count, images_of, resolved, run_options
+from scratchvae.training import loop
+from scratchvae.training.run import load_model
+
+
+def evaluate(
+    run,
+    split="test",
+    n_samples=None,
+    n_theta=10,
+    log_likelihood=None,
+    seed=0,
+    as_json=False,
+    backend="numpy",
+    **moved,
+):
+    """Print the bound of the run folder `run` with its two terms, on sampled z, in nats per datapoint.
+
+    `split` names the images: "train", "valid" or "test". `n_samples` is the number of z per image; without it that of
+    the training holds. For a FullVB the bound over θ ~ q(θ) is printed too, from `n_theta` draws, none for 0.
+    `log_likelihood` asks for log p(x) as well, by importance with so many draws per image. `seed` is that of the noise.
+    With `as_json` one JSON object is printed in place of sentences. `backend` says where it is computed. `moved` may
+    hold data and data_dir, where the data are now.
+    """
+    options = run_options(Path(run)) | resolved(moved)
+    model = load_model(run, backend=backend)
+    images = images_of(options)
+    if n_theta < 0:
+        raise ValueError(f"--n-theta is {n_theta}; expected a whole number ≥ 0")
+    if n_samples is not None:
+        if n_samples < 1:
+            raise ValueError(f"--n-samples is {n_samples}; expected a whole number ≥ 1")
+        model.n_samples = n_samples
+    x = getattr(images, split)
+    result = {
+        "run": str(run),
+        "data": options["data"],
+        "binarization": images.binarization,
+        "split": split,
+        **loop.evaluate(model, x, seed, images.binarization),
+        "n_samples": model.n_samples,
+        "seed": seed,
+    }
+    over_theta = options["full_vb"] and n_theta > 0
+    if over_theta:
+        result |= _over_theta(model, x, split, n_theta, seed, images.binarization)
+    if log_likelihood is not None:
+        if model.config["estimator"] == "autoencoder":
+            raise ValueError("--log-likelihood draws from q(z|x), which an autoencoder does not learn: leave it out")
+        result |= _log_likelihood(model, x, log_likelihood, seed, images.binarization)
+    if model.config["estimator"] == "autoencoder":
+        result |= {"bound": None, "kl": None}
+    if as_json:
+        print(json.dumps(result))
+        return 0
+    print(_bound_in_words(result))
+    if log_likelihood is not None:
+        print(_log_likelihood_in_words(result))
+    if over_theta:
+        print(_over_theta_in_words(result))
+        if model.config["learn_hyperprior"]:
+            print("learned α: " + ", ".join(f"{name} {alpha:.3g}" for name, alpha in result["alpha"].items()))
+    return 0
+
+
+def _over_theta(model, x, split, n_theta, seed, binarization):
+    """The bound over `n_theta` draws θ ~ q(θ), KL(q(θ) ‖ p(θ)) and α, for the result of `evaluate`."""
+    found = loop.evaluate_theta(model, x, n_theta, seed, binarization)
+    if split != "train":
+        del found["bound_22"]  # (22) belongs to the data that q(θ) was fitted to
+    return found | {"n_theta": n_theta, "alpha": model.alphas()}
+
+
+def _log_likelihood(model, x, n_samples, seed, binarization):
+    """log p(x) by importance, its mean over the datapoints, for the result of `evaluate`."""
+    from scratchvae.inference.marginal import importance  # only now: it takes SciPy
+
+    if n_samples < 1:
+        raise ValueError(f"--log-likelihood is {n_samples}; expected a whole number ≥ 1")
+    if binarization == "dynamic":
+        x = data.binarise(x, data.thresholds(x.shape, x.dtype, loop.stream(seed, loop.HELD_OUT, 0)))
+    with loop.progress_bar(len(x), 0, None, unit=" images") as bar:
+        estimate = importance(model, x, n_samples, seed, bar.update)
+    mean, error = estimate.mean()
+    known = {"log_likelihood_error": error, "log_likelihood_bias": -estimate.bias()}
+    known |= {"k_hat": float(estimate.k_hat.max()), "k_hat_threshold": estimate.threshold()}
+    known = {key: value if math.isfinite(value) else None for key, value in known.items()}
+    untrusted = int(estimate.untrusted().sum())
+    return {"log_likelihood": mean, "log_likelihood_samples": n_samples, **known, "untrusted": untrusted}
+
+
+def _bound_in_words(result):
+    """The bound and its terms in a sentence; for an autoencoder, which has no bound, the one term that it has."""
+    if result["bound"] is None:
+        return (
+            f"{result['split']} log p(x|z) at the code {result['reconstruction']:.2f} nats per datapoint, "
+            f"n = {result['n']:,}, {result['binarization']} {result['data']}; an autoencoder has no bound"
+        )
+    return (
+        f"{result['split']} bound {result['bound']:.2f} = reconstruction {result['reconstruction']:.2f} "
+        f"- KL {result['kl']:.2f} nats per datapoint, "
+        f"n = {result['n']:,}, L = {result['n_samples']}, {result['binarization']} {result['data']}"
+    )
+
+
+def _log_likelihood_in_words(result):
+    """The estimate of log p(x) in a sentence, with its error, its bias and k_hat as far as they are known."""
+    error_known = result["log_likelihood_error"] is not None
+    text = f"log p(x) {result['log_likelihood']:.2f}"
+    if error_known:
+        text += f" ± {result['log_likelihood_error']:.2f}"
+    text += f" nats per datapoint, by importance with {result['log_likelihood_samples']:,} draws from q(z|x)"
+    if error_known:
+        text += f", too low on average by some {-result['log_likelihood_bias']:.2g}"
+    if result["k_hat"] is None:
+        text += "; no k_hat for such weights, or so few"
+    else:
+        text += f"; k_hat up to {result['k_hat']:.2f}"
+    if result["untrusted"]:
+        text += f", above {result['k_hat_threshold']:.2f} for {result['untrusted']:,} of {result['n']:,}"
+    return text
+
+
+def _over_theta_in_words(result):
+    """The bound over θ ~ q(θ) in a sentence."""
+    text = f"that is at the mean of θ; over {result['n_theta']} θ ~ q(θ) {result['bound_over_theta']:.2f}, "
+    text += f"KL(q(θ) ‖ p(θ)) {result['theta_kl']:,.0f} nats"
+    if "bound_22" in result:
+        text += f", or {result['theta_kl'] / result['n']:.2f} per datapoint: bound (22) {result['bound_22']:.2f}"
+    return text
+
+
+def add_to(commands):
+    """Add the command and its options to the parser."""
+    p = add_command(commands, evaluate, "print the bound of a trained model, its KL and its reconstruction term", "RUN")
+    p.add_argument("run", metavar="RUN", help="a run folder")
+    p.add_argument("--split", choices=("train", "valid", "test"), help="the images to evaluate (test)")
+    p.add_argument("--n-samples", type=int, metavar="L", help="how many z to draw per image (as many as in training)")
+    p.add_argument(
+        "--log-likelihood",
+        type=count,
+        metavar="K",
+        help="estimate log p(x) too, by importance with K draws per image, say 5000",
+    )
+    p.add_argument(
+        "--n-theta",
+        type=int,
+        metavar="S",
+        help="for full VB: how many θ to draw for the bound over θ (10; 0 leaves it out)",
+    )
+    p.add_argument("--seed", type=int, help="the seed of the noise (0)")
+    add_moved_data(p)
+    p.add_argument("--json", dest="as_json", action="store_true", help="print one JSON object and no sentences")
+    p.add_argument("--backend", choices=BACKENDS, help="where to compute it (numpy)")

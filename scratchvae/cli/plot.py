@@ -1,0 +1,32 @@
+"""scratchvae plot: draw the pictures of a run again."""
+
+from pathlib import Path
+
+from scratchvae.cli.shared import add_command, add_moved_data, images_of, resolved, run_options
+from scratchvae.training.run import load_model, read_history
+
+
+def plot(run, seed=0, **moved):
+    """Draw the pictures of the run folder `run` again and print where they are.
+
+    `seed` is that of the samples and the random walk. `moved` may hold data and data_dir, where the data are now.
+    """
+    from scratchvae.plots import draw_run
+
+    if seed < 0:
+        raise ValueError(f"--seed is {seed}; expected a whole number ≥ 0")
+    run = Path(run)
+    options = run_options(run) | resolved(moved)
+    model = load_model(run)
+    images = images_of(options)
+    for path in draw_run(run / "figures", model, images, read_history(run / "metrics.csv"), seed):
+        print(path)
+    return 0
+
+
+def add_to(commands):
+    """Add the command and its options to the parser."""
+    p = add_command(commands, plot, "draw the pictures of a run again", "RUN")
+    p.add_argument("run", metavar="RUN", help="a run folder")
+    p.add_argument("--seed", type=int, help="the seed of the samples and the random walk (0)")
+    add_moved_data(p)

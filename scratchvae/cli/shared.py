@@ -1,0 +1,192 @@
+"""What several commands share: the options of a run, what is built from them, paths, and how options are read."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from scratchvae import data
+from scratchvae.models.flow_vae import FlowVAE
+from scratchvae.models.full_vb import FullVB
+from scratchvae.models.vae import VAE
+
+# The options of a run. `scratchvae train` keeps them in config.json, and every other command reads them there.
+
+DEFAULTS = {
+    "data": "digits",
+    "data_dir": None,
+    "n_train": None,
+    "split": None,
+    "binarization": "grey",
+    "likelihood": "bernoulli",
+    "mean": "sigmoid",
+    "latent": 20,
+    "hidden": [500],
+    "architecture": "mlp",
+    "channels": [],
+    "flow": 0,
+    "activation": "tanh",
+    "init": 0.01,
+    "init_biases": False,
+    "prior": True,
+    "full_vb": False,
+    "theta_noise": "minibatch",
+    "alpha": 1.0,
+    "learn_hyperprior": False,
+    "log_sigma": -4.0,
+    "warm_start": None,
+    "estimator": "B",
+    "n_samples": 1,
+    "dtype": "float32",
+    "backend": "numpy",
+    "optimizer": "adagrad",
+    "lr": None,
+    "warmup": 0,
+    "decay": None,
+    "batch_size": 100,
+    "schedule": "joint",
+    "samples": None,
+    "epochs": None,
+    "log_every": None,
+    "seed": 0,
+}
+OF_THETA = ("theta_noise", "alpha", "learn_hyperprior", "log_sigma")  # arguments of a FullVB that a VAE does not take
+NEWER = ("backend", "full_vb", "warm_start", "architecture", "channels", "flow", "decay", *OF_THETA)
+SINCE = {key: DEFAULTS[key] for key in NEWER}  # the config.json of an older run may lack these: it had the defaults
+
+
+def run_options(run):
+    """Read the options of the run folder `run`, a Path, from its config.json, as a dict with the keys of DEFAULTS.
+
+    An option that is newer than the run has the value that the run was trained with, its default. ValueError is raised
+    if `run` is no run folder, if config.json is broken, or if the run was made by `fit` in Python, without options.
+    """
+    path = run / "config.json"
+    try:
+        options = json.loads(path.read_text(encoding="utf-8"))["options"]
+        if options is not None and {"data", "hidden"} <= options.keys():
+            return {key: (SINCE | options)[key] for key in DEFAULTS}
+    except (FileNotFoundError, NotADirectoryError):
+        raise ValueError(f"{run} is no run folder: it has no config.json") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} does not hold the options of a run of scratchvae train ({error!r})") from None
+    raise ValueError(
+        f"{run} was trained in Python, not by scratchvae train: load_model({str(run)!r}) gives its model, and "
+        "scratchvae.evaluate its bound"
+    )
+
+
+def images_of(options):
+    """Load the images that a run with these options is trained on and evaluated at."""
+    keys = ("data_dir", "n_train", "split", "binarization")
+    return data.load_data(options["data"], **{key: options[key] for key in keys})
+
+
+def model_of(options, images):
+    """Build the model that a run with these options begins with, for `images` as `images_of` loads them.
+
+    ValueError is raised for options that do not go together. The model itself refuses numbers out of their range.
+    """
+    if not options["full_vb"]:
+        _refuse_options_of_full_vb(options)
+    elif not options["prior"]:
+        raise ValueError("--no-prior and --full-vb are both given; the prior of full variational Bayes is --alpha")
+    if options["flow"] and options["full_vb"]:
+        raise ValueError("--flow and --full-vb are both given; expected one of them")
+    if options["flow"] < 0:
+        raise ValueError(f"--flow is {options['flow']}; expected a whole number ≥ 1 of maps, or 0 for none")
+    if options["channels"] and images.image_shape[0] != images.image_shape[1]:
+        height, width = images.image_shape
+        raise ValueError(f"the images are {height} x {width}; expected square ones for --architecture conv")
+    keys = [
+        "likelihood",
+        "mean",
+        "estimator",
+        "n_samples",
+        "activation",
+        "init",
+        "init_biases",
+        "dtype",
+        "seed",
+        "backend",
+        "channels",
+    ]
+    keys += OF_THETA if options["full_vb"] else ["prior"]
+    keys += ["flow"] if options["flow"] else []
+    kind = FullVB if options["full_vb"] else FlowVAE if options["flow"] else VAE
+    return kind(images.train.shape[1], options["hidden"], options["latent"], **{key: options[key] for key in keys})
+
+
+def _refuse_options_of_full_vb(options):
+    """Raise ValueError if an option is given that has a meaning with --full-vb alone."""
+    for key in (*OF_THETA, "warm_start"):
+        if options[key] != DEFAULTS[key]:
+            words = {"local": "--local-reparameterization", "antithetic": "--antithetic"}
+            option = words.get(options[key], "--" + key.replace("_", "-"))
+            raise ValueError(f"{option} belongs to full variational Bayes: add --full-vb")
+
+
+# Paths
+
+
+def resolved(given):
+    """Make the paths among the options absolute, so that the run can be read from any folder later on."""
+    keys = ("data", "data_dir", "warm_start")
+    paths = {key: given[key] for key in keys if given.get(key) and given[key] not in data.DATASETS}
+    return given | {key: str(Path(path).resolve()) for key, path in paths.items() if Path(path).exists()}
+
+
+def unused(name):
+    """Return the first of name, name-2, name-3, … that does not exist yet, as a Path."""
+    candidates = (Path(f"{name}-{k}" if k > 1 else name) for k in range(1, sys.maxsize))
+    return next(path for path in candidates if not path.exists())
+
+
+# The parser
+
+
+def add_command(commands, function, text, operands="", **settings):
+    """Add a command to the parser and return its own parser, which the command then gives its options.
+
+    The command has the name of `function`, which is called with the options that were given, by name. An option that
+    was not given stays away: the function's own defaults then hold, and `train --resume` can tell what was asked for.
+    `text` says in a line what the command does, `operands` names the arguments that stand without an option, and
+    `settings` go to argparse.
+    """
+    parser = commands.add_parser(
+        function.__name__,
+        help=text,
+        description=f"{text[0].upper()}{text[1:]}. Defaults stand in brackets.",
+        usage=f"scratchvae {function.__name__} [options] {operands}".rstrip(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        argument_default=argparse.SUPPRESS,
+        **settings,
+    )
+    parser.set_defaults(command=function)
+    return parser
+
+
+def add_moved_data(parser):
+    """Add the options that say where the data of a run are now, if they are no longer where it was trained."""
+    parser.add_argument("--data-dir", metavar="DIR", help="where MNIST and Frey Face are now")
+    parser.add_argument("--data", metavar="PATH", help="where your own data are now")
+
+
+def count(text):
+    """Read a whole number, which may be written 1000000 or 1e6."""
+    try:
+        number = float(text)
+        if number != int(number):
+            raise ValueError
+        return int(number)
+    except (ValueError, OverflowError):
+        raise argparse.ArgumentTypeError(f"{text!r}; expected a whole number such as 1000000 or 1e6") from None
+
+
+def numbers(text):
+    """Read whole numbers with commas between them."""
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        message = f"{text!r}; expected whole numbers with commas between them, or one; --hidden none for no layer"
+        raise argparse.ArgumentTypeError(message) from None

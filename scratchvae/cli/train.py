@@ -1,0 +1,369 @@
+"""scratchvae train: train a VAE and leave a run folder."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from scratchvae import data
+from scratchvae.backend import BACKENDS
+from scratchvae.cli.shared import (
+    DEFAULTS,
+    add_command,
+    count,
+    images_of,
+    model_of,
+    numbers,
+    resolved,
+    run_options,
+    unused,
+)
+from scratchvae.models.vae import ESTIMATORS, LIKELIHOODS
+from scratchvae.nets.mlp import ACTIVATIONS
+from scratchvae.training import loop
+from scratchvae.training.optim import OPTIMIZERS
+from scratchvae.training.run import load_model
+
+OF_DATA = {  # the defaults that these data sets change: to section 5 for Frey Face, to a quick clear demo for digits
+    "frey": {"hidden": [200], "likelihood": "gaussian"},
+    "digits": {"hidden": [200], "optimizer": "adam", "init": "glorot"},
+}
+OF_CONV = {"hidden": [128], "channels": [16, 32], "activation": "relu", "init": "glorot"}  # and --architecture conv
+FREE_ON_RESUME = ("samples", "epochs", "data_dir", "backend")  # everything else is what the checkpoint was trained with
+
+EPILOG = """examples:
+  scratchvae train
+  scratchvae train --data mnist --latent 20 --lr 0.01 --samples 1000000 --out runs/mnist20
+  scratchvae train --data frey --likelihood gaussian --latent 2 --hidden 200 --out runs/frey2
+  scratchvae train --data my-images/ --latent 2 --optimizer adam --init glorot
+  scratchvae train --data mnist --latent 20 --flow 10 --optimizer adam --init glorot
+  scratchvae train --data mnist --latent 2 --architecture conv --optimizer adam
+  scratchvae train --data mnist --n-train 1000 --latent 10 --hidden 200 --lr 0.02 --full-vb --local-reparameterization
+  scratchvae train --resume runs/mnist20 --samples 2000000"""
+
+
+def train(out=None, resume=None, quiet=False, **given):
+    """Train a VAE, write the run folder, and draw its pictures.
+
+    `out` is the new folder of the run; without it one is made in runs/. `resume` is the folder of a run to go on with.
+    With `quiet` only warnings and errors are printed. `given` holds the options of the run that were given; the others
+    have their defaults, or what the resumed run was trained with.
+    """
+    given = _with_architecture(resolved(given))
+    if resume is None:
+        options = _with_defaults(given)
+        folder = _new_folder(out, options)
+    else:
+        options = _resumed(Path(resume), given, out)
+        folder = Path(resume)
+
+    from scratchvae.plots import draw_run  # before the training, not after it: a broken Matplotlib then costs nothing
+
+    images = images_of(options)
+    model = model_of(options, images)
+    if options["warm_start"] is not None and resume is None:
+        model.warm_start(load_model(options["warm_start"]))
+    if not quiet:
+        print(images)
+        print(_describe(model, options))
+    try:
+        history = loop.fit(
+            model,
+            images.train,
+            images.valid,
+            optimizer=_optimizer(options),
+            samples=options["samples"],
+            epochs=options["epochs"],
+            batch_size=options["batch_size"],
+            seed=options["seed"],
+            schedule=options["schedule"],
+            binarization=images.binarization,
+            log_every=options["log_every"],
+            out=folder,
+            resume=resume is not None,
+            options=options,
+            progress=False if quiet else None,
+        )
+    except (KeyboardInterrupt, SystemExit) as stop:
+        if (folder / "checkpoint.npz").exists():
+            print(f"\nstopped; go on with: scratchvae train --resume {folder}", file=sys.stderr)
+        return stop.code if isinstance(stop, SystemExit) else 130
+    if not quiet:
+        last = history[-1]
+        print(
+            f"{last['samples']:,} samples, {last['epoch']:.1f} epochs, {last['seconds']:.1f} s: bound "
+            f"{last['train_bound']:.2f} train{_kind_of_bound(model)}, "
+            f"{last['valid_bound']:.2f} validation (nats per datapoint)"
+        )
+    pictures = draw_run(folder / "figures", model.to("numpy"), images, history, options["seed"])
+    if not quiet:
+        names = ", ".join(path.stem for path in pictures)
+        print(f"wrote {folder}/: config.json, metrics.csv, checkpoint.npz and, in figures/, {names}")
+        print(f"look at {pictures[1]}; next: scratchvae evaluate {folder}")
+    return 0
+
+
+def _with_architecture(given):
+    """The given options with --architecture conv among them where --channels implies it."""
+    if "channels" not in given:
+        return given
+    if given.get("architecture", "conv") != "conv":
+        raise ValueError("--architecture mlp and --channels are both given; expected one of them")
+    return given | {"architecture": "conv"}
+
+
+def _with_defaults(given):
+    """All options of a new run: what is given, else what the data, the architecture and a flow imply, else DEFAULTS."""
+    implied = dict(OF_DATA.get(given.get("data", DEFAULTS["data"]), {}))
+    if given.get("architecture") == "conv":
+        implied |= OF_CONV
+    if given.get("flow"):
+        implied["estimator"] = "A"  # (7) needs the KL in closed form, which a flow does not have
+    return DEFAULTS | implied | given
+
+
+def _new_folder(out, options):
+    """The folder of a new run; ValueError if `out` is there already and holds something."""
+    if out is None:
+        return unused(f"runs/{Path(options['data']).stem}{options['latent']}")
+    folder = Path(out)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        go_on = f"go on with it (--resume {out}), or " if (folder / "config.json").exists() else ""
+        raise ValueError(f"{out} exists: {go_on}choose another folder (--out)")
+    return folder
+
+
+def _resumed(run, given, out):
+    """The options of `run`, with those of `given` that a resumed run may change; ValueError for any other."""
+    if out is not None:
+        raise ValueError("--out and --resume are both given: a resumed run stays in its folder")
+    options = run_options(run)
+    free = FREE_ON_RESUME if options["data"] in data.DATASETS else (*FREE_ON_RESUME, "data")  # your own may have moved
+    for key, value in given.items():
+        if key not in free and value != options[key]:
+            theirs = "its default" if options[key] is None else options[key]
+            raise ValueError(
+                f"{run} was trained with {key} {theirs}, not {value}: leave that option out, or start anew"
+            )
+    if "samples" in given or "epochs" in given:
+        options |= {"samples": None, "epochs": None}
+    return options | given
+
+
+def _optimizer(options):
+    """The optimizer with the stepsize, decay and warm-up that are given; without a stepsize it has its own default."""
+    settings = {key: options[key] for key in ("lr", "decay") if options[key] is not None}
+    if options["warmup"]:
+        if options["optimizer"] != "adagrad":
+            raise ValueError(f"--warmup is for adagrad; the optimizer is {options['optimizer']}")
+        settings["warmup"] = options["warmup"]
+    return OPTIMIZERS[options["optimizer"]](**settings)
+
+
+def _describe(model, options):
+    """The model and its training in two lines."""
+    config = model.config
+    convolutions = [f"conv{n}" for n in model.channels]
+    sizes = "-".join(map(str, [config["n_visible"], *convolutions, *config["n_hidden"], config["n_latent"]]))
+    activation = config["activation"] if config["n_hidden"] or model.channels else "without hidden units"
+    sizes += f", flow of {config['flow']} maps," if "flow" in config else ""
+    if options["full_vb"]:
+        alpha = "learned" if config["learn_hyperprior"] else f"{config['alpha']:g}"
+        prior = f"full VB: θ noise {config['theta_noise']}, α {alpha}, log σ from {config['log_sigma']:g}"
+        prior += f", φ and μ from {options['warm_start']}" if options["warm_start"] else ""
+    else:
+        prior = "p(θ) = N(0, I)" if config["prior"] else "no prior on θ"
+    likelihood = config["likelihood"] + (f", {config['mean']} mean" if config["likelihood"] != "bernoulli" else "")
+    objective = f"L^{config['estimator']}" if config["estimator"] in ("A", "B") else config["estimator"]
+    optimizer = options["optimizer"] + ("" if options["lr"] is None else f" {options['lr']}")
+    optimizer += "" if options["decay"] is None else f" / (1 + step/{options['decay']:g})"
+    return (
+        f"{type(model).__name__} {sizes} {activation}, "
+        f"{likelihood}, {model.params.value.size:,} parameters in {config['dtype']} on {model.backend}\n"
+        f"{objective}, L = {config['n_samples']}, M = {options['batch_size']}, {prior}, {optimizer}, "
+        f"{options['schedule']} updates, seed {options['seed']}"
+    )
+
+
+def _kind_of_bound(model):
+    """What the bound of training is called, in brackets, where it is not the bound (7) of validation; else nothing."""
+    if hasattr(model, "posterior"):
+        return " with the θ-KL (22)"
+    if model.config["estimator"] == "autoencoder":
+        return " (log p(x|z) at the code: no bound)"
+    return f" (L_{model.n_samples}, importance-weighted)" if model.config["estimator"] == "iwae" else ""
+
+
+def add_to(commands):
+    """Add the command and its options to the parser."""
+    p = add_command(
+        commands,
+        train,
+        "train a VAE and leave a run folder: config, metrics, checkpoint, pictures",
+        epilog=EPILOG,
+    )
+    g = p.add_argument_group("data")
+    g.add_argument(
+        "--data",
+        metavar="NAME|PATH",
+        help="what to train on: digits (default), mnist, frey, or your own .npy, .npz or folder of images",
+    )
+    g.add_argument(
+        "--data-dir",
+        metavar="DIR",
+        help="the folder with MNIST and Frey Face; without it SCRATCHVAE_DATA and the cache are tried, then a download",
+    )
+    g.add_argument("--n-train", type=count, metavar="N", help="keep the first N training images")
+    g.add_argument(
+        "--split", type=numbers, metavar="A,B,C", help="how many images to train on, to validate on and to test on"
+    )
+    g.add_argument(
+        "--binarization",
+        choices=data.BINARIZATIONS,
+        help="pixels as they are (grey, default), or drawn as Bernoulli(x), once (fixed) or every time (dynamic)",
+    )
+    g = p.add_argument_group("model (section 3, appendix C)")
+    g.add_argument(
+        "--likelihood",
+        choices=LIKELIHOODS,
+        help="p(x|z): bernoulli (default), gaussian (for frey), or isotropic, a gaussian with one σ² for all pixels",
+    )
+    g.add_argument(
+        "--mean",
+        choices=("sigmoid", "free"),
+        help="the mean of the gaussian decoder: through a sigmoid, into (0, 1) (default), or free",
+    )
+    g.add_argument("--latent", type=int, metavar="J", help="how many latent dimensions z has (20)")
+    g.add_argument(
+        "--hidden",
+        type=_widths,
+        metavar="H[,H]|none",
+        help="units of each hidden layer (500; digits, frey: 200; conv: 128), or none: with --mean free a linear model",
+    )
+    g.add_argument(
+        "--architecture",
+        choices=("mlp", "conv"),
+        help="mlp (default), or conv: convolutions of 16 and 32 channels around a hidden layer, with relu and glorot",
+    )
+    g.add_argument(
+        "--channels",
+        type=numbers,
+        metavar="C[,C]",
+        help="channels of the convolutions, each of which halves the side of the image",
+    )
+    g.add_argument(
+        "--flow",
+        type=int,
+        metavar="K",
+        help="a planar normalizing flow: z goes through K more maps, which make q(z|x) more than a gaussian (0)",
+    )
+    g.add_argument("--activation", choices=ACTIVATIONS, help="f in h = f(x W + b), for the hidden units (tanh)")
+    g.add_argument(
+        "--init",
+        type=_init,
+        metavar="SD|glorot",
+        help="how weights begin: drawn from N(0, SD²), with SD 0.01 by default, or glorot (default for digits)",
+    )
+    g.add_argument("--init-biases", action="store_true", help="draw the biases too (they start at zero)")
+    g.add_argument(
+        "--no-prior", dest="prior", action="store_false", help="drop p(θ) = N(0, I): maximum likelihood, not MAP"
+    )
+    g = p.add_argument_group("full variational Bayes (appendix F)")
+    g.add_argument(
+        "--full-vb",
+        action="store_true",
+        help="learn a posterior q(θ) = N(μ, σ²) over the decoder's parameters θ, not one value for each",
+    )
+    where = g.add_mutually_exclusive_group()
+    where.add_argument(
+        "--local-reparameterization",
+        dest="theta_noise",
+        action="store_const",
+        const="local",
+        help="put the noise of θ on the pre-activations, drawn for every row (without it one θ is drawn a minibatch)",
+    )
+    where.add_argument(
+        "--antithetic",
+        dest="theta_noise",
+        action="store_const",
+        const="antithetic",
+        help="draw θ = μ + σζ for one half of the minibatch and μ - σζ for the other",
+    )
+    g.add_argument("--alpha", type=float, metavar="A", help="standard deviation of the prior p(θ) = N(0, A²) (1)")
+    g.add_argument(
+        "--learn-hyperprior",
+        action="store_true",
+        help="in place of --alpha: A² = mean(μ² + σ²), for each array of parameters by itself",
+    )
+    g.add_argument("--log-sigma", type=float, metavar="S", help="log σ of every parameter at the start (-4)")
+    g.add_argument("--warm-start", metavar="RUN", help="begin at the parameters of this run, of a VAE or of a FullVB")
+    g = p.add_argument_group("estimator (section 2.3)")
+    g.add_argument(
+        "--estimator",
+        choices=ESTIMATORS,
+        help="L^A (6), L^B (7, default), iwae (importance-weighted, L draws), wake-sleep, or autoencoder (no noise, "
+        "no KL)",
+    )
+    g.add_argument("--n-samples", type=int, metavar="L", help="how many noise samples to draw per datapoint (1)")
+    g = p.add_argument_group("training (algorithm 1)")
+    g.add_argument(
+        "--samples",
+        type=count,
+        metavar="N",
+        help="how long: training samples to evaluate, repetitions counted (1,000,000)",
+    )
+    g.add_argument("--epochs", type=float, metavar="E", help="passes over the training data, in place of --samples")
+    g.add_argument("--optimizer", choices=OPTIMIZERS, help="adagrad (default), adam (digits) or sgd")
+    g.add_argument(
+        "--lr",
+        type=float,
+        help="the stepsize (adagrad 0.01, adam 0.001, sgd 1e-6, so small since the bound is a sum over the data)",
+    )
+    g.add_argument(
+        "--decay",
+        type=float,
+        metavar="T",
+        help="let the stepsize fall as lr / (1 + step/T), with T in steps (without it the stepsize stays)",
+    )
+    g.add_argument(
+        "--warmup",
+        type=int,
+        metavar="T",
+        help="for adagrad: only gather squared gradients during the first T minibatches (0)",
+    )
+    g.add_argument("--batch-size", type=int, metavar="M", help="how many datapoints a minibatch has (100)")
+    g.add_argument(
+        "--schedule",
+        choices=("joint", "alternating"),
+        help="move φ and θ together (default), or in turns, an E-step for φ and then an M-step for θ",
+    )
+    g.add_argument(
+        "--log-every", type=count, metavar="N", help="samples between two rows of metrics.csv (ten rows a decade)"
+    )
+    g.add_argument(
+        "--dtype", choices=("float32", "float64"), help="the precision of all numbers: float32 (default) or float64"
+    )
+    g.add_argument(
+        "--backend",
+        choices=BACKENDS,
+        help="numpy (default), or cupy, which does the same on the GPU; it may change on --resume",
+    )
+    g.add_argument("--seed", type=int, help="the seed of initial values, minibatches and noise (0)")
+    g = p.add_argument_group("the run")
+    g.add_argument(
+        "--out", metavar="DIR", help="the run folder, which must be new (runs/ and the name of the data and J)"
+    )
+    g.add_argument("--resume", metavar="DIR", help="go on with this run, to the bit as if it had never stopped")
+    g.add_argument("--quiet", action="store_true", help="print nothing but warnings and errors")
+
+
+def _widths(text):
+    """Read the widths of the hidden layers: whole numbers with commas between them, or none."""
+    return [] if text == "none" else numbers(text)
+
+
+def _init(text):
+    """Read what weights are drawn from: a standard deviation, or glorot."""
+    try:
+        return text if text == "glorot" else float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}; expected a standard deviation such as 0.01, or glorot") from None
