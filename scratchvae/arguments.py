@@ -66,12 +66,12 @@ def rows_of(name, x, model):
         if x.min() < low or x.max() > high:
             hint = "for a Bernoulli model or a sigmoid mean: divide by 255, or save as uint8"
             hint = hint if (low, high) == (0, 1) else f"for a likelihood {model.config['likelihood']}"
-            raise ValueError(
-                f"{name} has values from {x.min():g} to {x.max():g}; expected [{low:g}, {high:g}] {hint}"
-            )
+            raise ValueError(f"{name} has values from {x.min():g} to {x.max():g}; expected [{low:g}, {high:g}] {hint}")
     if hasattr(model.likelihood, "check"):
         try:
             model.likelihood.check(x / 255 if x.dtype == np.uint8 else x)
         except ValueError as error:
-            raise ValueError(f"{name} cannot be scored by the likelihood {model.config['likelihood']}: {error}") from None
+            raise ValueError(
+                f"{name} cannot be scored by the likelihood {model.config['likelihood']}: {error}"
+            ) from None
     return x

@@ -16,6 +16,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from scratchvae.backend import kind, move
+from scratchvae.inference.likelihoods import LIKELIHOODS
+from scratchvae.inference.objectives import OBJECTIVES, trait
+from scratchvae.inference.posteriors import POSTERIORS
+from scratchvae.inference.posteriors.flow import Planar
+from scratchvae.models.full_vb import FullVB
+from scratchvae.models.vae import VAE
 from scratchvae.nets.params import Params
 
 TOLERANCE_ORACLE = 1e-10
@@ -68,10 +74,11 @@ def compare(function, arrays, gradients, oracle=None, entries=200, seed=0):
         ours = np.float64(function())
         checks.append(Check("value", 1, float(abs(ours)), _relative_error(ours, value), None))
     generator = np.random.default_rng(seed)
+    here = function()
     for name, array in arrays.items():
         ours = gradients[name]
         places = generator.permutation(array.size)[:entries]
-        differences = np.array([_central_difference(function, array, place) for place in places])
+        differences = np.array([_difference(function, array, place, here) for place in places])
         checks.append(
             Check(
                 name,
@@ -152,82 +159,132 @@ def check_density(density, *arguments, oracle=None, skip=0, name=None, seed=0, b
     return _named(name or density.__name__, checks)
 
 
-def check_model(model, x, n_data=None, seed=0):
-    """Check every parameter array of a float64 VAE: the gradient of (8) + log p(θ) on rows x (M, D), N = n_data.
+def check_model(model, x, n_data=None, seed=0, oracle=None, entries=200):
+    """Check every parameter array of a float64 model: the gradient of (8) + log p(θ) on rows x (M, D), N = n_data.
 
-    Of a FullVB, the gradient of (22) with respect to φ, μ and log σ.
+    For a `FullVB` the bound is (22), and its gradient is taken with respect to φ, μ and log σ.
 
-    It is checked at parameters of order one, drawn here and put back afterwards: at the paper's initial values some
-    gradients all but vanish, below what central differences can resolve. The noise is injected: ours, the oracle and
-    the differences see the same. Wake-sleep's two phases are checked each by itself: θ against the bound, φ against
-    log q(z|x) of the dreams. The oracle knows all estimators that have a name; a model with one of your own is compared
-    with central differences alone.
+    The arrays are checked at values of order one, which are drawn here and put back afterwards: at the paper's initial
+    values some gradients all but vanish, below what central differences can resolve. The noise is injected, so that ours,
+    the oracle and the differences see the same. Where the gradient is not the derivative of the value at fixed noise, as
+    in sticking the landing, the objective's surrogate is what is differentiated.
+
+    The oracle knows everything that has a name. A model with a posterior, likelihood or objective of your own is compared
+    with central differences alone, or also with `oracle`, a function (arrays, x, noise, n_data) in autograd.numpy that
+    returns the bound in nats from a dict of the model's arrays, without log p(θ). Differences are taken at `entries`
+    random places of an array that has more.
     """
-    from scratchvae import oracle
-    from scratchvae.inference.wake_sleep import sleep
-    from scratchvae.models.vae import ESTIMATORS
-
     x = model.pixels(move(x, model.backend))
     n_data = 3 * len(x) if n_data is None else n_data
     generator = np.random.default_rng(seed)
     noise = model.noise(generator, len(x))
-    config, params = model.config, model.params
-
-    def function():
-        return float(model.bound(x, noise, n_data) + model.log_prior())
-
-    def asleep():
-        z, u = (move(part, model.backend) for part in noise[1:])
-        return float(sleep(model.encoder, model.decoder, z, u, n_data, gradient=False))
-
-    def witness_asleep(arrays):
-        z, u = (move(part, model.backend) for part in noise[1:])
-        dreams = move(model.decoder.draw(z, u), "numpy")
-        return oracle.dreams(arrays, dreams, move(noise[1], "numpy"), n_data, config["activation"])
-
-    def witness(arrays):
-        settings = {key: config[key] for key in ("estimator", "likelihood", "mean", "activation")}
-        if "flow" in config:
-            settings["n_maps"] = config["flow"]
-        if "theta_noise" not in config:
-            eps = noise
-            if config["estimator"] == "wake-sleep":
-                settings["estimator"], eps, arrays = "B", noise[0], {**_host_copies(phi), **arrays}
-            prior = oracle.log_prior(arrays) if config["prior"] else 0.0
-            return oracle.bound(arrays, move(x, "numpy"), move(eps, "numpy"), n_data, **settings) + prior
-        eps, zeta = (move(part, "numpy") for part in noise)
-        settings["alpha"] = None if config["learn_hyperprior"] else config["alpha"]
-        if config["theta_noise"] == "local":
-            del settings["estimator"]  # always (24)
-        return oracle.full_vb(arrays, move(x, "numpy"), eps, zeta, n_data, config["theta_noise"], **settings)
-
-    known = config["estimator"] in ESTIMATORS
+    params = model.params
+    objective = model.estimator
     before = params.value.copy()
     try:
         params.initialise("glorot", generator)
         for array in params.named(params.value).values():
             if array.ndim == 1:
                 array[...] = move(0.5 * generator.standard_normal(array.shape), model.backend)
+        if "theta_noise" in model.config:
+            model.posterior.log_sigma -= 1  # so that θ stays of order one too
         model.bound(x, noise, n_data, gradient=True)
         model.add_log_prior_gradient()
-        values, gradients = params.named(params.value), params.named(params.grad)
-        if config["estimator"] != "wake-sleep":
-            return compare(function, values, gradients, witness if known else None, seed=seed)
-        theta, phi = (_beginning(part, values) for part in ("decoder.", "encoder."))
-        checks = compare(function, theta, _beginning("decoder.", gradients), witness, seed=seed)
-        return checks + compare(asleep, phi, _beginning("encoder.", gradients), witness_asleep, seed=seed)
+        gradients = params.named(params.grad)
+        surrogate = _surrogate(model, x, noise, n_data)
+
+        def function():
+            if surrogate is not None:
+                model.estimator = surrogate()
+            try:
+                return float(model.bound(x, noise, n_data) + model.log_prior())
+            finally:
+                model.estimator = objective
+
+        witness = _witness(model, x, noise, n_data, oracle)
+        return compare(function, params.named(params.value), gradients, witness, entries, seed)
     finally:
         params.value[...] = before
 
 
-def check_everything(seed=0, backend="numpy"):
-    """(title, checks) for every layer, every density, the VAEs with every estimator and likelihood, and FullVB."""
+def _surrogate(model, x, noise, n_data):
+    """What makes the surrogate of the model's objective as an objective; None where its value is differentiated.
+
+    It needs encoder and decoder held as they are now, a pair for each call of the objective within a step: a `FullVB`
+    calls it at one θ after another.
+    """
+    objective = model.estimator
+    formula = trait(objective, "surrogate")
+    if formula is None:
+        return None
+    formula = functools.partial(formula, **getattr(objective, "keywords", {}))
+    held = []
+
+    def record(q, p, x, noise, scale, gradient):
+        held.append(copy.deepcopy((q, p)))
+        return 0.0
+
+    def surrogate():
+        pairs = iter(held)
+
+        def call(q, p, x, noise, scale, gradient):
+            return formula(q, p, x, noise, scale, *next(pairs))
+
+        call.noise = record.noise
+        return call
+
+    record.noise = trait(objective, "noise", ("eps",))
+    model.estimator = record
+    try:
+        model.bound(x, noise, n_data)
+    finally:
+        model.estimator = objective
+    return surrogate
+
+
+def _witness(model, x, noise, n_data, oracle):
+    """The bound and log p(θ) by the oracle, as a function of a dict of arrays; None where no oracle knows the model."""
+    from scratchvae import oracle as paper
+
+    config = model.config
+    dreams = None
+    if trait(model.estimator, "noise") is not None:
+        _, z, u = noise
+        dreams = move(model.decoder.draw(z, u), "numpy"), move(z, "numpy")
+    x, noise = move(x, "numpy"), _host(noise)
+    held = _host_copies(model.params.named(model.params.value))
+
+    def prior(arrays):
+        return paper.log_prior(arrays) if config.get("prior") else 0.0
+
+    if oracle is not None:
+        return lambda arrays: oracle(arrays, x, noise, n_data) + prior(arrays)
+    if not _is_known(config):
+        return None
+    settings = {key: config[key] for key in ("estimator", "likelihood", "mean", "activation")}
+    settings |= {"n_maps": config.get("flow", 0), "posterior": config.get("posterior", "gaussian")}
+    has_surrogate = trait(model.estimator, "surrogate") is not None
+    if "theta_noise" in config:
+        alpha = None if config["learn_hyperprior"] else config["alpha"]
+        settings |= {"theta_noise": config["theta_noise"], "alpha": alpha, "held": held if has_surrogate else None}
+        return lambda arrays: paper.full_vb(arrays, x, *noise, n_data, **settings)
+    if has_surrogate:
+        eps = noise[0] if dreams else noise
+        settings["dreams"] = dreams
+        return lambda arrays: paper.surrogate(arrays, held, x, eps, n_data, **settings) + prior(arrays)
+    return lambda arrays: paper.bound(arrays, x, noise, n_data, **settings) + prior(arrays)
+
+
+def _is_known(config):
+    """Whether everything in the model has a name that the oracle knows."""
+    names = {"estimator": OBJECTIVES, "likelihood": LIKELIHOODS, "posterior": POSTERIORS}
+    return all(config.get(door, "gaussian") in ours for door, ours in names.items())
+
+
+def check_parts(seed=0, backend="numpy"):
+    """(title, checks) for every layer and every density."""
     from scratchvae import oracle
     from scratchvae.inference import distributions
-    from scratchvae.inference.flows import Planar
-    from scratchvae.models.flow_vae import FlowVAE
-    from scratchvae.models.full_vb import FullVB
-    from scratchvae.models.vae import ESTIMATORS, VAE
     from scratchvae.nets import conv, layers, mlp
 
     generator = np.random.default_rng(seed)
@@ -262,56 +319,71 @@ def check_everything(seed=0, backend="numpy"):
         + density(distributions.gaussian_neg_kl, a, b, oracle=lambda mu, log_var: -oracle.kl(mu, log_var)),
     )
 
-    for estimator in ESTIMATORS:
-        for likelihood, mean in [("bernoulli", "sigmoid"), ("gaussian", "sigmoid"), ("gaussian", "free")]:
-            for n_samples, n_hidden, activation in [(1, 6, "tanh"), (3, (6, 4), "softplus")]:
-                model = VAE(
-                    5,
-                    n_hidden,
-                    2,
-                    likelihood,
-                    mean,
-                    estimator,
-                    n_samples,
-                    activation,
-                    dtype=np.float64,
-                    seed=seed,
-                    backend=backend,
-                )
-                decoder = likelihood if likelihood == "bernoulli" else f"{likelihood}, {mean} mean"
-                objective = f"L^{estimator}" if estimator in ("A", "B") else estimator
-                title = f"{objective}, {decoder}, L = {n_samples}, hidden {n_hidden} {activation}, MAP"
-                yield title, check_model(model, grey, seed=seed)
 
-    where = {"dtype": np.float64, "seed": seed, "backend": backend}
-    square = generator.random((4, 16))
-    for title, model in [
-        ("isotropic, L = 2, no hidden layer", VAE(16, (), 2, "isotropic", "free", n_samples=2, **where)),
-        ("bernoulli, convolutions", VAE(16, 5, 2, channels=(3, 2), activation="relu", **where)),
-        ("gaussian, convolutions, L = 2", VAE(16, 5, 2, "gaussian", channels=(3,), n_samples=2, **where)),
-        ("a flow of 3 maps, L = 2", FlowVAE(16, 5, 3, flow=3, n_samples=2, **where)),
-        (
-            "a flow of 1 map, isotropic, convolutions",
-            FlowVAE(16, 5, 2, flow=1, likelihood="isotropic", channels=(2,), **where),
-        ),
-    ]:
-        yield f"{title}, MAP", check_model(model, square, seed=seed)
+POSTERIOR_CELLS = ({}, {"posterior": "full"}, {"flow": 2}, {"posterior": "full", "flow": 1})
+LIKELIHOOD_CELLS = (
+    {},
+    {"likelihood": "gaussian"},
+    {"likelihood": "gaussian", "mean": "free"},
+    {"likelihood": "isotropic", "mean": "free"},
+    {"likelihood": "continuous-bernoulli"},
+    {"likelihood": "laplace"},
+    {"likelihood": "laplace", "mean": "free"},
+)
+NETWORK_CELLS = (
+    {},
+    {"n_hidden": (6, 4), "activation": "softplus"},
+    {"n_hidden": ()},
+    {"n_hidden": 5, "channels": (3, 2), "activation": "relu"},
+)
+THETA_CELLS = ({}, *({"theta_noise": noise} for noise in ("minibatch", "antithetic", "datapoint", "local")))
 
-    for theta_noise, settings in [
-        ("minibatch", {"estimator": "A", "alpha": 0.7}),
-        ("minibatch", {}),
-        ("antithetic", {"likelihood": "gaussian"}),
-        ("datapoint", {"n_samples": 2}),
-        ("local", {"likelihood": "gaussian", "n_hidden": (6, 4)}),
-        ("local", {"learn_hyperprior": True}),
-    ]:
-        sizes = {"n_visible": 5, "n_hidden": 6, "n_latent": 2}
-        model = FullVB(**sizes | settings, theta_noise=theta_noise, **where)
-        config = model.config
-        alpha = "learned" if config["learn_hyperprior"] else config["alpha"]
-        title = f"full VB, {'(24)' if config['estimator'] == 'B' else '(21)'}, θ noise {theta_noise}, α {alpha}, "
-        title += f"{config['likelihood']}, L = {config['n_samples']}, hidden {config['n_hidden']}"
-        yield title, check_model(model, grey, seed=seed)
+
+def check_matrix(seed=0, backend="numpy"):
+    """(what, checks) for models of the matrix objective x posterior x likelihood x network x θ, or (what, the reason).
+
+    Every objective is there with every pair of posterior and θ, and with every likelihood and network, whose posterior
+    and θ change from one to the next. The reason is the line with which a combination is refused.
+    """
+    x = np.random.default_rng(seed).random((4, 16))
+    for objective in OBJECTIVES:
+        cells = [(q, LIKELIHOOD_CELLS[0], NETWORK_CELLS[0], theta) for q in POSTERIOR_CELLS for theta in THETA_CELLS]
+        for k, likelihood in enumerate(LIKELIHOOD_CELLS[1:]):
+            cells.append((POSTERIOR_CELLS[k % 4], likelihood, NETWORK_CELLS[k % 4], THETA_CELLS[0]))
+            cells.append((POSTERIOR_CELLS[(k + 1) % 2], likelihood, NETWORK_CELLS[k % 3], THETA_CELLS[1 + k % 4]))
+        for k, network in enumerate(NETWORK_CELLS[1:]):
+            cells.append((POSTERIOR_CELLS[0], LIKELIHOOD_CELLS[0], network, THETA_CELLS[0]))
+            cells.append((POSTERIOR_CELLS[1 + k], LIKELIHOOD_CELLS[1 + k], network, THETA_CELLS[0]))
+        for q, likelihood, network, theta in cells:
+            settings = {"n_hidden": 4, "n_samples": 3, **q, **likelihood, **network, **theta}
+            try:
+                yield _cell(objective, settings), check_cell(objective, settings, x, seed, backend)
+            except ValueError as error:
+                yield _cell(objective, settings), str(error)
+
+
+def check_cell(objective, settings, x, seed=0, backend="numpy"):
+    """The checks of one model of the matrix; ValueError if the combination is refused."""
+    kind = FullVB if "theta_noise" in settings else VAE
+    model = kind(x.shape[1], n_latent=2, estimator=objective, dtype=np.float64, seed=seed, backend=backend, **settings)
+    return check_model(model, x, seed=seed, entries=6)
+
+
+def _cell(objective, settings):
+    """A model of the matrix in a line."""
+    q = settings.get("posterior", "gaussian") + (f" + {settings['flow']} maps" if "flow" in settings else "")
+    likelihood = settings.get("likelihood", "bernoulli") + (", free" if "mean" in settings else "")
+    width = settings["n_hidden"]
+    network = "conv" if "channels" in settings else "-".join(map(str, np.atleast_1d(width))) if width else "linear"
+    return " | ".join([objective, q, likelihood, network, f"θ: {settings.get('theta_noise', 'a point')}"])
+
+
+def summary(checks):
+    """The checks of a model in a line: how many arrays, the two largest relative errors, and the verdict."""
+    oracle = [check.oracle for check in checks if check.oracle is not None]
+    differences = [check.differences for check in checks if check.differences is not None]
+    errors = "  ".join(f"{max(found):.1e}" if found else "      -" for found in (oracle, differences))
+    return f"{len(differences):6d}  {errors:>20}  {'pass' if all(check.passed for check in checks) else 'FAIL'}"
 
 
 def table(checks):
@@ -327,13 +399,33 @@ def table(checks):
     return "\n".join(lines)
 
 
-def _central_difference(function, array, place):
-    """(f(a + h) - f(a - h)) / 2h at one entry, h = ∛ε scaled by the entry: the step that balances the two errors."""
+def _difference(function, array, place, here):
+    """The derivative at one entry by central differences; `here` is the value of the function where it is.
+
+    The step h = ∛ε, scaled by the entry, balances the errors of curvature and of rounding. Where the two one-sided
+    differences do not agree there is curvature, which a step of an eighth leaves the same, or a kink within reach, as of
+    |x - μ| or a relu, which it may leave outside: then the smaller step is the better one.
+    """
+    h = np.cbrt(np.finfo(np.float64).eps) * max(1.0, abs(float(array.reshape(-1)[int(place)])))
+    difference, bend = _central_difference(function, array, place, h, here)
+    for _ in range(2):
+        if bend <= 1e-6 * abs(difference):
+            break
+        h /= 8
+        finer, bend = _central_difference(function, array, place, h, here)
+        if abs(finer - difference) <= 1e-5 * abs(finer):
+            break
+        difference = finer
+    return difference
+
+
+def _central_difference(function, array, place, h, here):
+    """(f(a + h) - f(a - h)) / 2h at one entry, and by how much the one-sided differences are off it."""
     if not array.flags.c_contiguous:
         raise ValueError(f"an array of strides {array.strides} is not contiguous; expected one that is")
-    flat, place = array.reshape(-1), int(place)
+    flat = array.reshape(-1)
+    place = int(place)
     before = float(flat[place])
-    h = np.cbrt(np.finfo(np.float64).eps) * max(1.0, abs(before))
     try:
         flat[place] = before + h
         above = function()
@@ -341,7 +433,7 @@ def _central_difference(function, array, place):
         below = function()
     finally:
         flat[place] = before
-    return (above - below) / (2 * h)
+    return (above - below) / (2 * h), abs(above - 2 * here + below) / (2 * h)
 
 
 def _relative_error(ours, theirs):
@@ -350,12 +442,13 @@ def _relative_error(ours, theirs):
     return float(distance / norm) if norm > 0 else float(distance)
 
 
+def _host(noise):
+    """The noise of a step in host memory."""
+    return tuple(move(part, "numpy") for part in noise) if isinstance(noise, tuple) else move(noise, "numpy")
+
+
 def _host_copies(arrays):
     return {name: np.array(move(array, "numpy")) for name, array in arrays.items()}
-
-
-def _beginning(prefix, arrays):
-    return {name: array for name, array in arrays.items() if name.startswith(prefix)}
 
 
 def _tuple(outputs):

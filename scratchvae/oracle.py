@@ -6,6 +6,7 @@ stable form, except where a gradient would overflow without it (logaddexp). Use 
 """
 
 import autograd.numpy as np
+from autograd.tracer import getval
 
 # Appendix C
 
@@ -33,10 +34,10 @@ def relu(a):
 ACTIVATIONS = {"tanh": np.tanh, "relu": relu, "softplus": softplus, "sigmoid": sigmoid}
 
 
-def hidden(arrays, network, x, activation):
+def hidden(arrays, network, x, activation, affine=linear):
     """Every hidden layer of `network`, in the order in which `arrays` lists them."""
     for name in dict.fromkeys(key.rsplit(".", 1)[0] for key in arrays if key.startswith(network + ".hidden")):
-        x = ACTIVATIONS[activation](linear(arrays, name, x))
+        x = ACTIVATIONS[activation](affine(arrays, name, x))
     return x
 
 
@@ -100,15 +101,50 @@ def kl(mu, log_var):
     return e_log_q - e_log_p
 
 
-def log_likelihood(arrays, x, z, likelihood, mean="sigmoid", activation="tanh"):
-    """log p(x|z), one number per row"""
-    h = hidden(arrays, "decoder", z, activation)
+def log_full(z, mu, log_var, lower):
+    """log N(z; μ, Σ) for each row, Σ = L Lᵀ, L with the diagonal √exp(log_var) and `lower` below it, row by row"""
+    J = mu.shape[-1]
+    L = factor(log_var, lower)
+    total = []
+    for d, root in zip(z - mu, L, strict=True):
+        covariance = np.dot(root, root.T)
+        square = np.dot(d, np.dot(np.linalg.inv(covariance), d))
+        total.append(-(J * np.log(2 * np.pi) + np.linalg.slogdet(covariance)[1] + square) / 2)
+    return np.array(total)
+
+
+def factor(log_var, lower):
+    """L (M, J, J)"""
+    J = log_var.shape[-1]
+    places = [(i, j) for i in range(J) for j in range(i)]
+    units = np.array([[[float((r, c) == place) for c in range(J)] for r in range(J)] for place in places])
+    units = np.reshape(units, (len(places), J, J))
+    return np.einsum("mi,ij->mij", np.sqrt(np.exp(log_var)), np.eye(J)) + np.einsum("mk,kij->mij", lower, units)
+
+
+def log_continuous_bernoulli(x, a):
+    """Σ log C(λ) + x log λ + (1 - x) log(1 - λ), λ = σ(a), C = 2 artanh(1 - 2λ) / (1 - 2λ), where 1 - 2λ = -tanh a/2"""
+    return log_bernoulli(x, a) + np.sum(np.log(a / np.tanh(a / 2)), axis=-1)
+
+
+def log_laplace(x, mu, log_scale):
+    """Σ log exp(-|x - μ|/b) / 2b"""
+    b = np.exp(log_scale)
+    return np.sum(np.log(1 / (2 * b)) - np.abs(x - mu) / b, axis=-1)
+
+
+def log_likelihood(arrays, x, z, likelihood, mean="sigmoid", activation="tanh", zeta=None):
+    """log p(x|z), one number per row; with zeta, every sum of the decoder is drawn, its noise the next columns of zeta"""
+    affine = linear if zeta is None else drawn_sums(zeta)
+    h = hidden(arrays, "decoder", z, activation, affine)
     inner = sorted((key for key in arrays if key.startswith("decoder.conv") and key.endswith(".W")), reverse=True)
 
     def output(head):
         name = f"decoder.{head}"
+        if name + ".W" not in arrays:
+            return arrays[name + ".b"] * np.ones(x.shape)
         if len(arrays[name + ".b"]) == len(x[0]):
-            return linear(arrays, name, h)
+            return affine(arrays, name, h)
         sides = [int(len(x[0]) ** 0.5)]  # of a convolutional decoder's images, from x inwards
         while len(sides) < len(inner) + 2:
             sides.append((sides[-1] - 2) // 2 + 1)
@@ -121,22 +157,43 @@ def log_likelihood(arrays, x, z, likelihood, mean="sigmoid", activation="tanh"):
 
     if likelihood == "bernoulli":
         return log_bernoulli(x, output("logits"))
+    if likelihood == "continuous-bernoulli":
+        return log_continuous_bernoulli(x, output("logits"))
     mu = sigmoid(output("mu")) if mean == "sigmoid" else output("mu")
-    if likelihood == "isotropic":
-        return log_normal(x, mu, arrays["decoder.log_var.b"] * np.ones(mu.shape))
+    if likelihood == "laplace":
+        return log_laplace(x, mu, output("log_scale"))
     return log_normal(x, mu, output("log_var"))
+
+
+def drawn_sums(zeta):
+    """x W + b with W and b drawn for each row: N(x μ_W + μ_b, x² σ_W² + σ_b²), by the next columns of zeta"""
+    start = [0]
+
+    def affine(arrays, name, h):
+        spread = name.replace("decoder", "log_sigma")
+        sd = np.sqrt(np.dot(h**2, np.exp(arrays[spread + ".W"]) ** 2) + np.exp(arrays[spread + ".b"]) ** 2)
+        start[0] += sd.shape[-1]
+        return linear(arrays, name, h) + sd * zeta[:, start[0] - sd.shape[-1] : start[0]]
+
+    return affine
 
 
 # Planar flows: Rezende & Mohamed 2015, (10), (12), (13), appendix A.1 with another m: a for a ≥ 0 and a/(1 - a) below
 
 
+def planar_u(parameters, J):
+    """û for parameters (M, 2 J + 1)"""
+    u, w = parameters[:, :J], parameters[:, J : 2 * J]
+    wu = np.sum(w * u, axis=1)
+    m = np.where(wu > 0, wu, wu / (1 - np.where(wu > 0, 0, wu)))
+    return u + ((m - wu) / np.sum(w * w, axis=1))[:, None] * w
+
+
 def planar(parameters, z):
     """f(z) = z + û tanh(w·z + b) and log |1 + û·ψ(z)| for rows z (M, J) and parameters (M, 2 J + 1)"""
     J = z.shape[-1]
-    u, w, b = parameters[:, :J], parameters[:, J : 2 * J], parameters[:, 2 * J]
-    wu = np.sum(w * u, axis=1)
-    m = np.where(wu > 0, wu, wu / (1 - np.where(wu > 0, 0, wu)))
-    u = u + ((m - wu) / np.sum(w * w, axis=1))[:, None] * w
+    w, b = parameters[:, J : 2 * J], parameters[:, 2 * J]
+    u = planar_u(parameters, J)
     a = np.sum(w * z, axis=1) + b
     psi = (1 - np.tanh(a) ** 2)[:, None] * w
     return z + u * np.tanh(a)[:, None], np.log(np.abs(1 + np.sum(u * psi, axis=1)))
@@ -152,31 +209,194 @@ def flow(parameters, z, n_maps):
     return z, log_det
 
 
-# The bound
+def flow_inverse(parameters, z, n_maps):
+    """z_0 from z_K: for each map the root of α + w·û tanh(α + b) = w·z by bisection, and z - û tanh(α + b)"""
+    J = z.shape[-1]
+    width = parameters.shape[1] // n_maps
+    for k in reversed(range(n_maps)):
+        one = parameters[:, k * width : (k + 1) * width]
+        w, b = one[:, J : 2 * J], one[:, 2 * J]
+        u = planar_u(one, J)
+        slope, right = np.sum(w * u, axis=1), np.sum(w * z, axis=1)
+        plain_slope, plain_b, plain_right = (getval(getval(value)) for value in (slope, b, right))
+        low, high = plain_right - abs(plain_slope), plain_right + abs(plain_slope)
+        for _ in range(100):
+            middle = (low + high) / 2
+            below = middle + plain_slope * np.tanh(middle + plain_b) < plain_right
+            low, high = np.where(below, middle, low), np.where(below, high, middle)
+        alpha = (low + high) / 2  # the root; one step of Newton's then carries its derivative
+        t = np.tanh(alpha + b)
+        alpha = alpha - (alpha + slope * t - right) / (1 + slope * (1 - t**2))
+        z = z - u * np.tanh(alpha + b)[:, None]
+    return z
 
 
-def bound(arrays, x, eps, n_data, estimator="B", likelihood="bernoulli", mean="sigmoid", activation="tanh", n_maps=0):
+# The posterior
+
+
+def heads(posterior, n_maps):
+    """What the encoder gives"""
+    return ["mu", "log_var", *(["lower"] if posterior == "full" else []), *(["maps"] if n_maps else [])]
+
+
+def log_base(z, outputs):
+    """log q_0(z|x): diagonal (9), or full"""
+    return log_normal(z, *outputs) if len(outputs) == 2 else log_full(z, *outputs)
+
+
+def draw(arrays, x, noise, activation="tanh", posterior="gaussian", n_maps=0):
+    """z = g(ε, x) and log q(z|x) for one ε (M, J)"""
+    outputs = encode(arrays, x, activation, heads(posterior, n_maps))
+    maps = outputs.pop() if n_maps else None
+    if posterior == "full":
+        z = outputs[0] + np.einsum("mij,mj->mi", factor(*outputs[1:]), noise)
+    else:
+        z = outputs[0] + np.exp(outputs[1] / 2) * noise
+    log_q = log_base(z, outputs)
+    if n_maps:
+        z, log_det = flow(maps, z, n_maps)
+        log_q = log_q - log_det
+    return z, log_q
+
+
+def log_q(arrays, x, z, activation="tanh", posterior="gaussian", n_maps=0):
+    """log q(z|x) at a z that is given"""
+    outputs = encode(arrays, x, activation, heads(posterior, n_maps))
+    log_det = 0.0
+    if n_maps:
+        maps = outputs.pop()
+        z = flow_inverse(maps, z, n_maps)
+        log_det = flow(maps, z, n_maps)[1]
+    return log_base(z, outputs) - log_det
+
+
+def kl_of(arrays, x, activation="tanh", posterior="gaussian"):
+    """KL(q(z|x) ‖ p(z)): appendix B, and for a full covariance ½ (tr Σ + μ·μ - J - log|Σ|)"""
+    outputs = encode(arrays, x, activation, heads(posterior, 0))
+    if posterior == "gaussian":
+        return kl(*outputs)
+    total = []
+    for mu, root in zip(outputs[0], factor(*outputs[1:]), strict=True):
+        covariance = np.dot(root, root.T)
+        total.append((np.trace(covariance) + np.dot(mu, mu) - len(mu) - np.linalg.slogdet(covariance)[1]) / 2)
+    return np.array(total)
+
+
+# The objectives
+
+
+def log_standard(z):
+    """log p(z)"""
+    return log_normal(z, np.zeros(z.shape), np.zeros(z.shape))
+
+
+def bound(
+    arrays,
+    x,
+    eps,
+    n_data,
+    estimator="B",
+    likelihood="bernoulli",
+    mean="sigmoid",
+    activation="tanh",
+    n_maps=0,
+    posterior="gaussian",
+    zeta=None,
+):
     """(8) with L^A (6) or L^B (7): datapoint by datapoint, sample by sample. x (M, D), eps (L, M, J).
 
-    "iwae" is log 1/L Σ w with w = p(x, z) / q(z|x), the weights themselves: Burda et al. 2016 (8). With n_maps, z is
-    sent through a flow. "autoencoder" is log p(x|z) at z = μ.
+    "iwae" is log 1/L Σ w with w = p(x, z) / q(z|x), the weights themselves: Burda et al. 2016 (8). "autoencoder" is
+    log p(x|z) at the z of ε = 0. zeta (L M, units) is the noise of a decoder whose sums are drawn.
     """
-    mu, log_var = encode(arrays, x, activation)
-    maps = encode(arrays, x, activation, ["maps"])[0] if n_maps else None
-    sigma = np.exp(log_var / 2)
+    q = {"activation": activation, "posterior": posterior, "n_maps": n_maps}
     total = 0.0
-    for noise in eps:
-        z = mu if estimator == "autoencoder" else mu + sigma * noise
-        log_q = log_normal(z, mu, log_var)
-        if n_maps:
-            z, log_det = flow(maps, z, n_maps)
-            log_q = log_q - log_det
-        log_px, zero = log_likelihood(arrays, x, z, likelihood, mean, activation), np.zeros(z.shape)
-        log_w = log_px + log_normal(z, zero, zero) - log_q
-        terms = {"A": log_w, "B": log_px - kl(mu, log_var), "iwae": np.exp(log_w), "autoencoder": log_px}
-        total = total + terms[estimator]
-    per_row = np.log(total / len(eps)) if estimator == "iwae" else total / len(eps)
+    log_ws = []
+    for l, noise in enumerate(eps):
+        z, log_qz = draw(arrays, x, 0 * noise if estimator == "autoencoder" else noise, **q)
+        rows = None if zeta is None else zeta[l * len(x) : (l + 1) * len(x)]
+        log_px = log_likelihood(arrays, x, z, likelihood, mean, activation, rows)
+        log_w = log_px + log_standard(z) - log_qz
+        log_ws.append(log_w)
+        if estimator == "B":
+            total = total + log_px - kl_of(arrays, x, activation, posterior)
+        else:
+            total = total + (log_px if estimator == "autoencoder" else log_w)
+    per_row = log_mean(np.array(log_ws)) if estimator == "iwae" else total / len(eps)
     return n_data / len(x) * np.sum(per_row)
+
+
+def surrogate(
+    arrays,
+    held,
+    x,
+    eps,
+    n_data,
+    estimator,
+    likelihood="bernoulli",
+    mean="sigmoid",
+    activation="tanh",
+    n_maps=0,
+    posterior="gaussian",
+    zeta=None,
+    dreams=None,
+):
+    """What has the gradient of an objective as its derivative with respect to `arrays`, where `held` are not moved.
+
+    "stl" is L^A with φ held in log q. "dreg" is Σ w̃ log p(x, z) with z held, and Σ w̃² log w with θ, and φ in log q, held.
+    "black-box" is log p(x|z) and f log q(z|x) with z and f held. "wake-sleep" is the bound with φ held, and log q(z|x) of
+    the dreams (x, z).
+    """
+    q = {"activation": activation, "posterior": posterior, "n_maps": n_maps}
+    L, M = len(eps), len(x)
+    rows = [None if zeta is None else zeta[l * M : (l + 1) * M] for l in range(L)]
+
+    def log_px(arrays, z):
+        return np.array([log_likelihood(arrays, x, z[l], likelihood, mean, activation, rows[l]) for l in range(L)])
+
+    drawn, still = ([draw(some, x, noise, **q) for noise in eps] for some in (arrays, held))
+    z, held_z = ([z for z, _ in part] for part in (drawn, still))
+    prior = np.array([log_standard(one) for one in z])
+    held_f = log_px(held, held_z) + np.array([log_standard(one) - log_qz for one, log_qz in still])
+    if estimator == "stl":
+        held_q = np.array([log_q(held, x, one, **q) for one in z])
+        return n_data / M * np.sum(log_px(arrays, z) + prior - held_q) / L
+    if estimator == "dreg":
+        share = np.exp(held_f - log_mean(held_f)) / L
+        log_w = log_px(held, z) + prior - np.array([log_q(held, x, one, **q) for one in z])
+        return n_data / M * np.sum(share * log_px(arrays, held_z) + share**2 * log_w)
+    if estimator == "wake-sleep":
+        theta_alone = {name: held[name] if name.startswith("encoder.") else array for name, array in arrays.items()}
+        settings = {"likelihood": likelihood, "mean": mean, "zeta": zeta, **q}
+        wake = bound(theta_alone, x, eps, n_data, "A" if n_maps else "B", **settings)
+        return wake + n_data / len(dreams[0]) * np.sum(log_q(arrays, *dreams, **q))
+    total = n_data / M * np.sum(log_px(arrays, held_z)) / L  # black-box
+    if posterior != "gaussian" or n_maps:  # one weight for a row, less the mean of the other half
+        f = held_f - other_half(held_f, np.ones(held_f.shape))
+        return total + n_data / M * np.sum(f * np.array([log_q(arrays, x, one, **q) for one in held_z])) / L
+    (mu, log_var), (held_mu, held_log_var) = encode(arrays, x, activation), encode(held, x, activation)
+    zs = np.array(held_z)
+    log_qj = log_normal(zs[..., None], held_mu[..., None], held_log_var[..., None])  # factor by factor
+    f = log_px(held, held_z)[..., None] + log_normal(zs[..., None], 0 * zs[..., None], 0 * zs[..., None]) - log_qj
+    s = (zs - held_mu) / np.exp(held_log_var / 2)
+    for score, m, v in [(s / np.exp(held_log_var / 2), mu, held_log_var), ((s**2 - 1) / 2, held_mu, log_var)]:
+        weight = f - other_half(f, score)
+        total = total + n_data / M * np.sum(weight * log_normal(zs[..., None], m[..., None], v[..., None])) / L
+    return total
+
+
+def other_half(f, score):
+    """For each sample the control variate E[h² f] / E[h²] of the half that it is not in"""
+    half = len(f) // 2
+    first, second = (
+        np.sum(h**2 * g, axis=0) / np.sum(h**2, axis=0) for h, g in [(score[:half], f[:half]), (score[half:], f[half:])]
+    )
+    return np.array([second] * half + [first] * (len(f) - half))
+
+
+def log_mean(log_w):
+    """log 1/L Σ w, the weights divided by a number of their size, which does not move, lest they all underflow"""
+    size = np.max(getval(getval(log_w)), axis=0)
+    return size + np.log(np.mean(np.exp(log_w - size), axis=0))
 
 
 def log_prior(arrays):
@@ -185,30 +405,35 @@ def log_prior(arrays):
     return sum(log_normal(t, np.zeros(t.shape), np.zeros(t.shape)) for t in theta)
 
 
-def dreams(arrays, x, z, n_data, activation="tanh"):
-    """N/S Σ_s log q(z_s|x_s), what φ ascends in the sleep phase of wake-sleep"""
-    return n_data / len(z) * np.sum(log_normal(z, *encode(arrays, x, activation)))
-
-
 # Appendix F
 
 
-def full_vb(arrays, x, eps, zeta, n_data, theta_noise="minibatch", estimator="B", alpha=1.0, **settings):
-    """(22) with f of (21), or (24): draw by draw. "decoder.…" are μ and "log_sigma.…" log σ; alpha None is learned."""
+def full_vb(arrays, x, eps, zeta, n_data, theta_noise="minibatch", estimator="B", alpha=1.0, held=None, **settings):
+    """(22) with f of (21), or (24): draw by draw. "decoder.…" are μ and "log_sigma.…" log σ; alpha None is learned.
+
+    With `held` the objective is its surrogate.
+    """
+
+    def f(theta, held_theta, rows, **more):
+        if held is None:
+            return bound(theta, x[rows], eps[:, rows], n_data, estimator, **settings, **more)
+        return surrogate(theta, held_theta, x[rows], eps[:, rows], n_data, estimator, **settings, **more)
+
     if theta_noise == "local":
-        return local_bound(arrays, x, eps, zeta, n_data, **settings) - theta_kl(arrays, alpha)
+        return f(arrays, held, slice(None), zeta=zeta) - theta_kl(arrays, alpha)
     zeta = np.concatenate([zeta, -zeta]) if theta_noise == "antithetic" else zeta
     edges = [s * len(x) // len(zeta) for s in range(len(zeta) + 1)]
     total = 0.0
     for noise, start, stop in zip(zeta, edges, edges[1:], strict=False):
-        theta, rows = draw_theta(arrays, noise), slice(start, stop)
-        f = bound({**arrays, **theta}, x[rows], eps[:, rows], n_data, estimator, **settings)
+        theta = draw_theta(arrays, noise)
+        held_theta = None if held is None else {**held, **draw_theta(held, noise)}
+        one = f({**arrays, **theta}, held_theta, slice(start, stop))
         if estimator == "A":
             for name, value in theta.items():
                 mu, log_sigma = arrays[name], arrays[name.replace("decoder", "log_sigma")]
                 a = np.log(alpha**2) * np.ones(value.shape)
-                f = f + np.sum(log_normal(value, 0 * mu, a) - log_normal(value, mu, 2 * log_sigma))
-        total = total + (stop - start) / len(x) * f
+                one = one + np.sum(log_normal(value, 0 * mu, a) - log_normal(value, mu, 2 * log_sigma))
+        total = total + (stop - start) / len(x) * one
     return total if estimator == "A" else total - theta_kl(arrays, alpha)
 
 
@@ -231,30 +456,3 @@ def theta_kl(arrays, alpha):
             a = np.sqrt(np.mean(mu**2 + sigma**2)) if alpha is None else alpha
             total = total + np.sum(np.log(a / sigma) + (mu**2 + sigma**2) / (2 * a**2) - 0.5)
     return total
-
-
-def local_bound(arrays, x, eps, zeta, n_data, likelihood="bernoulli", mean="sigmoid", activation="tanh"):
-    """(8) with L^B, one row at a time, its pre-activations drawn with their own mean and variance"""
-    total, (q_mu, q_log_var) = 0.0, encode(arrays, x, activation)
-    for k, noise in enumerate(zeta):  # row k is datapoint k mod M under its ε number k // M
-        i, start = k % len(x), 0
-        h = q_mu[i] + np.exp(q_log_var[i] / 2) * eps[k // len(x)][i]
-        outputs = {}
-        for name in [name for name in arrays if name.startswith("decoder.") and name.endswith(".W")]:
-            name = name[: -len(".W")]
-            spread = name.replace("decoder", "log_sigma")
-            W, b = np.exp(arrays[spread + ".W"]), np.exp(arrays[spread + ".b"])
-            width = len(b)
-            drawn = linear(arrays, name, h) + np.sqrt(np.dot(h**2, W**2) + b**2) * noise[start : start + width]
-            start += width
-            if "hidden" in name:
-                h = ACTIVATIONS[activation](drawn)
-            else:
-                outputs[name] = drawn
-        if likelihood == "bernoulli":
-            log_px = log_bernoulli(x[i], outputs["decoder.logits"])
-        else:
-            m = outputs["decoder.mu"]
-            log_px = log_normal(x[i], sigmoid(m) if mean == "sigmoid" else m, outputs["decoder.log_var"])
-        total = total + (log_px - kl(q_mu[i], q_log_var[i])) / len(eps)
-    return n_data / len(x) * total

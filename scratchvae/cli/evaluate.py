@@ -7,6 +7,7 @@ from pathlib import Path
 from scratchvae import data
 from scratchvae.backend import BACKENDS
 from scratchvae.cli.shared import add_command, add_moved_data, count, images_of, resolved, run_options
+from scratchvae.inference.objectives import trait
 from scratchvae.training import loop
 from scratchvae.training.run import load_model
 
@@ -40,6 +41,8 @@ def evaluate(
             raise ValueError(f"--n-samples is {n_samples}; expected a whole number ≥ 1")
         model.n_samples = n_samples
     x = getattr(images, split)
+    bounds = trait(model.estimator, "bound", True)
+    note = getattr(model.likelihood, "note", None)
     result = {
         "run": str(run),
         "data": options["data"],
@@ -48,20 +51,23 @@ def evaluate(
         **loop.evaluate(model, x, seed, images.binarization),
         "n_samples": model.n_samples,
         "seed": seed,
+        **({"note": note} if note else {}),
     }
     over_theta = options["full_vb"] and n_theta > 0
     if over_theta:
         result |= _over_theta(model, x, split, n_theta, seed, images.binarization)
     if log_likelihood is not None:
-        if model.config["estimator"] == "autoencoder":
+        if not bounds:
             raise ValueError("--log-likelihood draws from q(z|x), which an autoencoder does not learn: leave it out")
         result |= _log_likelihood(model, x, log_likelihood, seed, images.binarization)
-    if model.config["estimator"] == "autoencoder":
+    if not bounds:
         result |= {"bound": None, "kl": None}
     if as_json:
         print(json.dumps(result))
         return 0
     print(_bound_in_words(result))
+    if note:
+        print(note)
     if log_likelihood is not None:
         print(_log_likelihood_in_words(result))
     if over_theta:

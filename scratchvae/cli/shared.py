@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 from scratchvae import data
-from scratchvae.models.flow_vae import FlowVAE
 from scratchvae.models.full_vb import FullVB
 from scratchvae.models.vae import VAE
 
@@ -24,6 +23,7 @@ DEFAULTS = {
     "hidden": [500],
     "architecture": "mlp",
     "channels": [],
+    "posterior": "gaussian",
     "flow": 0,
     "activation": "tanh",
     "init": 0.01,
@@ -51,7 +51,7 @@ DEFAULTS = {
     "seed": 0,
 }
 OF_THETA = ("theta_noise", "alpha", "learn_hyperprior", "log_sigma")  # arguments of a FullVB that a VAE does not take
-NEWER = ("backend", "full_vb", "warm_start", "architecture", "channels", "flow", "decay", *OF_THETA)
+NEWER = ("backend", "full_vb", "warm_start", "architecture", "channels", "posterior", "flow", "decay", *OF_THETA)
 SINCE = {key: DEFAULTS[key] for key in NEWER}  # the config.json of an older run may lack these: it had the defaults
 
 
@@ -91,8 +91,6 @@ def model_of(options, images):
         _refuse_options_of_full_vb(options)
     elif not options["prior"]:
         raise ValueError("--no-prior and --full-vb are both given; the prior of full variational Bayes is --alpha")
-    if options["flow"] and options["full_vb"]:
-        raise ValueError("--flow and --full-vb are both given; expected one of them")
     if options["flow"] < 0:
         raise ValueError(f"--flow is {options['flow']}; expected a whole number ≥ 1 of maps, or 0 for none")
     if options["channels"] and images.image_shape[0] != images.image_shape[1]:
@@ -110,10 +108,11 @@ def model_of(options, images):
         "seed",
         "backend",
         "channels",
+        "posterior",
+        "flow",
     ]
     keys += OF_THETA if options["full_vb"] else ["prior"]
-    keys += ["flow"] if options["flow"] else []
-    kind = FullVB if options["full_vb"] else FlowVAE if options["flow"] else VAE
+    kind = FullVB if options["full_vb"] else VAE
     return kind(images.train.shape[1], options["hidden"], options["latent"], **{key: options[key] for key in keys})
 
 

@@ -17,7 +17,9 @@ from scratchvae.cli.shared import (
     run_options,
     unused,
 )
-from scratchvae.models.vae import ESTIMATORS, LIKELIHOODS
+from scratchvae.inference.likelihoods import LIKELIHOODS
+from scratchvae.inference.objectives import OBJECTIVES, trait
+from scratchvae.inference.posteriors import POSTERIORS
 from scratchvae.nets.mlp import ACTIVATIONS
 from scratchvae.training import loop
 from scratchvae.training.optim import OPTIMIZERS
@@ -165,19 +167,21 @@ def _describe(model, options):
     convolutions = [f"conv{n}" for n in model.channels]
     sizes = "-".join(map(str, [config["n_visible"], *convolutions, *config["n_hidden"], config["n_latent"]]))
     activation = config["activation"] if config["n_hidden"] or model.channels else "without hidden units"
-    sizes += f", flow of {config['flow']} maps," if "flow" in config else ""
+    sizes += ", full covariance" if config.get("posterior") == "full" else ""
+    sizes += f", flow of {config['flow']} maps" if "flow" in config else ""
     if options["full_vb"]:
         alpha = "learned" if config["learn_hyperprior"] else f"{config['alpha']:g}"
         prior = f"full VB: θ noise {config['theta_noise']}, α {alpha}, log σ from {config['log_sigma']:g}"
         prior += f", φ and μ from {options['warm_start']}" if options["warm_start"] else ""
     else:
         prior = "p(θ) = N(0, I)" if config["prior"] else "no prior on θ"
-    likelihood = config["likelihood"] + (f", {config['mean']} mean" if config["likelihood"] != "bernoulli" else "")
+    likelihood = config["likelihood"]
+    likelihood += f", {config['mean']} mean" if len(model.likelihood.means) > 1 else ""
     objective = f"L^{config['estimator']}" if config["estimator"] in ("A", "B") else config["estimator"]
     optimizer = options["optimizer"] + ("" if options["lr"] is None else f" {options['lr']}")
     optimizer += "" if options["decay"] is None else f" / (1 + step/{options['decay']:g})"
     return (
-        f"{type(model).__name__} {sizes} {activation}, "
+        f"{type(model).__name__} {sizes}, {activation}, "
         f"{likelihood}, {model.params.value.size:,} parameters in {config['dtype']} on {model.backend}\n"
         f"{objective}, L = {config['n_samples']}, M = {options['batch_size']}, {prior}, {optimizer}, "
         f"{options['schedule']} updates, seed {options['seed']}"
@@ -188,9 +192,9 @@ def _kind_of_bound(model):
     """What the bound of training is called, in brackets, where it is not the bound (7) of validation; else nothing."""
     if hasattr(model, "posterior"):
         return " with the θ-KL (22)"
-    if model.config["estimator"] == "autoencoder":
+    if not trait(model.estimator, "bound", True):
         return " (log p(x|z) at the code: no bound)"
-    return f" (L_{model.n_samples}, importance-weighted)" if model.config["estimator"] == "iwae" else ""
+    return f" (L_{model.n_samples}, importance-weighted)" if model.config["estimator"] in ("iwae", "dreg") else ""
 
 
 def add_to(commands):
@@ -225,12 +229,13 @@ def add_to(commands):
     g.add_argument(
         "--likelihood",
         choices=LIKELIHOODS,
-        help="p(x|z): bernoulli (default), gaussian (for frey), or isotropic, a gaussian with one σ² for all pixels",
+        help="p(x|z): bernoulli (default), gaussian (for frey), isotropic, a gaussian with one σ² for all pixels, "
+        "continuous-bernoulli, a density of grey pixels, or laplace, with heavier tails than a gaussian",
     )
     g.add_argument(
         "--mean",
         choices=("sigmoid", "free"),
-        help="the mean of the gaussian decoder: through a sigmoid, into (0, 1) (default), or free",
+        help="the mean of a gaussian or laplace decoder: through a sigmoid, into (0, 1) (default), or free",
     )
     g.add_argument("--latent", type=int, metavar="J", help="how many latent dimensions z has (20)")
     g.add_argument(
@@ -251,10 +256,15 @@ def add_to(commands):
         help="channels of the convolutions, each of which halves the side of the image",
     )
     g.add_argument(
+        "--posterior",
+        choices=POSTERIORS,
+        help="q(z|x): gaussian (default), with a variance for each latent, or full, a gaussian with full covariance",
+    )
+    g.add_argument(
         "--flow",
         type=int,
         metavar="K",
-        help="a planar normalizing flow: z goes through K more maps, which make q(z|x) more than a gaussian (0)",
+        help="a planar normalizing flow over that: z goes through K maps more, and q(z|x) is no gaussian any more (0)",
     )
     g.add_argument("--activation", choices=ACTIVATIONS, help="f in h = f(x W + b), for the hidden units (tanh)")
     g.add_argument(
@@ -299,9 +309,10 @@ def add_to(commands):
     g = p.add_argument_group("estimator (section 2.3)")
     g.add_argument(
         "--estimator",
-        choices=ESTIMATORS,
-        help="L^A (6), L^B (7, default), iwae (importance-weighted, L draws), wake-sleep, or autoencoder (no noise, "
-        "no KL)",
+        choices=OBJECTIVES,
+        help="what to ascend: A is L^A (6), B is L^B (7, default; A with a flow), stl is L^A with its gradient by the path "
+        "alone, iwae the importance-weighted bound of L draws, dreg the same doubly reparameterised, wake-sleep, "
+        "black-box is L^A by scores (L of 2 or more), autoencoder has no noise and no KL",
     )
     g.add_argument("--n-samples", type=int, metavar="L", help="how many noise samples to draw per datapoint (1)")
     g = p.add_argument_group("training (algorithm 1)")

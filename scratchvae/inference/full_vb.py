@@ -133,7 +133,9 @@ def over_theta(objective, q, p, theta, x, eps, zeta, scale, gradient=True, close
         theta.draw(zeta[s], theta.theta.value)  # θ = h(ζ)                                                    (19), (23)
         bound = bound + objective(q, p, x[rows], eps[:, rows], scale, gradient)  # N (…)                      (21), (24)
         if not closed:
-            bound = bound + _at_the_draw(theta, zeta[s], (rows.stop - rows.start) / M, gradient)  # log p_α(θ) - log q(θ)
+            bound = bound + _at_the_draw(
+                theta, zeta[s], (rows.stop - rows.start) / M, gradient
+            )  # log p_α(θ) - log q(θ)
         elif gradient:
             theta.draw_backward(zeta[s], theta.theta.grad)  # via θ: g, and g ⊙ σ ⊙ ζ
         if gradient and S > 1:
@@ -169,5 +171,7 @@ def over_theta_of_rows(objective, q, p, theta, x, eps, zeta, scale, gradient=Tru
     for layer in p.local:
         layer.zeta = zeta[:, start : start + layer.n_out]
         start += layer.n_out
-    bound = objective(q, p, x, eps, scale, gradient)  # N (-KL(q(z|x) ‖ p(z)) + log p(x|z))                           (24)
+    bound = objective(
+        q, p, x, eps, scale, gradient
+    )  # N (-KL(q(z|x) ‖ p(z)) + log p(x|z))                           (24)
     return bound + theta.neg_kl(gradient)  # once for all N                                                         (24)

@@ -45,7 +45,9 @@ def centred(f, score):
         raise ValueError(f"there is {S} draw; a control variate takes 2 or more, halves that correct each other")
     first = slice(None, S // 2)
     second = slice(S // 2, None)
-    parts = [f[mine] - control_coefficient(f[other], score[other]) for mine, other in ((first, second), (second, first))]
+    parts = [
+        f[mine] - control_coefficient(f[other], score[other]) for mine, other in ((first, second), (second, first))
+    ]
     return np.concatenate(parts)
 
 

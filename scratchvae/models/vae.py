@@ -98,7 +98,11 @@ class VAE:
         for key, plain in {"posterior": "gaussian", "flow": 0, "channels": []}.items():
             if config[key] == plain:  # as in the checkpoints of before there were any
                 del config[key]
-        self.own = {"posterior": posterior, "likelihood": likelihood, "estimator": self.estimator}  # what config only names
+        self.own = {
+            "posterior": posterior,
+            "likelihood": likelihood,
+            "estimator": self.estimator,
+        }  # what config only names
         self.guard = Guard()
         self.n_visible = n_visible
         self.n_latent = n_latent
@@ -217,7 +221,9 @@ class VAE:
         """
         posterior = self.encoder.posterior
         if not hasattr(posterior, "moments"):
-            raise ValueError(f"the posterior {self.config['posterior']} has no moments: take encode_mean or encode_samples")
+            raise ValueError(
+                f"the posterior {self.config['posterior']} has no moments: take encode_mean or encode_samples"
+            )
         batches = _batches(own("x", x, self.backend))
         moments = [posterior.moments(*self.encoder.forward(self.pixels(rows))) for rows in batches]
         return tuple(np.concatenate(part) for part in zip(*moments, strict=True))

@@ -255,7 +255,9 @@ def _dynamic(binarization, model):
         raise ValueError(f"binarization is {binarization!r}; expected one of {', '.join(BINARIZATIONS)}")
     if binarization != "grey" and not getattr(model.likelihood, "binary", False):
         likelihood = model.config["likelihood"]
-        raise ValueError(f"{binarization} binarization is for Bernoulli models; this one is {likelihood}: leave it grey")
+        raise ValueError(
+            f"{binarization} binarization is for Bernoulli models; this one is {likelihood}: leave it grey"
+        )
     return binarization == "dynamic"
 
 
@@ -317,5 +319,7 @@ def _diverged(bound, step, samples, now, model):
         where = f", read {now.step - step:,} steps later (on backend 'numpy' the array is named)"
     hint = "try a smaller step size, in a new folder"
     if getattr(model.likelihood, "unbounded", False):
-        hint += f", or leave out pixels that never vary: there a {model.config['likelihood']} density has no upper bound"
+        hint += (
+            f", or leave out pixels that never vary: there a {model.config['likelihood']} density has no upper bound"
+        )
     return FloatingPointError(f"the bound is {bound} at step {step} ({samples:,} samples){where}: {hint}")

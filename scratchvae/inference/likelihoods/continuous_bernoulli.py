@@ -22,9 +22,7 @@ class ContinuousBernoulli:
     outputs = ("logits",)
     means = ("sigmoid",)
     support = (0, 1)
-    note = (
-        "these are log densities of grey pixels; a Bernoulli's bounds are cross entropies and cannot be compared with them"
-    )
+    note = "these are log densities of grey pixels; a Bernoulli's bounds are cross entropies and cannot be compared with them"
 
     def log_prob(self, x, logits, gradient=True):
         """log p(x|z) in nats, with ∂/∂logits = x - A'(a) = x - E[x|z]."""
