@@ -91,7 +91,7 @@ def try_objective(objective, name, model):
     generator = np.random.default_rng(0)
     x = model.draw(move(generator.standard_normal((2, model.n_latent)), model.backend))
     try:
-        value = objective(model.encoder, model.decoder, x, model.noise(generator, 2), 1.0, True)
+        value = objective(model.encoder, model.decoder, x, model.objective_noise(generator, 2), 1.0, True)
     except Exception as error:
         raise ValueError(
             f"estimator {name} failed on two rows ({type(error).__name__}: {error}); expected an objective "

@@ -146,8 +146,8 @@ def test_noise_is_l_by_m_by_j_in_the_models_precision():
         ({"n_latent": 2.5}, "n_latent is 2.5; expected a whole number ≥ 1"),
         (
             {"likelihood": "poisson"},
-            "likelihood is 'poisson'; expected one of bernoulli, gaussian, isotropic, continuous-bernoulli, laplace, or an "
-            "object of your own",
+            "likelihood is 'poisson'; expected one of bernoulli, gaussian, isotropic, continuous-bernoulli, laplace, "
+            "or an object of your own",
         ),
         (
             {"mean": "tanh"},
