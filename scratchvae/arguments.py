@@ -43,8 +43,8 @@ def float_rows(x, width=None):
 def rows_of(name, x, model):
     """x in host memory as contiguous rows that `model` can be trained on or evaluated at; None is None.
 
-    They are uint8, or finite floats, in the support of the model's likelihood. ValueError, with the argument's name, for
-    others.
+    They are uint8, or finite floats, in the support of the model's likelihood. ValueError, with the argument's name,
+    for others.
     """
     if x is None:
         return None

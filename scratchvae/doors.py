@@ -1,8 +1,9 @@
-"""What comes through the three doors of a VAE: a posterior, a likelihood and an objective, ours by name or a user's own.
+"""What comes through the three doors of a VAE: a posterior, a likelihood and an objective, ours by name or a user's
+own.
 
-Each function here takes what a user passed, a name or an object, and returns the object and the name that a run keeps of
-it. An object of the user's is tried once on a few rows, so that a method that is missing, or that returns the wrong shape,
-is named when the model is made and not in the middle of a step. What each door asks for stands in
+Each function here takes what a user passed, a name or an object, and returns the object and the name that a run keeps
+of it. An object of the user's is tried once on a few rows, so that a method that is missing, or that returns the
+wrong shape, is named when the model is made and not in the middle of a step. What each door asks for stands in
 inference/posteriors, inference/likelihoods and inference/objectives.
 """
 
@@ -75,8 +76,8 @@ def objective_of(objective, posterior, n_samples):
             able = [key for key, cls in POSTERIORS.items() if hasattr(cls, ability)]
             raise ValueError(
                 f"estimator is {name!r}, which needs {ABILITIES.get(ability, ability)}, and the posterior "
-                f"{own_name(posterior, ())!r} has no {ability}: take another estimator, such as 'A', or a posterior such "
-                f"as {' or '.join(able)}"
+                f"{own_name(posterior, ())!r} has no {ability}: take another estimator, such as 'A', or a posterior "
+                f"such as {' or '.join(able)}"
             )
     if n_samples < getattr(function, "least_draws", 1):
         raise ValueError(
@@ -113,7 +114,7 @@ def _named(door, value, ours):
     """Our class that `value` names; None for an object of the user's; ValueError for another name."""
     if isinstance(value, str) and value in ours:
         return ours[value]
-    if isinstance(value, str | type(None)) or isinstance(value, type):
+    if value is None or isinstance(value, str | type):
         expected = ", ".join(ours)
         raise ValueError(f"{door} is {value!r}; expected one of {expected}, or an object of your own")
     return None

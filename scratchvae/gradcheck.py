@@ -165,14 +165,14 @@ def check_model(model, x, n_data=None, seed=0, oracle=None, entries=200):
     For a `FullVB` the bound is (22), and its gradient is taken with respect to φ, μ and log σ.
 
     The arrays are checked at values of order one, which are drawn here and put back afterwards: at the paper's initial
-    values some gradients all but vanish, below what central differences can resolve. The noise is injected, so that ours,
-    the oracle and the differences see the same. Where the gradient is not the derivative of the value at fixed noise, as
-    in sticking the landing, the objective's surrogate is what is differentiated.
+    values some gradients all but vanish, below what central differences can resolve. The noise is injected, so that
+    ours, the oracle and the differences see the same. Where the gradient is not the derivative of the value at fixed
+    noise, as in sticking the landing, the objective's surrogate is what is differentiated.
 
-    The oracle knows everything that has a name. A model with a posterior, likelihood or objective of your own is compared
-    with central differences alone, or also with `oracle`, a function (arrays, x, noise, n_data) in autograd.numpy that
-    returns the bound in nats from a dict of the model's arrays, without log p(θ). Differences are taken at `entries`
-    random places of an array that has more.
+    The oracle knows everything that has a name. A model with a posterior, likelihood or objective of your own is
+    compared with central differences alone, or also with `oracle`, a function (arrays, x, noise, n_data) in
+    autograd.numpy that returns the bound in nats from a dict of the model's arrays, without log p(θ). Differences are
+    taken at `entries` random places of an array that has more.
     """
     x = model.pixels(move(x, model.backend))
     n_data = 3 * len(x) if n_data is None else n_data
@@ -403,8 +403,8 @@ def _difference(function, array, place, here):
     """The derivative at one entry by central differences; `here` is the value of the function where it is.
 
     The step h = ∛ε, scaled by the entry, balances the errors of curvature and of rounding. Where the two one-sided
-    differences do not agree there is curvature, which a step of an eighth leaves the same, or a kink within reach, as of
-    |x - μ| or a relu, which it may leave outside: then the smaller step is the better one.
+    differences do not agree there is curvature, which a step of an eighth leaves the same, or a kink within reach, as
+    of |x - μ| or a relu, which it may leave outside: then the smaller step is the better one.
     """
     h = np.cbrt(np.finfo(np.float64).eps) * max(1.0, abs(float(array.reshape(-1)[int(place)])))
     difference, bend = _central_difference(function, array, place, h, here)

@@ -134,7 +134,7 @@ def log_laplace(x, mu, log_scale):
 
 
 def log_likelihood(arrays, x, z, likelihood, mean="sigmoid", activation="tanh", zeta=None):
-    """log p(x|z), one number per row; with zeta, every sum of the decoder is drawn, its noise the next columns of zeta"""
+    """log p(x|z), one number per row; with zeta, the decoder's sums are drawn, by the next columns of zeta"""
     affine = linear if zeta is None else drawn_sums(zeta)
     h = hidden(arrays, "decoder", z, activation, affine)
     inner = sorted((key for key in arrays if key.startswith("decoder.conv") and key.endswith(".W")), reverse=True)
@@ -311,9 +311,9 @@ def bound(
     q = {"activation": activation, "posterior": posterior, "n_maps": n_maps}
     total = 0.0
     log_ws = []
-    for l, noise in enumerate(eps):
+    for k, noise in enumerate(eps):
         z, log_qz = draw(arrays, x, 0 * noise if estimator == "autoencoder" else noise, **q)
-        rows = None if zeta is None else zeta[l * len(x) : (l + 1) * len(x)]
+        rows = None if zeta is None else zeta[k * len(x) : (k + 1) * len(x)]
         log_px = log_likelihood(arrays, x, z, likelihood, mean, activation, rows)
         log_w = log_px + log_standard(z) - log_qz
         log_ws.append(log_w)
@@ -342,16 +342,16 @@ def surrogate(
 ):
     """What has the gradient of an objective as its derivative with respect to `arrays`, where `held` are not moved.
 
-    "stl" is L^A with φ held in log q. "dreg" is Σ w̃ log p(x, z) with z held, and Σ w̃² log w with θ, and φ in log q, held.
-    "black-box" is log p(x|z) and f log q(z|x) with z and f held. "wake-sleep" is the bound with φ held, and log q(z|x) of
-    the dreams (x, z).
+    "stl" is L^A with φ held in log q. "dreg" is Σ w̃ log p(x, z) with z held, and Σ w̃² log w with θ, and φ in log q,
+    held. "black-box" is log p(x|z) and f log q(z|x) with z and f held. "wake-sleep" is the bound with φ held, and log
+    q(z|x) of the dreams (x, z).
     """
     q = {"activation": activation, "posterior": posterior, "n_maps": n_maps}
     L, M = len(eps), len(x)
-    rows = [None if zeta is None else zeta[l * M : (l + 1) * M] for l in range(L)]
+    rows = [None if zeta is None else zeta[k * M : (k + 1) * M] for k in range(L)]
 
     def log_px(arrays, z):
-        return np.array([log_likelihood(arrays, x, z[l], likelihood, mean, activation, rows[l]) for l in range(L)])
+        return np.array([log_likelihood(arrays, x, z[k], likelihood, mean, activation, rows[k]) for k in range(L)])
 
     drawn, still = ([draw(some, x, noise, **q) for noise in eps] for some in (arrays, held))
     z, held_z = ([z for z, _ in part] for part in (drawn, still))

@@ -310,8 +310,8 @@ def add_to(commands):
     g.add_argument(
         "--estimator",
         choices=OBJECTIVES,
-        help="what to ascend: A is L^A (6), B is L^B (7, default; A with a flow), stl is L^A with its gradient by the path "
-        "alone, iwae the importance-weighted bound of L draws, dreg the same doubly reparameterised, wake-sleep, "
+        help="what to ascend: A is L^A (6), B is L^B (7, default; A with a flow), stl is L^A with its gradient by the "
+        "path alone, iwae the importance-weighted bound of L draws, dreg the same doubly reparameterised, wake-sleep, "
         "black-box is L^A by scores (L of 2 or more), autoencoder has no noise and no KL",
     )
     g.add_argument("--n-samples", type=int, metavar="L", help="how many noise samples to draw per datapoint (1)")

@@ -31,9 +31,9 @@ class FullVB(VAE):
     learn_hyperprior   takes α² = mean(μ² + σ²) for each array by itself, in place of `alpha`
     log_sigma          the initial log σ of every parameter; -4 is small beside what a weight of a trained decoder is
 
-    With estimator "A" the bound is (21), all its terms at the draws; with "B" it is (24), the Gaussian ones in closed form;
-    with another objective, the objective at θ ~ q(θ) and the θ-KL in closed form. An objective that has no bound over θ is
-    refused.
+    With estimator "A" the bound is (21), all its terms at the draws; with "B" it is (24), the Gaussian ones in closed
+    form; with another objective, the objective at θ ~ q(θ) and the θ-KL in closed form. An objective that has no
+    bound over θ is refused.
 
     As a VAE it is the one at the posterior mean: decode, sample, evaluate and so on take θ = μ. `theta_sample` is the
     VAE at another θ ~ q(θ). φ is a point, as in the paper. ValueError names the argument that does not fit.
@@ -113,8 +113,8 @@ class FullVB(VAE):
     def bound(self, x, noise, n_data, gradient=False):
         """The estimate (22) of the bound of n_data datapoints, the θ-KL in it once, in nats; and its gradient.
 
-        x is (M, D), and noise is (eps, zeta) as `noise` draws it. ValueError: their shapes do not fit each other and the
-        model.
+        x is (M, D), and noise is (eps, zeta) as `noise` draws it. ValueError: their shapes do not fit each other and
+        the model.
         """
         if not isinstance(noise, tuple | list) or len(noise) != 2:
             raise ValueError(f"noise is {type(noise).__name__}; expected the two arrays (eps, zeta) that `noise` draws")

@@ -25,17 +25,19 @@ class VAE:
 
     posterior    q(z|x): "gaussian" (the default), N(μ, σ² I) (9), or "full", a Gaussian with full covariance. See
                  `inference.posteriors`. With flow=K a draw goes through K planar maps more
-    likelihood   p(x|z): "bernoulli" (C.1, the default), "gaussian" (C.2), "isotropic", which is Gaussian with one learned σ²
-                 for all pixels, "continuous-bernoulli", a density of grey pixels, or "laplace". See `inference.likelihoods`
-    estimator    the objective: "A" (6), "B" (7), "stl" (L^A, its gradient by the path alone), "iwae" (the importance-weighted
-                 bound of L draws), "dreg" (the same, doubly reparameterised), "wake-sleep", "black-box" (L^A by scores) or
-                 "autoencoder" (no noise, no KL). See `inference.objectives`. By default it is "B", or "A" where the posterior
-                 has no KL in closed form
+    likelihood   p(x|z): "bernoulli" (C.1, the default), "gaussian" (C.2), "isotropic", which is Gaussian with one
+                 learned σ² for all pixels, "continuous-bernoulli", a density of grey pixels, or "laplace". See
+                 `inference.likelihoods`
+    estimator    the objective: "A" (6), "B" (7), "stl" (L^A, its gradient by the path alone), "iwae" (the
+                 importance-weighted bound of L draws), "dreg" (the same, doubly reparameterised), "wake-sleep",
+                 "black-box" (L^A by scores) or "autoencoder" (no noise, no KL). See `inference.objectives`. By
+                 default it is "B", or "A" where the posterior has no KL in closed form
 
     The networks:
 
     n_visible    D, the number of pixels
-    n_hidden     the width of the hidden layer (500), or several, or () for none; the same for encoder and decoder (section 5)
+    n_hidden     the width of the hidden layer (500), or several, or () for none; the same for encoder and decoder
+                 (section 5)
     n_latent     J (20)
     channels     the channels of convolutions around these layers, outermost first, for square images; () is none
     activation   of the hidden layers: "tanh" (the paper's), "relu", "softplus" or "sigmoid"
@@ -46,15 +48,16 @@ class VAE:
     n_samples    L, the number of z for each datapoint (1)
     init         the standard deviation of the initial weights, 0.01 as in the paper, or "glorot"
     init_biases  draws the biases too; else they start at zero
-    prior        p(θ) = N(0, I) over the decoder's parameters, MAP as in section 5 (the default); False: maximum likelihood
+    prior        p(θ) = N(0, I) over the decoder's parameters, MAP as in section 5 (the default); False: maximum
+                 likelihood
     dtype        float32 to train, float64 to check
     seed         of the initial values
     backend      "numpy", or "cupy": on the GPU, where the same lines run
 
     Data are rows: uint8 pixels, read as x/255, or floats. They lie where the model does, and so does what it returns;
     `backend.move` takes arrays there and back. A model serves one thread at a time, since its layers keep what their
-    backward pass needs; a second thread is refused with a RuntimeError, and takes copy.deepcopy(model). A copy and a pickle
-    are working models of their own. ValueError names the argument that does not fit.
+    backward pass needs; a second thread is refused with a RuntimeError, and takes copy.deepcopy(model). A copy and a
+    pickle are working models of their own. ValueError names the argument that does not fit.
     """
 
     def __init__(
@@ -179,8 +182,8 @@ class VAE:
     def bound(self, x, noise, n_data, gradient=False):
         """The estimate (8) of the bound of n_data datapoints, in nats; with `gradient`, params.grad is its gradient.
 
-        x is (M, D), and noise is as `noise` draws it, ε being (L, M, J). For wake-sleep params.grad has the gradients of its
-        two phases. ValueError: their shapes do not fit each other and the model.
+        x is (M, D), and noise is as `noise` draws it, ε being (L, M, J). For wake-sleep params.grad has the gradients
+        of its two phases. ValueError: their shapes do not fit each other and the model.
         """
         x = self.pixels(x)
         noise = self._checked_noise(noise, len(x))
@@ -313,7 +316,7 @@ class VAE:
                 f"noise is {type(noise).__name__}; expected the {len(names)} arrays ({', '.join(names)}) of `noise`"
             )
         widths = {"z": self.n_latent, "u": self.n_visible}
-        parts = {name: part for name, part in zip(names, noise, strict=True)}
+        parts = dict(zip(names, noise, strict=True))
         rows = {key: self._rows(parts[key], widths[key], f"{key} of the noise") for key in widths if key in parts}
         if len({len(part) for part in rows.values()} | {0}) != 2:
             sizes = " and ".join(f"{len(part)}" for part in rows.values())

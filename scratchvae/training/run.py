@@ -125,8 +125,8 @@ DOORS = {"estimator": OBJECTIVES, "likelihood": LIKELIHOODS, "posterior": POSTER
 def load_model(folder, estimator=None, backend="numpy", likelihood=None, posterior=None):
     """The model in `folder`/checkpoint.npz, or in the checkpoint itself, on either backend wherever trained.
 
-    estimator, likelihood and posterior are your own objects, for a model that was trained with them. CheckpointError: the
-    file is broken, or the model was trained with an object that is not passed.
+    estimator, likelihood and posterior are your own objects, for a model that was trained with them. CheckpointError:
+    the file is broken, or the model was trained with an object that is not passed.
     """
     path = Path(folder)
     path = path / "checkpoint.npz" if path.suffix != ".npz" else path

@@ -1,8 +1,8 @@
 """The Gaussian with full covariance, q(z|x) = N(μ, L Lᵀ).
 
 Footnote 2 of Kingma & Welling, "Auto-Encoding Variational Bayes", calls the diagonal covariance of (9) a choice and no
-limitation of the method. The encoder gives the Cholesky factor L: log L_jj² beside μ, as the diagonal posterior does, and
-the entries below the diagonal, which start at zero, so that training departs from the diagonal posterior.
+limitation of the method. The encoder gives the Cholesky factor L: log L_jj² beside μ, as the diagonal posterior does,
+and the entries below the diagonal, which start at zero, so that training departs from the diagonal posterior.
 """
 
 import numpy as np
