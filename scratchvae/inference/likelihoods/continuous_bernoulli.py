@@ -45,7 +45,7 @@ class ContinuousBernoulli:
         return generator.random(shape, dtype=dtype)
 
     def draw(self, u, logits):
-        """x = log(1 + u (eᵃ - 1))/a, the inverse of the distribution function; at r it is one less that at -r, 1 - u."""
+        """x = log(1 + u (eᵃ - 1))/a, the inverse of the distribution function; at r, one less that at -r and 1 - u."""
         r = _size(logits)
         v = np.where(logits < 0, u, 1 - u)
         smallest = np.finfo(u.dtype).epsneg - 1  # a v that was rounded to 1 stands for the last cell below it
