@@ -61,7 +61,8 @@ class Geometry:
         patches = patches.reshape(-1, *self.positions, *self.patch)
         padded = np.zeros_like(patches, shape=(len(patches), *self.padded))
         for i, j in np.ndindex(self.patch[:2]):
-            padded[:, self.rows[i], self.columns[j]] += patches[:, :, :, i, j]
+            pixels = padded[:, self.rows[i], self.columns[j]]
+            pixels += patches[:, :, :, i, j]  # a view: this adds to `padded`
         return padded[self.inside].reshape(-1, math.prod(self.shape))
 
     def n_entries(self):
@@ -164,7 +165,6 @@ def conv_decoder(name, n_in, shape, channels, widths, activation):
     for n_out in channels:
         shapes.append((*Geometry(shapes[-1], **KERNEL).positions, n_out))
     layers = mlp(name, n_in, [*widths, math.prod(shapes[-1])], activation)[0].layers
-    for k in range(len(channels), 1, -1):
-        layers += [ConvTranspose2d(f"{name}.conv{k}", channels[k - 1], shapes[k - 1], **KERNEL)]
-        layers += [ACTIVATIONS[activation]()]
+    for k in range(len(channels) - 1, 0, -1):
+        layers += [ConvTranspose2d(f"{name}.conv{k + 1}", channels[k], shapes[k], **KERNEL), ACTIVATIONS[activation]()]
     return Chain(layers), lambda key, n_out: ConvTranspose2d(f"{name}.{key}", channels[0], shape, **KERNEL)
