@@ -88,7 +88,7 @@ def own(name, array, backend):
 
 
 def writable(value):
-    """Return `value` itself, or a copy of an array in host memory that is read-only, as a memory map may have made it."""
+    """Return `value` itself, or a copy of an array in host memory that is read-only, as one from a memory map may be."""
     return np.array(value) if kind(value) == "numpy" and not value.flags.writeable else value
 
 
@@ -101,7 +101,7 @@ def free_memory(backend):
 
 
 def require_memory(n_bytes, backend, what="this job"):
-    """Raise a MemoryError, which says how much `what` needs and how much there is, if n_bytes have no room on `backend`.
+    """Raise a MemoryError, saying how much `what` needs and how much there is, if n_bytes have no room on `backend`.
 
     On the device it is the free memory that counts, on the host all that the machine has.
     """

@@ -20,7 +20,7 @@ from scratchvae.cli import main
 from scratchvae.gradcheck import check_everything
 from scratchvae.inference.marginal import appendix_d, importance
 from scratchvae.inference.sgvb import sgvb_b
-from scratchvae.models.full_vb import THETA_NOISE
+from scratchvae.inference.full_vb import THETA_NOISE
 from scratchvae.noise import MANY
 
 TRAIN, VALID = rows(23), rows(9, seed=2)

@@ -23,7 +23,7 @@ from scratchvae.inference.full_vb import (
     theta_neg_kl,
 )
 from scratchvae.inference.sgvb import sgvb_b
-from scratchvae.models.full_vb import THETA_NOISE
+from scratchvae.inference.full_vb import THETA_NOISE
 from scratchvae.nets.layers import Linear, LocalLinear
 from scratchvae.nets.params import Params
 from scratchvae.training.loop import evaluate_theta

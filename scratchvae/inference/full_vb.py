@@ -28,6 +28,7 @@ import numpy as np
 
 from scratchvae.backend import kind
 
+THETA_NOISE = ("minibatch", "antithetic", "datapoint", "local")  # where ζ acts: see `models.full_vb.FullVB`
 BLOCK = 1 << 15  # entries of θ that are taken at a time on the host: what the lines below share stays in the cache
 
 

@@ -241,56 +241,6 @@ def _report(samples, acceptance, burn_in):
             warnings.warn(f"{trouble}: a longer burn_in tunes the stepsize further", stacklevel=3)
 
 
-# Diagnostics
-
-
-def split_r_hat(draws):
-    """Return R̂ = √(V/W) of draws (S, K, …) of K chains of one target: 1 where the chains agree, more where not.
-
-    Each chain is cut in half. W is the mean variance within the halves, and V = (n-1)/n W + B/n, where n is the length
-    of a half and B/n the variance of the halves' means (Gelman et al. 2013, "Bayesian Data Analysis", section 11.4).
-    The result has the shape of a draw, (…). It is ∞ where no chain moves, and NaN where all of them stand at one place.
-    Raises ValueError for fewer than 4 draws.
-    """
-    halves = _halves(draws)
-    n = len(halves)
-    within = halves.var(axis=0, ddof=1).mean(axis=0)
-    with np.errstate(divide="ignore", invalid="ignore"):  # ∞ and NaN are the answers that the docstring promises
-        return np.sqrt((n - 1) / n + halves.mean(axis=0).var(axis=0, ddof=1) / within)
-
-
-def effective_sample_size(draws):
-    """Return how many independent draws tell as much about the mean as the draws (S, K, …) of K chains do.
-
-    This is S K / (1 + 2 Σ_t ρ_t), where ρ_t is the autocorrelation at lag t of all half chains together. The sum runs
-    over pairs ρ_2t + ρ_2t+1, which are positive and never rise if the chain is reversible: it ends at the first pair
-    that is not positive, and a pair that rises counts as the one before it (Geyer 1992, "Practical Markov Chain Monte
-    Carlo"; Gelman et al. 2013, section 11.5). The result has the shape of a draw, (…), and is NaN where all chains
-    stand at one place. Raises ValueError for fewer than 4 draws.
-    """
-    halves = _halves(draws)
-    n, m = halves.shape[:2]
-    spectrum = np.fft.rfft(halves - halves.mean(axis=0), 2 * n, axis=0)
-    autocovariance = np.fft.irfft(np.abs(spectrum) ** 2, axis=0)[:n].mean(axis=1) / n  # (n, …), the mean over halves
-    within = halves.var(axis=0, ddof=1).mean(axis=0)
-    total = (n - 1) / n * within + halves.mean(axis=0).var(axis=0, ddof=1)
-    with np.errstate(invalid="ignore"):  # NaN where all stand at one place
-        rho = 1 - (within - autocovariance * n / (n - 1)) / total
-    pairs = rho[: n // 2 * 2].reshape(n // 2, 2, *rho.shape[1:]).sum(axis=1)
-    # no pair counts for more than one before it, and none after the first that is not positive; pair 0 is 1 + ρ_1 > 0
-    tau = -1 + 2 * (np.minimum.accumulate(pairs, axis=0) * np.logical_and.accumulate(pairs > 0, axis=0)).sum(axis=0)
-    return n * m / np.maximum(tau, 1 / np.log10(n * m))
-
-
-def _halves(draws):
-    """Cut each of K chains in half, and return the halves (S/2, 2K, …) side by side."""
-    draws = np.asarray(draws, float)
-    if draws.ndim < 2 or len(draws) < 4:
-        raise ValueError(f"draws have shape {draws.shape}; expected (S, K, …), S ≥ 4 draws of K chains")
-    n = len(draws) // 2
-    return np.concatenate([draws[:n], draws[-n:]], axis=1)
-
-
 def _checked(z, n_samples, burn_in, steps, acceptance, stepsize, jitter):
     """Raise a ValueError where an argument of `sample` does not fit."""
     if kind(z) not in BACKENDS or z.dtype not in (np.float32, np.float64):

@@ -19,8 +19,9 @@ from scipy.stats import gaussian_kde, multivariate_normal
 
 from scratchvae.arguments import positive, rows_of, whole
 from scratchvae.backend import move
+from scratchvae.diagnostics import effective_sample_size, pareto_k, split_r_hat
 from scratchvae.inference.distributions import log_gaussian, log_standard_gaussian
-from scratchvae.inference.hmc import effective_sample_size, log_joint, sample, split_r_hat
+from scratchvae.inference.hmc import log_joint, sample
 from scratchvae.noise import standard_normal
 
 AT_ONCE = 8000  # how many latents are decoded together: this number bounds the memory
@@ -33,7 +34,7 @@ class Estimate:
     log_p     is the estimate of log p(x), (N,), in nats.
     error     is its standard error, (N,), in nats. It means something only where k_hat is small.
     ess       is the effective sample size, (N,): how many equal terms would tell as much as the ones averaged here.
-    k_hat     is the tail shape of the terms, (N,), as `pareto_k` fits it.
+    k_hat     is the tail shape of the terms, (N,), as `diagnostics.pareto_k` fits it.
     n_terms   is the number of terms that were averaged for each datapoint.
     r_hat     is the split R̂ of the chains, (N, J), from `appendix_d`; None from `importance`, which has no chains.
     """
@@ -65,7 +66,7 @@ class Estimate:
     def threshold(self):
         """Return the largest k̂ that can be trusted with n terms.
 
-        It is min(1 - 1/log₁₀ n, 0.7) (Vehtari et al. 2024, named in full at `pareto_k`, section 3.2.4).
+        It is min(1 - 1/log₁₀ n, 0.7) (Vehtari et al. 2024, named in full at `diagnostics.pareto_k`, section 3.2.4).
         """
         return min(1 - 1 / math.log10(self.n_terms), 0.7) if self.n_terms > 10 else 0.0
 
@@ -160,37 +161,6 @@ def log_p_xz(model, x, z):
         log_pz = log_standard_gaussian(part, gradient=False)[0]
         parts.append(move(log_px + log_pz, "numpy"))
     return np.concatenate(parts)
-
-
-def pareto_k(log_w):
-    """Return k̂ for each column of weights, (N,), from their logs log_w (K, N): how heavy the tail of the weights is.
-
-    k̂ is the shape of the generalised Pareto law that fits the largest weights. The weights have moments up to 1/k, so
-    that above ½ they have no variance. The fit takes the largest min(K/5, 3√K) weights (Vehtari, Simpson, Gelman, Yao &
-    Gabry 2024, "Pareto smoothed importance sampling"). It follows Zhang & Stephens 2009, "A new and efficient
-    estimation method for the generalized Pareto distribution", with the prior of Vehtari et al., which pulls k̂ towards
-    ½ as ten more weights would.
-
-    k̂ is NaN where fewer than five weights are in the tail (K < 25). It is -∞ where the tail is a single point, since
-    equal weights have every moment, and ∞ where so few weights make up the sum that most of the tail is negligible.
-    """
-    K, N = log_w.shape
-    n = int(min(K / 5, 3 * math.sqrt(K)))
-    if n < 5:
-        return np.full(N, np.nan)
-    ordered = np.exp(np.sort(log_w, axis=0)[-n - 1 :] - log_w.max(axis=0))
-    y = ordered[1:] - ordered[0]  # how far the tail exceeds the largest weight that is not in it
-    quartile = int(n / 4 + 0.5) - 1
-    flat = y[-1] < 1e-12
-    alone = ~flat & (y[quartile] < 1e-300)
-    y = np.where(flat | alone, 1.0, y)
-    j = np.arange(1, 31 + int(math.sqrt(n)))[:, None]
-    b = 1 / y[-1] + (1 - np.sqrt(len(j) / (j - 0.5))) / (3 * y[quartile])
-    k = np.log1p(-b[:, None] * y).mean(axis=1)
-    log_likelihood = n * (np.log(-b / k) - k - 1)
-    weight = np.exp(log_likelihood - logsumexp(log_likelihood, axis=0))
-    k = np.log1p(-(b * weight).sum(axis=0) * y).mean(axis=0)
-    return np.where(flat, -np.inf, np.where(alone, np.inf, (n * k + 5) / (n + 10)))
 
 
 def appendix_d(model, x, n_samples=200, fit="gaussian", seed=0, burn_in=100, steps=4, thin=3, chains=5):

@@ -23,7 +23,7 @@ import warnings
 import numpy as np
 from scipy.special import digamma, entr, gammaln, multigammaln, softmax
 
-from scratchvae.arguments import fitted, positive, whole
+from scratchvae.arguments import finite_array, fitted, positive, positive_definite, whole
 from scratchvae.inference.distributions import LOG_2PI
 
 
@@ -49,9 +49,9 @@ class CorrelatedGaussian:
 
         Other shapes, numbers that are not finite and a matrix that is no precision raise a ValueError.
         """
-        m = _array("mean", mean, (max(np.size(mean), 1),))
-        Lambda, root = _positive_definite("precision", precision, len(m))
-        mu = np.zeros_like(m) if start is None else _array("start", start, m.shape)
+        m = finite_array("mean", mean, (max(np.size(mean), 1),))
+        Lambda, root = positive_definite("precision", precision, len(m))
+        mu = np.zeros_like(m) if start is None else finite_array("start", start, m.shape)
         gap = 0.5 * (np.log(np.diag(Lambda)).sum() - 2 * np.log(np.diag(root)).sum())  # ½ (Σ ln Λ_ii - ln|Λ|)
 
         def sweep():
@@ -81,7 +81,7 @@ class UnivariateGaussian:
     """
 
     def __init__(self, mean=0.0, kappa=1.0, a=1.0, b=1.0, tol=1e-9, max_iter=10_000):
-        self.mean = float(_array("mean", mean, ()))
+        self.mean = float(finite_array("mean", mean, ()))
         self.kappa = positive("kappa", kappa)
         self.a = positive("a", a)
         self.b = positive("b", b)
@@ -90,7 +90,7 @@ class UnivariateGaussian:
 
     def fit(self, x):
         """Fit q to numbers x (N,) and return the model; other shapes and values not finite raise a ValueError."""
-        x = _array("x", x, (max(np.size(x), 1),))
+        x = finite_array("x", x, (max(np.size(x), 1),))
         N = len(x)
         kappa_n = self.kappa + N
         self.mean_ = (self.kappa * self.mean + x.sum()) / kappa_n  # (10.26)
@@ -159,12 +159,12 @@ class MixtureOfGaussians:
         """
         x = self._rows(x)
         D = x.shape[1]
-        m0 = x.mean(axis=0) if self.mean is None else _array("mean", self.mean, (D,))
+        m0 = x.mean(axis=0) if self.mean is None else finite_array("mean", self.mean, (D,))
         nu0 = positive("degrees", D if self.degrees is None else self.degrees)
         if nu0 <= D - 1:
             raise ValueError(f"degrees is {nu0:g}; expected more than D - 1 = {D - 1}")
         scatter = _covariance(x) if self.scatter is None else self.scatter
-        scatter0, root = _positive_definite("scatter", scatter, D)
+        scatter0, root = positive_definite("scatter", scatter, D)
         prior = (self.concentration, m0, self.mean_precision, nu0, scatter0)
         white = np.linalg.solve(root, x.T).T  # x in units of the prior's scatter, in which distances are taken
         self.responsibilities_ = _nearest(white, self.n_components, np.random.default_rng(seed))
@@ -235,7 +235,7 @@ class MixtureOfGaussians:
             raise ValueError(f"x has shape {x.shape}; expected (N, {width or 'D'}), one datapoint per row")
         if width is None and len(x) < self.n_components:
             raise ValueError(f"x has {len(x)} rows; expected at least as many as n_components, {self.n_components}")
-        return _array("x", x, x.shape)
+        return finite_array("x", x, x.shape)
 
 
 def _covariance(x):
@@ -286,24 +286,3 @@ def _ascend(sweep, tol, max_iter):
         text = f"mean field has not converged to tol = {tol:g} in {max_iter:,} sweeps: allow more (max_iter)"
         warnings.warn(text, stacklevel=3)
     return np.array(bounds)
-
-
-def _array(name, value, shape):
-    """Return a float64 copy of `value`; a ValueError is raised for another shape or numbers that are not finite."""
-    value = np.array(value, float)
-    if value.shape != shape:
-        raise ValueError(f"{name} has shape {value.shape}; expected {shape or 'a number'}")
-    if not np.isfinite(value).all():
-        raise ValueError(f"{name} has values that are not finite; expected numbers")
-    return value
-
-
-def _positive_definite(name, value, D):
-    """Return a symmetric positive definite matrix (D, D) and its Cholesky factor; others raise a ValueError."""
-    value = _array(name, value, (D, D))
-    try:
-        if np.abs(value - value.T).max() > 1e-8 * np.abs(value).max():
-            raise np.linalg.LinAlgError
-        return value, np.linalg.cholesky(value)
-    except np.linalg.LinAlgError:
-        raise ValueError(f"{name} is not symmetric and positive definite; expected a matrix that is") from None

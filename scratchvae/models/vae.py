@@ -4,16 +4,15 @@ import math
 
 import numpy as np
 
-from scratchvae.arguments import whole
 from scratchvae.backend import move, own
-from scratchvae.doors import likelihood_of, objective_of, posterior_of, try_objective
+from scratchvae.doors import opened, try_objective
 from scratchvae.guard import Guard, one_thread
 from scratchvae.inference.distributions import log_standard_gaussian
 from scratchvae.inference.objectives import OBJECTIVES, sgvb, trait
 from scratchvae.nets.conv import conv_decoder, conv_encoder
 from scratchvae.nets.heads import Decoder, Encoder, Network
 from scratchvae.nets.layers import Chain, Constant, Linear
-from scratchvae.nets.mlp import ACTIVATIONS, mlp
+from scratchvae.nets.mlp import mlp
 from scratchvae.nets.params import Params
 from scratchvae.noise import standard_normal
 
@@ -80,32 +79,9 @@ class VAE:
         posterior="gaussian",
         flow=0,
     ):
-        self.config = config = _validated(
-            n_visible=n_visible,
-            n_hidden=list(n_hidden) if isinstance(n_hidden, list | tuple) else [n_hidden],
-            n_latent=n_latent,
-            mean=mean,
-            n_samples=n_samples,
-            activation=activation,
-            init=init,
-            init_biases=init_biases,
-            prior=prior,
-            dtype=dtype,
-            seed=seed,
-            channels=list(channels) if isinstance(channels, list | tuple) else [channels],
-        )
-        q, config["posterior"] = posterior_of(posterior, flow, n_latent)
-        self.likelihood, config["likelihood"] = likelihood_of(likelihood, mean, n_visible)
-        self.estimator, config["estimator"] = objective_of(estimator, q, n_samples)
-        config["flow"] = int(flow)
-        for key, plain in {"posterior": "gaussian", "flow": 0, "channels": []}.items():
-            if config[key] == plain:  # as in the checkpoints of before there were any
-                del config[key]
-        self.own = {
-            "posterior": posterior,
-            "likelihood": likelihood,
-            "estimator": self.estimator,
-        }  # what config only names
+        given = {name: value for name, value in locals().items() if name != "self"}
+        q, self.likelihood, self.estimator, self.config = opened(given)
+        self.own = {"posterior": posterior, "likelihood": likelihood, "estimator": self.estimator}  # config names them
         self.guard = Guard()
         self.n_visible = n_visible
         self.n_latent = n_latent
@@ -113,7 +89,7 @@ class VAE:
         self.prior = prior
         self.dtype = np.dtype(dtype)
         self.backend = backend
-        self.channels = config.get("channels", [])
+        self.channels = self.config.get("channels", [])
 
         self.encoder = self.new_encoder(q)  # q(z|x)
         self.decoder = self.new_decoder()  # p(x|z)
@@ -122,7 +98,7 @@ class VAE:
         self.theta = self.params.part("decoder.")
         self._initialise(q)
         if self.estimator not in OBJECTIVES.values():
-            try_objective(self.estimator, config["estimator"], self)
+            try_objective(self.estimator, self.config["estimator"], self)
 
     def new_encoder(self, posterior):
         """The encoder that `config` describes with the outputs of `posterior`, its parameters not laid yet."""
@@ -349,30 +325,3 @@ class VAE:
 def _batches(rows, size=1000):
     """Consecutive slices of at most `size` rows, so that memory does not grow with the number of datapoints."""
     return (rows[i : i + size] for i in range(0, max(len(rows), 1), size))
-
-
-def _validated(**config):
-    """The arguments of a VAE, its doors apart, as JSON; ValueError for the first that is bad."""
-
-    def require(holds, name, value, expected):
-        if not holds:
-            raise ValueError(f"{name} is {value!r}; expected {expected}")
-
-    for name in ("n_visible", "n_latent", "n_samples"):
-        config[name] = whole(name, config[name])
-    for name in ("n_hidden", "channels"):
-        config[name] = [whole(name, width) for width in config[name]]
-    config["seed"] = whole("seed", config["seed"], 0)
-    if config["channels"]:
-        n = config["n_visible"]
-        require(math.isqrt(n) ** 2 == n, "n_visible", n, "a square number for channels: they take square images")
-    activation = config["activation"]
-    require(activation in ACTIVATIONS, "activation", activation, f"one of {', '.join(ACTIVATIONS)}")
-    dtype = config["dtype"]
-    require(dtype in ("float32", "float64", np.float32, np.float64), "dtype", dtype, "float32 or float64")
-    config["dtype"] = np.dtype(dtype).name
-    if isinstance(config["init"], np.floating):
-        config["init"] = float(config["init"])
-    config["init_biases"] = bool(config["init_biases"])
-    config["prior"] = bool(config["prior"])
-    return config
