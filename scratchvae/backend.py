@@ -88,7 +88,7 @@ def own(name, array, backend):
 
 
 def writable(value):
-    """Return `value` itself, or a copy of an array in host memory that is read-only, as one from a memory map may be."""
+    """Return `value` itself, or a copy of an array in host memory that is read-only, as from a memory map."""
     return np.array(value) if kind(value) == "numpy" and not value.flags.writeable else value
 
 
