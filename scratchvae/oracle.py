@@ -73,7 +73,8 @@ def transposed_convolution(arrays, name, x, shape, size, stride, padding):
     total = np.zeros((len(x), H + 2 * padding, W + 2 * padding, C))
     for h in range(x.shape[1]):
         for w in range(x.shape[2]):
-            after_h, after_w = total.shape[1] - stride * h - size, total.shape[2] - stride * w - size
+            after_h = total.shape[1] - stride * h - size
+            after_w = total.shape[2] - stride * w - size
             place = (0, 0), (stride * h, after_h), (stride * w, after_w), (0, 0)
             total = total + np.pad(np.einsum("mo,ijco->mijc", x[:, h, w], kernel), place, "constant")
     return total[:, padding : padding + H, padding : padding + W] + arrays[name + ".b"]
@@ -183,7 +184,8 @@ def drawn_sums(zeta):
 
 def planar_u(parameters, J):
     """û for parameters (M, 2 J + 1)"""
-    u, w = parameters[:, :J], parameters[:, J : 2 * J]
+    u = parameters[:, :J]
+    w = parameters[:, J : 2 * J]
     wu = np.sum(w * u, axis=1)
     m = np.where(wu > 0, wu, wu / (1 - np.where(wu > 0, 0, wu)))
     return u + ((m - wu) / np.sum(w * w, axis=1))[:, None] * w
@@ -192,7 +194,8 @@ def planar_u(parameters, J):
 def planar(parameters, z):
     """f(z) = z + û tanh(w·z + b) and log |1 + û·ψ(z)| for rows z (M, J) and parameters (M, 2 J + 1)"""
     J = z.shape[-1]
-    w, b = parameters[:, J : 2 * J], parameters[:, 2 * J]
+    w = parameters[:, J : 2 * J]
+    b = parameters[:, 2 * J]
     u = planar_u(parameters, J)
     a = np.sum(w * z, axis=1) + b
     psi = (1 - np.tanh(a) ** 2)[:, None] * w
@@ -215,15 +218,19 @@ def flow_inverse(parameters, z, n_maps):
     width = parameters.shape[1] // n_maps
     for k in reversed(range(n_maps)):
         one = parameters[:, k * width : (k + 1) * width]
-        w, b = one[:, J : 2 * J], one[:, 2 * J]
+        w = one[:, J : 2 * J]
+        b = one[:, 2 * J]
         u = planar_u(one, J)
-        slope, right = np.sum(w * u, axis=1), np.sum(w * z, axis=1)
+        slope = np.sum(w * u, axis=1)
+        right = np.sum(w * z, axis=1)
         plain_slope, plain_b, plain_right = (getval(getval(value)) for value in (slope, b, right))
-        low, high = plain_right - abs(plain_slope), plain_right + abs(plain_slope)
+        low = plain_right - abs(plain_slope)
+        high = plain_right + abs(plain_slope)
         for _ in range(100):
             middle = (low + high) / 2
             below = middle + plain_slope * np.tanh(middle + plain_b) < plain_right
-            low, high = np.where(below, middle, low), np.where(below, high, middle)
+            low = np.where(below, middle, low)
+            high = np.where(below, high, middle)
         alpha = (low + high) / 2  # the root; one step of Newton's then carries its derivative
         t = np.tanh(alpha + b)
         alpha = alpha - (alpha + slope * t - right) / (1 + slope * (1 - t**2))
@@ -347,7 +354,8 @@ def surrogate(
     q(z|x) of the dreams (x, z).
     """
     q = {"activation": activation, "posterior": posterior, "n_maps": n_maps}
-    L, M = len(eps), len(x)
+    L = len(eps)
+    M = len(x)
     rows = [None if zeta is None else zeta[k * M : (k + 1) * M] for k in range(L)]
 
     def log_px(arrays, z):
@@ -373,7 +381,8 @@ def surrogate(
     if posterior != "gaussian" or n_maps:  # one weight for a row, less the mean of the other half
         f = held_f - other_half(held_f, np.ones(held_f.shape))
         return total + n_data / M * np.sum(f * np.array([log_q(arrays, x, one, **q) for one in held_z])) / L
-    (mu, log_var), (held_mu, held_log_var) = encode(arrays, x, activation), encode(held, x, activation)
+    (mu, log_var) = encode(arrays, x, activation)
+    (held_mu, held_log_var) = encode(held, x, activation)
     zs = np.array(held_z)
     log_qj = log_normal(zs[..., None], held_mu[..., None], held_log_var[..., None])  # factor by factor
     f = log_px(held, held_z)[..., None] + log_normal(zs[..., None], 0 * zs[..., None], 0 * zs[..., None]) - log_qj
@@ -430,7 +439,8 @@ def full_vb(arrays, x, eps, zeta, n_data, theta_noise="minibatch", estimator="B"
         one = f({**arrays, **theta}, held_theta, slice(start, stop))
         if estimator == "A":
             for name, value in theta.items():
-                mu, log_sigma = arrays[name], arrays[name.replace("decoder", "log_sigma")]
+                mu = arrays[name]
+                log_sigma = arrays[name.replace("decoder", "log_sigma")]
                 a = np.log(alpha**2) * np.ones(value.shape)
                 one = one + np.sum(log_normal(value, 0 * mu, a) - log_normal(value, mu, 2 * log_sigma))
         total = total + (stop - start) / len(x) * one
@@ -439,11 +449,13 @@ def full_vb(arrays, x, eps, zeta, n_data, theta_noise="minibatch", estimator="B"
 
 def draw_theta(arrays, zeta):
     """θ = μ + σ ⊙ ζ (23), ζ laid out as the decoder's arrays one after another"""
-    theta, start = {}, 0
+    theta = {}
+    start = 0
     for name, mu in arrays.items():
         if name.startswith("decoder."):
             piece = np.reshape(zeta[start : start + mu.size], mu.shape)
-            theta[name], start = mu + np.exp(arrays[name.replace("decoder", "log_sigma")]) * piece, start + mu.size
+            theta[name] = mu + np.exp(arrays[name.replace("decoder", "log_sigma")]) * piece
+            start = start + mu.size
     return theta
 
 
