@@ -152,7 +152,7 @@ def objective_of(objective, posterior, n_samples):
     names = {ours: key for key, ours in OBJECTIVES.items()}
     name = names.get(function) or own_name(function, OBJECTIVES)
     for ability in trait(function, "needs", ()):
-        if not hasattr(posterior, ability):
+        if not can(posterior, ability):
             able = [key for key, cls in POSTERIORS.items() if hasattr(cls, ability)]
             raise ValueError(
                 f"estimator is {name!r}, which needs {ABILITIES.get(ability, ability)}, and the posterior "
@@ -167,12 +167,16 @@ def objective_of(objective, posterior, n_samples):
     return function, name
 
 
-def try_objective(objective, name, model):
+def can(posterior, ability):
+    """Whether a posterior, and under a flow its base, has a method."""
+    return hasattr(posterior, ability) and (not hasattr(posterior, "base") or can(posterior.base, ability))
+
+
+def try_objective(objective, name, model, noise):
     """Run a user's objective once, on two rows that the model has drawn; ValueError says what is wrong with it."""
-    generator = np.random.default_rng(0)
-    x = model.draw(move(generator.standard_normal((2, model.n_latent)), model.backend))
+    x = model.draw(move(np.random.default_rng(0).standard_normal((2, model.n_latent)), model.backend))
     try:
-        value = objective(model.encoder, model.decoder, x, model.noise(generator, 2), 1.0, True)
+        value = objective(model.encoder, model.decoder, x, noise, 1.0, True)
     except Exception as error:
         raise ValueError(
             f"estimator {name} failed on two rows ({type(error).__name__}: {error}); expected an objective "

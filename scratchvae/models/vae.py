@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from scratchvae.backend import move, own
-from scratchvae.doors import opened, try_objective
+from scratchvae.doors import can, opened, try_objective
 from scratchvae.guard import Guard, one_thread
 from scratchvae.inference.distributions import log_standard_gaussian
 from scratchvae.inference.objectives import OBJECTIVES, sgvb, trait
@@ -98,7 +98,8 @@ class VAE:
         self.theta = self.params.part("decoder.")
         self._initialise(q)
         if self.estimator not in OBJECTIVES.values():
-            try_objective(self.estimator, self.config["estimator"], self)
+            noise = VAE.noise(self, np.random.default_rng(0), 2)
+            try_objective(self.estimator, self.config["estimator"], self, noise)
 
     def new_encoder(self, posterior):
         """The encoder that `config` describes with the outputs of `posterior`, its parameters not laid yet."""
@@ -199,7 +200,7 @@ class VAE:
         ValueError: a posterior of your own does not tell them, having no `moments`.
         """
         posterior = self.encoder.posterior
-        if not hasattr(posterior, "moments"):
+        if not can(posterior, "moments"):
             raise ValueError(
                 f"the posterior {self.config['posterior']} has no moments: take encode_mean or encode_samples"
             )
