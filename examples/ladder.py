@@ -17,7 +17,7 @@ import numpy as np
 from stages import write_table
 from study import command, in_parallel, parse, parser, positive
 
-from scratchvae import VAE, Adam, FlowVAE, evaluate, fit, load_data, plots
+from scratchvae import VAE, Adam, evaluate, fit, load_data, plots
 from scratchvae.bench import commit
 from scratchvae.inference.marginal import importance
 from scratchvae.models.autoencoder import PCA
@@ -30,7 +30,7 @@ RUNGS = {  # the model for D pixels and J latents; for networks the optimiser, a
     "factor analysis": lambda D, J: FactorAnalysis(J),
     "linear VAE": lambda D, J: (VAE(D, (), J, **ISOTROPIC), Adam(0.01, decay=1000), 1.0),
     "VAE": lambda D, J: (VAE(D, 100, J, **ISOTROPIC), Adam(0.003, decay=2000), 0.5),
-    "VAE with a flow": lambda D, J: (FlowVAE(D, 100, J, flow=10, **ISOTROPIC), Adam(0.003, decay=2000), 0.5),
+    "VAE with a flow": lambda D, J: (VAE(D, 100, J, flow=10, **ISOTROPIC), Adam(0.003, decay=2000), 0.5),
 }
 
 
