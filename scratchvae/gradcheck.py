@@ -96,9 +96,9 @@ def check_layer(layer, *inputs, oracle=None, name=None, seed=0, backend="numpy")
     """Check a layer with `forward` and `backward` on float64 inputs: every parameter array and every input.
 
     The scalar is Σ c ⊙ y with random c. It is a copy of the layer that is checked. If it has parameters, its `shapes`
-    says which, as {"W": (3, 4)}; then W and dW are laid here, and W is drawn. `forward` may return one array or a
-    tuple, and `backward` takes as many. ValueError if a gradient is missing: of an input, unless the layer says
-    `reads_data`, or of an array that `shapes` does not name.
+    says which, as {"W": (3, 4)}; then W and dW are laid here, and W is drawn. `forward` may return one array, or
+    several in a tuple or a list, and `backward` takes as many. ValueError if a gradient is missing: of an input, unless
+    the layer says `reads_data`, or of an array that `shapes` does not name.
     oracle: function(arrays, *inputs) of the same outputs.
     """
     generator = np.random.default_rng(seed)
@@ -461,7 +461,7 @@ def _host_copies(arrays):
 
 
 def _tuple(outputs):
-    return outputs if isinstance(outputs, tuple) else (outputs,)
+    return tuple(outputs) if isinstance(outputs, tuple | list) else (outputs,)
 
 
 def _named(name, checks):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import standin
 
-from scratchvae import VAE, load_data
+from scratchvae import VAE, gradcheck, load_data
 from scratchvae.backend import array_module, move
 
 try:
@@ -71,7 +71,11 @@ def device(values):
 class Addressed(VAE):
     """A VAE on the backend of the test at hand, to be spoken to in host arrays: its arguments and results are moved."""
 
-    inside = False
+    inside = True  # while it is made
+
+    def __init__(self, *arguments, **settings):
+        super().__init__(*arguments, **settings)
+        self.inside = False
 
 
 def _addressed(name):
@@ -106,6 +110,15 @@ for _name in [
     "log_prior",
 ]:
     _addressed(_name)
+
+
+def check_model(model, *arguments, **settings):
+    """`gradcheck.check_model` of an `Addressed` model, which is spoken to in its own arrays meanwhile."""
+    model.inside = True
+    try:
+        return gradcheck.check_model(model, *arguments, **settings)
+    finally:
+        model.inside = False
 
 
 def vae(*arguments, **settings):

@@ -13,13 +13,13 @@ import pytest
 import standin
 from conftest import host, rows
 from numpy.testing import assert_array_equal
+from scratchvae.inference.sgvb import sgvb_b
 
 from scratchvae import SGD, VAE, Adagrad, Adam, FlowVAE, FullVB, evaluate, fit, load_model
 from scratchvae.backend import array_module, kind, move
 from scratchvae.cli import main
 from scratchvae.gradcheck import check_everything
 from scratchvae.inference.marginal import appendix_d, importance
-from scratchvae.inference.sgvb import sgvb_b
 from scratchvae.inference.full_vb import THETA_NOISE
 from scratchvae.noise import MANY
 
