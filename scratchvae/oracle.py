@@ -1,8 +1,13 @@
-"""The paper once more, naively, in autograd.numpy: specification and witness.
+"""The equations of the paper once more, written naively in autograd.numpy, to check the library against.
 
-It imports nothing of the library, was written from the paper alone, and is never on the training path. Every function
-takes the network's arrays as a dict {"encoder.hidden.W": …, …} and follows the printed equation, not the fast or the
-stable form, except where a gradient would overflow without it (logaddexp). Use float64.
+The paper is Kingma & Welling, "Auto-Encoding Variational Bayes" (2014). This file imports nothing of the library, was
+written from the paper alone, and takes no part in training. It follows the printed equations and not their fast or
+stable forms, except where a gradient would overflow otherwise (logaddexp).
+
+Every function takes the network's arrays as a dict {"encoder.hidden.W": …, …}. Data are rows x (M, D), one datapoint
+per row; use float64. Log densities are in nats, one for each row; bounds are in nats, summed over all n_data
+datapoints. eps (L, M, J) is the noise behind z, L draws for each datapoint with J latents. likelihood is "bernoulli",
+"gaussian" or "isotropic", mean "sigmoid" or "free", and activation a name in ACTIVATIONS, as in `VAE`.
 """
 
 import autograd.numpy as np
@@ -11,22 +16,22 @@ import autograd.numpy as np
 
 
 def linear(arrays, name, x):
-    """x W + b"""
+    """Return the affine map x W + b with the arrays of the layer `name`."""
     return np.dot(x, arrays[name + ".W"]) + arrays[name + ".b"]
 
 
 def softplus(a):
-    """log(1 + eᵃ)"""
+    """Return log(1 + eᵃ)."""
     return np.logaddexp(0.0, a)
 
 
 def sigmoid(a):
-    """1 / (1 + e⁻ᵃ)"""
+    """Return 1 / (1 + e⁻ᵃ)."""
     return 1 / (1 + np.exp(-a))
 
 
 def relu(a):
-    """max(a, 0)"""
+    """Return max(a, 0)."""
     return np.where(a > 0, a, 0 * a)
 
 
@@ -34,14 +39,14 @@ ACTIVATIONS = {"tanh": np.tanh, "relu": relu, "softplus": softplus, "sigmoid": s
 
 
 def hidden(arrays, network, x, activation):
-    """Every hidden layer of `network`, in the order in which `arrays` lists them."""
+    """Return x after every hidden layer of `network`, "encoder" or "decoder", in the order of `arrays`."""
     for name in dict.fromkeys(key.rsplit(".", 1)[0] for key in arrays if key.startswith(network + ".hidden")):
         x = ACTIVATIONS[activation](linear(arrays, name, x))
     return x
 
 
 def encode(arrays, x, activation="tanh", heads=("mu", "log_var")):
-    """μ and log σ² of q(z|x)   (9)"""
+    """Return μ and log σ² of q(z|x) (9), (M, J) each, or what other `heads` of the encoder give."""
     convolutions = [key[:-2] for key in arrays if key.startswith("encoder.conv") and key.endswith(".W")]
     if convolutions:
         x = np.reshape(x, (len(x), int(len(x[0]) ** 0.5), -1, 1))
@@ -52,7 +57,11 @@ def encode(arrays, x, activation="tanh", heads=("mu", "log_var")):
 
 
 def convolution(arrays, name, x, size, stride, padding):
-    """y(h, w, c') = b(c') + Σ x(s h + i - p, s w + j - p, c) W(i, j, c, c'), one output pixel after another"""
+    """Return the convolution of images x (M, H, W, C), one output pixel after another.
+
+    y(h, w, c') = b(c') + Σ x(s h + i - p, s w + j - p, c) W(i, j, c, c'), with stride s and padding p; size is the side
+    of the kernel.
+    """
     W = np.reshape(arrays[name + ".W"], (size, size, x.shape[3], -1))
     x = np.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)), "constant")
     rows = []
@@ -66,7 +75,11 @@ def convolution(arrays, name, x, size, stride, padding):
 
 
 def transposed_convolution(arrays, name, x, shape, size, stride, padding):
-    """y(s h + i - p, s w + j - p, c) += x(h, w, c') W(i, j, c, c'), and b(c): each input pixel paints a patch"""
+    """Return the transposed convolution of x (M, H', W', C') to images of `shape` (H, W, C).
+
+    Each input pixel adds to a patch: y(s h + i - p, s w + j - p, c) += x(h, w, c') W(i, j, c, c'), and b(c) is added to
+    all pixels.
+    """
     H, W, C = shape
     kernel = np.reshape(arrays[name + ".W"], (size, size, C, -1))
     total = np.zeros((len(x), H + 2 * padding, W + 2 * padding, C))
@@ -82,18 +95,21 @@ def transposed_convolution(arrays, name, x, shape, size, stride, padding):
 
 
 def log_bernoulli(x, a):
-    """Σ x log y + (1 - x) log(1 - y) with log y = -log(1 + e⁻ᵃ), log(1 - y) = -log(1 + eᵃ)   (11)"""
+    """Return Σ x log y + (1 - x) log(1 - y) (11), where y = σ(a) is given by its logits a.
+
+    log y = -log(1 + e⁻ᵃ) and log(1 - y) = -log(1 + eᵃ).
+    """
     return np.sum(-x * np.logaddexp(0.0, -a) - (1 - x) * np.logaddexp(0.0, a), axis=-1)
 
 
 def log_normal(x, mu, log_var):
-    """Σ log N(x_i; μ_i, σ_i²)   (12)"""
+    """Return Σ log N(x_i; μ_i, σ_i²) (12)."""
     sigma = np.sqrt(np.exp(log_var))
     return np.sum(np.log(1 / (sigma * np.sqrt(2 * np.pi))) - ((x - mu) / sigma) ** 2 / 2, axis=-1)
 
 
 def kl(mu, log_var):
-    """KL(N(μ, σ²) ‖ N(0, I)) from the two integrals of appendix B: E_q log q - E_q log p"""
+    """Return KL(N(μ, σ²) ‖ N(0, I)) = E_q log q - E_q log p from the two integrals of appendix B."""
     J = mu.shape[-1]
     e_log_q = -J / 2 * np.log(2 * np.pi) - np.sum(1 + log_var, axis=-1) / 2
     e_log_p = -J / 2 * np.log(2 * np.pi) - np.sum(mu**2 + np.exp(log_var), axis=-1) / 2
@@ -101,7 +117,7 @@ def kl(mu, log_var):
 
 
 def log_likelihood(arrays, x, z, likelihood, mean="sigmoid", activation="tanh"):
-    """log p(x|z), one number per row"""
+    """Return log p(x|z), one number per row, for x (M, D) and z (M, J)."""
     h = hidden(arrays, "decoder", z, activation)
     inner = sorted((key for key in arrays if key.startswith("decoder.conv") and key.endswith(".W")), reverse=True)
 
@@ -109,7 +125,7 @@ def log_likelihood(arrays, x, z, likelihood, mean="sigmoid", activation="tanh"):
         name = f"decoder.{head}"
         if len(arrays[name + ".b"]) == len(x[0]):
             return linear(arrays, name, h)
-        sides = [int(len(x[0]) ** 0.5)]  # of a convolutional decoder's images, from x inwards
+        sides = [int(len(x[0]) ** 0.5)]  # the sides of a convolutional decoder's images, from x inwards
         while len(sides) < len(inner) + 2:
             sides.append((sides[-1] - 2) // 2 + 1)
         y = np.reshape(h, (len(z), sides[-1], sides[-1], -1))
@@ -127,11 +143,15 @@ def log_likelihood(arrays, x, z, likelihood, mean="sigmoid", activation="tanh"):
     return log_normal(x, mu, output("log_var"))
 
 
-# Planar flows: Rezende & Mohamed 2015, (10), (12), (13), appendix A.1 with another m: a for a ≥ 0 and a/(1 - a) below
+# Planar flows: D. Rezende & S. Mohamed 2015, "Variational Inference with Normalizing Flows", (10), (12) and (13). The m
+# of their appendix A.1 is another one here: m(a) = a for a ≥ 0, and a/(1 - a) below.
 
 
 def planar(parameters, z):
-    """f(z) = z + û tanh(w·z + b) and log |1 + û·ψ(z)| for rows z (M, J) and parameters (M, 2 J + 1)"""
+    """Return f(z) = z + û tanh(w·z + b) and log |1 + û·ψ(z)| for rows z (M, J).
+
+    parameters (M, 2 J + 1) has u, w and b side by side, other ones for each row.
+    """
     J = z.shape[-1]
     u, w, b = parameters[:, :J], parameters[:, J : 2 * J], parameters[:, 2 * J]
     wu = np.sum(w * u, axis=1)
@@ -143,7 +163,7 @@ def planar(parameters, z):
 
 
 def flow(parameters, z, n_maps):
-    """z_K and Σ log |det| of n_maps maps"""
+    """Return z after n_maps planar maps, and the sum of their log |det|; the maps' parameters are side by side."""
     log_det = 0.0
     for k in range(n_maps):
         width = parameters.shape[1] // n_maps
@@ -156,10 +176,11 @@ def flow(parameters, z, n_maps):
 
 
 def bound(arrays, x, eps, n_data, estimator="B", likelihood="bernoulli", mean="sigmoid", activation="tanh", n_maps=0):
-    """(8) with L^A (6) or L^B (7): datapoint by datapoint, sample by sample. x (M, D), eps (L, M, J).
+    """Return the bound (8), one sample after another.
 
-    "iwae" is log 1/L Σ w with w = p(x, z) / q(z|x), the weights themselves: Burda et al. 2016 (8). With n_maps, z is
-    sent through a flow. "autoencoder" is log p(x|z) at z = μ.
+    estimator "A" is L^A (6), and "B" is L^B (7). "iwae" is log 1/L Σ w with the weights w = p(x, z) / q(z|x) as they
+    stand, (8) of Y. Burda, R. Grosse & R. Salakhutdinov 2016, "Importance Weighted Autoencoders". "autoencoder" is
+    log p(x|z) at z = μ. If n_maps is not 0, z is sent through a flow of so many maps.
     """
     mu, log_var = encode(arrays, x, activation)
     maps = encode(arrays, x, activation, ["maps"])[0] if n_maps else None
@@ -180,13 +201,13 @@ def bound(arrays, x, eps, n_data, estimator="B", likelihood="bernoulli", mean="s
 
 
 def log_prior(arrays):
-    """log p(θ) = log N(θ; 0, I), θ the decoder's arrays: section 5"""
+    """Return log p(θ) = log N(θ; 0, I) of section 5, where θ are the decoder's arrays."""
     theta = [np.reshape(array, -1) for name, array in arrays.items() if name.startswith("decoder.")]
     return sum(log_normal(t, np.zeros(t.shape), np.zeros(t.shape)) for t in theta)
 
 
 def dreams(arrays, x, z, n_data, activation="tanh"):
-    """N/S Σ_s log q(z_s|x_s), what φ ascends in the sleep phase of wake-sleep"""
+    """Return N/S Σ_s log q(z_s|x_s), which φ ascends in the sleep phase of wake-sleep, for S dreams z_s and x_s."""
     return n_data / len(z) * np.sum(log_normal(z, *encode(arrays, x, activation)))
 
 
@@ -194,7 +215,11 @@ def dreams(arrays, x, z, n_data, activation="tanh"):
 
 
 def full_vb(arrays, x, eps, zeta, n_data, theta_noise="minibatch", estimator="B", alpha=1.0, **settings):
-    """(22) with f of (21), or (24): draw by draw. "decoder.…" are μ and "log_sigma.…" log σ; alpha None is learned."""
+    """Return the bound over θ and z, (22) with f of (21), or (24) if estimator is "B", one draw of θ after another.
+
+    The arrays "decoder.…" hold μ, and "log_sigma.…" log σ. zeta (S, P) is the noise behind S draws of θ; if theta_noise
+    is "local", it is what `local_bound` takes. alpha is the α of the prior, or None where it is learned.
+    """
     if theta_noise == "local":
         return local_bound(arrays, x, eps, zeta, n_data, **settings) - theta_kl(arrays, alpha)
     zeta = np.concatenate([zeta, -zeta]) if theta_noise == "antithetic" else zeta
@@ -213,7 +238,7 @@ def full_vb(arrays, x, eps, zeta, n_data, theta_noise="minibatch", estimator="B"
 
 
 def draw_theta(arrays, zeta):
-    """θ = μ + σ ⊙ ζ (23), ζ laid out as the decoder's arrays one after another"""
+    """Return θ = μ + σ ⊙ ζ (23) as a dict; zeta (P,) is laid out like the decoder's arrays, one after another."""
     theta, start = {}, 0
     for name, mu in arrays.items():
         if name.startswith("decoder."):
@@ -223,7 +248,10 @@ def draw_theta(arrays, zeta):
 
 
 def theta_kl(arrays, alpha):
-    """KL(N(μ, σ²) ‖ N(0, α²)) = Σ log α/σ + (μ² + σ²)/2α² - ½; learned, α² is the mean of μ² + σ² over an array"""
+    """Return KL(N(μ, σ²) ‖ N(0, α²)) = Σ log α/σ + (μ² + σ²)/2α² - ½.
+
+    Where alpha is None, α is learned: for each array α² is the mean of μ² + σ² over it.
+    """
     total = 0.0
     for name, mu in arrays.items():
         if name.startswith("decoder."):
@@ -234,7 +262,10 @@ def theta_kl(arrays, alpha):
 
 
 def local_bound(arrays, x, eps, zeta, n_data, likelihood="bernoulli", mean="sigmoid", activation="tanh"):
-    """(8) with L^B, one row at a time, its pre-activations drawn with their own mean and variance"""
+    """Return (8) with L^B, one row at a time, whose pre-activations are drawn with their own mean and variance.
+
+    zeta (L M, units) has a row for each datapoint and draw of z, and a column for each output of the affine maps.
+    """
     total, (q_mu, q_log_var) = 0.0, encode(arrays, x, activation)
     for k, noise in enumerate(zeta):  # row k is datapoint k mod M under its ε number k // M
         i, start = k % len(x), 0
