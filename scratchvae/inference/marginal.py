@@ -102,15 +102,17 @@ def importance(model, x, n_samples=5000, seed=0, progress=None):
     K = whole("n_samples", n_samples)
     seed = whole("seed", seed, least=0)
     found = np.empty((4, N))  # log_p, error, ess and k_hat
-    rows = max(1, AT_ONCE // K)
-    for start in range(0, N, rows):
-        block = slice(start, start + rows)
+    size = max(1, AT_ONCE // K)
+    for start in range(0, N, size):
+        block = slice(start, start + size)
+        rows = model.pixels(move(x[block], model.backend))
         generators = [np.random.default_rng([seed, i]) for i in range(N)[block]]
         parts = []
         for begun in range(0, K, AT_ONCE):
             shape = (min(AT_ONCE, K - begun), model.n_latent)
             eps = np.stack([generator.standard_normal(shape, model.dtype) for generator in generators], axis=1)
-            parts.append(log_weights(model, move(x[block], model.backend), eps).astype(float))
+            z, log_qz = model.latents(rows, move(eps, model.backend))
+            parts.append((log_p_xz(model, rows, z) - move(log_qz, "numpy")).astype(float))
         log_w = np.concatenate(parts)
         found[:, block] = (*_log_mean(log_w), pareto_k(log_w))
         if progress is not None:
@@ -136,16 +138,6 @@ def _warn(bad, text):
     """Warn with `text`, in which {} becomes "n of N", if n > 0 of the N entries of `bad` are true."""
     if bad.any():
         warnings.warn(text.format(f"{bad.sum():,} of {len(bad):,}"), stacklevel=3)
-
-
-def log_weights(model, x, eps):
-    """Return log p(x|z) + log p(z) - log q(z|x), (K, N) in host memory, at the z ~ q(z|x) that eps gives.
-
-    x (N, D) lies where the model does, and eps (K, N, J), the noise behind z, in host memory.
-    """
-    x = model.pixels(x)
-    z, log_qz = model.latents(x, move(eps, model.backend))
-    return log_p_xz(model, x, z) - move(log_qz, "numpy")
 
 
 def log_p_xz(model, x, z):
@@ -224,7 +216,7 @@ def _appendix_d(model, x, L, fit, generator, burn_in, steps, thin, chains):
     found = sample(target, z.reshape(chains * N, -1), generator, 2 * each * thin, burn_in, steps)
     draws = found.z[thin - 1 :: thin].reshape(2 * each, chains, N, -1)
     first, fresh = draws.reshape(2, L, N, -1)
-    log_q = np.stack([_fitted(fit, first[:, i].astype(float))(fresh[:, i]) for i in range(N)], axis=1)
+    log_q = np.stack([_log_q(fit, first[:, i].astype(float), fresh[:, i]) for i in range(N)], axis=1)
     terms = log_q - log_p_xz(model, x, move(fresh, model.backend))
     estimate = harmonic(terms)
     scaled = np.exp(terms - terms.max(axis=0)).reshape(each, chains, N)
@@ -260,15 +252,14 @@ def harmonic(log_terms):
     return Estimate(-log_mean, error, ess, pareto_k(log_terms), len(log_terms))
 
 
-def _fitted(fit, draws):
-    """Return the log of a density fitted to draws (L, J), as a function of z; it gives NaN if they span no volume."""
+def _log_q(fit, draws, z):
+    """Return log q at z (L, J), (L,), for the q that is fitted to draws (L, J); NaN if these do not span a volume."""
     try:
         if fit == "kernel":
-            kernel = gaussian_kde(draws.T)
-            return lambda z: kernel.logpdf(z.T)
-        return multivariate_normal(draws.mean(axis=0), np.cov(draws.T)).logpdf
+            return gaussian_kde(draws.T).logpdf(z.T)
+        return multivariate_normal(draws.mean(axis=0), np.cov(draws.T)).logpdf(z)
     except np.linalg.LinAlgError:
-        return lambda z: np.full(len(z), np.nan)
+        return np.full(len(z), np.nan)
 
 
 def quadrature(model, x, points=401, limit=10.0):

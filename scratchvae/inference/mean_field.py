@@ -27,16 +27,34 @@ from scratchvae.arguments import finite_array, fitted, positive, positive_defini
 from scratchvae.inference.distributions import LOG_2PI
 
 
-class CorrelatedGaussian:
+class _Ascent:
+    """What the models share: when the ascent of the bound ends, and the ascent itself."""
+
+    def __init__(self, tol=1e-9, max_iter=10_000):
+        self.tol = positive("tol", tol)
+        self.max_iter = whole("max_iter", max_iter)
+
+    def _ascend(self, sweep):
+        """Call `sweep` until the bound that it returns rises by less than tol, and keep all of these bounds."""
+        bounds = []
+        for _ in range(self.max_iter):
+            bounds.append(float(sweep()))
+            if not math.isfinite(bounds[-1]):
+                raise FloatingPointError(f"the bound is {bounds[-1]} after sweep {len(bounds)}: check the prior")
+            if len(bounds) > 1 and bounds[-1] - bounds[-2] < self.tol:
+                break
+        else:
+            text = f"mean field has not converged to tol = {self.tol:g} in {self.max_iter:,} sweeps: raise max_iter"
+            warnings.warn(text, stacklevel=3)
+        self.bound_ = np.array(bounds)
+
+
+class CorrelatedGaussian(_Ascent):
     """Approximates a Gaussian whose coordinates are correlated by one whose coordinates are not (section 10.1.2).
 
     The target is p(z) = N(m, Λ⁻¹) and the approximation q(z) = Π_i N(z_i; mean_i, var_i). After `fit`, mean_ (D,) has
     converged to m. var_ (D,) is 1/Λ_ii, the variance of z_i when all other coordinates are known, and so too small.
     """
-
-    def __init__(self, tol=1e-9, max_iter=10_000):
-        self.tol = positive("tol", tol)
-        self.max_iter = whole("max_iter", max_iter)
 
     def fit(self, mean, precision, start=None):
         """Fit q to the target N(m, Λ⁻¹) and return the model.
@@ -60,13 +78,13 @@ class CorrelatedGaussian:
                 mu[i] -= Lambda[i] @ (mu - m) / Lambda[i, i]
             return -gap - 0.5 * (mu - m) @ Lambda @ (mu - m)
 
-        self.bound_ = _ascend(sweep, self.tol, self.max_iter)
+        self._ascend(sweep)
         self.mean_ = mu
         self.var_ = 1 / np.diag(Lambda)  # the same after every sweep                                           (10.12)
         return self
 
 
-class UnivariateGaussian:
+class UnivariateGaussian(_Ascent):
     """Approximates the posterior of the mean and precision of a Gaussian by q(μ) q(τ) (section 10.1.3).
 
     The model is x_n ~ N(μ, 1/τ) with the priors p(μ|τ) = N(mean, 1/(κ τ)) and p(τ) = Gamma(a, rate b). Its posterior
@@ -81,12 +99,11 @@ class UnivariateGaussian:
     """
 
     def __init__(self, mean=0.0, kappa=1.0, a=1.0, b=1.0, tol=1e-9, max_iter=10_000):
+        super().__init__(tol, max_iter)
         self.mean = float(finite_array("mean", mean, ()))
         self.kappa = positive("kappa", kappa)
         self.a = positive("a", a)
         self.b = positive("b", b)
-        self.tol = positive("tol", tol)
-        self.max_iter = whole("max_iter", max_iter)
 
     def fit(self, x):
         """Fit q to numbers x (N,) and return the model; other shapes and values not finite raise a ValueError."""
@@ -106,11 +123,11 @@ class UnivariateGaussian:
             log_z = gammaln(self.a_) - self.a_ * math.log(self.b_)  # ∫ τ^(a-1) exp(-b τ) dτ = Γ(a)/bᵃ
             return entropy + log_prior + log_z
 
-        self.bound_ = _ascend(sweep, self.tol, self.max_iter)
+        self._ascend(sweep)
         return self
 
 
-class MixtureOfGaussians:
+class MixtureOfGaussians(_Ascent):
     """Fits a mixture of K Gaussians whose parameters are all unknown, with q(Z) q(π, μ, Λ) (section 10.2).
 
         π ~ Dirichlet(α0),   Λ_k ~ Wishart(W0, ν0),   μ_k ~ N(m0, (β0 Λ_k)⁻¹),   z_n ~ π,   x_n ~ N(μ_{z_n}, Λ_{z_n}⁻¹)
@@ -140,14 +157,13 @@ class MixtureOfGaussians:
         tol=1e-6,
         max_iter=10_000,
     ):
+        super().__init__(tol, max_iter)
         self.n_components = whole("n_components", n_components)
         self.concentration = positive("concentration", 1 / n_components if concentration is None else concentration)
         self.mean = mean
         self.mean_precision = positive("mean_precision", mean_precision)
         self.degrees = degrees
         self.scatter = scatter
-        self.tol = positive("tol", tol)
-        self.max_iter = whole("max_iter", max_iter)
 
     def fit(self, x, seed=0):
         """Fit q to rows x (N, D) and return the model.
@@ -175,7 +191,7 @@ class MixtureOfGaussians:
             self._update(x, *prior)
             return self._bound(*prior)
 
-        self.bound_ = _ascend(sweep, self.tol, self.max_iter)
+        self._ascend(sweep)
         self.weights_ = self.concentration_ / self.concentration_.sum()
         self.covariances_ = self.scatters_ / self.degrees_[:, None, None]
         return self
@@ -271,18 +287,3 @@ def _nearest(x, K, generator):
         distance[:, k] = ((x - centre) ** 2).sum(axis=1)
         weight = distance[:, : k + 1].min(axis=1)
     return np.eye(K)[distance.argmin(axis=1)]
-
-
-def _ascend(sweep, tol, max_iter):
-    """Call `sweep` until the bound that it returns rises by less than tol, and return all of these bounds."""
-    bounds = []
-    for _ in range(max_iter):
-        bounds.append(float(sweep()))
-        if not math.isfinite(bounds[-1]):
-            raise FloatingPointError(f"the bound is {bounds[-1]} after sweep {len(bounds)}: check the prior's numbers")
-        if len(bounds) > 1 and bounds[-1] - bounds[-2] < tol:
-            break
-    else:
-        text = f"mean field has not converged to tol = {tol:g} in {max_iter:,} sweeps: allow more (max_iter)"
-        warnings.warn(text, stacklevel=3)
-    return np.array(bounds)

@@ -111,21 +111,17 @@ class Weibull:
         return c - log_z + r - np.exp(r), (k * dr - 1) / z, dphi  # ∂r/∂z = k/z
 
 
-@dataclass(frozen=True)
 class Exp:
-    """The law of z = e^y > 0, where y = g(ε, φ) has the law `of` (section 2.4, the third kind); name names it."""
+    """The law of z = e^y > 0, where y = g(ε, φ) has the law `of` (section 2.4, the third kind).
 
-    name: str
-    of: object
+    Noise and parameters are those of y. name names the law in messages.
+    """
 
-    @property
-    def parameters(self):
-        """The names of the parameters, which are those of y."""
-        return self.of.parameters
-
-    def noise(self, generator, shape):
-        """Draw the ε of y."""
-        return self.of.noise(generator, shape)
+    def __init__(self, name, of):
+        self.name = name
+        self.of = of
+        self.noise = of.noise
+        self.parameters = of.parameters
 
     def draw(self, eps, phi):
         """Return z = e^y, with ∂z/∂φ = z ∂y/∂φ."""
