@@ -15,6 +15,7 @@ import sys
 import numpy as np
 
 BACKENDS = ("numpy", "cupy")
+ALL_THREADS_FROM = 20_000_000  # multiply-adds; provisional: python benchmarks/threads.py shows where threads gain
 
 
 def array_module(backend):
@@ -51,6 +52,27 @@ def keep_freed_memory():
     if mallopt is not None:
         mallopt(-3, 1 << 25)  # M_MMAP_THRESHOLD: arrays up to 32 MiB, the largest value, come from the heap
         mallopt(-1, 1 << 30)  # M_TRIM_THRESHOLD: the heap keeps up to 1 GiB at its end
+
+
+def blas_threads(largest):
+    """Return how many threads BLAS should take in a training step whose largest matrix product has this size.
+
+    `largest` counts multiply-adds: M times the largest n_in x n_out of the affine maps, for instance 100 x 784 x 500.
+    Below ALL_THREADS_FROM the answer is one thread. More would gain little there, and where another program takes a
+    core, OpenBLAS's threads wait for each other in every product, so that a step takes ten times as long and more. From
+    there on the answer is as many threads as BLAS takes by itself, which OPENBLAS_NUM_THREADS and the like can limit.
+    None is returned where threadpoolctl finds no BLAS whose threads can be set.
+
+    `scratchvae train` trains with this number. `fit` does not: whoever calls it keeps the setting of the process, and
+    may write `with threadpoolctl.threadpool_limits(blas_threads(100 * 784 * 500), "blas"): fit(...)`. On the device
+    BLAS has nothing to do.
+    """
+    from threadpoolctl import threadpool_info
+
+    available = [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
+    if not available:
+        return None
+    return 1 if largest < ALL_THREADS_FROM else max(available)
 
 
 def kind(array):

@@ -140,7 +140,10 @@ def factor(log_var, lower):
 
 
 def log_continuous_bernoulli(x, a):
-    """Return x W + b, W and b drawn for each row: N(x μ_W + μ_b, x² σ_W² + σ_b²) by the next columns of zeta."""
+    """Return Σ log C(λ) + x log λ + (1 - x) log(1 - λ), λ = σ(a).
+
+    C = 2 artanh(1 - 2λ) / (1 - 2λ), where 1 - 2λ = -tanh a/2.
+    """
     return log_bernoulli(x, a) + np.sum(np.log(a / np.tanh(a / 2)), axis=-1)
 
 
