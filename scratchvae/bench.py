@@ -138,8 +138,9 @@ def prepare(workload):
     A round has as many steps as take 40 ms, and at least three. Before them it makes the matrix products alone as many
     times. On the device both end with one wait, and no bound is read. round() returns a dict of milliseconds per step:
 
-    products_ms         is what the matrix products take alone, and ms what the whole step takes.
-    device_ms           is how long the device works on a step, by events around it; this and the next only on a device.
+    products_ms         is what the matrix products take alone.
+    ms                  is what the whole step takes. The other three are measured on a device only.
+    device_ms           is how long the device works on a step, by events around it.
     launch_ms           is how long the host takes to launch a step, from two calls just after a wait.
     with_transfers_ms   is what a step takes if its pixels are sent and its bound is read each time.
     """
