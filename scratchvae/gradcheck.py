@@ -412,16 +412,18 @@ def _difference(function, array, place, here):
 
     The step h = ∛ε, scaled by the entry, balances the errors of curvature and of rounding. Where the two one-sided
     differences do not agree there is curvature, which a step of an eighth leaves the same, or a kink within reach, as
-    of |x - μ| or a relu, which it may leave outside: then the smaller step is the better one.
+    of |x - μ| or a relu, which it may leave outside: then the smaller step is the better one. Where the two steps
+    disagree by no more than rounding errors, which grow as a step shrinks, the larger one is kept.
     """
-    h = np.cbrt(np.finfo(np.float64).eps) * max(1.0, abs(float(array.reshape(-1)[int(place)])))
+    eps = np.finfo(np.float64).eps
+    h = np.cbrt(eps) * max(1.0, abs(float(array.reshape(-1)[int(place)])))
     difference, bend = _central_difference(function, array, place, h, here)
     for _ in range(2):
         if bend <= 1e-6 * abs(difference):
             break
         h /= 8
         finer, bend = _central_difference(function, array, place, h, here)
-        if abs(finer - difference) <= 1e-5 * abs(finer):
+        if abs(finer - difference) <= 1e-5 * abs(finer) + 10 * eps * abs(here) / h:
             break
         difference = finer
     return difference
