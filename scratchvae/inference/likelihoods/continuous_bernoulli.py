@@ -50,6 +50,7 @@ class ContinuousBernoulli:
         v = np.where(logits < 0, u, 1 - u)
         smallest = np.finfo(u.dtype).epsneg - 1  # a v that was rounded to 1 stands for the last cell below it
         low = -np.log1p(np.maximum(v * np.expm1(-r), smallest)) / r
+        low = np.minimum(low, 1)  # rounding may carry the end of the interval a little beyond 1
         return np.where(logits < 0, low, 1 - low)
 
 
