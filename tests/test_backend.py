@@ -19,8 +19,8 @@ from scratchvae import SGD, VAE, Adagrad, Adam, FlowVAE, FullVB, evaluate, fit, 
 from scratchvae.backend import array_module, kind, move
 from scratchvae.cli import main
 from scratchvae.gradcheck import check_everything
-from scratchvae.inference.marginal import appendix_d, importance
 from scratchvae.inference.full_vb import THETA_NOISE
+from scratchvae.inference.marginal import appendix_d, importance
 from scratchvae.noise import MANY
 
 TRAIN, VALID = rows(23), rows(9, seed=2)
