@@ -5,11 +5,11 @@ with L^A (6), the estimator that a flow needs, and a seed gives all of them the 
 the same minibatches and the same ε. The flow has 10 maps over the diagonal Gaussian.
 
 "test_bound" is of all test images. log p(x) is estimated by importance, from 1,000 draws of q(z|x) for each of the
-first 1,000 test images, and "bound" is theirs, from 100 draws. "gap" is log p(x) less this bound, KL(q(z|x) ‖ p(z|x))
-on average: how far q is from the posterior of its own decoder. An estimate is "untrusted" where k̂ of its weights
-says so. The pictures of z-space show, for three test images, p(z|x) in shades and the regions that hold 50 % and 95 %
-of q(z|x). The three are those at which the gap of the diagonal Gaussian is at its median, its 90 % and its 99 %
-quantile. Runs are kept in --runs and gone on with.
+first 1,000 test images, and "bound" is theirs, from 100 draws. "gap" is log p(x) less this bound, the mean of
+KL(q(z|x) ‖ p(z|x)): how far q is from the posterior of its own decoder. An estimate is "untrusted" where k̂ of its
+weights says so. The pictures of z-space show, for three test images, p(z|x) in shades and the regions that hold 50 %
+and 95 % of q(z|x). The three are those at which the gap of the diagonal Gaussian is at its median, its 90 % and its
+99 % quantile. Runs are kept in --runs and gone on with.
 """
 
 import warnings
@@ -179,10 +179,8 @@ def main():
     calls = [(result, run, name, n_images, draws) for (name, _), run in runs.items()]
     rows, gaps = zip(*in_parallel(calls, settings.jobs, " results"), strict=True)
     for row in rows:
-        print(
-            f"{row['posterior']:16} seed {row['seed']}: test bound {row['test_bound']:.2f}; of {row['images']:,} images "
-            f"bound {row['bound']:.2f}, log p(x) {row['log_p']:.2f}, gap {row['gap']:.2f}, untrusted {row['untrusted']:.1%}"
-        )
+        numbers = ", ".join(f"{key} {row[key]:.2f}" for key in ("test_bound", "bound", "log_p", "gap"))
+        print(f"{row['posterior']:16} seed {row['seed']}: {numbers}, untrusted {row['untrusted']:.1%}")
     write_table(settings.results / "posteriors.csv", rows)
     of_seed_0 = {name: part for (name, seed), part in zip(runs, gaps, strict=True) if seed == 0}
     draw(settings, runs, rows, of_seed_0)
