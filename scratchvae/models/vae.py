@@ -195,7 +195,7 @@ class VAE:
 
     @one_thread
     def encode(self, x):
-        """Mean and log variance of each latent under q(z|x), (M, J) each; with a flow, before the maps.
+        """Return mean and log variance of each latent under q(z|x) (9), (M, J) each; with a flow, before the maps.
 
         ValueError: a posterior of your own does not tell them, having no `moments`.
         """
