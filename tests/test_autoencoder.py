@@ -75,6 +75,29 @@ def test_the_linear_autoencoder_finds_the_subspace_of_pca(pixels, tied, seed):
         assert np.abs(ours.encoder_.T @ ours.encoder_ - np.eye(10)).max() > 0.1  # A B is, A alone may be anything
 
 
+def test_the_ascents_momentum_starts_anew_where_the_objective_falls():
+    x = data()
+    S = np.cov(x.T, bias=True)
+    found = LinearAutoencoder(2).fit(x, seed=1).score_
+
+    def ascent(anew):  # O'Donoghue & Candès 2015, written out: each value, and how often it fell
+        W = np.random.default_rng(1).standard_normal((2, 6, 2)) / np.sqrt(6)
+        ahead, k, values, falls = W, 1, [], 0
+        for _ in range(len(found)):
+            if values and _objective(S, ahead)[0] < values[-1]:
+                ahead, k, falls = W, 1 if anew else k, falls + 1
+            value, gradient = _objective(S, ahead)
+            values.append(value)
+            new = ahead + 0.25 / np.linalg.eigvalsh(S)[-1] * gradient
+            ahead, W, k = new + (k - 1) / (k + 2) * (new - W), new, k + 1
+        return np.array(values), falls
+
+    values, falls = ascent(True)
+    assert falls > 1
+    assert_allclose(found, values, rtol=1e-6)
+    assert np.abs(ascent(False)[0] - found).max() > 1e-3  # control: the momentum goes on as it was
+
+
 def test_samples_lie_in_the_subspace_with_the_covariance_of_the_codes():
     x = data()
     for model in (PCA(2).fit(x), LinearAutoencoder(2).fit(x)):

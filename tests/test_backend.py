@@ -18,10 +18,10 @@ from scratchvae import SGD, VAE, Adagrad, Adam, FullVB, evaluate, fit, load_mode
 from scratchvae.backend import array_module, kind, move
 from scratchvae.cli import main
 from scratchvae.gradcheck import check_matrix, check_parts
+from scratchvae.inference.full_vb import THETA_NOISE
 from scratchvae.inference.marginal import appendix_d, importance
 from scratchvae.inference.objectives import OBJECTIVES
 from scratchvae.inference.objectives.sgvb import sgvb_b
-from scratchvae.models.full_vb import THETA_NOISE
 from scratchvae.noise import MANY
 
 TRAIN, VALID = rows(23), rows(9, seed=2)

@@ -14,6 +14,7 @@ from scratchvae.backend import move
 from scratchvae.gradcheck import check_layer, check_model
 from scratchvae.inference import full_vb as inference
 from scratchvae.inference.full_vb import (
+    THETA_NOISE,
     Posterior,
     over_theta,
     over_theta_of_rows,
@@ -21,7 +22,6 @@ from scratchvae.inference.full_vb import (
     theta_neg_kl,
 )
 from scratchvae.inference.objectives.sgvb import sgvb_b
-from scratchvae.models.full_vb import THETA_NOISE
 from scratchvae.nets.layers import Linear, LocalLinear
 from scratchvae.nets.params import Params
 from scratchvae.training.loop import evaluate_theta

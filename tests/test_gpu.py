@@ -9,7 +9,7 @@ from scratchvae import VAE, Adagrad, Adam, FullVB, evaluate, fit
 from scratchvae.backend import move
 from scratchvae.bench import Workload, minibatches, training_step
 from scratchvae.gradcheck import check_matrix, check_parts
-from scratchvae.models.full_vb import THETA_NOISE
+from scratchvae.inference.full_vb import THETA_NOISE
 
 pytestmark = pytest.mark.gpu
 
