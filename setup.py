@@ -28,7 +28,7 @@ setup(
         "pooch>=1.8",  # MNIST and Frey Face from public mirrors
         "scikit-learn>=1.4",  # the embedded digits
         "autograd>=1.7",  # the oracle behind gradcheck; never on the training path
-        "threadpoolctl>=3.2",  # bench pins and reports the threads of BLAS; scikit-learn needs it anyway
+        "threadpoolctl>=3.2",  # train and bench set the threads of BLAS; scikit-learn needs it anyway
     ],
     extras_require={
         "test": TEST,

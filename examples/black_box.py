@@ -24,8 +24,8 @@ from study import command, in_parallel, parse, parser, positive
 from scratchvae import VAE, Adam, evaluate, fit, load_data, plots
 from scratchvae.bench import commit
 from scratchvae.inference.distributions import LOG_2PI
-from scratchvae.inference.score_function import black_box, path_gradient, score_gradient
-from scratchvae.inference.sgvb import sgvb_a
+from scratchvae.inference.objectives.black_box import black_box
+from scratchvae.inference.score_function import path_gradient, score_gradient
 from scratchvae.models.regression import LogisticRegression
 
 PATH = "reparameterisation"
@@ -105,9 +105,11 @@ class Autoencoder:
         self.data = load_data("digits", n_train=1400)  # minibatches of 100, none of them short
 
     def model(self, method, seed=0):
-        kinds = METHODS[method]
-        own = kinds and partial(black_box, rao_blackwell=kinds[0], control_variate=kinds[1])
-        return VAE(64, 50, 5, init="glorot", estimator=own or sgvb_a, n_samples=L, seed=seed)
+        estimator = "A"
+        if method != PATH:
+            rao_blackwell, control_variate = METHODS[method]
+            estimator = partial(black_box, rao_blackwell=rao_blackwell, control_variate=control_variate)
+        return VAE(64, 50, 5, init="glorot", estimator=estimator, n_samples=L, seed=seed)
 
     def start(self, seed):
         return self.model(PATH, seed).params.value

@@ -16,7 +16,7 @@ from study import command, in_parallel, parse, parser, positive
 from scratchvae import Adam, plots
 from scratchvae.bench import commit
 from scratchvae.inference.distributions import log_gaussian
-from scratchvae.inference.flows import Planar
+from scratchvae.inference.posteriors.flow import Planar
 from scratchvae.nets.layers import sigmoid
 from scratchvae.nets.params import Params
 from scratchvae.training.loop import stream

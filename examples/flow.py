@@ -13,17 +13,16 @@ import numpy as np
 from stages import write_table
 from study import Run, command, in_parallel, parse, parser, positive, train_all
 
-from scratchvae import VAE, Adam, FlowVAE, evaluate, load_data, load_model, plots
+from scratchvae import Adam, evaluate, load_data, load_model, plots
 from scratchvae.inference.marginal import importance
 
 
 def run_of(settings, maps, seed, stepsize, samples):
     """The Run with so many maps, 0 for the plain VAE."""
-    kind, model = (FlowVAE, {"flow": maps}) if maps else (VAE, {})
     folder = settings.runs / f"flow-{settings.data}-{settings.scale:g}" / f"{maps}-{seed}-{stepsize}"
     optimizer = Adam(0.001, decay=5000 if stepsize == "falling" else None)
-    model |= {"init": "glorot"}
-    return Run(folder, settings.data, 500, 20, samples, model, kind, optimizer, n_held_out=2000, seed=seed)
+    model = {"flow": maps, "init": "glorot"}
+    return Run(folder, settings.data, 500, 20, samples, model, optimizer=optimizer, n_held_out=2000, seed=seed)
 
 
 def result(run, maps, stepsize, draws):

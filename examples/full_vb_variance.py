@@ -16,7 +16,7 @@ from stages import RESULTS, write_table
 
 from scratchvae import Adagrad, FullVB, fit, load_data
 from scratchvae.bench import commit
-from scratchvae.models.full_vb import THETA_NOISE
+from scratchvae.inference.full_vb import THETA_NOISE
 from scratchvae.training.loop import progress_bar
 
 PLAIN = THETA_NOISE[0]

@@ -43,8 +43,8 @@ def float_rows(x, width=None):
 def rows_of(name, x, model):
     """x in host memory as contiguous rows that `model` can be trained on or evaluated at; None is None.
 
-    They are uint8, or finite floats, in the support of the model's likelihood. ValueError, with the argument's name, for
-    others.
+    They are uint8, or finite floats, in the support of the model's likelihood. ValueError, with the argument's name,
+    for others.
     """
     if x is None:
         return None
@@ -75,3 +75,24 @@ def rows_of(name, x, model):
                 f"{name} cannot be scored by the likelihood {model.config['likelihood']}: {error}"
             ) from None
     return x
+
+
+def finite_array(name, value, shape):
+    """Return a float64 copy of `value`; a ValueError is raised for another shape or numbers that are not finite."""
+    value = np.array(value, float)
+    if value.shape != shape:
+        raise ValueError(f"{name} has shape {value.shape}; expected {shape or 'a number'}")
+    if not np.isfinite(value).all():
+        raise ValueError(f"{name} has values that are not finite; expected numbers")
+    return value
+
+
+def positive_definite(name, value, D):
+    """Return a symmetric positive definite matrix (D, D) and its Cholesky factor; others raise a ValueError."""
+    value = finite_array(name, value, (D, D))
+    try:
+        if np.abs(value - value.T).max() > 1e-8 * np.abs(value).max():
+            raise np.linalg.LinAlgError
+        return value, np.linalg.cholesky(value)
+    except np.linalg.LinAlgError:
+        raise ValueError(f"{name} is not symmetric and positive definite; expected a matrix that is") from None

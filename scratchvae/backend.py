@@ -1,8 +1,9 @@
-"""NumPy or CuPy: where arrays live, how they get there, and nothing else. The only file that imports cupy.
+"""The backends NumPy and CuPy: where arrays lie and how they are moved. This is the only file that imports cupy.
 
-The mathematics is written once, in `np.` calls: NumPy hands those on CuPy arrays to CuPy (NEP 13, NEP 18). So a model
-is on the device because its parameters are, and only what makes an array out of nothing or moves one asks for a
-backend. Nothing is moved silently: an array of the other kind is refused, and `move` is how one crosses over.
+The mathematics is written once, in `np.` calls. NumPy hands a call on CuPy arrays over to CuPy (NumPy Enhancement
+Proposals 13 and 18). A model is therefore on the device because its parameters are, and only code that creates an array
+or moves one asks for a backend. No array is moved silently: an array on the other backend is refused, and `move` brings
+it over. `backend` is "numpy" or "cupy" everywhere.
 """
 
 import ctypes
@@ -14,10 +15,15 @@ import sys
 import numpy as np
 
 BACKENDS = ("numpy", "cupy")
+ALL_THREADS_FROM = 20_000_000  # multiply-adds; provisional: python benchmarks/threads.py shows where threads gain
 
 
 def array_module(backend):
-    """The module `backend` ("numpy" or "cupy"). ValueError for another name, or if CuPy lacks a part: says which."""
+    """Return the module numpy or cupy.
+
+    Another name than "numpy" and "cupy" raises a ValueError. So does "cupy" where a part of it is missing; the message
+    says which part, and how to install it.
+    """
     if backend == "numpy":
         return np
     if backend != "cupy":
@@ -35,28 +41,51 @@ def array_module(backend):
 
 @functools.cache
 def keep_freed_memory():
-    """Let the C library keep up to 1 GiB of what a training step frees for the next one; for the whole process, once.
+    """Let the C library keep up to 1 GiB of what a training step frees for the next one, in the whole process.
 
-    As glibc comes, it may give the end of the heap back to the system at the end of a step and ask for it again in the
-    next, page by page. Whether it does depends on the order of allocations; what it then costs is a row of
-    benchmarks/results/peers.json, "memory given back". Where the C library has no mallopt, nothing is done.
+    By default glibc may give the end of the heap back to the system at the end of a step, and ask for it again in the
+    next, page by page. Whether it does depends on the order of allocations. What it then costs is the row "memory given
+    back" in benchmarks/results/peers.json. Where the C library has no mallopt, nothing is done; nor is anything done in
+    later calls.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
-        mallopt(-3, 1 << 25)  # M_MMAP_THRESHOLD: arrays up to 32 MiB, the largest it takes, come from the heap
-        mallopt(-1, 1 << 30)  # M_TRIM_THRESHOLD: and the heap keeps so much at its end
+        mallopt(-3, 1 << 25)  # M_MMAP_THRESHOLD: arrays up to 32 MiB, the largest value, come from the heap
+        mallopt(-1, 1 << 30)  # M_TRIM_THRESHOLD: the heap keeps up to 1 GiB at its end
+
+
+def blas_threads(largest):
+    """Return how many threads BLAS should take in a training step whose largest matrix product has this size.
+
+    `largest` counts multiply-adds: M times the largest n_in x n_out of the affine maps, for instance 100 x 784 x 500.
+    Below ALL_THREADS_FROM the answer is one thread. More would gain little there, and where another program takes a
+    core, OpenBLAS's threads wait for each other in every product, so that a step takes ten times as long and more. From
+    there on the answer is as many threads as BLAS takes by itself, which OPENBLAS_NUM_THREADS and the like can limit.
+    None is returned where threadpoolctl finds no BLAS whose threads can be set.
+
+    `scratchvae train` trains with this number. `fit` does not: whoever calls it keeps the setting of the process, and
+    may write `with threadpoolctl.threadpool_limits(blas_threads(100 * 784 * 500), "blas"): fit(...)`. On the device
+    BLAS has nothing to do.
+    """
+    from threadpoolctl import threadpool_info
+
+    available = [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
+    if not available:
+        return None
+    return 1 if largest < ALL_THREADS_FROM else max(available)
 
 
 def kind(array):
-    """ "cupy" for an array on the device, "numpy" for one in host memory, and the type's name for anything else."""
+    """Return "cupy" for an array on the device, "numpy" for one in host memory, and the type's name for all else."""
     module = type(array).__module__.partition(".")[0]
     return module if module in BACKENDS else type(array).__name__
 
 
 def move(array, backend):
-    """`array` as one of `backend`: itself if it is, else a copy. From the device this waits for all work there.
+    """Return `array` on `backend`: the array itself if it lies there, and otherwise a copy.
 
-    ValueError for what is no array, and for a backend that is not there.
+    A copy from the device waits for all work there. What is no array, and a backend that is not there, raise a
+    ValueError.
     """
     if kind(array) == backend:
         return array
@@ -66,7 +95,10 @@ def move(array, backend):
 
 
 def own(name, array, backend):
-    """`array` if it lies where `backend` works; lists become host arrays. Else a ValueError that names both kinds."""
+    """Return `array` if it lies on `backend`, where the model is; lists become arrays in host memory.
+
+    An array that lies elsewhere raises a ValueError, which calls it `name` and says how to move it.
+    """
     if backend == "numpy" and kind(array) != "cupy":
         return np.asarray(array)
     if kind(array) == backend:
@@ -78,12 +110,12 @@ def own(name, array, backend):
 
 
 def writable(value):
-    """`value` itself, or a copy of an array in host memory that is read-only, as a memory map may have made it."""
+    """Return `value` itself, or a copy of an array in host memory that is read-only, as from a memory map."""
     return np.array(value) if kind(value) == "numpy" and not value.flags.writeable else value
 
 
 def free_memory(backend):
-    """Bytes that a new array may take on the device, CuPy's own cache counted in; None for host memory."""
+    """Return how many bytes a new array may take on the device, CuPy's own cache included; None for host memory."""
     if backend == "numpy":
         return None
     cupy = array_module(backend)
@@ -91,7 +123,7 @@ def free_memory(backend):
 
 
 def require_memory(n_bytes, backend, what="this job"):
-    """MemoryError, saying how much `what` needs and how much there is, if n_bytes have no room on `backend`.
+    """Raise a MemoryError, saying how much `what` needs and how much there is, if n_bytes have no room on `backend`.
 
     On the device it is the free memory that counts, on the host all that the machine has.
     """
@@ -109,7 +141,7 @@ def require_memory(n_bytes, backend, what="this job"):
 
 
 def host_memory():
-    """The bytes of memory that the machine has; infinity where the system does not tell."""
+    """Return how many bytes of memory the machine has; infinity where the system does not tell."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):  # Windows has no sysconf
@@ -118,23 +150,27 @@ def host_memory():
 
 @functools.cache
 def _complete(cupy):
-    """Nothing, once, where CuPy has a driver, a device and its libraries; else a ValueError names what is missing."""
+    """Raise a ValueError that names what is missing unless CuPy has a driver, a device and its libraries.
+
+    Where nothing is missing, that is found out once in a process.
+    """
+    driver = cupy.cuda.runtime.driverGetVersion()
+    reason = "none is visible"
     try:
-        driver, devices = cupy.cuda.runtime.driverGetVersion(), cupy.cuda.runtime.getDeviceCount()
+        devices = cupy.cuda.runtime.getDeviceCount()
     except cupy.cuda.runtime.CUDARuntimeError as error:
-        driver, devices, reason = cupy.cuda.runtime.driverGetVersion(), 0, str(error)
-    else:
-        reason = "none is visible"
+        devices = 0
+        reason = str(error)
     if driver == 0:
         raise _missing("the NVIDIA driver", "install it, and try nvidia-smi")
     if devices == 0:
         raise _missing(f"a CUDA device that the driver offers ({reason})", "try nvidia-smi; see CUDA_VISIBLE_DEVICES")
     try:
         one = cupy.ones((2, 2), np.float32)
-        cupy.matmul(one + one, one)  # the sum needs NVRTC and its headers, the product (not of 1 x 1) cuBLAS
+        cupy.matmul(one + one, one)  # the sum needs NVRTC and its headers, and the product, if not 1 x 1, cuBLAS
     except (MemoryError, cupy.cuda.runtime.CUDARuntimeError) as error:
         raise ValueError(f"the CUDA device cannot be used: {error}; see nvidia-smi, or take backend 'numpy'") from None
-    except Exception as error:  # CuPy has a class of its own for each library that it does not find or cannot use
+    except Exception as error:  # CuPy raises a different class for each library that it does not find or cannot use
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         major = cupy.cuda.runtime.runtimeGetVersion() // 1000
         raise _missing(
@@ -143,4 +179,5 @@ def _complete(cupy):
 
 
 def _missing(part, remedy):
+    """Return the ValueError that says which part of CuPy is missing and how to install it."""
     return ValueError(f"backend 'cupy' is missing {part}: {remedy}; or take backend 'numpy'")

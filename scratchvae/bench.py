@@ -1,7 +1,10 @@
-"""What a training step costs: NumPy and CuPy over minibatch, width, latent size, image size and precision.
+"""Measures what a training step costs with NumPy and CuPy, over minibatch, width, latents, pixels and precision.
 
-A step is everything of Algorithm 1 from a minibatch of uint8 pixels on: noise, bound, gradient, update (Adagrad, MAP).
-The model is the paper's, D-H-J-H-D with tanh and Bernoulli pixels, L = 1. Pixels are random, a fifth of them not black.
+A step is all that Algorithm 1 of Kingma & Welling, "Auto-Encoding Variational Bayes" (2014), does with a minibatch of
+uint8 pixels: noise, bound, gradient, and an update by Adagrad with the prior of θ. The model is the paper's, D-H-J-H-D
+with tanh and Bernoulli pixels, and L = 1. The pixels are random, and a fifth of them is not black.
+
+Times are in milliseconds per step, unless a name says otherwise.
 """
 
 import os
@@ -23,12 +26,12 @@ from scratchvae.models.vae import VAE
 from scratchvae.training.loop import STEP, progress_bar, stream
 from scratchvae.training.optim import Adagrad
 
-PAPER_GFLOPS = 40  # "an effective 40 GFLOPS", Kingma & Welling, section 5
-MINIBATCHES = 10
+PAPER_GFLOPS = 40  # section 5 of the paper: "an effective 40 GFLOPS"
+MINIBATCHES = 10  # how many different minibatches the steps take in turn
 LARGE = {"numpy": 3000, "cupy": 8192}  # the width of the matrices whose product shows the peak
 
 
-MODELS = {  # what a step trains
+MODELS = {  # the models that a step can train
     "vae": VAE,
     "full-vb": FullVB,
     "full-vb-local": partial(FullVB, theta_noise="local"),
@@ -37,7 +40,11 @@ MODELS = {  # what a step trains
 
 @dataclass(frozen=True)
 class Workload:
-    """One training step: D inputs, H hidden units each way, J latents, M datapoints; model is one of MODELS."""
+    """The sizes of one training step.
+
+    backend is "numpy" or "cupy", and dtype "float32" or "float64". n_visible is D, n_hidden is H, the number of hidden
+    units in the encoder and in the decoder, n_latent is J and batch_size is M. model is a name in MODELS.
+    """
 
     backend: str = "numpy"
     dtype: str = "float32"
@@ -48,22 +55,25 @@ class Workload:
     model: str = "vae"
 
     def products(self):
-        """(rows of W, columns of W, whether the gradient of the input is needed) of the five affine maps.
+        """Return, for each affine map, the rows and columns of W and whether the gradient of its input is needed.
 
-        With local reparameterisation the decoder's two have a variance besides, as large.
+        There are five maps. With local reparameterisation the decoder's two occur twice, since their variances are
+        products of the same sizes.
         """
-        D, H, J = self.n_visible, self.n_hidden, self.n_latent
+        D = self.n_visible
+        H = self.n_hidden
+        J = self.n_latent
         decoder = [(J, H, True), (H, D, True)]
         return [(D, H, False), (H, J, True), (H, J, True), *decoder * (2 if self.model == "full-vb-local" else 1)]
 
     def flops(self):
-        """Of the step's matrix products, 2 for a multiplication and an addition; the rest is not counted."""
+        """Return how many floating-point operations the step's matrix products make; no others are counted."""
         return sum(
             2 * self.batch_size * a * b * (3 if input_gradient else 2) for a, b, input_gradient in self.products()
         )
 
 
-SIZES = {  # of the sweep, along each the others are the paper's
+SIZES = {  # the sizes of the sweep: while one of them varies, the others are the paper's
     "batch_size": [20, 50, 100, 200, 500, 1000, 2000],
     "n_hidden": [100, 200, 500, 1000, 2000],
     "n_latent": [2, 20, 200],
@@ -73,16 +83,20 @@ PAPER = {name: getattr(Workload, name) for name in SIZES}
 
 
 def minibatches(workload, count=MINIBATCHES):
-    """`count` minibatches of uint8 pixels in host memory, (count, M, D)."""
+    """Return `count` minibatches of random uint8 pixels in host memory, (count, M, D)."""
     generator = np.random.default_rng(0)
     x = generator.integers(1, 256, (count, workload.batch_size, workload.n_visible), dtype=np.uint8)
     return x * (generator.random(x.shape, np.float32) < 0.2)
 
 
 def training_step(workload, n_data=50_000):
-    """step(t, x): makes step t on the pixels x, which lie where the model does, and returns the bound, not yet read."""
+    """Return a function step(t, x) that makes training step t and returns its bound, which is not read yet.
+
+    x (M, D) holds pixels and lies where the model does. n_data is N, the number of datapoints for which the bound is
+    scaled; it does not affect the cost.
+    """
     keep_freed_memory()  # as `fit` does
-    sizes = workload.n_visible, workload.n_hidden, workload.n_latent
+    sizes = (workload.n_visible, workload.n_hidden, workload.n_latent)
     model = MODELS[workload.model](*sizes, dtype=workload.dtype, backend=workload.backend)
     optimizer = Adagrad(0.01)
     optimizer.start(model.params)
@@ -97,8 +111,9 @@ def training_step(workload, n_data=50_000):
 
 
 def matrix_products(workload):
-    """A function of t, unused, that makes the step's matrix products alone, into arrays that are there."""
-    M, calls = workload.batch_size, []
+    """Return a function of t, which it ignores, that makes only the step's matrix products, into existing arrays."""
+    M = workload.batch_size
+    calls = []
     for n_in, n_out, input_gradient in workload.products():
         x, W, dy = (
             move(np.random.default_rng(0).standard_normal(shape).astype(workload.dtype), workload.backend)
@@ -118,18 +133,26 @@ def matrix_products(workload):
 
 
 def prepare(workload):
-    """(round, steps): round() times one round of so many steps and returns a dict of milliseconds a step.
+    """Return a function round(), which times one round of training steps, and the number of steps in a round.
 
-    A round is as many steps as take 40 ms, three at least, and before it as many of the matrix products alone, on the
-    device with one wait at the end and no bound read. There, besides, events around each step time the device, two
-    calls after a wait the launching, and the same steps are taken again with pixels sent and the bound read each time.
+    A round has as many steps as take 40 ms, and at least three. Before them it makes the matrix products alone as many
+    times. On the device both end with one wait, and no bound is read. round() returns a dict of milliseconds per step:
+
+    products_ms         is what the matrix products take alone.
+    ms                  is what the whole step takes. The other three are measured on a device only.
+    device_ms           is how long the device works on a step, by events around it.
+    launch_ms           is how long the host takes to launch a step, from two calls just after a wait.
+    with_transfers_ms   is what a step takes if its pixels are sent and its bound is read each time.
     """
-    step, products, host = training_step(workload), matrix_products(workload), minibatches(workload)
+    step = training_step(workload)
+    products = matrix_products(workload)
+    host = minibatches(workload)
     x = [move(batch, workload.backend) for batch in host]
-    on_device, finish = workload.backend == "cupy", waiting(workload.backend)
+    on_device = workload.backend == "cupy"
+    finish = waiting(workload.backend)
 
     def timed(function, count):
-        """Milliseconds of launching a call, and of the call with its share of one wait at the end."""
+        """Return the milliseconds of launching one call, and of one call with its share of the wait at the end."""
         begun = time.perf_counter()
         for t in range(count):
             function(t)
@@ -143,12 +166,12 @@ def prepare(workload):
     def sent(t):
         float(step(t, move(host[t % MINIBATCHES], "cupy")))
 
-    timed(one, 3), timed(products, 3)  # warm up
+    timed(one, 3)  # this call and the next warm up
+    timed(products, 3)
     count = max(3, int(40 / timed(one, 3)[1]))
 
     def round():
-        alone, ms = timed(products, count)[1], timed(one, count)[1]
-        times = {"products_ms": alone, "ms": ms}
+        times = {"products_ms": timed(products, count)[1], "ms": timed(one, count)[1]}
         if on_device:
             cuda = array_module("cupy").cuda
             events = [(cuda.Event(), cuda.Event()) for _ in range(count)]
@@ -166,13 +189,14 @@ def prepare(workload):
 
 
 def waiting(backend):
-    """A function that waits for all work on the device; on the host there is nothing to wait for."""
+    """Return a function that waits for all work on the device; on the host it does nothing."""
     return (lambda: None) if backend == "numpy" else array_module(backend).cuda.Device().synchronize
 
 
 def cold_start(backend):
-    """Seconds from the start of a new process to its first bound, read; None if it breaks off. The kernels that CuPy
-    has compiled before are in its cache on disk.
+    """Return the seconds from the start of a new process until its first bound has been read; None if it fails.
+
+    Kernels that CuPy has compiled before are in its cache on disk, and are not compiled again.
     """
     work = f"Workload({backend!r})"
     code = (
@@ -184,9 +208,12 @@ def cold_start(backend):
 
 
 def summary(workload, steps, rounds):
-    """The row of a workload: `ms` is the lower quartile over the rounds, what the machine does in its fast spells.
+    """Return the row of a workload as a dict that JSON can hold, from the times that its rounds returned.
 
-    `ms_median` and `ms_upper_quartile` show the slow ones; every other time is a lower quartile too.
+    `ms` and all other times are lower quartiles over the rounds, which tell what the machine does when nothing disturbs
+    it. `ms_median` and `ms_upper_quartile` show how far it was disturbed. `over_products` is `ms` over the time of the
+    matrix products alone. `gflops` is the rate of their operations in 10⁹ per second. steps is the number of steps in a
+    round.
     """
     row = asdict(workload) | {key: np.quantile([times[key] for times in rounds], 0.25) for key in rounds[0]}
     row["ms_median"], row["ms_upper_quartile"] = np.quantile([times["ms"] for times in rounds], [0.5, 0.75])
@@ -196,8 +223,10 @@ def summary(workload, steps, rounds):
 
 
 def peak_gflops(backend, dtype):
-    """Of the product of two large square matrices, the best of five: what the machine has to give."""
-    n, finish, times = LARGE[backend], waiting(backend), []
+    """Return the rate of the product of two large square matrices, in 10⁹ operations per second, the best of five."""
+    n = LARGE[backend]
+    finish = waiting(backend)
+    times = []
     a = move(np.ones((n, n), dtype), backend)
     for _ in range(6):
         begun = time.perf_counter()
@@ -208,10 +237,13 @@ def peak_gflops(backend, dtype):
 
 
 def sweep(backends, dtypes, sizes, models=("vae",)):
-    """The workloads: one model, the paper's where `sizes` leaves it, and from there one size at a time.
+    """Return the workloads of a sweep, in which one size varies at a time and the others are those of the start.
 
-    sizes: {"batch_size", "n_hidden", "n_latent", "n_visible": values}, as many of them as are to vary. models: the
-    first goes through all of them, the others stand beside it at the sizes it starts from.
+    backends   lists backends, and dtypes precisions; every combination is swept.
+    sizes      gives the values of the sizes that vary: a dict with some of the keys "batch_size", "n_hidden",
+               "n_latent" and "n_visible". A size starts from the paper's value, or from the first of its values if the
+               paper's is not among them.
+    models     lists names in MODELS. The first is swept over all sizes, and the others only measured at the start.
     """
     base = PAPER | {name: values[0] for name, values in sizes.items() if PAPER[name] not in values}
     works = [
@@ -222,14 +254,14 @@ def sweep(backends, dtypes, sizes, models=("vae",)):
         for name, values in sizes.items()
         for value in (values if model == models[0] else [base[name]])
     ]
-    return list(dict.fromkeys(works))  # the model that they share is in each list
+    return list(dict.fromkeys(works))  # the start is among the values of every size
 
 
 # The machine
 
 
 def machine(backends=("numpy",)):
-    """What the numbers depend on: processors, BLAS and its threads, device, driver, TF32, versions and commit."""
+    """Return what the times depend on, as a dict: processors, BLAS and threads, device, driver, versions, commit."""
     from threadpoolctl import threadpool_info
 
     facts = {
@@ -260,7 +292,7 @@ def machine(backends=("numpy",)):
 
 
 def describe(machine):
-    """`machine` in a line of text."""
+    """Return what `machine` returned as one line of text."""
     text = f"{machine['cpu']}, {machine['cores']} cores"
     for pool in machine["blas"]:
         text += (
@@ -276,6 +308,7 @@ def describe(machine):
 
 
 def _cpu():
+    """Return the name of the processor."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
@@ -284,7 +317,10 @@ def _cpu():
 
 
 def commit():
-    """The commit of the checkout that this file lies in, with a + if its Python files were changed; "" outside one."""
+    """Return the commit of the checkout in which this file lies, with a + if its Python files were changed.
+
+    Outside a checkout that is an empty text.
+    """
 
     def git(*words):
         done = subprocess.run(["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
@@ -298,10 +334,15 @@ def commit():
 
 
 def run(workloads, repeats=10, progress=None):
-    """{"machine", "peak_gflops", "rows"} of the workloads, as JSON; a bar on stderr, on a terminal or if asked.
+    """Measure the workloads and return a dict that JSON can hold.
 
-    Each of the `repeats` rounds goes through all workloads, so that a machine's slow spell falls on all alike.
-    ValueError unless repeats is a whole number ≥ 1.
+    Its "rows" are those of `summary`, one for each workload; "machine" is what `machine` returns; "peak_gflops" and
+    "cold_start_s" are what `peak_gflops` and `cold_start` return for each backend.
+
+    workloads   lists the workloads, as `sweep` returns them.
+    repeats     is the number of rounds, 10 unless given. Each goes through all workloads, so that a disturbance of the
+                machine falls on all of them alike. Other than whole numbers ≥ 1 raise a ValueError.
+    progress    True shows a bar on stderr, False none, and None one on a terminal only.
     """
     repeats = whole("repeats", repeats)
     backends = list(dict.fromkeys(work.backend for work in workloads))
@@ -324,7 +365,7 @@ def run(workloads, repeats=10, progress=None):
 
 
 def table(result):
-    """The rows as text: milliseconds, how many times the products alone, GFLOP/s beside the peak and the paper's."""
+    """Return what `run` returned as a table in text, with a line for each workload and what follows from them below."""
     columns = ["backend", "model", "D-H-J", "M", "dtype", "ms", "median", "upper", "x products", "GFLOP/s", "of peak"]
     device = any("device_ms" in row for row in result["rows"])
     columns += ["device", "launch", "with transfers"] if device else []
@@ -349,7 +390,11 @@ def table(result):
 
 
 def linearity(rows):
-    """{"M", "H", "D": "a + b × M ms, within c %"}: the line of least relative squares through NumPy's float32 rows."""
+    """Return how a step's time grows with M, H and D, as a dict of texts "a + b M ms, within c% from … to …".
+
+    Each is the line of least relative squares through NumPy's float32 rows at the paper's other sizes; a letter with
+    fewer than three of these rows is left out.
+    """
     fits = {}
     for letter, name in [("M", "batch_size"), ("H", "n_hidden"), ("D", "n_visible")]:
         fixed = {"backend": "numpy", "dtype": "float32", "model": "vae"} | {
@@ -366,7 +411,10 @@ def linearity(rows):
 
 
 def crossover(rows):
-    """[from which minibatch on the device is faster, at the paper's sizes in float32, in words]; [] if unknown."""
+    """Return a list of one text that says from which minibatch on the device is faster than the host.
+
+    The rows compared are those of float32 at the paper's other sizes. If there are none, the list is empty.
+    """
     sizes = {}
     for row in rows:
         if (row["dtype"], row["model"]) == ("float32", "vae") and all(
@@ -382,7 +430,7 @@ def crossover(rows):
 
 
 def _plain(value):
-    """As JSON has it, to four figures."""
+    """Return a value that JSON can hold, with numbers rounded to four figures."""
     if isinstance(value, list):
         return [_plain(item) for item in value]
     return float(f"{value:.4g}") if isinstance(value, float | np.floating) else value

@@ -1,28 +1,110 @@
-"""What comes through the three doors of a VAE: a posterior, a likelihood and an objective, ours by name or a user's own.
+"""What comes through the three doors of a VAE: a posterior, a likelihood and an objective, ours by name or a user's
+own.
 
-Each function here takes what a user passed, a name or an object, and returns the object and the name that a run keeps of
-it. An object of the user's is tried once on a few rows, so that a method that is missing, or that returns the wrong shape,
-is named when the model is made and not in the middle of a step. What each door asks for stands in
+Each function here takes what a user passed, a name or an object, and returns the object and the name that a run keeps
+of it. An object of the user's is tried once on a few rows, so that a method that is missing, or that returns the
+wrong shape, is named when the model is made and not in the middle of a step. What each door asks for stands in
 inference/posteriors, inference/likelihoods and inference/objectives.
 """
 
 import copy
+import math
 
 import numpy as np
 
 from scratchvae.arguments import whole
 from scratchvae.backend import move
+from scratchvae.inference.full_vb import THETA_NOISE
 from scratchvae.inference.likelihoods import LIKELIHOODS
 from scratchvae.inference.objectives import OBJECTIVES, trait
 from scratchvae.inference.posteriors import POSTERIORS
 from scratchvae.inference.posteriors.flow import Flow
+from scratchvae.nets.mlp import ACTIVATIONS
 
 ABILITIES = {  # what an objective may need of a posterior
     "neg_kl": "KL(q(z|x) ‖ p(z)) in closed form",
     "grad_z": "∇_z log q(z|x)",
     "noise_of": "the noise that leads to a given z",
 }
-L, M = 2, 3  # draws and rows on which an object is tried
+L = 2  # draws for which an object is tried
+M = 3  # and rows
+
+
+def opened(given):
+    """(posterior, likelihood, objective, config) from the arguments of a VAE; config is what a run keeps, as JSON.
+
+    config names the objects, and leaves out what is at its default where older runs do not have it. ValueError for the
+    first argument that does not fit.
+    """
+    config = _networks(given)
+    q, config["posterior"] = posterior_of(given["posterior"], config["flow"], config["n_latent"])
+    p, config["likelihood"] = likelihood_of(given["likelihood"], given["mean"], config["n_visible"])
+    objective, config["estimator"] = objective_of(given["estimator"], q, config["n_samples"])
+    for key, plain in {"posterior": "gaussian", "flow": 0, "channels": []}.items():
+        if config[key] == plain:
+            del config[key]
+    return q, p, objective, config
+
+
+def _networks(given):
+    """All arguments but the doors and the backend, as JSON."""
+    config = {name: value for name, value in given.items() if name not in ("estimator", "backend")}
+    for name in ("n_visible", "n_latent", "n_samples"):
+        config[name] = whole(name, config[name])
+    for name in ("n_hidden", "channels"):
+        widths = config[name] if isinstance(config[name], list | tuple) else [config[name]]
+        config[name] = [whole(name, width) for width in widths]
+    config["seed"] = whole("seed", config["seed"], least=0)
+    config["flow"] = whole("flow", config["flow"], least=0)
+    n = config["n_visible"]
+    if config["channels"] and math.isqrt(n) ** 2 != n:
+        raise ValueError(f"n_visible is {n}; expected a square number for channels: they take square images")
+    if config["activation"] not in ACTIVATIONS:
+        raise ValueError(f"activation is {config['activation']!r}; expected one of {', '.join(ACTIVATIONS)}")
+    if config["dtype"] not in ("float32", "float64", np.float32, np.float64):
+        raise ValueError(f"dtype is {config['dtype']!r}; expected float32 or float64")
+    config["dtype"] = np.dtype(config["dtype"]).name
+    if isinstance(config["init"], np.floating):
+        config["init"] = float(config["init"])
+    for name in ("init_biases", "prior"):
+        config[name] = bool(config[name])
+    return config
+
+
+def theta_of(objective, config, p, theta_noise, alpha, learn_hyperprior, log_sigma):
+    """The arguments of a distribution over θ, as JSON; ValueError where they do not go with each other and the VAE."""
+    if theta_noise not in THETA_NOISE:
+        raise ValueError(f"theta_noise is {theta_noise!r}; expected one of {', '.join(THETA_NOISE)}")
+    with np.errstate(over="ignore", under="ignore"):
+        if not _number(alpha) or alpha < 0 or not 0 < np.dtype(config["dtype"]).type(alpha) ** 2 < np.inf:
+            raise ValueError(
+                f"alpha is {alpha!r}; expected a number > 0, the standard deviation of p_α(θ), with a finite square"
+            )
+    if not _number(log_sigma) or not -20 <= log_sigma <= 2:
+        raise ValueError(f"log_sigma is {log_sigma!r}; expected a number from -20 to 2, such as -4")
+    if learn_hyperprior and alpha != 1.0:
+        raise ValueError(f"alpha is {alpha!r}, and learn_hyperprior learns it: leave one of them out")
+    name = config["estimator"]
+    if not trait(objective, "theta", True):
+        raise ValueError(f"estimator is {name!r}, whose bound is not (22): take 'A', 'B' or a function")
+    if name == "A" and (theta_noise == "local" or learn_hyperprior):
+        what = "theta_noise 'local' draws no θ" if theta_noise == "local" else "a learned α maximises (24)"
+        raise ValueError(f"estimator is 'A', which scores θ at its draw, but {what}: take 'B'")
+    if theta_noise == "local" and ("channels" in config or getattr(p, "shared", {})):
+        what = "channels" if "channels" in config else f"an {config['likelihood']} likelihood"
+        raise ValueError(
+            f"theta_noise is 'local', for affine maps alone, and there are others with {what}: take 'minibatch'"
+        )
+    return {
+        "theta_noise": theta_noise,
+        "alpha": float(alpha),
+        "learn_hyperprior": bool(learn_hyperprior),
+        "log_sigma": float(log_sigma),
+    }
+
+
+def _number(value):
+    return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
 
 
 def posterior_of(posterior, flow, n_latent):
@@ -36,8 +118,7 @@ def posterior_of(posterior, flow, n_latent):
     else:
         posterior = ours()
         name = ours.name
-    n_maps = whole("flow", flow, least=0)
-    return (Flow(posterior, n_maps) if n_maps else posterior), name
+    return (Flow(posterior, flow) if flow else posterior), name
 
 
 def likelihood_of(likelihood, mean, n_visible):
@@ -71,12 +152,12 @@ def objective_of(objective, posterior, n_samples):
     names = {ours: key for key, ours in OBJECTIVES.items()}
     name = names.get(function) or own_name(function, OBJECTIVES)
     for ability in trait(function, "needs", ()):
-        if not hasattr(posterior, ability):
+        if not can(posterior, ability):
             able = [key for key, cls in POSTERIORS.items() if hasattr(cls, ability)]
             raise ValueError(
                 f"estimator is {name!r}, which needs {ABILITIES.get(ability, ability)}, and the posterior "
-                f"{own_name(posterior, ())!r} has no {ability}: take another estimator, such as 'A', or a posterior such "
-                f"as {' or '.join(able)}"
+                f"{own_name(posterior, ())!r} has no {ability}: take another estimator, such as 'A', or a posterior "
+                f"such as {' or '.join(able)}"
             )
     if n_samples < getattr(function, "least_draws", 1):
         raise ValueError(
@@ -86,12 +167,16 @@ def objective_of(objective, posterior, n_samples):
     return function, name
 
 
-def try_objective(objective, name, model):
+def can(posterior, ability):
+    """Whether a posterior, and under a flow its base, has a method."""
+    return hasattr(posterior, ability) and (not hasattr(posterior, "base") or can(posterior.base, ability))
+
+
+def try_objective(objective, name, model, noise):
     """Run a user's objective once, on two rows that the model has drawn; ValueError says what is wrong with it."""
-    generator = np.random.default_rng(0)
-    x = model.draw(move(generator.standard_normal((2, model.n_latent)), model.backend))
+    x = model.draw(move(np.random.default_rng(0).standard_normal((2, model.n_latent)), model.backend))
     try:
-        value = objective(model.encoder, model.decoder, x, model.noise(generator, 2), 1.0, True)
+        value = objective(model.encoder, model.decoder, x, noise, 1.0, True)
     except Exception as error:
         raise ValueError(
             f"estimator {name} failed on two rows ({type(error).__name__}: {error}); expected an objective "
@@ -113,7 +198,7 @@ def _named(door, value, ours):
     """Our class that `value` names; None for an object of the user's; ValueError for another name."""
     if isinstance(value, str) and value in ours:
         return ours[value]
-    if isinstance(value, str | type(None)) or isinstance(value, type):
+    if value is None or isinstance(value, str | type):
         expected = ", ".join(ours)
         raise ValueError(f"{door} is {value!r}; expected one of {expected}, or an object of your own")
     return None

@@ -66,7 +66,8 @@ def compare(function, arrays, gradients, oracle=None, entries=200, seed=0):
                 "expected float64, one shape: a model with dtype='float64'"
             )
     gradients = _host_copies(gradients)
-    checks, witness = [], {}
+    checks = []
+    witness = {}
     if oracle is not None:
         from autograd import value_and_grad
 
@@ -95,16 +96,17 @@ def check_layer(layer, *inputs, oracle=None, name=None, seed=0, backend="numpy")
     """Check a layer with `forward` and `backward` on float64 inputs: every parameter array and every input.
 
     The scalar is Σ c ⊙ y with random c. It is a copy of the layer that is checked. If it has parameters, its `shapes`
-    says which, as {"W": (3, 4)}; then W and dW are laid here, and W is drawn. `forward` may return one array or a
-    tuple, and `backward` takes as many. ValueError if a gradient is missing: of an input, unless the layer says
-    `reads_data`, or of an array that `shapes` does not name.
+    says which, as {"W": (3, 4)}; then W and dW are laid here, and W is drawn. `forward` may return one array, or
+    several in a tuple or a list, and `backward` takes as many. ValueError if a gradient is missing: of an input, unless
+    the layer says `reads_data`, or of an array that `shapes` does not name.
     oracle: function(arrays, *inputs) of the same outputs.
     """
     generator = np.random.default_rng(seed)
     layer = copy.deepcopy(layer)
     layers = getattr(layer, "layers", [layer])
     for part in layers:
-        part.shapes, part.name = getattr(part, "shapes", {}), getattr(part, "name", type(part).__name__)
+        part.shapes = getattr(part, "shapes", {})
+        part.name = getattr(part, "name", type(part).__name__)
     params = Params(layers, np.float64, backend)
     params.value[...] = move(generator.standard_normal(params.value.size), backend)
     inputs = {f"x{k}" if k else "x": move(np.array(x, np.float64), backend) for k, x in enumerate(inputs)}
@@ -165,14 +167,14 @@ def check_model(model, x, n_data=None, seed=0, oracle=None, entries=200):
     For a `FullVB` the bound is (22), and its gradient is taken with respect to φ, μ and log σ.
 
     The arrays are checked at values of order one, which are drawn here and put back afterwards: at the paper's initial
-    values some gradients all but vanish, below what central differences can resolve. The noise is injected, so that ours,
-    the oracle and the differences see the same. Where the gradient is not the derivative of the value at fixed noise, as
-    in sticking the landing, the objective's surrogate is what is differentiated.
+    values some gradients all but vanish, below what central differences can resolve. The noise is injected, so that
+    ours, the oracle and the differences see the same. Where the gradient is not the derivative of the value at fixed
+    noise, as in sticking the landing, the objective's surrogate is what is differentiated.
 
-    The oracle knows everything that has a name. A model with a posterior, likelihood or objective of your own is compared
-    with central differences alone, or also with `oracle`, a function (arrays, x, noise, n_data) in autograd.numpy that
-    returns the bound in nats from a dict of the model's arrays, without log p(θ). Differences are taken at `entries`
-    random places of an array that has more.
+    The oracle knows everything that has a name. A model with a posterior, likelihood or objective of your own is
+    compared with central differences alone, or also with `oracle`, a function (arrays, x, noise, n_data) in
+    autograd.numpy that returns the bound in nats from a dict of the model's arrays, without log p(θ). Differences are
+    taken at `entries` random places of an array that has more.
     """
     x = model.pixels(move(x, model.backend))
     n_data = 3 * len(x) if n_data is None else n_data
@@ -251,7 +253,8 @@ def _witness(model, x, noise, n_data, oracle):
     if trait(model.estimator, "noise") is not None:
         _, z, u = noise
         dreams = move(model.decoder.draw(z, u), "numpy"), move(z, "numpy")
-    x, noise = move(x, "numpy"), _host(noise)
+    x = move(x, "numpy")
+    noise = _host(noise)
     held = _host_copies(model.params.named(model.params.value))
 
     def prior(arrays):
@@ -295,7 +298,10 @@ def check_parts(seed=0, backend="numpy"):
     checks = layer(layers.Linear("linear", 5, 3), x, oracle=lambda p, x: oracle.linear(p, "linear", x), name="")
     for key, activation in mlp.ACTIVATIONS.items():
         checks += layer(activation(), 2 * x, oracle=lambda p, x, f=oracle.ACTIVATIONS[key]: f(x), name=key)
-    images, (size, stride, padding) = generator.standard_normal((2, 5 * 4 * 2)), (3, 2, 1)
+    images = generator.standard_normal((2, 5 * 4 * 2))
+    size = 3
+    stride = 2
+    padding = 1
     maps = generator.standard_normal((2, 3 * 2 * 3))  # what a convolution makes of 5 x 4 pixels, in 3 channels
 
     def convolved(p, x):
@@ -307,7 +313,9 @@ def check_parts(seed=0, backend="numpy"):
 
     checks += layer(conv.Conv2d("conv", (5, 4, 2), 3, size, stride, padding), images, oracle=convolved)
     checks += layer(conv.ConvTranspose2d("conv", 3, (5, 4, 2), size, stride, padding), maps, oracle=transposed)
-    flow, one, z = Planar(3, 5), generator.standard_normal((4, 3 * 11)), x[None]
+    flow = Planar(3, 5)
+    one = generator.standard_normal((4, 3 * 11))
+    z = x[None]
     checks += layer(flow, z, one, oracle=lambda p, z, one: tuple(y[None] for y in oracle.flow(one, z[0], 3)))
     yield "layers", checks
 
@@ -403,17 +411,19 @@ def _difference(function, array, place, here):
     """The derivative at one entry by central differences; `here` is the value of the function where it is.
 
     The step h = ∛ε, scaled by the entry, balances the errors of curvature and of rounding. Where the two one-sided
-    differences do not agree there is curvature, which a step of an eighth leaves the same, or a kink within reach, as of
-    |x - μ| or a relu, which it may leave outside: then the smaller step is the better one.
+    differences do not agree there is curvature, which a step of an eighth leaves the same, or a kink within reach, as
+    of |x - μ| or a relu, which it may leave outside: then the smaller step is the better one. Where the two steps
+    disagree by no more than rounding errors, which grow as a step shrinks, the larger one is kept.
     """
-    h = np.cbrt(np.finfo(np.float64).eps) * max(1.0, abs(float(array.reshape(-1)[int(place)])))
+    eps = np.finfo(np.float64).eps
+    h = np.cbrt(eps) * max(1.0, abs(float(array.reshape(-1)[int(place)])))
     difference, bend = _central_difference(function, array, place, h, here)
     for _ in range(2):
         if bend <= 1e-6 * abs(difference):
             break
         h /= 8
         finer, bend = _central_difference(function, array, place, h, here)
-        if abs(finer - difference) <= 1e-5 * abs(finer):
+        if abs(finer - difference) <= 1e-5 * abs(finer) + 10 * eps * abs(here) / h:
             break
         difference = finer
     return difference
@@ -438,7 +448,8 @@ def _central_difference(function, array, place, h, here):
 
 def _relative_error(ours, theirs):
     """‖ours - theirs‖ / ‖theirs‖; 0 where both vanish."""
-    distance, norm = np.linalg.norm(ours - theirs), np.linalg.norm(theirs)
+    distance = np.linalg.norm(ours - theirs)
+    norm = np.linalg.norm(theirs)
     return float(distance / norm) if norm > 0 else float(distance)
 
 
@@ -452,7 +463,7 @@ def _host_copies(arrays):
 
 
 def _tuple(outputs):
-    return outputs if isinstance(outputs, tuple) else (outputs,)
+    return tuple(outputs) if isinstance(outputs, tuple | list) else (outputs,)
 
 
 def _named(name, checks):

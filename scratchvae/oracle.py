@@ -1,8 +1,13 @@
-"""The paper once more, naively, in autograd.numpy: specification and witness.
+"""The equations of the paper once more, written naively in autograd.numpy, to check the library against.
 
-It imports nothing of the library, was written from the paper alone, and is never on the training path. Every function
-takes the network's arrays as a dict {"encoder.hidden.W": …, …} and follows the printed equation, not the fast or the
-stable form, except where a gradient would overflow without it (logaddexp). Use float64.
+The paper is Kingma & Welling, "Auto-Encoding Variational Bayes" (2014). This file imports nothing of the library, was
+written from the paper alone, and takes no part in training. It follows the printed equations and not their fast or
+stable forms, except where a gradient would overflow otherwise (logaddexp).
+
+Every function takes the network's arrays as a dict {"encoder.hidden.W": …, …}. Data are rows x (M, D), one datapoint
+per row; use float64. Log densities are in nats, one for each row; bounds are in nats, summed over all n_data
+datapoints. eps (L, M, J) is the noise behind z, L draws for each datapoint with J latents. The names of posteriors,
+likelihoods, objectives, means and activations are those of `VAE`.
 """
 
 import autograd.numpy as np
@@ -12,22 +17,22 @@ from autograd.tracer import getval
 
 
 def linear(arrays, name, x):
-    """x W + b"""
+    """Return the affine map x W + b with the arrays of the layer `name`."""
     return np.dot(x, arrays[name + ".W"]) + arrays[name + ".b"]
 
 
 def softplus(a):
-    """log(1 + eᵃ)"""
+    """Return log(1 + eᵃ)."""
     return np.logaddexp(0.0, a)
 
 
 def sigmoid(a):
-    """1 / (1 + e⁻ᵃ)"""
+    """Return 1 / (1 + e⁻ᵃ)."""
     return 1 / (1 + np.exp(-a))
 
 
 def relu(a):
-    """max(a, 0)"""
+    """Return max(a, 0)."""
     return np.where(a > 0, a, 0 * a)
 
 
@@ -35,14 +40,14 @@ ACTIVATIONS = {"tanh": np.tanh, "relu": relu, "softplus": softplus, "sigmoid": s
 
 
 def hidden(arrays, network, x, activation, affine=linear):
-    """Every hidden layer of `network`, in the order in which `arrays` lists them."""
+    """Return x after every hidden layer of `network`, in the order in which `arrays` lists them."""
     for name in dict.fromkeys(key.rsplit(".", 1)[0] for key in arrays if key.startswith(network + ".hidden")):
         x = ACTIVATIONS[activation](affine(arrays, name, x))
     return x
 
 
 def encode(arrays, x, activation="tanh", heads=("mu", "log_var")):
-    """μ and log σ² of q(z|x)   (9)"""
+    """Return μ and log σ² of q(z|x) (9), (M, J) each, or what other `heads` of the encoder give."""
     convolutions = [key[:-2] for key in arrays if key.startswith("encoder.conv") and key.endswith(".W")]
     if convolutions:
         x = np.reshape(x, (len(x), int(len(x[0]) ** 0.5), -1, 1))
@@ -53,7 +58,11 @@ def encode(arrays, x, activation="tanh", heads=("mu", "log_var")):
 
 
 def convolution(arrays, name, x, size, stride, padding):
-    """y(h, w, c') = b(c') + Σ x(s h + i - p, s w + j - p, c) W(i, j, c, c'), one output pixel after another"""
+    """Return the convolution of images x (M, H, W, C), one output pixel after another.
+
+    y(h, w, c') = b(c') + Σ x(s h + i - p, s w + j - p, c) W(i, j, c, c'), with stride s and padding p; size is the side
+    of the kernel.
+    """
     W = np.reshape(arrays[name + ".W"], (size, size, x.shape[3], -1))
     x = np.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)), "constant")
     rows = []
@@ -67,13 +76,18 @@ def convolution(arrays, name, x, size, stride, padding):
 
 
 def transposed_convolution(arrays, name, x, shape, size, stride, padding):
-    """y(s h + i - p, s w + j - p, c) += x(h, w, c') W(i, j, c, c'), and b(c): each input pixel paints a patch"""
+    """Return the transposed convolution of x (M, H', W', C') to images of `shape` (H, W, C).
+
+    Each input pixel adds to a patch: y(s h + i - p, s w + j - p, c) += x(h, w, c') W(i, j, c, c'), and b(c) is added to
+    all pixels.
+    """
     H, W, C = shape
     kernel = np.reshape(arrays[name + ".W"], (size, size, C, -1))
     total = np.zeros((len(x), H + 2 * padding, W + 2 * padding, C))
     for h in range(x.shape[1]):
         for w in range(x.shape[2]):
-            after_h, after_w = total.shape[1] - stride * h - size, total.shape[2] - stride * w - size
+            after_h = total.shape[1] - stride * h - size
+            after_w = total.shape[2] - stride * w - size
             place = (0, 0), (stride * h, after_h), (stride * w, after_w), (0, 0)
             total = total + np.pad(np.einsum("mo,ijco->mijc", x[:, h, w], kernel), place, "constant")
     return total[:, padding : padding + H, padding : padding + W] + arrays[name + ".b"]
@@ -83,18 +97,21 @@ def transposed_convolution(arrays, name, x, shape, size, stride, padding):
 
 
 def log_bernoulli(x, a):
-    """Σ x log y + (1 - x) log(1 - y) with log y = -log(1 + e⁻ᵃ), log(1 - y) = -log(1 + eᵃ)   (11)"""
+    """Return Σ x log y + (1 - x) log(1 - y) (11), where y = σ(a) is given by its logits a.
+
+    log y = -log(1 + e⁻ᵃ) and log(1 - y) = -log(1 + eᵃ).
+    """
     return np.sum(-x * np.logaddexp(0.0, -a) - (1 - x) * np.logaddexp(0.0, a), axis=-1)
 
 
 def log_normal(x, mu, log_var):
-    """Σ log N(x_i; μ_i, σ_i²)   (12)"""
+    """Return Σ log N(x_i; μ_i, σ_i²) (12)."""
     sigma = np.sqrt(np.exp(log_var))
     return np.sum(np.log(1 / (sigma * np.sqrt(2 * np.pi))) - ((x - mu) / sigma) ** 2 / 2, axis=-1)
 
 
 def kl(mu, log_var):
-    """KL(N(μ, σ²) ‖ N(0, I)) from the two integrals of appendix B: E_q log q - E_q log p"""
+    """Return KL(N(μ, σ²) ‖ N(0, I)) = E_q log q - E_q log p from the two integrals of appendix B."""
     J = mu.shape[-1]
     e_log_q = -J / 2 * np.log(2 * np.pi) - np.sum(1 + log_var, axis=-1) / 2
     e_log_p = -J / 2 * np.log(2 * np.pi) - np.sum(mu**2 + np.exp(log_var), axis=-1) / 2
@@ -102,7 +119,7 @@ def kl(mu, log_var):
 
 
 def log_full(z, mu, log_var, lower):
-    """log N(z; μ, Σ) for each row, Σ = L Lᵀ, L with the diagonal √exp(log_var) and `lower` below it, row by row"""
+    """Return log N(z; μ, Σ) for each row. Σ = L Lᵀ, where L has √exp(log_var) on its diagonal and `lower` below it."""
     J = mu.shape[-1]
     L = factor(log_var, lower)
     total = []
@@ -114,7 +131,7 @@ def log_full(z, mu, log_var, lower):
 
 
 def factor(log_var, lower):
-    """L (M, J, J)"""
+    """Return L (M, J, J), the factor of Σ = L Lᵀ."""
     J = log_var.shape[-1]
     places = [(i, j) for i in range(J) for j in range(i)]
     units = np.array([[[float((r, c) == place) for c in range(J)] for r in range(J)] for place in places])
@@ -123,18 +140,21 @@ def factor(log_var, lower):
 
 
 def log_continuous_bernoulli(x, a):
-    """Σ log C(λ) + x log λ + (1 - x) log(1 - λ), λ = σ(a), C = 2 artanh(1 - 2λ) / (1 - 2λ), where 1 - 2λ = -tanh a/2"""
+    """Return Σ log C(λ) + x log λ + (1 - x) log(1 - λ), λ = σ(a).
+
+    C = 2 artanh(1 - 2λ) / (1 - 2λ), where 1 - 2λ = -tanh a/2.
+    """
     return log_bernoulli(x, a) + np.sum(np.log(a / np.tanh(a / 2)), axis=-1)
 
 
 def log_laplace(x, mu, log_scale):
-    """Σ log exp(-|x - μ|/b) / 2b"""
+    """Return Σ log exp(-|x - μ|/b) / 2b."""
     b = np.exp(log_scale)
     return np.sum(np.log(1 / (2 * b)) - np.abs(x - mu) / b, axis=-1)
 
 
 def log_likelihood(arrays, x, z, likelihood, mean="sigmoid", activation="tanh", zeta=None):
-    """log p(x|z), one number per row; with zeta, every sum of the decoder is drawn, its noise the next columns of zeta"""
+    """Return log p(x|z), one number per row. With zeta the decoder's sums are drawn, by the next columns of zeta."""
     affine = linear if zeta is None else drawn_sums(zeta)
     h = hidden(arrays, "decoder", z, activation, affine)
     inner = sorted((key for key in arrays if key.startswith("decoder.conv") and key.endswith(".W")), reverse=True)
@@ -166,7 +186,7 @@ def log_likelihood(arrays, x, z, likelihood, mean="sigmoid", activation="tanh", 
 
 
 def drawn_sums(zeta):
-    """x W + b with W and b drawn for each row: N(x μ_W + μ_b, x² σ_W² + σ_b²), by the next columns of zeta"""
+    """Return x W + b with W and b drawn for each row, N(x μ_W + μ_b, x² σ_W² + σ_b²), by the next columns of zeta."""
     start = [0]
 
     def affine(arrays, name, h):
@@ -182,17 +202,22 @@ def drawn_sums(zeta):
 
 
 def planar_u(parameters, J):
-    """û for parameters (M, 2 J + 1)"""
-    u, w = parameters[:, :J], parameters[:, J : 2 * J]
+    """Return û for parameters (M, 2 J + 1)."""
+    u = parameters[:, :J]
+    w = parameters[:, J : 2 * J]
     wu = np.sum(w * u, axis=1)
     m = np.where(wu > 0, wu, wu / (1 - np.where(wu > 0, 0, wu)))
     return u + ((m - wu) / np.sum(w * w, axis=1))[:, None] * w
 
 
 def planar(parameters, z):
-    """f(z) = z + û tanh(w·z + b) and log |1 + û·ψ(z)| for rows z (M, J) and parameters (M, 2 J + 1)"""
+    """Return f(z) = z + û tanh(w·z + b) and log |1 + û·ψ(z)| for rows z (M, J).
+
+    parameters (M, 2 J + 1) has u, w and b side by side, other ones for each row.
+    """
     J = z.shape[-1]
-    w, b = parameters[:, J : 2 * J], parameters[:, 2 * J]
+    w = parameters[:, J : 2 * J]
+    b = parameters[:, 2 * J]
     u = planar_u(parameters, J)
     a = np.sum(w * z, axis=1) + b
     psi = (1 - np.tanh(a) ** 2)[:, None] * w
@@ -200,7 +225,7 @@ def planar(parameters, z):
 
 
 def flow(parameters, z, n_maps):
-    """z_K and Σ log |det| of n_maps maps"""
+    """Return z after n_maps planar maps, and the sum of their log |det|; the maps' parameters are side by side."""
     log_det = 0.0
     for k in range(n_maps):
         width = parameters.shape[1] // n_maps
@@ -210,20 +235,24 @@ def flow(parameters, z, n_maps):
 
 
 def flow_inverse(parameters, z, n_maps):
-    """z_0 from z_K: for each map the root of α + w·û tanh(α + b) = w·z by bisection, and z - û tanh(α + b)"""
+    """Return z_0 from z_K: for each map α with α + w·û tanh(α + b) = w·z, by bisection, and z - û tanh(α + b)."""
     J = z.shape[-1]
     width = parameters.shape[1] // n_maps
     for k in reversed(range(n_maps)):
         one = parameters[:, k * width : (k + 1) * width]
-        w, b = one[:, J : 2 * J], one[:, 2 * J]
+        w = one[:, J : 2 * J]
+        b = one[:, 2 * J]
         u = planar_u(one, J)
-        slope, right = np.sum(w * u, axis=1), np.sum(w * z, axis=1)
+        slope = np.sum(w * u, axis=1)
+        right = np.sum(w * z, axis=1)
         plain_slope, plain_b, plain_right = (getval(getval(value)) for value in (slope, b, right))
-        low, high = plain_right - abs(plain_slope), plain_right + abs(plain_slope)
+        low = plain_right - abs(plain_slope)
+        high = plain_right + abs(plain_slope)
         for _ in range(100):
             middle = (low + high) / 2
             below = middle + plain_slope * np.tanh(middle + plain_b) < plain_right
-            low, high = np.where(below, middle, low), np.where(below, high, middle)
+            low = np.where(below, middle, low)
+            high = np.where(below, high, middle)
         alpha = (low + high) / 2  # the root; one step of Newton's then carries its derivative
         t = np.tanh(alpha + b)
         alpha = alpha - (alpha + slope * t - right) / (1 + slope * (1 - t**2))
@@ -235,17 +264,17 @@ def flow_inverse(parameters, z, n_maps):
 
 
 def heads(posterior, n_maps):
-    """What the encoder gives"""
+    """Return the names of what the encoder gives."""
     return ["mu", "log_var", *(["lower"] if posterior == "full" else []), *(["maps"] if n_maps else [])]
 
 
 def log_base(z, outputs):
-    """log q_0(z|x): diagonal (9), or full"""
+    """Return log q_0(z|x), which is diagonal (9) or full."""
     return log_normal(z, *outputs) if len(outputs) == 2 else log_full(z, *outputs)
 
 
 def draw(arrays, x, noise, activation="tanh", posterior="gaussian", n_maps=0):
-    """z = g(ε, x) and log q(z|x) for one ε (M, J)"""
+    """Return z = g(ε, x) and log q(z|x) for one ε (M, J)."""
     outputs = encode(arrays, x, activation, heads(posterior, n_maps))
     maps = outputs.pop() if n_maps else None
     if posterior == "full":
@@ -260,7 +289,7 @@ def draw(arrays, x, noise, activation="tanh", posterior="gaussian", n_maps=0):
 
 
 def log_q(arrays, x, z, activation="tanh", posterior="gaussian", n_maps=0):
-    """log q(z|x) at a z that is given"""
+    """Return log q(z|x) at a z that is given."""
     outputs = encode(arrays, x, activation, heads(posterior, n_maps))
     log_det = 0.0
     if n_maps:
@@ -271,7 +300,7 @@ def log_q(arrays, x, z, activation="tanh", posterior="gaussian", n_maps=0):
 
 
 def kl_of(arrays, x, activation="tanh", posterior="gaussian"):
-    """KL(q(z|x) ‖ p(z)): appendix B, and for a full covariance ½ (tr Σ + μ·μ - J - log|Σ|)"""
+    """Return KL(q(z|x) ‖ p(z)): appendix B, and for a full covariance ½ (tr Σ + μ·μ - J - log|Σ|)."""
     outputs = encode(arrays, x, activation, heads(posterior, 0))
     if posterior == "gaussian":
         return kl(*outputs)
@@ -286,7 +315,7 @@ def kl_of(arrays, x, activation="tanh", posterior="gaussian"):
 
 
 def log_standard(z):
-    """log p(z)"""
+    """Return log p(z)."""
     return log_normal(z, np.zeros(z.shape), np.zeros(z.shape))
 
 
@@ -303,7 +332,7 @@ def bound(
     posterior="gaussian",
     zeta=None,
 ):
-    """(8) with L^A (6) or L^B (7): datapoint by datapoint, sample by sample. x (M, D), eps (L, M, J).
+    """Return (8) with L^A (6) or L^B (7), sample by sample.
 
     "iwae" is log 1/L Σ w with w = p(x, z) / q(z|x), the weights themselves: Burda et al. 2016 (8). "autoencoder" is
     log p(x|z) at the z of ε = 0. zeta (L M, units) is the noise of a decoder whose sums are drawn.
@@ -311,9 +340,9 @@ def bound(
     q = {"activation": activation, "posterior": posterior, "n_maps": n_maps}
     total = 0.0
     log_ws = []
-    for l, noise in enumerate(eps):
+    for k, noise in enumerate(eps):
         z, log_qz = draw(arrays, x, 0 * noise if estimator == "autoencoder" else noise, **q)
-        rows = None if zeta is None else zeta[l * len(x) : (l + 1) * len(x)]
+        rows = None if zeta is None else zeta[k * len(x) : (k + 1) * len(x)]
         log_px = log_likelihood(arrays, x, z, likelihood, mean, activation, rows)
         log_w = log_px + log_standard(z) - log_qz
         log_ws.append(log_w)
@@ -340,18 +369,19 @@ def surrogate(
     zeta=None,
     dreams=None,
 ):
-    """What has the gradient of an objective as its derivative with respect to `arrays`, where `held` are not moved.
+    """Return a function of `arrays` whose derivative is the gradient of an objective; `held` are not moved.
 
-    "stl" is L^A with φ held in log q. "dreg" is Σ w̃ log p(x, z) with z held, and Σ w̃² log w with θ, and φ in log q, held.
-    "black-box" is log p(x|z) and f log q(z|x) with z and f held. "wake-sleep" is the bound with φ held, and log q(z|x) of
-    the dreams (x, z).
+    "stl" is L^A with φ held in log q. "dreg" is Σ w̃ log p(x, z) with z held, and Σ w̃² log w with θ, and φ in log q,
+    held. "black-box" is log p(x|z) and f log q(z|x) with z and f held. "wake-sleep" is the bound with φ held, and log
+    q(z|x) of the dreams (x, z).
     """
     q = {"activation": activation, "posterior": posterior, "n_maps": n_maps}
-    L, M = len(eps), len(x)
-    rows = [None if zeta is None else zeta[l * M : (l + 1) * M] for l in range(L)]
+    L = len(eps)
+    M = len(x)
+    rows = [None if zeta is None else zeta[k * M : (k + 1) * M] for k in range(L)]
 
     def log_px(arrays, z):
-        return np.array([log_likelihood(arrays, x, z[l], likelihood, mean, activation, rows[l]) for l in range(L)])
+        return np.array([log_likelihood(arrays, x, z[k], likelihood, mean, activation, rows[k]) for k in range(L)])
 
     drawn, still = ([draw(some, x, noise, **q) for noise in eps] for some in (arrays, held))
     z, held_z = ([z for z, _ in part] for part in (drawn, still))
@@ -373,7 +403,8 @@ def surrogate(
     if posterior != "gaussian" or n_maps:  # one weight for a row, less the mean of the other half
         f = held_f - other_half(held_f, np.ones(held_f.shape))
         return total + n_data / M * np.sum(f * np.array([log_q(arrays, x, one, **q) for one in held_z])) / L
-    (mu, log_var), (held_mu, held_log_var) = encode(arrays, x, activation), encode(held, x, activation)
+    (mu, log_var) = encode(arrays, x, activation)
+    (held_mu, held_log_var) = encode(held, x, activation)
     zs = np.array(held_z)
     log_qj = log_normal(zs[..., None], held_mu[..., None], held_log_var[..., None])  # factor by factor
     f = log_px(held, held_z)[..., None] + log_normal(zs[..., None], 0 * zs[..., None], 0 * zs[..., None]) - log_qj
@@ -385,7 +416,7 @@ def surrogate(
 
 
 def other_half(f, score):
-    """For each sample the control variate E[h² f] / E[h²] of the half that it is not in"""
+    """Return for each sample the control variate E[h² f] / E[h²] of the half that it is not in."""
     half = len(f) // 2
     first, second = (
         np.sum(h**2 * g, axis=0) / np.sum(h**2, axis=0) for h, g in [(score[:half], f[:half]), (score[half:], f[half:])]
@@ -394,13 +425,13 @@ def other_half(f, score):
 
 
 def log_mean(log_w):
-    """log 1/L Σ w, the weights divided by a number of their size, which does not move, lest they all underflow"""
+    """Return log 1/L Σ w; the weights are divided by one of their size, which does not move, lest they underflow."""
     size = np.max(getval(getval(log_w)), axis=0)
     return size + np.log(np.mean(np.exp(log_w - size), axis=0))
 
 
 def log_prior(arrays):
-    """log p(θ) = log N(θ; 0, I), θ the decoder's arrays: section 5"""
+    """Return log p(θ) = log N(θ; 0, I) of section 5, where θ are the decoder's arrays."""
     theta = [np.reshape(array, -1) for name, array in arrays.items() if name.startswith("decoder.")]
     return sum(log_normal(t, np.zeros(t.shape), np.zeros(t.shape)) for t in theta)
 
@@ -409,7 +440,9 @@ def log_prior(arrays):
 
 
 def full_vb(arrays, x, eps, zeta, n_data, theta_noise="minibatch", estimator="B", alpha=1.0, held=None, **settings):
-    """(22) with f of (21), or (24): draw by draw. "decoder.…" are μ and "log_sigma.…" log σ; alpha None is learned.
+    """Return (22) with f of (21), or (24), draw by draw.
+
+    The arrays "decoder.…" are μ and "log_sigma.…" are log σ. With alpha None, α is learned.
 
     With `held` the objective is its surrogate.
     """
@@ -430,7 +463,8 @@ def full_vb(arrays, x, eps, zeta, n_data, theta_noise="minibatch", estimator="B"
         one = f({**arrays, **theta}, held_theta, slice(start, stop))
         if estimator == "A":
             for name, value in theta.items():
-                mu, log_sigma = arrays[name], arrays[name.replace("decoder", "log_sigma")]
+                mu = arrays[name]
+                log_sigma = arrays[name.replace("decoder", "log_sigma")]
                 a = np.log(alpha**2) * np.ones(value.shape)
                 one = one + np.sum(log_normal(value, 0 * mu, a) - log_normal(value, mu, 2 * log_sigma))
         total = total + (stop - start) / len(x) * one
@@ -438,17 +472,22 @@ def full_vb(arrays, x, eps, zeta, n_data, theta_noise="minibatch", estimator="B"
 
 
 def draw_theta(arrays, zeta):
-    """θ = μ + σ ⊙ ζ (23), ζ laid out as the decoder's arrays one after another"""
-    theta, start = {}, 0
+    """Return θ = μ + σ ⊙ ζ (23); zeta lists the decoder's arrays one after another."""
+    theta = {}
+    start = 0
     for name, mu in arrays.items():
         if name.startswith("decoder."):
             piece = np.reshape(zeta[start : start + mu.size], mu.shape)
-            theta[name], start = mu + np.exp(arrays[name.replace("decoder", "log_sigma")]) * piece, start + mu.size
+            theta[name] = mu + np.exp(arrays[name.replace("decoder", "log_sigma")]) * piece
+            start = start + mu.size
     return theta
 
 
 def theta_kl(arrays, alpha):
-    """KL(N(μ, σ²) ‖ N(0, α²)) = Σ log α/σ + (μ² + σ²)/2α² - ½; learned, α² is the mean of μ² + σ² over an array"""
+    """Return KL(N(μ, σ²) ‖ N(0, α²)) = Σ log α/σ + (μ² + σ²)/2α² - ½.
+
+    Where alpha is None, α is learned: for each array α² is the mean of μ² + σ² over it.
+    """
     total = 0.0
     for name, mu in arrays.items():
         if name.startswith("decoder."):

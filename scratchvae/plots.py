@@ -1,6 +1,11 @@
-"""Pictures of a model: each function draws on the axis it is given and returns what it drew; none calls `show`.
+"""Pictures of a model and of its training.
 
-Images are rows (N, D) in [0, 1] or uint8, looked at as `image_shape` (height, width), light on dark.
+Each function draws on the Matplotlib axis, or axes, that it is given, and returns the artists that it drew; none calls
+`show`. The figures named below are those of Kingma & Welling, "Auto-Encoding Variational Bayes" (2014).
+
+Images are rows (N, D), one datapoint per row, uint8 or numbers in [0, 1]. Each is drawn as `image_shape`, (height,
+width), with 0 in black and 255 or 1 in white. `model` is a trained `VAE` or one of its kin, and `seed`, 0 unless given,
+selects random numbers. `columns` is the number of images in a row of the picture.
 """
 
 from collections import Counter
@@ -12,9 +17,11 @@ from scipy.special import ndtri
 
 
 def learning_curve(ax, history, train="train", validation="validation"):
-    """The bound per datapoint against samples evaluated, on a log axis, train and validation: the axes of Figure 2.
+    """Draw the bound in nats per datapoint against the number of training samples evaluated, as in Figure 2.
 
-    ValueError if the history has no row.
+    history      is what `fit` returns. One without rows raises a ValueError.
+    train        labels the curve of the training bound.
+    validation   labels the curve of the validation bound.
     """
     if len(history) == 0:
         raise ValueError("the history is empty: nothing was trained")
@@ -26,7 +33,7 @@ def learning_curve(ax, history, train="train", validation="validation"):
     ax.set_xlabel("training samples evaluated")
     ax.set_ylabel("bound (nats per datapoint)")
     ax.grid(alpha=0.3)
-    later = np.concatenate([line.get_ydata()[len(history) // 5 :] for line in lines])  # not the fall of the first steps
+    later = np.concatenate([line.get_ydata()[len(history) // 5 :] for line in lines])  # without the first steps
     if np.ptp(later) > 0:
         ax.set_ylim(later.min() - 0.1 * np.ptp(later), later.max() + 0.1 * np.ptp(later))
     ax.legend(loc="lower right")
@@ -34,49 +41,54 @@ def learning_curve(ax, history, train="train", validation="validation"):
 
 
 def image_grid(ax, images, image_shape, columns):
-    """All `images` in one picture, row by row, `columns` a row, a line of grey between them."""
+    """Draw images (N, D) as one picture, row by row, with grey lines between them."""
     images = _unit(images)
     height, width = image_shape
     rows = -(-len(images) // columns)
     canvas = np.full((rows * (height + 1) + 1, columns * (width + 1) + 1), 0.5)
     for k, image in enumerate(images):
-        top, left = 1 + k // columns * (height + 1), 1 + k % columns * (width + 1)
+        top = 1 + k // columns * (height + 1)
+        left = 1 + k % columns * (width + 1)
         canvas[top : top + height, left : left + width] = image.reshape(image_shape)
     ax.set_axis_off()
     return ax.imshow(canvas, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
 
 
 def reconstructions(ax, x, reconstructed, image_shape, columns=10):
-    """Each row of originals with the row of its reconstructions under it."""
-    x, reconstructed = _unit(x), _unit(reconstructed)
-    starts = range(0, len(x), columns)
-    pairs = [block[i : i + columns] for i in starts for block in (x, reconstructed)]
-    pad = columns - len(pairs[-1])  # a short last row ends in blanks, so that its reconstructions stay under it
-    if pad:
+    """Draw originals x (N, D), row by row, each row with its reconstructions (N, D) in the row below."""
+    blocks = (_unit(x), _unit(reconstructed))
+    pairs = [block[i : i + columns] for i in range(0, len(x), columns) for block in blocks]
+    pad = columns - len(pairs[-1])
+    if pad:  # a short last row ends in grey, so that its reconstructions stay below it
         pairs[-2:] = [np.concatenate([row, np.full((pad, row.shape[1]), 0.5)]) for row in pairs[-2:]]
     return image_grid(ax, np.concatenate(pairs), image_shape, columns)
 
 
 def samples(ax, model, image_shape, n=100, columns=10, seed=0):
-    """E[x|z] for n latents from the prior: Figure 5."""
+    """Draw E[x|z] for n latents z from the prior, 100 unless given, as in Figure 5."""
     return image_grid(ax, model.sample(n, seed), image_shape, columns)
 
 
 def manifold(ax, model, image_shape, rows=20, columns=20):
-    """E[x|z] at z = (Φ⁻¹(r/(R+1)), Φ⁻¹(c/(C+1))), row r = 1..R, column c = 1..C: Figure 4, equal steps of probability.
+    """Draw E[x|z] on a grid of the latent space whose steps are equal in probability, as in Figure 4.
 
-    ValueError unless the latent space has two dimensions.
+    The image in row r = 1..R and column c = 1..C shows z = (Φ⁻¹(r/(R+1)), Φ⁻¹(c/(C+1))). rows is R and columns is C, 20
+    each unless given. Unless the model has two latents, a ValueError is raised.
     """
     if model.n_latent != 2:
         raise ValueError(f"the manifold is drawn for 2 latent dimensions; this model has {model.n_latent}")
-    r, c = ndtri(np.arange(1, rows + 1) / (rows + 1)), ndtri(np.arange(1, columns + 1) / (columns + 1))
+    r = ndtri(np.arange(1, rows + 1) / (rows + 1))
+    c = ndtri(np.arange(1, columns + 1) / (columns + 1))
     z = np.stack(np.meshgrid(r, c, indexing="ij"), axis=-1).reshape(-1, 2)
     ax.set_title("$z_1$ downwards, $z_2$ to the right", fontsize=8, loc="left")
     return image_grid(ax, model.decode(z), image_shape, columns)
 
 
 def latent_scatter(ax, mu, labels=None):
-    """Posterior means (N, 2), coloured by label. ValueError unless there are two columns."""
+    """Draw posterior means mu (N, 2) as points, coloured by their labels (N,) where these are given.
+
+    Unless mu has two columns, a ValueError is raised.
+    """
     if mu.shape[1] != 2:
         raise ValueError(f"the scatter is drawn for 2 latent dimensions; these have {mu.shape[1]}")
     points = ax.scatter(*mu.T, c=labels, s=4, cmap="tab10" if labels is not None else None)
@@ -89,7 +101,11 @@ def latent_scatter(ax, mu, labels=None):
 
 
 def ellipses(ax, means, covariances, sd=2, **style):
-    """The points of each Gaussian at `sd` standard deviations from its mean: means (K, 2), covariances (K, 2, 2)."""
+    """Draw an ellipse for each of K Gaussians: the points that are `sd` standard deviations from its mean.
+
+    means (K, 2) and covariances (K, 2, 2) are those of the Gaussians. sd is 2 unless given. style is passed on to
+    Matplotlib's `plot`.
+    """
     turn = np.linspace(0, 2 * np.pi, 200)
     circle = sd * np.stack([np.cos(turn), np.sin(turn)])
     roots = np.linalg.cholesky(covariances)  # Σ = R Rᵀ, so that x - m = R u has (x - m)ᵀ Σ⁻¹ (x - m) = uᵀu
@@ -97,14 +113,22 @@ def ellipses(ax, means, covariances, sd=2, **style):
 
 
 def random_walk(ax, model, image_shape, steps=100, sd=0.1, columns=10, seed=0):
-    """E[x|z] along a walk in latent space, `steps` images in reading order: z₁ ~ N(0, I), then z ← z + N(0, sd² I)."""
+    """Draw E[x|z] along a random walk in the latent space, in reading order.
+
+    The walk begins at z ~ N(0, I), and each step adds N(0, sd² I) to z. steps is the number of images, 100 unless
+    given. sd is 0.1 unless given; with a larger one, neighbouring images differ more.
+    """
     moves = np.random.default_rng(seed).standard_normal((steps, model.n_latent))
     moves[1:] *= sd
     return image_grid(ax, model.decode(np.cumsum(moves, axis=0)), image_shape, columns)
 
 
 def uncertainty(axes, x, draws, image_shape):
-    """On three axes: originals x (N, D), and mean and standard deviation of reconstructions from `draws` (S, N, D)."""
+    """Draw on three axes the originals, and the mean and the standard deviation of their reconstructions.
+
+    x (N, D) holds the originals, and draws (S, N, D) the reconstructions from S draws of z, as
+    `model.reconstruct_samples` gives them. The largest standard deviation is drawn in white, and the title names it.
+    """
     spread = draws.std(axis=0)
     rows = [
         (x, "original"),
@@ -119,9 +143,11 @@ def uncertainty(axes, x, draws, image_shape):
 
 
 def theta_uncertainty(axes, model, x, image_shape, draws=64, seed=0):
-    """On four axes, of a FullVB: originals x (N, D), E[x|z] at the means of z and θ, and its standard deviations.
+    """Draw on four axes what a `FullVB` leaves open about images x (N, D): through z, and through θ.
 
-    The third picture is the spread over z ~ q(z|x) at the mean of θ, the last that over θ ~ q(θ) at the mean of z.
+    The pictures show the originals; E[x|z] at the means of z and θ; its standard deviation over z ~ q(z|x) at the mean
+    of θ; and its standard deviation over θ ~ q(θ) at the mean of z. `draws` is the number of draws of z and of θ, 64
+    unless given.
     """
     z = model.encode_mean(x)
     over_z = model.reconstruct_samples(x, draws, seed).std(axis=0)
@@ -137,10 +163,10 @@ def theta_uncertainty(axes, model, x, image_shape, draws=64, seed=0):
 
 
 def step_costs(axes, rows):
-    """On four axes: milliseconds of a training step against M, H, J and D, log-log, a line a backend and precision.
+    """Draw on four axes the milliseconds of a training step against M, H, J and D, with log scales.
 
-    rows: those of `bench.run`, of the model that the first is of; along each axis the other sizes are those that most
-    rows have.
+    rows are those that `bench.run` returns; only rows of the same model as the first are drawn. Each backend and
+    precision has a line of its own. On each axis one size varies, and the others are those that most rows have.
     """
     rows = [row for row in rows if row["model"] == rows[0]["model"]]
     names = {"batch_size": "minibatch M", "n_hidden": "hidden H", "n_latent": "latent J", "n_visible": "pixels D"}
@@ -168,17 +194,23 @@ def step_costs(axes, rows):
 
 
 def _unit(images):
+    """Return images as floats in [0, 1]."""
     return np.divide(images, 255) if np.asarray(images).dtype == np.uint8 else np.asarray(images, float)
 
 
 def figure(width=6.0, height=6.0):
-    """A Matplotlib figure and its one axis, outside pyplot's global state."""
+    """Return a Matplotlib figure and its one axis, without pyplot's global state. The sizes are in inches."""
     fig = Figure(figsize=(width, height), dpi=150, layout="constrained")
     return fig, fig.add_subplot()
 
 
 def draw_run(folder, model, data, history, seed=0):
-    """Write every picture that fits the model into `folder` and return the paths, learning curve first."""
+    """Write every picture that suits the model into `folder` as PNG files, and return their paths.
+
+    model     is a trained model.
+    data      is the `Data` that it was trained on; the images shown are those of its test split.
+    history   is what `fit` returned. If it has rows, the first of the pictures is their learning curve.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
@@ -187,7 +219,8 @@ def draw_run(folder, model, data, history, seed=0):
         paths.append(folder / f"{name}.png")
         fig.savefig(paths[-1])
 
-    full_vb, code_alone = hasattr(model, "theta_sample"), model.config["estimator"] == "autoencoder"
+    full_vb = hasattr(model, "theta_sample")
+    code_alone = model.config["estimator"] == "autoencoder"
     if len(history):
         fig, ax = figure(6, 4)
         names = ["train, (22) with the θ-KL", "validation, at the mean of θ"] if full_vb else []
@@ -203,7 +236,7 @@ def draw_run(folder, model, data, history, seed=0):
     reconstructions(ax, x, model.reconstruct(x), data.image_shape)
     save(fig, "reconstructions")
 
-    if not code_alone:  # which learns neither q(z|x) nor what z to expect
+    if not code_alone:  # a plain autoencoder learns neither a q(z|x) nor which z to expect
         fig = Figure(figsize=(6, 2.6), dpi=150, layout="constrained")
         uncertainty(fig.subplots(3), x[:10], model.reconstruct_samples(x[:10], 64, seed), data.image_shape)
         save(fig, "uncertainty")

@@ -21,6 +21,7 @@ UFUNCS = [
     "true_divide",
     "negative",
     "absolute",
+    "sign",
     "sqrt",
     "square",
     "exp",

@@ -1,4 +1,4 @@
-"""models/autoencoder.py, inference/autoencoder.py: PCA, the linear autoencoder and the plain one."""
+"""models/autoencoder.py, inference/objectives/autoencoder.py: PCA, the linear autoencoder and the plain one."""
 
 import autograd.numpy as anp
 import numpy as np
@@ -73,6 +73,29 @@ def test_the_linear_autoencoder_finds_the_subspace_of_pca(pixels, tied, seed):
         assert_allclose(ours.encoder_.T @ ours.encoder_, np.eye(10), atol=1e-4)  # A Aᵀ is the projection
     else:
         assert np.abs(ours.encoder_.T @ ours.encoder_ - np.eye(10)).max() > 0.1  # A B is, A alone may be anything
+
+
+def test_the_ascents_momentum_starts_anew_where_the_objective_falls():
+    x = data()
+    S = np.cov(x.T, bias=True)
+    found = LinearAutoencoder(2).fit(x, seed=1).score_
+
+    def ascent(anew):  # O'Donoghue & Candès 2015, written out: each value, and how often it fell
+        W = np.random.default_rng(1).standard_normal((2, 6, 2)) / np.sqrt(6)
+        ahead, k, values, falls = W, 1, [], 0
+        for _ in range(len(found)):
+            if values and _objective(S, ahead)[0] < values[-1]:
+                ahead, k, falls = W, 1 if anew else k, falls + 1
+            value, gradient = _objective(S, ahead)
+            values.append(value)
+            new = ahead + 0.25 / np.linalg.eigvalsh(S)[-1] * gradient
+            ahead, W, k = new + (k - 1) / (k + 2) * (new - W), new, k + 1
+        return np.array(values), falls
+
+    values, falls = ascent(True)
+    assert falls > 1
+    assert_allclose(found, values, rtol=1e-6)
+    assert np.abs(ascent(False)[0] - found).max() > 1e-3  # control: the momentum goes on as it was
 
 
 def test_samples_lie_in_the_subspace_with_the_covariance_of_the_codes():
@@ -159,7 +182,8 @@ def test_it_trains_reconstructs_better_than_a_vae_and_says_that_it_has_no_kl(dig
     assert error["autoencoder"] < error["B"]
     result = evaluate(models["autoencoder"], digits.test)
     assert result["kl"] == 0 and result["bound"] == result["reconstruction"] > -30
-    assert_array_equal(models["autoencoder"].encoder.log_var.b, 0)  # not learned
+    params = models["autoencoder"].params
+    assert_array_equal(params.named(params.value)["encoder.log_var.b"], 0)  # not learned
 
 
 def test_its_noise_has_no_part():
@@ -208,8 +232,9 @@ def test_sgvb_brings_the_linear_vae_to_the_evidence_of_ppca_and_nearer_with_a_fa
         fit(model, pixels.astype("float32"), optimizer=Adam(0.02, decay=decay), samples=1_500_000, batch_size=500)
         gaps[decay] = evidence - exact_bound(model, pixels)
     assert 0 < gaps[500] < 0.05 and gaps[500] < 0.5 * gaps[None]  # nats per datapoint
-    assert_allclose(np.exp(model.decoder.noise.b[0]), PPCA(5).fit(pixels).var_[0], rtol=0.01)
-    assert subspace_angles(model.decoder.net.layers[0].W.T, PPCA(5).fit(pixels).W_.T).max() < 0.1
+    arrays = model.params.named(model.params.value)
+    assert_allclose(np.exp(arrays["decoder.log_var.b"][0]), PPCA(5).fit(pixels).var_[0], rtol=0.01)
+    assert subspace_angles(arrays["decoder.mu.W"].T, PPCA(5).fit(pixels).W_.T).max() < 0.1
 
 
 def test_an_isotropic_decoder_scores_and_draws_the_same_density_e23():
@@ -217,7 +242,7 @@ def test_an_isotropic_decoder_scores_and_draws_the_same_density_e23():
 
     model = small("isotropic", "free")
     z, x = np.random.default_rng(0).standard_normal((1, 7, 2)), rows()
-    mean, sd = model.decode(z[0]), np.exp(0.5 * model.decoder.noise.b[0])
+    mean, sd = model.decode(z[0]), np.exp(0.5 * model.params.named(model.params.value)["decoder.log_var.b"][0])
     assert_allclose(model.decoder.log_prob(x, z, gradient=False)[0], norm(mean, sd).logpdf(x).sum(axis=1), rtol=1e-12)
     n = 40_000
     drawn = model.draw(np.repeat(z[0, :1], n, axis=0), seed=1)

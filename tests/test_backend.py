@@ -11,16 +11,17 @@ import types
 import numpy as np
 import pytest
 import standin
-from conftest import host, rows
+from conftest import host, one_in_eight, rows
 from numpy.testing import assert_array_equal
 
-from scratchvae import SGD, VAE, Adagrad, Adam, FlowVAE, FullVB, evaluate, fit, load_model
+from scratchvae import SGD, VAE, Adagrad, Adam, FullVB, evaluate, fit, load_model
 from scratchvae.backend import array_module, kind, move
 from scratchvae.cli import main
-from scratchvae.gradcheck import check_everything
+from scratchvae.gradcheck import check_matrix, check_parts
+from scratchvae.inference.full_vb import THETA_NOISE
 from scratchvae.inference.marginal import appendix_d, importance
-from scratchvae.inference.sgvb import sgvb_b
-from scratchvae.models.full_vb import THETA_NOISE
+from scratchvae.inference.objectives import OBJECTIVES
+from scratchvae.inference.objectives.sgvb import sgvb_b
 from scratchvae.noise import MANY
 
 TRAIN, VALID = rows(23), rows(9, seed=2)
@@ -53,7 +54,7 @@ def test_training_on_the_device_equals_training_on_the_host_to_the_bit(waits, ma
         assert_array_equal(host(theirs.params.value), ours.params.value)
 
 
-@pytest.mark.parametrize("estimator", ["wake-sleep", "iwae", "autoencoder"])
+@pytest.mark.parametrize("estimator", [name for name in OBJECTIVES if name not in ("A", "B")])
 def test_the_other_objectives_train_alike_on_both_backends_too(waits, estimator):
     models = both(estimator=estimator, n_samples=3)
     same(*[fit(model, TRAIN, VALID, samples=300, batch_size=10, log_every=70) for model in models])
@@ -108,9 +109,15 @@ def test_a_model_goes_to_the_other_backend_and_back_with_its_parameters(waits):
 
 
 def test_every_gradient_passes_on_the_device_and_the_rows_are_those_of_the_host(waits):
-    ours, theirs = (list(check_everything(backend=backend)) for backend in ("numpy", "cupy"))
+    found = []
+    for backend in ("numpy", "cupy"):
+        with one_in_eight(0):
+            found.append([*check_parts(backend=backend), *check_matrix(backend=backend)])
+    ours, theirs = found
     assert ours == theirs
-    assert all(check.passed for _, checks in theirs for check in checks)
+    checked = [checks for _, checks in theirs if not isinstance(checks, str)]
+    assert sum(bool(checks) for checks in checked) > 20
+    assert all(check.passed for checks in checked for check in checks)
 
 
 # No waiting
@@ -161,7 +168,7 @@ def test_a_bound_that_is_not_finite_is_found_when_it_is_read_and_named_by_its_st
     def poison(x, noise, n_data, gradient=False):
         calls.append(n_data)
         if len(calls) == 6:
-            model.decoder.logits.b[...] = np.nan
+            model.params.named(model.params.value)["decoder.logits.b"][...] = np.nan
         return bound(x, noise, n_data, gradient)
 
     model.bound = poison
@@ -275,17 +282,17 @@ def test_the_memory_of_a_step_is_foreseen(likelihood, hidden, n_samples, m):
 
 
 @pytest.mark.parametrize(
-    ("kind", "settings", "m"),
+    ("settings", "m"),
     [
-        (VAE, {"likelihood": "isotropic"}, 100),
-        (VAE, {"channels": (16, 32)}, 50),
-        (VAE, {"channels": (8,), "likelihood": "gaussian", "n_samples": 2}, 100),
-        (FlowVAE, {"flow": 10}, 100),
-        (FlowVAE, {"flow": 4, "n_samples": 3, "channels": (8,)}, 50),
+        ({"likelihood": "isotropic"}, 100),
+        ({"channels": (16, 32)}, 50),
+        ({"channels": (8,), "likelihood": "gaussian", "n_samples": 2}, 100),
+        ({"flow": 10}, 100),
+        ({"flow": 4, "n_samples": 3, "channels": (8,)}, 50),
     ],
 )
-def test_the_memory_of_a_step_of_other_networks_is_foreseen(kind, settings, m):
-    model = kind(784, 128, 20, **settings)
+def test_the_memory_of_a_step_of_other_networks_is_foreseen(settings, m):
+    model = VAE(784, 128, 20, **settings)
     x, eps = np.zeros((m, 784), np.uint8), model.noise(np.random.default_rng(0), m)
     tracemalloc.start()
     for _ in range(2):

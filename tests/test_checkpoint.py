@@ -170,5 +170,5 @@ def test_parameters_stand_under_their_own_names_and_need_no_scratchvae_to_be_rea
     model = VAE(6, 5, 2)
     fit(model, np.zeros((10, 6)), samples=20, batch_size=10, out=tmp_path, optimizer=Adagrad())
     with np.load(tmp_path / "checkpoint.npz", allow_pickle=False) as file:
-        assert_array_equal(file["params/encoder.hidden.W"], model.encoder.hidden.layers[0].W)
+        assert_array_equal(file["params/encoder.hidden.W"], model.encoder.layers[0].W)
         assert "optimizer/h" in file.files and "history" in file.files

@@ -129,15 +129,16 @@ def test_samples_may_be_written_as_in_the_paper(tmp_path):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ("--flow 3", "FlowVAE 64-20-2, flow of 3 maps, tanh"),
-        ("--architecture conv", "VAE 64-conv16-conv32-20-2 relu"),
-        ("--channels 4 --activation sigmoid --flow 2", "FlowVAE 64-conv4-20-2, flow of 2 maps, sigmoid"),
+        ("--flow 3", "VAE 64-20-2, flow of 3 maps, tanh"),
+        ("--architecture conv", "VAE 64-conv16-conv32-20-2, relu"),
+        ("--channels 4 --activation sigmoid --flow 2", "VAE 64-conv4-20-2, flow of 2 maps, sigmoid"),
         (
             "--hidden none --likelihood isotropic --mean free --no-prior",
-            "VAE 64-2 without hidden units, isotropic, free mean",
+            "VAE 64-2, without hidden units, isotropic, free mean",
         ),
         ("--estimator autoencoder --decay 100", "adam / (1 + step/100)"),
         ("--full-vb --channels 4 --hidden 20,10", "FullVB 64-conv4-20-10-2"),
+        ("--full-vb --flow 3", "FullVB 64-20-2, flow of 3 maps, tanh"),
     ],
 )
 def test_the_rest_of_the_family_is_trained_resumed_evaluated_and_drawn(options, said, tmp_path, capsys):
@@ -192,9 +193,13 @@ def test_a_run_of_before_these_options_is_resumed_and_evaluated(tmp_path, capsys
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("--flow 3 --estimator B", "estimator is 'B'; expected 'A'"),
+        (
+            "--flow 3 --estimator B",
+            "estimator is 'B', which needs KL(q(z|x) ‖ p(z)) in closed form, and the posterior 'flow over gaussian' "
+            "has no neg_kl: take another estimator, such as 'A'",
+        ),
         ("--flow -1", "--flow is -1; expected a whole number ≥ 1 of maps"),
-        ("--flow 3 --full-vb", "--flow and --full-vb are both given"),
+        ("--flow 3 --full-vb --local-reparameterization", "estimator is 'A', which scores θ at its draw"),
         ("--channels 4,4,4,4", "these images can be halved 3 times"),
         ("--architecture conv --full-vb --local-reparameterization", "for affine maps alone"),
         ("--decay 0", "decay is 0.0; expected a number > 0"),
@@ -345,7 +350,7 @@ def test_help_answers_in_under_half_a_second_and_teaches():
         after = os.times()  # of its processor, so that a busy machine is not the command's fault
         seconds.append(after.children_user + after.children_system - before.children_user - before.children_system)
     assert min(seconds) < 0.5, seconds
-    for words in ("examples:", "--resume DIR", "samples to evaluate", "L^A (6), L^B (7, default)"):
+    for words in ("examples:", "--resume DIR", "samples to evaluate", "A is L^A (6), B is L^B (7, default"):
         assert words in shown
 
 

@@ -160,3 +160,18 @@ def test_a_model_that_is_not_fitted_says_so():
     model = PPCA(2).fit(data())
     with pytest.raises(ValueError, match=r"x has shape \(3, 5\); expected \(N, 6\)"):
         model.score(np.zeros((3, 5)))
+
+
+def test_each_iteration_and_each_score_inverts_one_matrix_of_j_by_j(monkeypatch):
+    shapes, inv = [], np.linalg.inv
+
+    def counted(matrix):
+        shapes.append(matrix.shape)
+        return inv(matrix)
+
+    monkeypatch.setattr(np.linalg, "inv", counted)
+    model = FactorAnalysis(2).fit(data())
+    assert shapes == [(2, 2)] * len(model.log_likelihood_)
+    shapes.clear()
+    model.score(data())
+    assert shapes == [(2, 2)]

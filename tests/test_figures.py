@@ -72,7 +72,7 @@ STUDIES = {  # arguments beside --scale, and the rows of the tables
     ),
     "marginal": (["--data", "digits", "--images", "5"], {"marginal": 5}),
     "iwae": (["--data", "digits", "--stages", "2", "--k", "1", "3", "--images", "20", "--draws", "50"], {"iwae": 3}),
-    "ladder": ([], {"ladder": 6}),
+    "ladder": ([], {"ladder": 7}),
     "em": (["--data", "digits", "--seeds", "1"], {"em": 4}),
     "flow": (["--data", "digits", "--seeds", "1", "--maps", "2"], {"flow": 4}),
     "conv": (["--data", "digits"], {"conv": 2}),

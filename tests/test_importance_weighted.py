@@ -1,12 +1,11 @@
-"""inference/importance_weighted.py: the bound L_K of Burda et al. 2016 (E12), value and gradient."""
+"""inference/objectives/importance_weighted.py: the bound L_K of Burda et al. 2016 (E12), value and gradient."""
 
 import numpy as np
 import pytest
-from conftest import LIKELIHOODS, host, relative, rows, small
+from conftest import LIKELIHOODS, check_model, host, relative, rows, small
 from numpy.testing import assert_allclose
 from test_exact import linear_vae, sigma_points
 
-from scratchvae.gradcheck import check_model
 from scratchvae.inference.distributions import gaussian_neg_kl
 
 pytestmark = pytest.mark.usefixtures("backend")
@@ -46,7 +45,9 @@ def test_the_bound_never_falls_with_k_and_stays_below_the_evidence_e12():
     x, draws, bounds = np.repeat(rows(1), 10, axis=0), {}, [1, 2, 4, 8]  # ten times the same datapoint
     for k in bounds:
         model, law, _ = linear_vae("iwae", k, orthogonal=False)
-        model.encoder.log_var.b += 1.0  # q too wide, so that the weights differ
+        model.params.named(model.params.value)["encoder.log_var.b"][...] += (
+            1.0  # q too wide, so that the weights differ
+        )
         draws[k] = [model.bound(x, model.noise(np.random.default_rng([k, s]), 10), 1) for s in range(500)]
     means = [np.mean(draws[k]) for k in bounds]
     errors = [np.std(draws[k]) / np.sqrt(500) for k in bounds]

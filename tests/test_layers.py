@@ -6,10 +6,10 @@ import pytest
 from conftest import small
 from numpy.testing import assert_array_equal
 
-from scratchvae import oracle
+from scratchvae import VAE, oracle
 from scratchvae.gradcheck import check_layer
 from scratchvae.nets.layers import Chain, Linear, ReLU, Sigmoid, Softplus, Tanh, sigmoid
-from scratchvae.nets.mlp import ACTIVATIONS, BernoulliMLP, GaussianMLP, mlp
+from scratchvae.nets.mlp import ACTIVATIONS
 from scratchvae.nets.params import Params
 
 X = np.random.default_rng(0).standard_normal((4, 5)) * 2
@@ -41,25 +41,33 @@ def test_chain_of_any_depth_follows_the_chain_rule(depth):
     assert all(check.passed for check in check_layer(Chain(layers), X, oracle=composed))
 
 
-@pytest.mark.parametrize("sigmoid_mean", [False, True])
+def decoder_network(likelihood, mean, widths, activation):
+    """The network of a VAE's decoder, from 5 latents to 6 pixels."""
+    model = VAE(6, widths, 5, likelihood=likelihood, mean=mean, activation=activation, dtype="float64")
+    return model.decoder.network
+
+
+@pytest.mark.parametrize("mean", ["free", "sigmoid"])
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_gaussian_mlp_equals_c2_with_a_free_mean_and_through_a_sigmoid(activation, sigmoid_mean):
+def test_a_gaussian_decoders_network_equals_c2_with_a_free_mean_and_through_a_sigmoid(activation, mean):
     def c2(arrays, z):
-        h = oracle.hidden(arrays, "d", z, activation)
-        mu = oracle.linear(arrays, "d.mu", h)
-        return oracle.sigmoid(mu) if sigmoid_mean else mu, oracle.linear(arrays, "d.log_var", h)
+        h = oracle.hidden(arrays, "decoder", z, activation)
+        mu = oracle.linear(arrays, "decoder.mu", h)
+        return oracle.sigmoid(mu) if mean == "sigmoid" else mu, oracle.linear(arrays, "decoder.log_var", h)
 
-    assert all(
-        c.passed for c in check_layer(GaussianMLP(*mlp("d", 5, [4, 3], activation), 6, sigmoid_mean), X, oracle=c2)
-    )
+    checks = check_layer(decoder_network("gaussian", mean, [4, 3], activation), X, oracle=c2)
+    assert len(checks) == 1 + 2 * 4 + 1  # the value, two hidden layers and two heads, and z
+    assert all(check.passed for check in checks)
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_bernoulli_mlp_equals_c1(activation):
+def test_a_bernoulli_decoders_network_equals_c1(activation):
     def c1(arrays, z):
-        return oracle.linear(arrays, "d.logits", oracle.hidden(arrays, "d", z, activation))
+        return oracle.linear(arrays, "decoder.logits", oracle.hidden(arrays, "decoder", z, activation))
 
-    assert all(check.passed for check in check_layer(BernoulliMLP(*mlp("d", 5, [4], activation), 6), X, oracle=c1))
+    checks = check_layer(decoder_network("bernoulli", "sigmoid", [4], activation), X, oracle=c1)
+    assert len(checks) == 1 + 2 * 2 + 1
+    assert all(check.passed for check in checks)
 
 
 def test_linear_that_reads_the_data_gives_no_input_gradient_and_the_same_parameter_gradients():
@@ -111,7 +119,7 @@ def test_windows_are_named_in_the_order_laid_and_share_the_flat_vectors_memory()
         for array in "Wb"
     ]
     model.params.value[...] = np.arange(model.params.value.size)
-    first = model.encoder.hidden.layers[0]
+    first = model.encoder.layers[0]
     assert_array_equal(first.W, np.arange(30).reshape(6, 5))
     first.dW[...] = 7
     assert (model.params.grad[:30] == 7).all() and (model.params.grad[30:] == 0).all()
@@ -139,7 +147,7 @@ def test_initial_weights_are_normal_with_the_papers_deviation_and_biases_zero():
 
 def test_glorot_weights_are_uniform_up_to_the_root_of_six_over_fan_in_plus_fan_out():
     model = small(n_visible=200, n_hidden=300, init="glorot", init_biases=False)
-    W = model.encoder.hidden.layers[0].W
+    W = model.encoder.layers[0].W
     limit = np.sqrt(6 / 500)
     assert 0.99 * limit < np.abs(W).max() <= limit
     assert abs(W.var() / (limit**2 / 3) - 1) * np.sqrt(W.size / 0.8) < 4.89  # Var of u²: 4/45 a⁴ = 0.8 (a²/3)²
@@ -147,7 +155,7 @@ def test_glorot_weights_are_uniform_up_to_the_root_of_six_over_fan_in_plus_fan_o
 
 def test_biases_are_drawn_when_asked_and_one_seed_gives_one_model_in_both_precisions():
     model = small(init_biases=True)
-    assert (model.encoder.hidden.layers[0].b != 0).all()
+    assert (model.encoder.layers[0].b != 0).all()
     assert_array_equal(small(dtype="float32").params.value, model.params.value.astype(np.float32))
 
 

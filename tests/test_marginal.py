@@ -244,6 +244,12 @@ def test_weights_without_variance_are_seen_by_k_hat():
         assert (importance(model, x, 500).k_hat > 0.7).all()
 
 
+def test_warnings_count_the_datapoints_that_they_are_about():
+    with pytest.warns(UserWarning, match="^2 of 3 datapoints are odd$"):
+        marginal._warn(np.array([True, False, True]), "{} datapoints are odd")
+    marginal._warn(np.zeros(3, bool), "{} datapoints are odd")  # none: no warning, which would be an error here
+
+
 def test_an_integral_that_the_grid_does_not_settle_is_told():
     model, x, truth, _ = evidence()
     with pytest.warns(UserWarning, match="7 of 7 integrals are not settled by 21 points: take more"):

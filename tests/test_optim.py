@@ -1,12 +1,18 @@
 """training/optim.py: each update against its formula, written naively (E18), and ten steps of training (E24)."""
 
+import copy
+import pickle
+
+import joblib
 import numpy as np
 import pytest
+import standin
 from autograd import grad
-from conftest import rows, small
+from conftest import host, rows, small
 from numpy.testing import assert_allclose, assert_array_equal
 
 from scratchvae import SGD, Adagrad, Adam, oracle
+from scratchvae.backend import kind
 from scratchvae.nets.layers import Linear
 from scratchvae.nets.params import Params
 from scratchvae.training import optim
@@ -166,3 +172,84 @@ def test_a_stepsize_that_falls_is_lr_over_one_plus_step_over_decay(make):
     assert "decay" in facts_of(falling) and "decay" not in facts_of(steady)  # runs of before are as they were
     with pytest.raises(ValueError, match="decay is 0; expected a number > 0"):
         make(0.1, decay=0)
+
+
+def mapped(optimizer, folder):
+    """A copy by way of a file whose arrays are mapped into memory, and cannot be written to."""
+    joblib.dump(optimizer, folder / "optimizer")
+    return joblib.load(folder / "optimizer", mmap_mode="r")
+
+
+COPIES = {
+    "deepcopy": lambda optimizer, folder: copy.deepcopy(optimizer),
+    "pickle": lambda optimizer, folder: pickle.loads(pickle.dumps(optimizer)),
+    "joblib": mapped,
+}
+
+
+@pytest.mark.parametrize("copied", COPIES.values(), ids=COPIES)
+@pytest.mark.parametrize("make", [SGD, Adagrad, Adam])
+def test_a_copy_goes_on_like_the_original_to_the_bit_and_neither_moves_the_other(make, copied, tmp_path):
+    def go(optimizer, params, steps):
+        for step in steps:
+            params.grad[...] = np.random.default_rng(step).standard_normal(params.grad.shape)
+            optimizer.ascend(params, step)
+
+    def vectors(optimizer, params):
+        return {"value": params.value.copy()} | {name: vector.copy() for name, vector in optimizer.state.items()}
+
+    def same(ours, theirs):
+        assert ours.keys() == theirs.keys()
+        for name in ours:
+            assert_array_equal(ours[name], theirs[name], err_msg=name)
+
+    original = make(0.1, decay=9)
+    params = started(original, size=200_000)  # 1.5 MiB a vector, and a scratch of 1 MiB
+    go(original, params, range(1, 4))
+    other, others_params = copied(original, tmp_path), copy.deepcopy(params)
+    before = vectors(original, params)
+    go(other, others_params, range(4, 7))
+    same(vectors(original, params), before)  # the copy has not moved the original
+    after = vectors(other, others_params)
+    assert not any((after[name] == before[name]).all() for name in after)
+    go(original, params, range(4, 7))
+    same(vectors(original, params), after)  # the original comes to where the copy is
+    go(original, params, range(7, 9))
+    same(vectors(other, others_params), after)  # and has not moved it
+
+
+def test_the_vectors_of_a_file_that_is_mapped_are_read_only_and_those_of_the_optimiser_in_memory(tmp_path):
+    optimizer = Adam(0.1)
+    started(optimizer, size=200_000)
+    joblib.dump(optimizer.state, tmp_path / "state")
+    assert not joblib.load(tmp_path / "state", mmap_mode="r")["m"].flags.writeable  # control: what a map alone gives
+    other = mapped(optimizer, tmp_path)
+    assert all(vector.flags.writeable for vector in (other.scratch, *other.state.values()))
+    assert not any(isinstance(vector, np.memmap) for vector in (other.scratch, *other.state.values()))
+
+
+def test_an_optimiser_that_has_not_started_can_be_copied_and_started():
+    fresh = pickle.loads(pickle.dumps(Adagrad(0.2, decay=3)))
+    assert vars(fresh) == vars(Adagrad(0.2, decay=3))
+    params = started(fresh)
+    params.grad[...] = 1
+    fresh.ascend(params, 1)
+    assert (params.value > 0).all()
+
+
+def test_the_copy_of_an_optimiser_on_the_device_stays_there_and_goes_on_without_a_wait(waits, monkeypatch):
+    monkeypatch.setattr(standin.ndarray, "flags", None)  # CuPy's do not say what can be written to
+    optimizer = Adam(0.1)
+    params = Params([Linear("l", 4, 1)], np.float64, "cupy")
+    optimizer.start(params)
+    params.grad[...] = 1.0
+    other = copy.deepcopy(optimizer)
+    others_params = Params([Linear("l", 4, 1)], np.float64, "cupy")
+    others_params.grad[...] = 1.0
+    waits.count = 0
+    for one, moved in [(optimizer, params), (other, others_params)]:
+        for step in (1, 2):
+            one.ascend(moved, step)
+    assert waits.count == 0
+    assert_array_equal(host(others_params.value), host(params.value))
+    assert (host(other.state["m"]) > 0).all() and kind(other.state["m"]) == "cupy"

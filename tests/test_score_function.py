@@ -1,5 +1,6 @@
-"""inference/score_function.py: black-box variational inference (E11), for any log p and for a VAE's encoder."""
+"""inference/score_function.py, objectives/black_box.py: black-box variational inference (E11), any log p and a VAE."""
 
+import importlib
 import subprocess
 import sys
 from functools import partial
@@ -13,9 +14,8 @@ from conftest import LIKELIHOODS, device, host, relative, rows, small, vae
 from numpy.testing import assert_allclose, assert_array_equal
 
 from scratchvae import VAE, Adam, fit, load_data
-from scratchvae.inference import score_function
+from scratchvae.inference.objectives import black_box
 from scratchvae.inference.score_function import (
-    black_box,
     control_coefficient,
     factors,
     path_gradient,
@@ -179,7 +179,18 @@ def test_terms_outside_the_markov_blanket_change_the_naive_gradient_and_not_the_
             "log_p(z) has shape (4, 2) for z (4, 5); expected",
         ),
         (lambda e: path_gradient(log_target, *Q, e), "dlog_p(z) has shape (4,) for z (4, 5); expected the same"),
-        (lambda e: VAE(6, 5, 2, estimator=black_box).bound(rows(), np.zeros((1, 7, 2)), 7, True), "there is 1 draw"),
+        (
+            lambda e: VAE(6, 5, 2, estimator=black_box, n_samples=2).bound(rows(), np.zeros((1, 7, 2)), 7, True),
+            "there is 1 draw; a control variate takes 2 or more",
+        ),
+        (
+            lambda e: VAE(6, 5, 2, estimator=black_box),
+            "estimator is 'black-box', which needs 2 draws or more, and n_samples is 1: take n_samples=8 or so",
+        ),
+        (
+            lambda e: VAE(6, 5, 2, estimator=partial(black_box, rao_blackwell=False)),
+            "estimator partial failed on two rows (ValueError: there is 1 draw; a control variate takes 2 or more",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused_in_one_line(call, message):
@@ -233,7 +244,7 @@ def test_phis_gradient_is_each_draws_score_times_its_f(kind):
         a = (h[:, others] ** 2 * f[others]).sum(1) / (h[:, others] ** 2).sum(1) if kind[1] else 0
         partials += h[:, s] * (f[s] - a) / 5
     model.encoder.forward(device(x))
-    model.encoder.backward(*device(tuple(n_data / 7 * partials)))
+    model.encoder.network.backward(*device(tuple(n_data / 7 * partials)))
     assert relative(gradient[model.phi], model.params.grad[model.phi]) < 1e-12
 
 
@@ -260,10 +271,11 @@ def test_phis_gradient_has_the_mean_of_the_pathwise_one_component_by_component_a
     assert both < 0.8 * min(blackwell, control) and max(blackwell, control) < 0.8 * naive  # ratios are known to ~ 5 %
     assert path.var(axis=0).sum() < 0.8 * both
 
-    def same(f, score, control_variate):
-        return (score * (f - control_coefficient(f, score))).mean(axis=0)
+    def same(f, score):
+        return f - control_coefficient(f, score)
 
-    monkeypatch.setattr(score_function, "score_weighted", same)  # control: the coefficient of the same samples
+    module = importlib.import_module("scratchvae.inference.objectives.black_box")
+    monkeypatch.setattr(module, "centred", same)  # control: the coefficient of the same samples
     found = phis(black_box, draws)
     off = found.mean(axis=0) - path.mean(axis=0)
     assert (np.abs(off) / np.sqrt((found.var(axis=0) + path.var(axis=0)) / draws)).max() > Z_LIMIT

@@ -1,15 +1,14 @@
-"""inference/sgvb.py: both estimators, (6), (7), (8), value and gradient."""
+"""inference/objectives/sgvb.py: both estimators, (6), (7), (8), value and gradient."""
 
 import numpy as np
 import pytest
-from conftest import LIKELIHOODS, host, relative, rows, small, vae
+from conftest import LIKELIHOODS, check_model, host, relative, rows, small, vae
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from scratchvae import oracle
 from scratchvae.backend import kind
-from scratchvae.gradcheck import check_model
 
 pytestmark = pytest.mark.usefixtures("backend")
 
@@ -68,7 +67,8 @@ def test_a_equals_b_draw_by_draw_where_q_is_the_prior_e5():
 
 def test_a_minus_b_has_mean_zero_and_the_stated_variance_e6():
     a, b = small(estimator="A"), small(estimator="B")
-    a.encoder.log_var.b[...] = b.encoder.log_var.b[...] = 1  # σ² away from 1, so that both terms of the variance count
+    for model in (a, b):  # σ² away from 1, so that both terms of the variance count
+        model.params.named(model.params.value)["encoder.log_var.b"][...] = 1
     x = rows(50)
     mu, log_var = a.encode(x)
     var = np.exp(log_var)
@@ -196,9 +196,8 @@ def test_float32_agrees_with_float64_and_never_becomes_it_e22(estimator, likelih
     for name, window in single.params.named(ours[1]).items():
         assert relative(window, double.params.window(name, theirs[1])) < 1e-5, name
     assert ours[0].dtype == np.float32
-    kept = {
-        key: value for layer in (*single.encoder.layers, *single.decoder.layers) for key, value in vars(layer).items()
-    }
-    kept |= vars(single.decoder)
-    arrays = [value for value in kept.values() if kind(value) == single.backend]
-    assert len(arrays) > 6 and all(array.dtype == np.float32 for array in arrays)
+    keepers = [*single.encoder.layers, *single.decoder.layers, single.encoder.posterior]
+    kept = [value for keeper in keepers for value in vars(keeper).values()] + single.decoder.partials
+    arrays = [value for value in kept if kind(value) == single.backend]
+    assert len(arrays) > 6 + 2 * len(single.params.windows)  # the windows, and what is kept for the backward pass
+    assert all(array.dtype == np.float32 for array in arrays)

@@ -1,11 +1,10 @@
 """scratchvae bench: measure what a training step costs."""
 
 import json
-import os
 from pathlib import Path
 
 from scratchvae.backend import BACKENDS
-from scratchvae.cli.shared import add_command, numbers, unused
+from scratchvae.cli.shared import add_command, numbers, require_cores, unused
 
 EPILOG = """Without sizes: the paper's model, 784-500-20 with M = 100, and from there one size at a time.
 With sizes: those alone, each along its own list, the others the paper's or the first of their list.
@@ -42,8 +41,8 @@ def bench(backend=("numpy",), dtype=("float32", "float64"), model=None, repeats=
         if min(values) < 1:
             option = option.removeprefix("n_").replace("_", "-")
             raise ValueError(f"--{option} is {min(values)}; expected whole numbers ≥ 1")
-    if threads is not None and threads > os.cpu_count():
-        raise ValueError(f"--threads is {threads}; this machine has {os.cpu_count()} cores")
+    if threads is not None:
+        require_cores(threads)
     folder = Path(unused("runs/bench") if out is None else out)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file: choose a folder (--out)")

@@ -8,9 +8,9 @@ def gradcheck(seed=0, backend="numpy"):
     """Hold every gradient against the oracle and against central differences, and print the relative errors.
 
     First come the layers and the densities, array by array. Then comes a line for each model of the matrix objective x
-    posterior x likelihood x network x θ: the largest error of its arrays, or the reason why it is refused. `seed` is that
-    of inputs, parameters and noise, and `backend` the one whose arithmetic is checked. The exit code is 1 if a gradient
-    fails; the arrays of a model that fails are all printed.
+    posterior x likelihood x network x θ: the largest error of its arrays, or the reason why it is refused. `seed` is
+    that of inputs, parameters and noise, and `backend` the one whose arithmetic is checked. The exit code is 1 if a
+    gradient fails; the arrays of a model that fails are all printed.
     """
     from scratchvae.gradcheck import TOLERANCE_DIFFERENCES, TOLERANCE_ORACLE, check_matrix, check_parts, summary, table
 

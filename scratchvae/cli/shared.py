@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -39,6 +40,7 @@ DEFAULTS = {
     "n_samples": 1,
     "dtype": "float32",
     "backend": "numpy",
+    "threads": None,  # of BLAS; None keeps what the process has, as runs did before this option
     "optimizer": "adagrad",
     "lr": None,
     "warmup": 0,
@@ -51,7 +53,8 @@ DEFAULTS = {
     "seed": 0,
 }
 OF_THETA = ("theta_noise", "alpha", "learn_hyperprior", "log_sigma")  # arguments of a FullVB that a VAE does not take
-NEWER = ("backend", "full_vb", "warm_start", "architecture", "channels", "posterior", "flow", "decay", *OF_THETA)
+NEWER = ("backend", "threads", "full_vb", "warm_start", "architecture", "channels", "flow", "decay")
+NEWER += ("posterior", *OF_THETA)
 SINCE = {key: DEFAULTS[key] for key in NEWER}  # the config.json of an older run may lack these: it had the defaults
 
 
@@ -189,3 +192,9 @@ def numbers(text):
     except ValueError:
         message = f"{text!r}; expected whole numbers with commas between them, or one; --hidden none for no layer"
         raise argparse.ArgumentTypeError(message) from None
+
+
+def require_cores(threads):
+    """Raise ValueError if this machine has fewer cores than `threads`."""
+    if threads > os.cpu_count():
+        raise ValueError(f"--threads is {threads}; this machine has {os.cpu_count()} cores")

@@ -1,11 +1,13 @@
 """scratchvae train: train a VAE and leave a run folder."""
 
 import argparse
+import os
 import sys
+import warnings
 from pathlib import Path
 
 from scratchvae import data
-from scratchvae.backend import BACKENDS
+from scratchvae.backend import BACKENDS, blas_threads
 from scratchvae.cli.shared import (
     DEFAULTS,
     add_command,
@@ -13,6 +15,7 @@ from scratchvae.cli.shared import (
     images_of,
     model_of,
     numbers,
+    require_cores,
     resolved,
     run_options,
     unused,
@@ -53,10 +56,13 @@ def train(out=None, resume=None, quiet=False, **given):
     given = _with_architecture(resolved(given))
     if resume is None:
         options = _with_defaults(given)
+        _check_threads(options)
         folder = _new_folder(out, options)
     else:
         options = _resumed(Path(resume), given, out)
         folder = Path(resume)
+
+    from threadpoolctl import threadpool_limits
 
     from scratchvae.plots import draw_run  # before the training, not after it: a broken Matplotlib then costs nothing
 
@@ -64,27 +70,30 @@ def train(out=None, resume=None, quiet=False, **given):
     model = model_of(options, images)
     if options["warm_start"] is not None and resume is None:
         model.warm_start(load_model(options["warm_start"]))
+    if options["threads"] is None and resume is None:
+        options["threads"] = _threads(model, options, len(images.train))
     if not quiet:
         print(images)
         print(_describe(model, options))
     try:
-        history = loop.fit(
-            model,
-            images.train,
-            images.valid,
-            optimizer=_optimizer(options),
-            samples=options["samples"],
-            epochs=options["epochs"],
-            batch_size=options["batch_size"],
-            seed=options["seed"],
-            schedule=options["schedule"],
-            binarization=images.binarization,
-            log_every=options["log_every"],
-            out=folder,
-            resume=resume is not None,
-            options=options,
-            progress=False if quiet else None,
-        )
+        with threadpool_limits(options["threads"] if model.backend == "numpy" else None, "blas"):
+            history = loop.fit(
+                model,
+                images.train,
+                images.valid,
+                optimizer=_optimizer(options),
+                samples=options["samples"],
+                epochs=options["epochs"],
+                batch_size=options["batch_size"],
+                seed=options["seed"],
+                schedule=options["schedule"],
+                binarization=images.binarization,
+                log_every=options["log_every"],
+                out=folder,
+                resume=resume is not None,
+                options=options,
+                progress=False if quiet else None,
+            )
     except (KeyboardInterrupt, SystemExit) as stop:
         if (folder / "checkpoint.npz").exists():
             print(f"\nstopped; go on with: scratchvae train --resume {folder}", file=sys.stderr)
@@ -134,6 +143,36 @@ def _new_folder(out, options):
     return folder
 
 
+def _check_threads(options):
+    """Raise ValueError for a number of BLAS threads that cannot be had."""
+    threads = options["threads"]
+    if threads is None:
+        return
+    if threads < 1:
+        raise ValueError(f"--threads is {threads}; expected a whole number ≥ 1")
+    require_cores(threads)
+    if options["backend"] != "numpy":
+        raise ValueError(
+            f"--threads is for BLAS, which has nothing to do on backend {options['backend']}: leave it out"
+        )
+    if blas_threads(0) is None:
+        raise ValueError("--threads needs a BLAS whose threads can be set, and threadpoolctl finds none: leave it out")
+
+
+def _threads(model, options, n_train):
+    """The number of BLAS threads for a new run, by the size of its largest matrix product; None on the device.
+
+    The product has M rows for each of the L draws of z, and the largest matrix among the parameters is its other
+    factor. A convolution's matrix meets more rows than that, one for every patch of an image; with the default channels
+    its product is twice the size that is counted here.
+    """
+    if model.backend != "numpy":
+        return None
+    rows = min(options["batch_size"], n_train) * options["n_samples"]
+    matrices = [array.size for array in model.params.named(model.params.value).values() if array.ndim == 2]
+    return blas_threads(rows * max(matrices))
+
+
 def _resumed(run, given, out):
     """The options of `run`, with those of `given` that a resumed run may change; ValueError for any other."""
     if out is not None:
@@ -148,7 +187,15 @@ def _resumed(run, given, out):
             )
     if "samples" in given or "epochs" in given:
         options |= {"samples": None, "epochs": None}
-    return options | given
+    options |= given
+    threads = options["threads"] or 1
+    if options["backend"] == "numpy" and threads > os.cpu_count():
+        warnings.warn(
+            f"{run} was trained with {threads} BLAS threads and goes on with them, to the bit, but slowly: "
+            f"this machine has {os.cpu_count()} cores",
+            stacklevel=2,
+        )
+    return options
 
 
 def _optimizer(options):
@@ -175,6 +222,9 @@ def _describe(model, options):
         prior += f", φ and μ from {options['warm_start']}" if options["warm_start"] else ""
     else:
         prior = "p(θ) = N(0, I)" if config["prior"] else "no prior on θ"
+    place = model.backend
+    if options["threads"] is not None and model.backend == "numpy":
+        place += f" with {options['threads']} BLAS thread{'s' if options['threads'] > 1 else ''}"
     likelihood = config["likelihood"]
     likelihood += f", {config['mean']} mean" if len(model.likelihood.means) > 1 else ""
     objective = f"L^{config['estimator']}" if config["estimator"] in ("A", "B") else config["estimator"]
@@ -182,7 +232,7 @@ def _describe(model, options):
     optimizer += "" if options["decay"] is None else f" / (1 + step/{options['decay']:g})"
     return (
         f"{type(model).__name__} {sizes}, {activation}, "
-        f"{likelihood}, {model.params.value.size:,} parameters in {config['dtype']} on {model.backend}\n"
+        f"{likelihood}, {model.params.value.size:,} parameters in {config['dtype']} on {place}\n"
         f"{objective}, L = {config['n_samples']}, M = {options['batch_size']}, {prior}, {optimizer}, "
         f"{options['schedule']} updates, seed {options['seed']}"
     )
@@ -310,8 +360,8 @@ def add_to(commands):
     g.add_argument(
         "--estimator",
         choices=OBJECTIVES,
-        help="what to ascend: A is L^A (6), B is L^B (7, default; A with a flow), stl is L^A with its gradient by the path "
-        "alone, iwae the importance-weighted bound of L draws, dreg the same doubly reparameterised, wake-sleep, "
+        help="what to ascend: A is L^A (6), B is L^B (7, default; A with a flow), stl is L^A with its gradient by the "
+        "path alone, iwae the importance-weighted bound of L draws, dreg the same doubly reparameterised, wake-sleep, "
         "black-box is L^A by scores (L of 2 or more), autoencoder has no noise and no KL",
     )
     g.add_argument("--n-samples", type=int, metavar="L", help="how many noise samples to draw per datapoint (1)")
@@ -357,6 +407,14 @@ def add_to(commands):
         "--backend",
         choices=BACKENDS,
         help="numpy (default), or cupy, which does the same on the GPU; it may change on --resume",
+    )
+    g.add_argument(
+        "--threads",
+        type=int,
+        metavar="T",
+        help="BLAS threads of the training: one where the matrix products are too small for a second to gain, else as "
+        "many as BLAS takes (default); kept in config.json and on --resume. Not for cupy, and fit in Python leaves it "
+        "to its caller",
     )
     g.add_argument("--seed", type=int, help="the seed of initial values, minibatches and noise (0)")
     g = p.add_argument_group("the run")

@@ -29,7 +29,8 @@ def log_bernoulli(x, logits, gradient=True):
     this is the cross entropy that section 5 trains on.
     """
     a = logits
-    ramp, rest = np.maximum(a, 0), np.log1p(np.exp(-np.abs(a)))  # s = ramp + rest; no exponent is above 0
+    ramp = np.maximum(a, 0)  # s = ramp + rest; no exponent is above 0
+    rest = np.log1p(np.exp(-np.abs(a)))
     log_p = (x * a - ramp - rest).sum(axis=-1)
     return log_p, x - np.exp(a - ramp - rest) if gradient else None  # ∂s/∂a = σ(a) = y = exp(a - s)
 

@@ -19,22 +19,25 @@ closed KL(q(θ) ‖ p_α(θ)) of (24), which counts once for the whole data set,
 
 since ∂θ/∂μ = 1 and ∂θ/∂log σ = σ ζ. g is what the backward pass of any objective leaves for the decoder.
 
-So a distribution over θ is no objective of its own: `over_theta` draws θ, calls an objective there, and adds what belongs
-to θ once. With L^A, and every term at its draw, that is (21); with L^B, and the Gaussian terms in closed form, (24).
+So a distribution over θ is no objective of its own: `over_theta` draws θ, calls an objective there, and adds what
+belongs to θ once. With L^A, and every term at its draw, that is (21); with L^B, and the Gaussian terms in closed
+form, (24).
 """
 
 import numpy as np
 
 from scratchvae.backend import kind
 
+THETA_NOISE = ("minibatch", "antithetic", "datapoint", "local")  # where ζ acts: see `models.full_vb.FullVB`
 BLOCK = 1 << 15  # entries of θ that are taken at a time on the host: what the lines below share stays in the cache
 
 
 class Posterior:
     """q(θ) = N(μ, σ²) with prior p_α(θ) = N(0, α²)   (23): flat windows on the values that are learned.
 
-    params holds arrays "decoder.…", which are μ, and "log_sigma.…" in the same order. theta is the Params of the decoder
-    that reads a draw, None if none is drawn. alpha is α, the same for all, or None: each array has its own, learned.
+    params holds arrays "decoder.…", which are μ, and "log_sigma.…" in the same order. theta is the Params of the
+    decoder that reads a draw, None if none is drawn. alpha is α, the same for all, or None: each array has its own,
+    learned.
     """
 
     def __init__(self, params, theta, alpha=1.0):
@@ -118,11 +121,11 @@ def theta_log_ratio(theta, zeta, log_sigma, alpha2, gradient=True):
 def over_theta(objective, q, p, theta, x, eps, zeta, scale, gradient=True, closed=True):
     """(22): `objective` at θ ~ q(θ), and the terms of θ once; the gradients of φ, μ and log σ in their windows.
 
-    theta is q(θ), and p a decoder that reads its draw. Each of the S draws zeta (S, P) is for its M/S rows of x. S = 1 is
-    one θ for the minibatch. S = M is Algorithm 2 as printed: every datapoint has an ε and a ζ of its own. With
-    zeta = [ζ, -ζ] the draws are antithetic: the two halves of the minibatch see θ on either side of μ, and what is linear
-    in ζ cancels between them. With closed=True the terms of θ are -KL(q(θ) ‖ p_α(θ)), as in (24), else
-    log p_α(θ) - log q(θ) at the draw, as in (21).
+    theta is q(θ), and p a decoder that reads its draw. Each of the S draws zeta (S, P) is for its M/S rows of x. S =
+    1 is one θ for the minibatch. S = M is Algorithm 2 as printed: every datapoint has an ε and a ζ of its own. With
+    zeta = [ζ, -ζ] the draws are antithetic: the two halves of the minibatch see θ on either side of μ, and what is
+    linear in ζ cancels between them. With closed=True the terms of θ are -KL(q(θ) ‖ p_α(θ)), as in (24), else log
+    p_α(θ) - log q(θ) at the draw, as in (21).
     """
     M = len(x)
     S = min(len(zeta), M)

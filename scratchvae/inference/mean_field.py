@@ -1,12 +1,20 @@
-"""Mean field by coordinate ascent (Bishop 2006, chapter 10): q(z) = Π_i q_i(z_i), one factor at a time at its best.
+"""Mean field by coordinate ascent: q(z) = Π_i q_i(z_i), in which one factor at a time is set to its best.
 
-    L = E_q[ln p(x, z)] + H(q) = ln p(x) - KL(q ‖ p(z|x)),   best in q_i at ln q_i = E_{j≠i}[ln p(x, z)] + const  (10.9)
+All equations are those of C. M. Bishop, "Pattern Recognition and Machine Learning" (2006), chapter 10. The bound is
 
-There L = Σ_{j≠i} H(q_j) + ln ∫ exp(E_{j≠i}[ln p(x, z)]) dz_i, so that the normaliser of the factor that was updated
-last is nearly all of the bound. No step can lower it, and none needs a gradient or a draw.
+    L = E_q[ln p(x, z)] + H(q) = ln p(x) - KL(q ‖ p(z|x)),
 
-Each model takes tol and max_iter: sweeps over all factors end when one raises L by less than tol nats, or after so
-many, with a warning. After `fit`, bound_ has L after every sweep, in nats, summed over the datapoints.
+and with the other factors held it is largest at ln q_i = E_{j≠i}[ln p(x, z)] + const (10.9). There
+
+    L = Σ_{j≠i} H(q_j) + ln ∫ exp(E_{j≠i}[ln p(x, z)]) dz_i,
+
+so the normaliser of the factor that was updated last is nearly all of the bound. No update can lower the bound, and
+none needs a gradient or a draw.
+
+Data are rows x (N, D), one datapoint per row, in host memory, and everything is computed in float64. Each of the models
+takes `tol` and `max_iter`. A sweep updates every factor once; the ascent ends when a sweep raises L by less than `tol`
+nats, or after `max_iter` sweeps, with a warning. `fit` returns the model itself, and leaves L after every sweep in
+`bound_`, in nats, summed over the datapoints.
 """
 
 import math
@@ -15,27 +23,53 @@ import warnings
 import numpy as np
 from scipy.special import digamma, entr, gammaln, multigammaln, softmax
 
-from scratchvae.arguments import fitted, positive, whole
+from scratchvae.arguments import finite_array, fitted, positive, positive_definite, whole
 from scratchvae.inference.distributions import LOG_2PI
 
 
-class CorrelatedGaussian:
-    """q(z) = Π_i N(z_i; mean_i, var_i) for a target p(z) = N(m, Λ⁻¹) whose z_i are correlated (section 10.1.2).
-
-    mean_ (D,) comes to be m, but var_ (D,) is 1/Λ_ii, the variance of z_i with all others known: too small.
-    """
+class _Ascent:
+    """What the models share: when the ascent of the bound ends, and the ascent itself."""
 
     def __init__(self, tol=1e-9, max_iter=10_000):
-        self.tol, self.max_iter = positive("tol", tol), whole("max_iter", max_iter)
+        self.tol = positive("tol", tol)
+        self.max_iter = whole("max_iter", max_iter)
+
+    def _ascend(self, sweep):
+        """Call `sweep` until the bound that it returns rises by less than tol, and keep all of these bounds."""
+        bounds = []
+        for _ in range(self.max_iter):
+            bounds.append(float(sweep()))
+            if not math.isfinite(bounds[-1]):
+                raise FloatingPointError(f"the bound is {bounds[-1]} after sweep {len(bounds)}: check the prior")
+            if len(bounds) > 1 and bounds[-1] - bounds[-2] < self.tol:
+                break
+        else:
+            text = f"mean field has not converged to tol = {self.tol:g} in {self.max_iter:,} sweeps: raise max_iter"
+            warnings.warn(text, stacklevel=3)
+        self.bound_ = np.array(bounds)
+
+
+class CorrelatedGaussian(_Ascent):
+    """Approximates a Gaussian whose coordinates are correlated by one whose coordinates are not (section 10.1.2).
+
+    The target is p(z) = N(m, Λ⁻¹) and the approximation q(z) = Π_i N(z_i; mean_i, var_i). After `fit`, mean_ (D,) has
+    converged to m. var_ (D,) is 1/Λ_ii, the variance of z_i when all other coordinates are known, and so too small.
+    """
 
     def fit(self, mean, precision, start=None):
-        """Fit to N(mean (D,), precision (D, D)⁻¹) from means at start (D,), zeros unless given; self.
+        """Fit q to the target N(m, Λ⁻¹) and return the model.
 
-        The target is normalised, ln p(x) = 0, and so L = -KL(q ‖ p). ValueError for shapes and no precision matrix.
+        The target is normalised, so that ln p(x) = 0 and L = -KL(q ‖ p).
+
+        mean        is m, (D,).
+        precision   is Λ, (D, D), symmetric and positive definite.
+        start       holds the means (D,) at which the ascent begins, zeros unless given.
+
+        Other shapes, numbers that are not finite and a matrix that is no precision raise a ValueError.
         """
-        m = _array("mean", mean, (max(np.size(mean), 1),))
-        Lambda, root = _positive_definite("precision", precision, len(m))
-        mu = np.zeros_like(m) if start is None else _array("start", start, m.shape)
+        m = finite_array("mean", mean, (max(np.size(mean), 1),))
+        Lambda, root = positive_definite("precision", precision, len(m))
+        mu = np.zeros_like(m) if start is None else finite_array("start", start, m.shape)
         gap = 0.5 * (np.log(np.diag(Lambda)).sum() - 2 * np.log(np.diag(root)).sum())  # ½ (Σ ln Λ_ii - ln|Λ|)
 
         def sweep():
@@ -44,58 +78,72 @@ class CorrelatedGaussian:
                 mu[i] -= Lambda[i] @ (mu - m) / Lambda[i, i]
             return -gap - 0.5 * (mu - m) @ Lambda @ (mu - m)
 
-        self.bound_ = _ascend(sweep, self.tol, self.max_iter)
-        self.mean_, self.var_ = mu, 1 / np.diag(Lambda)  # the same variances in every sweep                    (10.12)
+        self._ascend(sweep)
+        self.mean_ = mu
+        self.var_ = 1 / np.diag(Lambda)  # the same after every sweep                                           (10.12)
         return self
 
 
-class UnivariateGaussian:
-    """q(μ) q(τ) for x_n ~ N(μ, 1/τ), p(μ|τ) = N(mean, 1/(κ τ)), p(τ) = Gamma(a, rate b) (section 10.1.3).
+class UnivariateGaussian(_Ascent):
+    """Approximates the posterior of the mean and precision of a Gaussian by q(μ) q(τ) (section 10.1.3).
 
-    After `fit`, q(μ) = N(mean_, 1/precision_) and q(τ) = Gamma(a_, b_). The exact posterior is known, for comparison;
-    in it, unlike in q, the spread of μ depends on τ. ValueError unless kappa, a and b are > 0.
+    The model is x_n ~ N(μ, 1/τ) with the priors p(μ|τ) = N(mean, 1/(κ τ)) and p(τ) = Gamma(a, rate b). Its posterior
+    is known exactly, for comparison: there, unlike in q, the spread of μ depends on τ.
+
+    mean    is the prior mean of μ, 0 unless given.
+    kappa   is κ, how many datapoints the prior mean counts for; 1 unless given.
+    a, b    are the shape and the rate of the prior of τ, 1 each unless given.
+
+    After `fit`, q(μ) = N(mean_, 1/precision_) and q(τ) = Gamma(a_, b_). Unless kappa, a and b are > 0, a ValueError is
+    raised.
     """
 
     def __init__(self, mean=0.0, kappa=1.0, a=1.0, b=1.0, tol=1e-9, max_iter=10_000):
-        self.mean = float(_array("mean", mean, ()))
-        self.kappa, self.a, self.b = positive("kappa", kappa), positive("a", a), positive("b", b)
-        self.tol, self.max_iter = positive("tol", tol), whole("max_iter", max_iter)
+        super().__init__(tol, max_iter)
+        self.mean = float(finite_array("mean", mean, ()))
+        self.kappa = positive("kappa", kappa)
+        self.a = positive("a", a)
+        self.b = positive("b", b)
 
     def fit(self, x):
-        """Fit x (N,); self. ValueError for other shapes and numbers that are not finite."""
-        x = _array("x", x, (max(np.size(x), 1),))
-        N, m0, kappa0, a0, b0 = len(x), self.mean, self.kappa, self.a, self.b
-        self.mean_ = (kappa0 * m0 + x.sum()) / (kappa0 + N)  # (10.26)
-        self.a_ = a0 + (N + 1) / 2  # (10.29), + ½ since p(μ|τ) has √τ too
-        square = ((x - self.mean_) ** 2).sum() + kappa0 * (self.mean_ - m0) ** 2
-        log_prior = 0.5 * (math.log(kappa0) - (N + 1) * LOG_2PI) + a0 * math.log(b0) - gammaln(a0)
-        self.b_ = self.a_ * b0 / a0  # begin with E[τ] as in the prior
+        """Fit q to numbers x (N,) and return the model; other shapes and values not finite raise a ValueError."""
+        x = finite_array("x", x, (max(np.size(x), 1),))
+        N = len(x)
+        kappa_n = self.kappa + N
+        self.mean_ = (self.kappa * self.mean + x.sum()) / kappa_n  # (10.26)
+        self.a_ = self.a + (N + 1) / 2  # (10.29), with another ½ since p(μ|τ) has a factor √τ too
+        square = ((x - self.mean_) ** 2).sum() + self.kappa * (self.mean_ - self.mean) ** 2
+        log_prior = 0.5 * (math.log(self.kappa) - (N + 1) * LOG_2PI) + self.a * math.log(self.b) - gammaln(self.a)
+        self.b_ = self.a_ * self.b / self.a  # the ascent begins with E[τ] as in the prior
 
         def sweep():
-            self.precision_ = (kappa0 + N) * self.a_ / self.b_  # λ = (κ0 + N) E[τ]                              (10.27)
-            self.b_ = b0 + 0.5 * (square + (kappa0 + N) / self.precision_)  # E[(μ - μ_N)²] = 1/λ                (10.30)
+            self.precision_ = kappa_n * self.a_ / self.b_  # λ = (κ0 + N) E[τ]                                   (10.27)
+            self.b_ = self.b + 0.5 * (square + kappa_n / self.precision_)  # E[(μ - μ_N)²] = 1/λ                 (10.30)
             entropy = 0.5 * (1 + LOG_2PI - math.log(self.precision_))  # of q(μ)
             log_z = gammaln(self.a_) - self.a_ * math.log(self.b_)  # ∫ τ^(a-1) exp(-b τ) dτ = Γ(a)/bᵃ
             return entropy + log_prior + log_z
 
-        self.bound_ = _ascend(sweep, self.tol, self.max_iter)
+        self._ascend(sweep)
         return self
 
 
-class MixtureOfGaussians:
-    """q(Z) q(π, μ, Λ) for a mixture of K Gaussians with all of its parameters unknown (section 10.2).
+class MixtureOfGaussians(_Ascent):
+    """Fits a mixture of K Gaussians whose parameters are all unknown, with q(Z) q(π, μ, Λ) (section 10.2).
 
         π ~ Dirichlet(α0),   Λ_k ~ Wishart(W0, ν0),   μ_k ~ N(m0, (β0 Λ_k)⁻¹),   z_n ~ π,   x_n ~ N(μ_{z_n}, Λ_{z_n}⁻¹)
 
-    concentration    α0, 1/K unless given: below one, components that the data do not need are left empty
-    mean             m0 (D,), the mean of the data unless given
-    mean_precision   β0
-    degrees          ν0 > D - 1, D unless given
-    scatter          W0⁻¹ (D, D), the covariance of the data unless given; their units do not matter then
+    n_components     is K, the number of components, or an upper limit on it where `concentration` is small.
+    concentration    is α0 of every component, 1/K unless given. Below 1 it leaves components empty that the data do
+                     not need; above 1 it keeps the weights alike.
+    mean             is m0, (D,), the mean of the data unless given.
+    mean_precision   is β0, how many datapoints m0 counts for; 1 unless given.
+    degrees          is ν0, D unless given. It must exceed D - 1, and the larger it is, the closer the covariances of
+                     the components stay to their prior.
+    scatter          is W0⁻¹, (D, D), the covariance of the data unless given; then the units of the data do not matter.
 
-    After `fit`, q(π) = Dirichlet(concentration_ (K,)) with weights_ (K,) = E[π]; q(μ_k, Λ_k) has means_ (K, D),
-    mean_precision_ (K,), degrees_ (K,), scatters_ (K, D, D) = W_k⁻¹ and covariances_ (K, D, D) = E[Λ_k]⁻¹ = W_k⁻¹/ν_k;
-    q(Z) is responsibilities_ (N, K). The bound has many maxima: take the best bound_[-1] of several seeds.
+    After `fit`, q(π) = Dirichlet(concentration_ (K,)), and weights_ (K,) is E[π]. q(μ_k, Λ_k) has means_ (K, D),
+    mean_precision_ (K,), degrees_ (K,) and scatters_ (K, D, D) = W_k⁻¹; covariances_ (K, D, D) is E[Λ_k]⁻¹ = W_k⁻¹/ν_k.
+    q(Z) is responsibilities_ (N, K). The bound has many maxima: fit with several seeds and keep the highest bound_[-1].
     """
 
     def __init__(
@@ -109,22 +157,32 @@ class MixtureOfGaussians:
         tol=1e-6,
         max_iter=10_000,
     ):
+        super().__init__(tol, max_iter)
         self.n_components = whole("n_components", n_components)
-        alpha = 1 / self.n_components if concentration is None else concentration
-        self.concentration = positive("concentration", alpha)
-        self.mean, self.mean_precision = mean, positive("mean_precision", mean_precision)
-        self.degrees, self.scatter = degrees, scatter
-        self.tol, self.max_iter = positive("tol", tol), whole("max_iter", max_iter)
+        self.concentration = positive("concentration", 1 / n_components if concentration is None else concentration)
+        self.mean = mean
+        self.mean_precision = positive("mean_precision", mean_precision)
+        self.degrees = degrees
+        self.scatter = scatter
 
     def fit(self, x, seed=0):
-        """Fit rows x (N, D), beginning at the nearest of K rows that are drawn by k-means++ with this seed; self.
+        """Fit q to rows x (N, D) and return the model.
 
-        ValueError: no K different rows, numbers that are not finite; without a scatter of yours, columns that never
-        vary or depend on each other.
+        k-means++ draws K rows with `seed`, and the ascent begins with each row assigned to the nearest of them.
+
+        Fewer than K different rows, numbers that are not finite, and priors that do not fit the columns of x raise a
+        ValueError. If no scatter is given, so do columns that never vary or depend on each other linearly.
         """
         x = self._rows(x)
-        prior, root = self._prior(x)
-        white = np.linalg.solve(root, x.T).T  # distances in units of the prior's scatter
+        D = x.shape[1]
+        m0 = x.mean(axis=0) if self.mean is None else finite_array("mean", self.mean, (D,))
+        nu0 = positive("degrees", D if self.degrees is None else self.degrees)
+        if nu0 <= D - 1:
+            raise ValueError(f"degrees is {nu0:g}; expected more than D - 1 = {D - 1}")
+        scatter = _covariance(x) if self.scatter is None else self.scatter
+        scatter0, root = positive_definite("scatter", scatter, D)
+        prior = (self.concentration, m0, self.mean_precision, nu0, scatter0)
+        white = np.linalg.solve(root, x.T).T  # x in units of the prior's scatter, in which distances are taken
         self.responsibilities_ = _nearest(white, self.n_components, np.random.default_rng(seed))
         self._update(x, *prior)
 
@@ -133,33 +191,44 @@ class MixtureOfGaussians:
             self._update(x, *prior)
             return self._bound(*prior)
 
-        self.bound_ = _ascend(sweep, self.tol, self.max_iter)
+        self._ascend(sweep)
         self.weights_ = self.concentration_ / self.concentration_.sum()
         self.covariances_ = self.scatters_ / self.degrees_[:, None, None]
         return self
 
     def predict_proba(self, x):
-        """q(z|x) of rows x (N, D) with q(π, μ, Λ) as fitted: responsibilities (N, K), whose rows sum to 1."""
+        """Return q(z|x) of rows x (N, D) under the fitted q(π, μ, Λ): responsibilities (N, K), whose rows sum to 1.
+
+        Before `fit`, and for rows of another width, a ValueError is raised.
+        """
         x = self._rows(x, fitted(self, "weights_").means_.shape[1])
         return softmax(self._log_rho(x), axis=1)
 
     def _update(self, x, alpha0, m0, beta0, nu0, scatter0):
-        """q(π, μ, Λ) at its best for q(Z). Sums about m_k instead of the book's S_k about x̄_k: N_k may be 0."""
+        """Set q(π, μ, Λ) to its best for the present q(Z).
+
+        The sums are taken about m_k, and not as the book's S_k about x̄_k, since N_k may be 0.
+        """
         r = self.responsibilities_
         n = r.sum(axis=0)  # N_k                                                                                (10.51)
         self.concentration_ = alpha0 + n  # (10.58)
         self.mean_precision_ = beta0 + n  # (10.60)
         self.degrees_ = nu0 + n  # (10.63)
         self.means_ = (beta0 * m0 + r.T @ x) / self.mean_precision_[:, None]  # (10.61)
-        d, d0 = x - self.means_[:, None], m0 - self.means_  # (K, N, D), (K, D)
+        d = x - self.means_[:, None]  # (K, N, D)
+        d0 = m0 - self.means_  # (K, D)
         within = (d * r.T[:, :, None]).transpose(0, 2, 1) @ d  # Σ_n r_nk (x_n - m_k)(x_n - m_k)ᵀ
         self.scatters_ = scatter0 + within + beta0 * d0[:, :, None] * d0[:, None, :]  # (10.62)
 
     def _log_rho(self, x):
-        """ln ρ_nk = E[ln π_k] + ½ E[ln|Λ_k|] - ½ E[(x_n - μ_k)ᵀ Λ_k (x_n - μ_k)] + what all k share (10.46), (N, K)."""
-        D, nu = x.shape[1], self.degrees_
+        """Return ln ρ_nk (10.46), (N, K), up to what all k share.
+
+        ln ρ_nk = E[ln π_k] + ½ E[ln|Λ_k|] - ½ E[(x_n - μ_k)ᵀ Λ_k (x_n - μ_k)]
+        """
+        nu = self.degrees_
+        D = x.shape[1]
         root = np.linalg.cholesky(self.scatters_)  # W⁻¹ = R Rᵀ, ln|W| = -2 Σ ln R_ii
-        log_det = digamma((nu[:, None] - np.arange(D)) / 2).sum(axis=1)  # and D ln 2, shared                    (10.65)
+        log_det = digamma((nu[:, None] - np.arange(D)) / 2).sum(axis=1)  # and D ln 2, which all k share         (10.65)
         log_det -= 2 * np.log(np.diagonal(root, axis1=1, axis2=2)).sum(axis=1)
         log_pi = digamma(self.concentration_) - digamma(self.concentration_.sum())  # (10.66)
         d = np.linalg.solve(root, (x - self.means_[:, None]).transpose(0, 2, 1))  # dᵀd = (x - m)ᵀ W (x - m)
@@ -167,54 +236,48 @@ class MixtureOfGaussians:
         return log_pi + 0.5 * (log_det - square)
 
     def _bound(self, alpha0, m0, beta0, nu0, scatter0):
-        """H(q(Z)) + ln ∫ exp(E_Z[ln p(x, Z, π, μ, Λ)]): (10.70) where q(π, μ, Λ) has just been updated."""
-        alpha, (N, K), D = self.concentration_, self.responsibilities_.shape, len(m0)
+        """Return L = H(q(Z)) + ln ∫ exp(E_Z[ln p(x, Z, π, μ, Λ)]): (10.70), just after an update of q(π, μ, Λ)."""
+        N, K = self.responsibilities_.shape
+        alpha = self.concentration_
         log_z = gammaln(alpha).sum() - gammaln(alpha.sum()) - K * gammaln(alpha0) + gammaln(K * alpha0)
         log_z += _log_normaliser(self.mean_precision_, self.degrees_, self.scatters_).sum()
         log_z -= K * _log_normaliser(beta0, nu0, scatter0)
-        return entr(self.responsibilities_).sum() + log_z - 0.5 * N * D * LOG_2PI
-
-    def _prior(self, x):
-        """(α0, m0, β0, ν0, W0⁻¹) for rows x, and the Cholesky factor of W0⁻¹."""
-        D = x.shape[1]
-        m0 = x.mean(axis=0) if self.mean is None else _array("mean", self.mean, (D,))
-        nu0 = positive("degrees", D if self.degrees is None else self.degrees)
-        if nu0 <= D - 1:
-            raise ValueError(f"degrees is {nu0:g}; expected more than D - 1 = {D - 1}")
-        if self.scatter is None:
-            if (still := int((np.ptp(x, axis=0) == 0).sum())) > 0:
-                raise ValueError(
-                    f"{still} of the {D} columns of x never vary: leave them out, as in x[:, x.std(axis=0) > 0], "
-                    "or say what scatter you expect"
-                )
-            if np.linalg.eigvalsh(np.atleast_2d(np.corrcoef(x.T)))[0] < 1e-12:
-                raise ValueError(
-                    "the columns of x are linearly dependent: take more rows or fewer columns, or say what scatter "
-                    "you expect"
-                )
-        scatter = np.atleast_2d(np.cov(x.T, bias=True)) if self.scatter is None else self.scatter
-        scatter, root = _positive_definite("scatter", scatter, D)
-        return (self.concentration, m0, self.mean_precision, nu0, scatter), root
+        return entr(self.responsibilities_).sum() + log_z - 0.5 * N * len(m0) * LOG_2PI
 
     def _rows(self, x, width=None):
-        """x as float64 rows; ValueError for other shapes, and for fewer rows than components to fit."""
+        """Return x as float64 rows; a ValueError is raised for other shapes, and for too few rows to fit."""
         x = np.asarray(x, float)
         if x.ndim != 2 or x.size == 0 or x.shape[1] != (width or x.shape[1]):
             raise ValueError(f"x has shape {x.shape}; expected (N, {width or 'D'}), one datapoint per row")
         if width is None and len(x) < self.n_components:
             raise ValueError(f"x has {len(x)} rows; expected at least as many as n_components, {self.n_components}")
-        return _array("x", x, x.shape)
+        return finite_array("x", x, x.shape)
+
+
+def _covariance(x):
+    """Return the covariance (D, D) of rows x (N, D); a ValueError is raised if it is singular."""
+    if still := (np.ptp(x, axis=0) == 0).sum():
+        raise ValueError(f"{still} of the {x.shape[1]} columns of x never vary: leave them out, or give a scatter")
+    if np.linalg.eigvalsh(np.atleast_2d(np.corrcoef(x.T)))[0] < 1e-12:
+        raise ValueError("the columns of x are linearly dependent: take more rows or fewer columns, or give a scatter")
+    return np.atleast_2d(np.cov(x.T, bias=True))
 
 
 def _log_normaliser(beta, nu, scatter):
-    """ln ∫∫ |Λ|^½(ν-D) exp(-½ β (μ-m)ᵀΛ(μ-m) - ½ tr W⁻¹Λ) dμ dΛ, of N(μ; m, (βΛ)⁻¹) Wishart(Λ; W, ν)   (10.40)."""
+    """Return the log of the integral of N(μ; m, (βΛ)⁻¹) Wishart(Λ; W, ν) without its normaliser (10.40).
+
+    It is ln ∫∫ |Λ|^½(ν-D) exp(-½ β (μ-m)ᵀΛ(μ-m) - ½ tr W⁻¹Λ) dμ dΛ, where scatter is W⁻¹.
+    """
     D = scatter.shape[-1]
     log_det = np.linalg.slogdet(scatter)[1]  # ln|W⁻¹|
     return 0.5 * (D * (LOG_2PI - np.log(beta)) + nu * (D * math.log(2) - log_det)) + multigammaln(nu / 2, D)
 
 
 def _nearest(x, K, generator):
-    """q(Z) (N, K) that gives each row to the nearest of K rows, drawn ∝ their squared distance to those before."""
+    """Return the q(Z) (N, K) that assigns each row of x to the nearest of K rows drawn by k-means++.
+
+    Each of the K is drawn with probabilities in proportion to the squared distance to the nearest of those before it.
+    """
     distance = np.empty((len(x), K))
     weight = np.ones(len(x))
     for k in range(K):
@@ -224,43 +287,3 @@ def _nearest(x, K, generator):
         distance[:, k] = ((x - centre) ** 2).sum(axis=1)
         weight = distance[:, : k + 1].min(axis=1)
     return np.eye(K)[distance.argmin(axis=1)]
-
-
-def _ascend(sweep, tol, max_iter):
-    """The bounds that `sweep` returns, once and again until one is less than tol above the last."""
-    bounds = []
-    for _ in range(max_iter):
-        bounds.append(float(sweep()))
-        if not math.isfinite(bounds[-1]):
-            raise FloatingPointError(
-                f"the bound is {bounds[-1]} after sweep {len(bounds)}: look at the prior's numbers"
-            )
-        if len(bounds) > 1 and bounds[-1] - bounds[-2] < tol:
-            break
-    else:
-        warnings.warn(
-            f"mean field has not converged to tol = {tol:g} in {max_iter:,} sweeps: allow more (max_iter)",
-            stacklevel=3,
-        )
-    return np.array(bounds)
-
-
-def _array(name, value, shape):
-    """A float64 copy of finite numbers in this shape; ValueError for others."""
-    value = np.array(value, float)
-    if value.shape != shape:
-        raise ValueError(f"{name} has shape {value.shape}; expected {shape or 'a number'}")
-    if not np.isfinite(value).all():
-        raise ValueError(f"{name} has values that are not finite; expected numbers")
-    return value
-
-
-def _positive_definite(name, value, D):
-    """A symmetric positive definite matrix (D, D) and its Cholesky factor; ValueError for others."""
-    value = _array(name, value, (D, D))
-    try:
-        if np.abs(value - value.T).max() > 1e-8 * np.abs(value).max():
-            raise np.linalg.LinAlgError
-        return value, np.linalg.cholesky(value)
-    except np.linalg.LinAlgError:
-        raise ValueError(f"{name} is not symmetric and positive definite; expected a matrix that is") from None

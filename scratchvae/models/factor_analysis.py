@@ -1,12 +1,14 @@
-"""The linear rungs: probabilistic PCA in closed form, factor analysis by EM. Both are x = z W + m + ε, z ~ N(0, I).
+"""Linear models with Gaussian noise: probabilistic PCA in closed form, and factor analysis by EM.
 
-    p(x) = N(m, Wᵀ W + Ψ),   Ψ = σ² I in probabilistic PCA (Tipping & Bishop 1999), diagonal in factor analysis
+Both say that x = z W + m + ε with z ~ N(0, I) and noise ε ~ N(0, Ψ), so that
 
-Everything here takes the shape of W, (J, D), our rows being datapoints: the textbooks' W is its transpose. With
-G = (I + W Ψ⁻¹ Wᵀ)⁻¹ the posterior is p(z|x) = N((x - m) Ψ⁻¹ Wᵀ G, G): the same G for all x.
+    p(x) = N(m, Wᵀ W + Ψ)          p(z|x) = N((x - m) Ψ⁻¹ Wᵀ G, G)          G = (I + W Ψ⁻¹ Wᵀ)⁻¹
+
+In probabilistic PCA Ψ is σ² I (Tipping & Bishop 1999, "Probabilistic principal component analysis"), and in factor
+analysis it is diagonal. G is the same for all x. Datapoints are rows here, so W has the shape (J, D) and is the
+transpose of the W of the textbooks.
 """
 
-import math
 import warnings
 
 import numpy as np
@@ -15,57 +17,68 @@ from scratchvae.arguments import fitted, float_rows, positive, whole
 
 
 class LinearGaussian:
-    """p(x) = N(m, Wᵀ W + Ψ), fitted: mean_ (D,), W_ (J, D) and var_ (D,), the diagonal of Ψ."""
+    """What the two models share once they are fitted: p(x) = N(m, Wᵀ W + Ψ), its posterior and its samples.
+
+    n_latent is J, a whole number ≥ 1. `fit` sets mean_ (D,), which is m, W_ (J, D), and var_ (D,), the diagonal of Ψ.
+    Every method raises ValueError before the fit, and for rows of another width.
+    """
 
     def __init__(self, n_latent):
         self.n_latent = whole("n_latent", n_latent)
 
     def posterior(self, x):
-        """p(z|x) = N(mean, G): (mean (N, J), G (J, J))."""
-        x, (G, to_latent) = self._rows(x), self._inference()
-        return (x - self.mean_) @ to_latent, G
+        """Return the mean (N, J) and the covariance G (J, J) of p(z|x) for rows x (N, D)."""
+        _, G, to_latent = self._inference()
+        return self._centred(x) @ to_latent, G
 
     def transform(self, x):
-        """E[z|x], (N, J)."""
+        """Return E[z|x] (N, J) for rows x (N, D)."""
         return self.posterior(x)[0]
 
     def inverse_transform(self, z):
-        """E[x|z] = z W + m, (N, D)."""
+        """Return E[x|z] = z W + m (N, D) for rows z (N, J)."""
         return float_rows(z, len(fitted(self).W_)) @ self.W_ + self.mean_
 
     def score_samples(self, x):
-        """log p(x) in nats, (N,).
-
-        ln|Wᵀ W + Ψ| = ln|Ψ| - ln|G|, and (Wᵀ W + Ψ)⁻¹ = Ψ⁻¹ - Ψ⁻¹ Wᵀ G W Ψ⁻¹ (Woodbury): only J x J is inverted.
-        """
-        d, (G, to_latent) = self._rows(x) - self.mean_, self._inference()
+        """Return log p(x) in nats (N,), for each of the rows x (N, D)."""
+        d = self._centred(x)
+        precision, _, to_latent = self._inference()
         z = d @ to_latent
-        square = (d * d / self.var_).sum(axis=1) - (z @ np.linalg.inv(G) * z).sum(axis=1)
-        log_det = np.log(self.var_).sum() - np.linalg.slogdet(G)[1]
-        return -0.5 * (d.shape[1] * math.log(2 * math.pi) + log_det + square)
+        return self._log_density(precision, (d * d / self.var_).sum(axis=1) - (z @ precision * z).sum(axis=1))
 
     def score(self, x):
-        """The mean log p(x), nats per datapoint."""
+        """Return the mean of log p(x) over rows x (N, D), in nats per datapoint."""
         return float(self.score_samples(x).mean())
 
     def sample(self, n, seed=0):
-        """x ~ p(x), (n, D)."""
-        n, generator = whole("n", n), np.random.default_rng(seed)
-        z = generator.standard_normal((n, self.n_latent))
+        """Return n draws x ~ p(x), (n, D), which are a function of the seed."""
+        generator = np.random.default_rng(seed)
+        z = generator.standard_normal((whole("n", n), self.n_latent))
         eps = generator.standard_normal((n, len(fitted(self).mean_)))
         return z @ self.W_ + self.mean_ + np.sqrt(self.var_) * eps
 
     def _inference(self):
-        """G and Ψ⁻¹ Wᵀ G."""
-        scaled = (self.W_ / self.var_).T  # Ψ⁻¹ Wᵀ
-        G = np.linalg.inv(np.eye(self.n_latent) + self.W_ @ scaled)
-        return G, scaled @ G
+        """Return G⁻¹ and G (J, J), the posterior's precision and covariance, and Ψ⁻¹ Wᵀ G (D, J), which maps x to z."""
+        scaled = (fitted(self).W_ / self.var_).T  # Ψ⁻¹ Wᵀ
+        precision = np.eye(self.n_latent) + self.W_ @ scaled  # G⁻¹ = I + W Ψ⁻¹ Wᵀ
+        G = np.linalg.inv(precision)
+        return precision, G, scaled @ G
 
-    def _rows(self, x):
-        return float_rows(x, len(fitted(self).mean_))
+    def _log_density(self, precision, square):
+        """Return log N(x; m, C) = -½ (D ln 2π + ln|C| + square), where C = Wᵀ W + Ψ and square = (x - m) C⁻¹ (x - m)ᵀ.
+
+        No D x D matrix is inverted, since C⁻¹ = Ψ⁻¹ - Ψ⁻¹ Wᵀ G W Ψ⁻¹ (Woodbury) and ln|C| = ln|Ψ| + ln|G⁻¹|. With the
+        posterior mean z = (x - m) Ψ⁻¹ Wᵀ G the square is (x - m) Ψ⁻¹ (x - m)ᵀ - z G⁻¹ zᵀ.
+        """
+        log_det = np.log(self.var_).sum() + np.linalg.slogdet(precision)[1]
+        return -0.5 * (len(self.var_) * np.log(2 * np.pi) + log_det + square)
+
+    def _centred(self, x):
+        """Return x - m for rows x (N, D)."""
+        return float_rows(x, len(fitted(self).mean_)) - self.mean_
 
     def _moments(self, x):
-        """Mean (D,) and covariance (D, D) of rows x. ValueError where no likelihood has a maximum."""
+        """Return mean (D,) and covariance (D, D) of rows x. ValueError where the likelihood has no maximum."""
         x = float_rows(x)
         N, D = x.shape
         if self.n_latent >= D:
@@ -79,48 +92,51 @@ class LinearGaussian:
 class PPCA(LinearGaussian):
     """Probabilistic PCA: Ψ = σ² I, at the maximum of the likelihood (Tipping & Bishop 1999, eqs. 7 and 8).
 
-    With eigenvalues λ and eigenvectors U of the covariance, σ² is the mean of the λ that are left out and
-    W = (Λ - σ² I)^½ Uᵀ of the J largest, up to a rotation of z.
+    With the eigenvalues λ and the eigenvectors U of the covariance of x, σ² is the mean of the λ that are left out, and
+    W = (Λ - σ² I)^½ Uᵀ with the J largest. W is known up to a rotation of z. n_latent is that of `LinearGaussian`.
     """
 
     def fit(self, x):
-        """Fit rows x (N, D); self. ValueError if x has no more than J directions: then σ² = 0, and p(x) no bound."""
+        """Fit the model to rows x (N, D) and return it.
+
+        Raises ValueError where x varies in no more than J directions: then σ² = 0, and p(x) has no bound.
+        """
         mean, S = self._moments(x)
         W, var = _ppca(S, self.n_latent)
         if var <= 1e-12 * np.trace(S):
-            raise ValueError(
-                f"x varies in no more than {self.n_latent} directions: the likelihood has no maximum; "
-                "take fewer latents"
-            )
-        self.mean_, self.W_, self.var_ = mean, W, np.full(len(S), var)
+            raise ValueError(f"x varies in no more than {self.n_latent} directions, and σ² is 0: take fewer latents")
+        self.mean_ = mean
+        self.W_ = W
+        self.var_ = np.full(len(S), var)
         return self
 
 
 def _ppca(S, J):
-    """W (J, D) and σ² of probabilistic PCA for the covariance S."""
+    """Return W (J, D) and σ² of probabilistic PCA for the covariance S (D, D)."""
     values, vectors = np.linalg.eigh(S)
     var = values[:-J].mean()
     return np.sqrt(np.maximum(values[-J:] - var, 0))[:, None] * vectors[:, -J:].T, var
 
 
 class FactorAnalysis(LinearGaussian):
-    """Factor analysis by EM (Rubin & Thayer 1982): Ψ diagonal, a variance for every column.
+    """Factor analysis by EM (Rubin & Thayer 1982, "EM algorithms for ML factor analysis"): every column has a noise.
 
-    EM climbs to a maximum that need not be the highest. It starts at PPCA of the columns scaled to variance 1, so that
-    the units of a column do not matter, as they do not to the likelihood.
+    EM climbs to a maximum that need not be the highest. It starts at the probabilistic PCA of the columns scaled to
+    variance 1, so that the units of a column do not matter, as they do not matter to the likelihood.
 
-    tol        EM ends when the log-likelihood per datapoint grows by less; it never falls
-    max_iter   or after so many iterations, with a warning
+    n_latent is that of `LinearGaussian`. tol, 1e-6 by default, ends EM when the log-likelihood per datapoint, which
+    never falls, has grown by less, in nats. max_iter, 10,000, ends it with a warning.
 
-    After `fit`, log_likelihood_ has a number for each iteration, nats per datapoint, before its M-step.
+    After `fit`, log_likelihood_ holds the log-likelihood of each iteration before its M-step, in nats per datapoint.
     """
 
     def __init__(self, n_latent, tol=1e-6, max_iter=10_000):
         super().__init__(n_latent)
-        self.tol, self.max_iter = positive("tol", tol), whole("max_iter", max_iter)
+        self.tol = positive("tol", tol)
+        self.max_iter = whole("max_iter", max_iter)
 
     def fit(self, x):
-        """Fit rows x (N, D); self. ValueError for columns that never vary."""
+        """Fit the model to rows x (N, D) and return it. Raises ValueError where columns never vary."""
         mean, S = self._moments(x)
         variance = np.diag(S)
         if (still := int((variance <= 1e-12 * variance.max()).sum())) > 0:
@@ -128,30 +144,26 @@ class FactorAnalysis(LinearGaussian):
                 f"{still} of the {len(S)} columns of x never vary: their noise would have no variance and the "
                 "likelihood no maximum; leave them out, as in x[:, x.std(axis=0) > 0]"
             )
-        sd, history = np.sqrt(variance), []
+        sd = np.sqrt(variance)
         W, noise = _ppca(S / np.outer(sd, sd), self.n_latent)
-        self.mean_, self.W_, self.var_ = mean, W * sd, max(noise, 1e-3) * variance
+        self.mean_ = mean
+        self.W_ = W * sd
+        self.var_ = max(noise, 1e-3) * variance
+        history = []
         for _ in range(self.max_iter):
             # E: all that the M-step needs of p(z|x) are these averages over the datapoints
-            G, to_latent = self._inference()
+            precision, G, to_latent = self._inference()
             xz = S @ to_latent  # 1/N Σ (x - m)ᵀ E z, (D, J)
-            zz = G + to_latent.T @ xz  # 1/N Σ E zᵀz
-            history.append(self._log_likelihood(S, G, to_latent, xz))
+            spread = to_latent.T @ xz  # 1/N Σ (E z)ᵀ E z, (J, J)
+            square = (variance / self.var_).sum() - (precision * spread).sum()  # the mean of that in `_log_density`
+            history.append(self._log_density(precision, square))
             if len(history) > 1 and history[-1] - history[-2] < self.tol:
                 break
-            # M: the regression of x on z, and what it leaves
-            self.W_ = np.linalg.solve(zz, xz.T)
+            # M: the regression of x on z, and what it leaves; G + spread is 1/N Σ E zᵀz
+            self.W_ = np.linalg.solve(G + spread, xz.T)
             self.var_ = np.maximum(variance - (self.W_ * xz.T).sum(axis=0), 1e-12 * variance)
         else:
-            warnings.warn(
-                f"EM has not converged to tol = {self.tol:g} in {self.max_iter:,} iterations: allow more (max_iter)",
-                stacklevel=2,
-            )
+            limit = f"tol = {self.tol:g} in {self.max_iter:,} iterations"
+            warnings.warn(f"EM has not converged to {limit}: allow more (max_iter)", stacklevel=2)
         self.log_likelihood_ = np.array(history)
         return self
-
-    def _log_likelihood(self, S, G, to_latent, xz):
-        """The mean log p(x) of data with covariance S, as in `score_samples`."""
-        trace = (np.diag(S) / self.var_).sum() - (np.linalg.inv(G) * (to_latent.T @ xz)).sum()
-        log_det = np.log(self.var_).sum() - np.linalg.slogdet(G)[1]
-        return -0.5 * (len(S) * math.log(2 * math.pi) + log_det + trace)

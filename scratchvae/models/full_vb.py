@@ -6,15 +6,14 @@ from types import SimpleNamespace
 import numpy as np
 
 from scratchvae.backend import move, own
+from scratchvae.doors import theta_of
 from scratchvae.guard import one_thread
 from scratchvae.inference.full_vb import Posterior, over_theta, over_theta_of_rows
-from scratchvae.inference.objectives import trait
 from scratchvae.models.vae import VAE
 from scratchvae.nets.layers import LocalLinear
 from scratchvae.nets.params import Params
 from scratchvae.noise import standard_normal
 
-THETA_NOISE = ("minibatch", "antithetic", "datapoint", "local")
 OF_THETA = 0x7E7A  # keeps ζ apart from the z of `sample` and the like under the same seed
 OWN = ("theta_noise", "alpha", "learn_hyperprior", "log_sigma")  # arguments that a VAE does not have
 
@@ -31,9 +30,9 @@ class FullVB(VAE):
     learn_hyperprior   takes α² = mean(μ² + σ²) for each array by itself, in place of `alpha`
     log_sigma          the initial log σ of every parameter; -4 is small beside what a weight of a trained decoder is
 
-    With estimator "A" the bound is (21), all its terms at the draws; with "B" it is (24), the Gaussian ones in closed form;
-    with another objective, the objective at θ ~ q(θ) and the θ-KL in closed form. An objective that has no bound over θ is
-    refused.
+    With estimator "A" the bound is (21), all its terms at the draws; with "B" it is (24), the Gaussian ones in closed
+    form; with another objective, the objective at θ ~ q(θ) and the θ-KL in closed form. An objective that has no
+    bound over θ is refused.
 
     As a VAE it is the one at the posterior mean: decode, sample, evaluate and so on take θ = μ. `theta_sample` is the
     VAE at another θ ~ q(θ). φ is a point, as in the paper. ValueError names the argument that does not fit.
@@ -54,35 +53,9 @@ class FullVB(VAE):
         if settings.pop("prior", False):
             raise ValueError("prior is True; the bound (22) has p_α(θ) in it: leave prior out, choose alpha")
         super().__init__(n_visible, n_hidden, n_latent, prior=False, **settings)
-        estimator = self.config["estimator"]
-        if theta_noise not in THETA_NOISE:
-            raise ValueError(f"theta_noise is {theta_noise!r}; expected one of {', '.join(THETA_NOISE)}")
-        with np.errstate(over="ignore", under="ignore"):
-            if not _number(alpha) or not 0 < self.dtype.type(alpha) ** 2 < np.inf or alpha < 0:
-                raise ValueError(
-                    f"alpha is {alpha!r}; expected a number > 0, the standard deviation of p_α(θ), with a finite square"
-                )
-        if not _number(log_sigma) or not -20 <= log_sigma <= 2:
-            raise ValueError(f"log_sigma is {log_sigma!r}; expected a number from -20 to 2, such as -4")
-        if learn_hyperprior and alpha != 1.0:
-            raise ValueError(f"alpha is {alpha!r}, and learn_hyperprior learns it: leave one of them out")
-        if not trait(self.estimator, "theta", True):
-            raise ValueError(f"estimator is {estimator!r}, whose bound is not (22): take 'A', 'B' or a function")
-        if estimator == "A" and (theta_noise == "local" or learn_hyperprior):
-            what = "theta_noise 'local' draws no θ" if theta_noise == "local" else "a learned α maximises (24)"
-            raise ValueError(f"estimator is 'A', which scores θ at its draw, but {what}: take 'B'")
-        shared = list(getattr(self.likelihood, "shared", ()))
-        if theta_noise == "local" and (self.channels or shared):
-            what = "channels" if self.channels else f"an {self.config['likelihood']} likelihood"
-            raise ValueError(
-                f"theta_noise is 'local', for affine maps alone, and there are others with {what}: take 'minibatch'"
-            )
-        self.config |= {
-            "theta_noise": theta_noise,
-            "alpha": float(alpha),
-            "learn_hyperprior": bool(learn_hyperprior),
-            "log_sigma": float(log_sigma),
-        }
+        self.config |= theta_of(
+            self.estimator, self.config, self.likelihood, theta_noise, alpha, learn_hyperprior, log_sigma
+        )
         del self.config["prior"]
 
         arrays = [layer for layer in self.decoder.layers if layer.shapes]
@@ -113,8 +86,8 @@ class FullVB(VAE):
     def bound(self, x, noise, n_data, gradient=False):
         """The estimate (22) of the bound of n_data datapoints, the θ-KL in it once, in nats; and its gradient.
 
-        x is (M, D), and noise is (eps, zeta) as `noise` draws it. ValueError: their shapes do not fit each other and the
-        model.
+        x is (M, D), and noise is (eps, zeta) as `noise` draws it. ValueError: their shapes do not fit each other and
+        the model.
         """
         if not isinstance(noise, tuple | list) or len(noise) != 2:
             raise ValueError(f"noise is {type(noise).__name__}; expected the two arrays (eps, zeta) that `noise` draws")
@@ -199,7 +172,3 @@ class FullVB(VAE):
         if kind == "local":
             return (n_samples or self.n_samples) * n, sum(layer.n_out for layer in self.drawn.local)
         return n if kind == "datapoint" else 1, self.posterior.mu.size
-
-
-def _number(value):
-    return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)

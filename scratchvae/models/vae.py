@@ -4,16 +4,15 @@ import math
 
 import numpy as np
 
-from scratchvae.arguments import whole
 from scratchvae.backend import move, own
-from scratchvae.doors import likelihood_of, objective_of, posterior_of, try_objective
+from scratchvae.doors import can, opened, try_objective
 from scratchvae.guard import Guard, one_thread
 from scratchvae.inference.distributions import log_standard_gaussian
 from scratchvae.inference.objectives import OBJECTIVES, sgvb, trait
 from scratchvae.nets.conv import conv_decoder, conv_encoder
 from scratchvae.nets.heads import Decoder, Encoder, Network
 from scratchvae.nets.layers import Chain, Constant, Linear
-from scratchvae.nets.mlp import ACTIVATIONS, mlp
+from scratchvae.nets.mlp import mlp
 from scratchvae.nets.params import Params
 from scratchvae.noise import standard_normal
 
@@ -25,17 +24,19 @@ class VAE:
 
     posterior    q(z|x): "gaussian" (the default), N(μ, σ² I) (9), or "full", a Gaussian with full covariance. See
                  `inference.posteriors`. With flow=K a draw goes through K planar maps more
-    likelihood   p(x|z): "bernoulli" (C.1, the default), "gaussian" (C.2), "isotropic", which is Gaussian with one learned σ²
-                 for all pixels, "continuous-bernoulli", a density of grey pixels, or "laplace". See `inference.likelihoods`
-    estimator    the objective: "A" (6), "B" (7), "stl" (L^A, its gradient by the path alone), "iwae" (the importance-weighted
-                 bound of L draws), "dreg" (the same, doubly reparameterised), "wake-sleep", "black-box" (L^A by scores) or
-                 "autoencoder" (no noise, no KL). See `inference.objectives`. By default it is "B", or "A" where the posterior
-                 has no KL in closed form
+    likelihood   p(x|z): "bernoulli" (C.1, the default), "gaussian" (C.2), "isotropic", which is Gaussian with one
+                 learned σ² for all pixels, "continuous-bernoulli", a density of grey pixels, or "laplace". See
+                 `inference.likelihoods`
+    estimator    the objective: "A" (6), "B" (7), "stl" (L^A, its gradient by the path alone), "iwae" (the
+                 importance-weighted bound of L draws), "dreg" (the same, doubly reparameterised), "wake-sleep",
+                 "black-box" (L^A by scores) or "autoencoder" (no noise, no KL). See `inference.objectives`. By
+                 default it is "B", or "A" where the posterior has no KL in closed form
 
     The networks:
 
     n_visible    D, the number of pixels
-    n_hidden     the width of the hidden layer (500), or several, or () for none; the same for encoder and decoder (section 5)
+    n_hidden     the width of the hidden layer (500), or several, or () for none; the same for encoder and decoder
+                 (section 5)
     n_latent     J (20)
     channels     the channels of convolutions around these layers, outermost first, for square images; () is none
     activation   of the hidden layers: "tanh" (the paper's), "relu", "softplus" or "sigmoid"
@@ -46,15 +47,16 @@ class VAE:
     n_samples    L, the number of z for each datapoint (1)
     init         the standard deviation of the initial weights, 0.01 as in the paper, or "glorot"
     init_biases  draws the biases too; else they start at zero
-    prior        p(θ) = N(0, I) over the decoder's parameters, MAP as in section 5 (the default); False: maximum likelihood
+    prior        p(θ) = N(0, I) over the decoder's parameters, MAP as in section 5 (the default); False: maximum
+                 likelihood
     dtype        float32 to train, float64 to check
     seed         of the initial values
     backend      "numpy", or "cupy": on the GPU, where the same lines run
 
     Data are rows: uint8 pixels, read as x/255, or floats. They lie where the model does, and so does what it returns;
     `backend.move` takes arrays there and back. A model serves one thread at a time, since its layers keep what their
-    backward pass needs; a second thread is refused with a RuntimeError, and takes copy.deepcopy(model). A copy and a pickle
-    are working models of their own. ValueError names the argument that does not fit.
+    backward pass needs; a second thread is refused with a RuntimeError, and takes copy.deepcopy(model). A copy and a
+    pickle are working models of their own. ValueError names the argument that does not fit.
     """
 
     def __init__(
@@ -77,32 +79,9 @@ class VAE:
         posterior="gaussian",
         flow=0,
     ):
-        self.config = config = _validated(
-            n_visible=n_visible,
-            n_hidden=list(n_hidden) if isinstance(n_hidden, list | tuple) else [n_hidden],
-            n_latent=n_latent,
-            mean=mean,
-            n_samples=n_samples,
-            activation=activation,
-            init=init,
-            init_biases=init_biases,
-            prior=prior,
-            dtype=dtype,
-            seed=seed,
-            channels=list(channels) if isinstance(channels, list | tuple) else [channels],
-        )
-        q, config["posterior"] = posterior_of(posterior, flow, n_latent)
-        self.likelihood, config["likelihood"] = likelihood_of(likelihood, mean, n_visible)
-        self.estimator, config["estimator"] = objective_of(estimator, q, n_samples)
-        config["flow"] = int(flow)
-        for key, plain in {"posterior": "gaussian", "flow": 0, "channels": []}.items():
-            if config[key] == plain:  # as in the checkpoints of before there were any
-                del config[key]
-        self.own = {
-            "posterior": posterior,
-            "likelihood": likelihood,
-            "estimator": self.estimator,
-        }  # what config only names
+        given = {name: value for name, value in locals().items() if name != "self"}
+        q, self.likelihood, self.estimator, self.config = opened(given)
+        self.own = {"posterior": posterior, "likelihood": likelihood, "estimator": self.estimator}  # config names them
         self.guard = Guard()
         self.n_visible = n_visible
         self.n_latent = n_latent
@@ -110,7 +89,7 @@ class VAE:
         self.prior = prior
         self.dtype = np.dtype(dtype)
         self.backend = backend
-        self.channels = config.get("channels", [])
+        self.channels = self.config.get("channels", [])
 
         self.encoder = self.new_encoder(q)  # q(z|x)
         self.decoder = self.new_decoder()  # p(x|z)
@@ -119,7 +98,8 @@ class VAE:
         self.theta = self.params.part("decoder.")
         self._initialise(q)
         if self.estimator not in OBJECTIVES.values():
-            try_objective(self.estimator, config["estimator"], self)
+            noise = VAE.noise(self, np.random.default_rng(0), 2)
+            try_objective(self.estimator, self.config["estimator"], self, noise)
 
     def new_encoder(self, posterior):
         """The encoder that `config` describes with the outputs of `posterior`, its parameters not laid yet."""
@@ -179,8 +159,8 @@ class VAE:
     def bound(self, x, noise, n_data, gradient=False):
         """The estimate (8) of the bound of n_data datapoints, in nats; with `gradient`, params.grad is its gradient.
 
-        x is (M, D), and noise is as `noise` draws it, ε being (L, M, J). For wake-sleep params.grad has the gradients of its
-        two phases. ValueError: their shapes do not fit each other and the model.
+        x is (M, D), and noise is as `noise` draws it, ε being (L, M, J). For wake-sleep params.grad has the gradients
+        of its two phases. ValueError: their shapes do not fit each other and the model.
         """
         x = self.pixels(x)
         noise = self._checked_noise(noise, len(x))
@@ -215,12 +195,12 @@ class VAE:
 
     @one_thread
     def encode(self, x):
-        """Mean and log variance of each latent under q(z|x), (M, J) each; with a flow, before the maps.
+        """Return mean and log variance of each latent under q(z|x) (9), (M, J) each; with a flow, before the maps.
 
         ValueError: a posterior of your own does not tell them, having no `moments`.
         """
         posterior = self.encoder.posterior
-        if not hasattr(posterior, "moments"):
+        if not can(posterior, "moments"):
             raise ValueError(
                 f"the posterior {self.config['posterior']} has no moments: take encode_mean or encode_samples"
             )
@@ -313,7 +293,7 @@ class VAE:
                 f"noise is {type(noise).__name__}; expected the {len(names)} arrays ({', '.join(names)}) of `noise`"
             )
         widths = {"z": self.n_latent, "u": self.n_visible}
-        parts = {name: part for name, part in zip(names, noise, strict=True)}
+        parts = dict(zip(names, noise, strict=True))
         rows = {key: self._rows(parts[key], widths[key], f"{key} of the noise") for key in widths if key in parts}
         if len({len(part) for part in rows.values()} | {0}) != 2:
             sizes = " and ".join(f"{len(part)}" for part in rows.values())
@@ -346,30 +326,3 @@ class VAE:
 def _batches(rows, size=1000):
     """Consecutive slices of at most `size` rows, so that memory does not grow with the number of datapoints."""
     return (rows[i : i + size] for i in range(0, max(len(rows), 1), size))
-
-
-def _validated(**config):
-    """The arguments of a VAE, its doors apart, as JSON; ValueError for the first that is bad."""
-
-    def require(holds, name, value, expected):
-        if not holds:
-            raise ValueError(f"{name} is {value!r}; expected {expected}")
-
-    for name in ("n_visible", "n_latent", "n_samples"):
-        config[name] = whole(name, config[name])
-    for name in ("n_hidden", "channels"):
-        config[name] = [whole(name, width) for width in config[name]]
-    config["seed"] = whole("seed", config["seed"], 0)
-    if config["channels"]:
-        n = config["n_visible"]
-        require(math.isqrt(n) ** 2 == n, "n_visible", n, "a square number for channels: they take square images")
-    activation = config["activation"]
-    require(activation in ACTIVATIONS, "activation", activation, f"one of {', '.join(ACTIVATIONS)}")
-    dtype = config["dtype"]
-    require(dtype in ("float32", "float64", np.float32, np.float64), "dtype", dtype, "float32 or float64")
-    config["dtype"] = np.dtype(dtype).name
-    if isinstance(config["init"], np.floating):
-        config["init"] = float(config["init"])
-    config["init_biases"] = bool(config["init_biases"])
-    config["prior"] = bool(config["prior"])
-    return config

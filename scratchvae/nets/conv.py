@@ -1,13 +1,17 @@
-"""Convolutions as matrix products over patch views, forward and hand-derived backward side by side.
+"""Convolutions as matrix products over patches, with each hand-derived backward beside its forward.
 
-Images are rows, as everywhere: x is (M, H W C), pixel by pixel, the C channels of a pixel side by side. A patch is the
-K x K pixels under one position of the kernel; `patches` lays them out as rows of a matrix, and then a convolution is
-an affine map of each:
+Images are rows, one datapoint per row, as everywhere: x is (M, H W C), pixel by pixel, with the C channels of a pixel
+side by side. A patch consists of the K x K pixels under one position of the kernel. `patches` lays the patches out as
+rows of a matrix, and a convolution is then an affine map of each row:
 
     y = patches(x) W + b,   patches (M H' W', K K C),   W (K K C, C'),   H' = ⌊(H + 2 padding - K)/stride⌋ + 1
 
 `patches` is linear in x. Its transpose, `patches_transposed`, adds every entry of a patch to the pixel that it came
-from; it is what a gradient goes back through, and what a transposed convolution goes forward through.
+from. A gradient goes backward through it, and a transposed convolution goes forward through it.
+
+The layers keep the protocol of nets/layers.py. `name` is the name under which the parameters are known. `shape` is
+(H, W, C); `size` is K, the side of the kernel; `stride` is the step from one position of the kernel to the next, 1
+unless given; and `padding` is the number of zero pixels around the image, 0 unless given.
 """
 
 import math
@@ -19,55 +23,66 @@ from scratchvae.nets.mlp import ACTIVATIONS, mlp
 
 
 class Geometry:
-    """How a kernel of `size` with `stride` and `padding` lies on images of `shape` (H, W, C), and (H', W') it gives."""
+    """The positions of a kernel on images of one shape, and the two maps between images and patches.
+
+    shape, size, stride and padding are those of the module's docstring. positions is (H', W'), how many positions the
+    kernel has. A kernel that has none, and other numbers that make no sense, raise a ValueError.
+    """
 
     def __init__(self, shape, size, stride=1, padding=0):
-        self.shape, self.size, self.stride, self.padding = shape, size, stride, padding
-        self.positions = tuple((n + 2 * padding - size) // max(stride, 1) + 1 for n in shape[:2])
-        if size < 1 or stride < 1 or padding < 0 or min(self.positions) < 1:
+        H, W, C = shape
+        h, w = self.positions = tuple((n + 2 * padding - size) // max(stride, 1) + 1 for n in (H, W))
+        if size < 1 or stride < 1 or padding < 0 or min(h, w) < 1:
             raise ValueError(
-                f"kernel {size}, stride {stride}, padding {padding} do not fit images of {shape[0]} x {shape[1]}: "
+                f"kernel {size}, stride {stride}, padding {padding} do not fit images of {H} x {W}: "
                 "expected kernel and stride ≥ 1, padding ≥ 0, and at least one position"
             )
+        self.shape = shape
+        self.patch = (size, size, C)
+        self.padded = (H + 2 * padding, W + 2 * padding, C)
+        self.inside = (slice(None), slice(padding, padding + H), slice(padding, padding + W))  # of the padded images
+        self.rows = [slice(i, i + stride * h, stride) for i in range(size)]  # those under the kernel's row i
+        self.columns = [slice(j, j + stride * w, stride) for j in range(size)]  # those under its column j
 
     def patches(self, x):
-        """(M H' W', K K C) from x (M, H W C), zeros around it."""
-        (H, W, C), (h, w), K, p = self.shape, self.positions, self.size, self.padding
-        padded = np.zeros_like(x, shape=(len(x), H + 2 * p, W + 2 * p, C))
-        padded[:, p : p + H, p : p + W] = x.reshape(-1, H, W, C)
-        rows = np.empty_like(x, shape=(len(x), h, w, K, K, C))
-        for i, j, view in self._views(padded):
-            rows[:, :, :, i, j] = view
-        return rows.reshape(-1, K * K * C)
+        """Return the patches of images x (M, H W C), (M H' W', K K C), with zeros around each image."""
+        padded = np.zeros_like(x, shape=(len(x), *self.padded))
+        padded[self.inside] = x.reshape(-1, *self.shape)
+        patches = np.empty_like(x, shape=(len(x), *self.positions, *self.patch))
+        for i, j in np.ndindex(self.patch[:2]):
+            patches[:, :, :, i, j] = padded[:, self.rows[i], self.columns[j]]
+        return patches.reshape(-1, math.prod(self.patch))
 
-    def patches_transposed(self, rows):
-        """x (M, H W C) with every entry of rows (M H' W', K K C) added to the pixel that `patches` took it from."""
-        (H, W, C), (h, w), K, p = self.shape, self.positions, self.size, self.padding
-        rows = rows.reshape(-1, h, w, K, K, C)
-        padded = np.zeros_like(rows, shape=(len(rows), H + 2 * p, W + 2 * p, C))
-        for i, j, view in self._views(padded):
-            view += rows[:, :, :, i, j]
-        return padded[:, p : p + H, p : p + W].reshape(-1, H * W * C)
+    def patches_transposed(self, patches):
+        """Return images (M, H W C) to whose pixels the entries of patches (M H' W', K K C) are added.
+
+        Each entry is added to the pixel that `patches` would take it from, so that this map is its transpose.
+        """
+        patches = patches.reshape(-1, *self.positions, *self.patch)
+        padded = np.zeros_like(patches, shape=(len(patches), *self.padded))
+        for i, j in np.ndindex(self.patch[:2]):
+            pixels = padded[:, self.rows[i], self.columns[j]]
+            pixels += patches[:, :, :, i, j]  # a view: this adds to `padded`
+        return padded[self.inside].reshape(-1, math.prod(self.shape))
 
     def n_entries(self):
-        """How many numbers the patches of one image are."""
-        return math.prod(self.positions) * self.size**2 * self.shape[2]
-
-    def _views(self, padded):
-        """What the kernel's pixel (i, j) lies on, at every position: (i, j, view (M, H', W', C))."""
-        (h, w), s = self.positions, self.stride
-        for i in range(self.size):
-            for j in range(self.size):
-                yield i, j, padded[:, i : i + s * h : s, j : j + s * w : s]
+        """Return how many numbers the patches of one image hold, H' W' K K C."""
+        return math.prod(self.positions + self.patch)
 
 
 class Conv2d:
-    """y = patches(x) W + b: x (M, H W C) to y (M, H' W' C'). shape is (H, W, C); reads_data, frozen as of `Linear`."""
+    """A convolution, y = patches(x) W + b, from x (M, H W C) to y (M, H' W' C').
+
+    shape, size, stride and padding are those of the module's docstring. n_out is C', the number of channels of y.
+    reads_data says that x is the data, whose gradient nobody needs, so that `backward` returns None. While `frozen` is
+    set, `backward` leaves dW and db alone.
+    """
 
     frozen = False
 
     def __init__(self, name, shape, n_out, size, stride=1, padding=0, reads_data=False):
-        self.name, self.reads_data = name, reads_data
+        self.name = name
+        self.reads_data = reads_data
         self.geometry = Geometry(shape, size, stride, padding)
         self.out_shape = (*self.geometry.positions, n_out)
         self.shapes = {"W": (size * size * shape[2], n_out), "b": (n_out,)}
@@ -83,21 +98,23 @@ class Conv2d:
         if not self.frozen:
             np.matmul(self.rows.T, dy, out=self.dW)  # y_ro = Σ_i rows_ri W_io + b_o:   ∂y_ro/∂W_io = rows_ri
             np.sum(dy, axis=0, out=self.db)  # ∂y_ro/∂b_o = 1
-        # ∂y_ro/∂rows_ri = W_io, and from the rows to x by the transpose
+        # ∂y_ro/∂rows_ri = W_io, and rows = patches(x), so the gradient goes from rows to x through the transpose.
         return None if self.reads_data else self.geometry.patches_transposed(dy @ self.W.T)
 
 
 class ConvTranspose2d:
-    """y = patchesᵀ(x Wᵀ) + b: x (M, H' W' C') to y (M, H W C), the transpose of a `Conv2d` from `shape` (H, W, C).
+    """A transposed convolution, y = patchesᵀ(x Wᵀ) + b, from x (M, H' W' C') to y (M, H W C).
 
-    It is built from the shape of its output, which the other way leaves open: H = 6 and 7 both give H' = 3 under K = 4,
-    stride 2, padding 1. in_channels is C'. Every output pixel of a channel has the same b.
+    It is the transpose of a `Conv2d` from images of `shape` (H, W, C). It is built from the shape of its output, since
+    the shape of its input leaves that open: H = 6 and 7 both give H' = 3 where K = 4, stride is 2 and padding is 1.
+    in_channels is C'; size, stride and padding are those of the module's docstring. b has one number for each channel,
+    which is added to all of its pixels. While `frozen` is set, `backward` leaves dW and db alone.
     """
 
     frozen = False
 
     def __init__(self, name, in_channels, shape, size, stride=1, padding=0):
-        self.name, self.out_shape = name, shape
+        self.name = name
         self.geometry = Geometry(shape, size, stride, padding)
         self.in_shape = (*self.geometry.positions, in_channels)
         self.shapes = {"W": (size * size * shape[2], in_channels), "b": (shape[2],)}
@@ -105,22 +122,28 @@ class ConvTranspose2d:
     def forward(self, x):
         self.x = x.reshape(-1, self.in_shape[2])
         y = self.geometry.patches_transposed(self.x @ self.W.T)
-        y.reshape(-1, self.out_shape[2])[...] += self.b
+        y.reshape(-1, len(self.b))[...] += self.b
         return y
 
     def backward(self, dy):
-        rows = self.geometry.patches(dy)  # y = patchesᵀ(r): ∂/∂r = patches(dy)
+        rows = self.geometry.patches(dy)  # y = patchesᵀ(r), r = x Wᵀ:   ∂bound/∂r = patches(∂bound/∂y)
         if not self.frozen:
             np.matmul(rows.T, self.x, out=self.dW)  # r_mi = Σ_o x_mo W_io:   ∂r_mi/∂W_io = x_mo
-            np.sum(dy.reshape(-1, self.out_shape[2]), axis=0, out=self.db)
+            np.sum(dy.reshape(-1, len(self.b)), axis=0, out=self.db)  # ∂y/∂b = 1 at every pixel of the channel
         return (rows @ self.W).reshape(len(dy), -1)  # ∂r_mi/∂x_mo = W_io
 
 
-KERNEL = {"size": 4, "stride": 2, "padding": 1}  # halves an even side; all but the border lies under four patches
+# A kernel that halves an even side. All pixels but those of the border lie under four patches.
+KERNEL = {"size": 4, "stride": 2, "padding": 1}
 
 
 def conv_encoder(name, shape, channels, widths, activation):
-    """Images (H, W, C) through a Conv2d for each of `channels`, each halving the side, then an MLP: as `mlp` does."""
+    """Make a convolutional encoder net as (Chain, head), to be used like what `mlp` returns.
+
+    Images of `shape` (H, W, C) go through one Conv2d for each entry of `channels`, each of which halves the sides and
+    is followed by the activation, and then through the MLP of `widths`. Images that cannot be halved so often raise a
+    ValueError.
+    """
     layers = []
     for k, n_out in enumerate(channels, start=1):
         if min(shape[:2]) < KERNEL["stride"]:
@@ -132,12 +155,16 @@ def conv_encoder(name, shape, channels, widths, activation):
 
 
 def conv_decoder(name, n_in, shape, channels, widths, activation):
-    """The way back: an MLP, then a ConvTranspose2d for each of `channels` to (H, W, C), the last as head: as `mlp`."""
+    """Make a convolutional decoder net as (Chain, head), to be used like what `mlp` returns.
+
+    It goes the way of `conv_encoder` back: n_in latents go through the MLP of `widths`, and then through one
+    ConvTranspose2d for each entry of `channels`, from the last to the first, to images of `shape` (H, W, C). The last
+    ConvTranspose2d is the head.
+    """
     shapes = [shape]
     for n_out in channels:
         shapes.append((*Geometry(shapes[-1], **KERNEL).positions, n_out))
     layers = mlp(name, n_in, [*widths, math.prod(shapes[-1])], activation)[0].layers
-    for k in range(len(channels), 1, -1):
-        layers += [ConvTranspose2d(f"{name}.conv{k}", channels[k - 1], shapes[k - 1], **KERNEL)]
-        layers += [ACTIVATIONS[activation]()]
+    for k in range(len(channels) - 1, 0, -1):
+        layers += [ConvTranspose2d(f"{name}.conv{k + 1}", channels[k], shapes[k], **KERNEL), ACTIVATIONS[activation]()]
     return Chain(layers), lambda key, n_out: ConvTranspose2d(f"{name}.{key}", channels[0], shape, **KERNEL)

@@ -1,13 +1,11 @@
 """A network with several outputs, and the two ways in which a VAE reads one: as q(z|x) and as p(x|z).
 
 C.2 of Kingma & Welling, "Auto-Encoding Variational Bayes", is the pattern: one h = tanh(W₃ z + b₃), and beside each
-other μ = W₄ h + b₄ and log σ² = W₅ h + b₅. What the outputs mean is said elsewhere: by a posterior (inference/posteriors)
-for the encoder, and by a likelihood (inference/likelihoods) for the decoder.
+other μ = W₄ h + b₄ and log σ² = W₅ h + b₅. What the outputs mean is said elsewhere: by a posterior
+(inference/posteriors) for the encoder, and by a likelihood (inference/likelihoods) for the decoder.
 
 Arrays hold one datapoint per row: x is (M, D); z is (L, M, J), L draws for each datapoint.
 """
-
-import numpy as np
 
 from scratchvae.inference.distributions import per_row
 
@@ -75,7 +73,7 @@ class Encoder:
         return self.posterior.neg_kl() if hasattr(self.posterior, "neg_kl") else None
 
     def factors(self):
-        """log q of each latent by itself at the last draw, and its scores; (None, None) if the latents hang together."""
+        """log q of each latent at the last draw, and its scores; (None, None) if the latents are not independent."""
         return self.posterior.factors() if hasattr(self.posterior, "factors") else (None, None)
 
 

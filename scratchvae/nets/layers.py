@@ -60,8 +60,8 @@ class LocalLinear(Layer):
 
         y = x μ_W + μ_b + √v ⊙ ζ,   v = x² σ_W² + σ_b²         (Kingma, Salimans & Welling 2015, section 2.3)
 
-    Only the sum is drawn, by ζ, since the variance of a sum of independent terms is the sum of their variances. mean and
-    log_sigma are the `Linear` layers whose windows are μ and log σ; this layer has no parameters of its own. zeta
+    Only the sum is drawn, by ζ, since the variance of a sum of independent terms is the sum of their variances. mean
+    and log_sigma are the `Linear` layers whose windows are μ and log σ; this layer has no parameters of its own. zeta
     (M, n_out) is set before `forward`.
     """
 

@@ -12,9 +12,9 @@ class Params:
     """All parameters of a model in one flat vector `value`, and their gradients in another, `grad`.
 
     Each layer lists its arrays in `layer.shapes`, for instance {"W": (784, 500), "b": (500,)}. They are laid one after
-    another in the order of `layers`. Then `layer.W` is a window on `value` and `layer.dW` the same window on `grad`, and
-    both are known here as "<layer.name>.W". Whoever writes into a window writes into the flat vector. The two vectors
-    lie on `backend`, and with them everything that is computed from them.
+    another in the order of `layers`. Then `layer.W` is a window on `value` and `layer.dW` the same window on `grad`,
+    and both are known here as "<layer.name>.W". Whoever writes into a window writes into the flat vector. The two
+    vectors lie on `backend`, and with them everything that is computed from them.
 
     A copy or a pickle holds vectors of its own, and lays its windows anew on the layers that were copied with it.
     ValueError: two arrays have one name. MemoryError: there is no room for them, with how much they take.

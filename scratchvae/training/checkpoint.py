@@ -1,8 +1,9 @@
-"""Checkpoints: one npz without pickle, replaced atomically, checked by a SHA-256 when read.
+"""Checkpoints: one npz file without pickle, which is replaced atomically and checked by a SHA-256 when it is read.
 
-A checkpoint is a dict of arrays and a dict of JSON facts about them. Beside the arrays the file holds one text entry,
-`manifest`: format number, facts, and the name, shape and dtype of every array; its last field is a SHA-256 over the
-rest of the manifest and all the bytes. Whatever was cut, edited or exchanged is refused with CheckpointError.
+A checkpoint consists of a dict of arrays and a dict of facts about them, which are written as JSON. Beside the arrays
+the file holds one text entry, `manifest`. It has the number of the format, the facts, and the name, shape and dtype of
+every array; its last field is a SHA-256 over the rest of the manifest and the bytes of all arrays. A file that was cut
+short, edited or exchanged is refused with a CheckpointError.
 """
 
 import hashlib
@@ -18,20 +19,24 @@ FORMAT = 1
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that cannot be read, or that does not belong to the run that asks for it."""
+    """Is raised for a checkpoint that cannot be read, or that does not belong to the run that asks for it."""
 
 
 def save(path, arrays, facts):
-    """Write `arrays` and `facts` to `path`; the checkpoint that stood there is kept as <name>.previous.npz.
+    """Write a checkpoint to `path`, and keep the one that was there before as <name>.previous.npz.
 
-    The new file is written beside it, fsynced, and renamed over it: at every moment `path` is a whole checkpoint, and a
-    write that fails changes nothing.
+    The new file is written beside the old one, flushed to the disk, and renamed over it. So `path` is a whole
+    checkpoint at every moment, and a write that fails changes nothing.
+
+    path     is where the checkpoint goes, a name that ends in .npz.
+    arrays   is a dict of NumPy arrays.
+    facts    is a dict that can be written as JSON.
     """
     path = Path(path)
     manifest = {
         "format": FORMAT,
         "facts": facts,
-        "arrays": {k: [list(a.shape), str(a.dtype)] for k, a in arrays.items()},
+        "arrays": {name: [list(array.shape), str(array.dtype)] for name, array in arrays.items()},
     }
     manifest["sha256"] = _digest(manifest, arrays)
     buffer = io.BytesIO()
@@ -40,16 +45,21 @@ def save(path, arrays, facts):
 
 
 def load(path):
-    """(arrays, facts) of the checkpoint at `path`. CheckpointError says what is wrong with it, and what to do."""
+    """Return the arrays and the facts of the checkpoint at `path`.
+
+    If it is not there, or was changed since `save`, a CheckpointError says what is wrong with it and what to do.
+    """
     path = Path(path)
     try:
         with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         manifest = json.loads(str(arrays.pop("manifest")))
-        number, facts, listed = manifest["format"], manifest["facts"], manifest["arrays"]
+        number = manifest["format"]
+        facts = manifest["facts"]
+        listed = manifest["arrays"]
     except FileNotFoundError:
         raise _broken(path, "is not there") from None
-    except Exception as error:  # zipfile, the parser of npy headers and json raise a dozen kinds on a broken file
+    except Exception as error:  # zipfile, the parser of npy headers and json raise a dozen kinds for a broken file
         raise _broken(path, f"is truncated or no checkpoint ({error})") from None
     if number != FORMAT:
         raise CheckpointError(
@@ -65,14 +75,14 @@ def load(path):
 
 
 def previous_of(path):
-    """Where `save` keeps the checkpoint that `path` held before."""
+    """Return the path at which `save` keeps the checkpoint that `path` held before."""
     return Path(path).with_suffix(".previous.npz")
 
 
 def write_atomically(path, content, previous=None):
-    """Write bytes to `path` so that a reader, or a crash, sees the old file or the new one and nothing between.
+    """Write bytes to `path` so that a reader, or a crash, meets the old file or the new one and nothing in between.
 
-    previous: where to keep the old one.
+    previous is the path at which to keep the old file; None, as unless given, does not keep it.
     """
     path = Path(path)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
@@ -90,16 +100,17 @@ def write_atomically(path, content, previous=None):
 
 
 def _keep(path, previous):
-    """Give the file at `path` a second name, `previous`, in place of what stood there."""
+    """Give the file at `path` a second name, `previous`, in place of what was there."""
     spare = previous.with_name(f"{previous.name}.{os.getpid()}.tmp")
     try:
         os.link(path, spare)
-    except OSError:  # a file system without hard links
+    except OSError:  # this file system has no hard links
         shutil.copyfile(path, spare)
     os.replace(spare, previous)
 
 
 def _digest(manifest, arrays):
+    """Return the SHA-256 of a manifest that has none yet and of the bytes of all arrays, as text."""
     sha = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode())
     for name in sorted(arrays):
         sha.update(name.encode())
@@ -108,6 +119,7 @@ def _digest(manifest, arrays):
 
 
 def _broken(path, what):
+    """Return the CheckpointError that says what is wrong with `path`, and names the checkpoint before it, if any."""
     previous = previous_of(path)
     hint = f"; the one before it is {previous.name}: rename it to go on from there" if previous.exists() else ""
     return CheckpointError(f"{path} {what}{hint}")

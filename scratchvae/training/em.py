@@ -1,4 +1,8 @@
-"""Monte Carlo EM by minibatches (appendix E), with the run folder, the exact resume and the Ctrl-C of `fit`."""
+"""Trains a decoder by Monte Carlo EM, with minibatches, and with the run folder, exact resume and Ctrl-C of `fit`.
+
+The algorithm is that of appendix E of Kingma & Welling, "Auto-Encoding Variational Bayes" (2014); one E-step and one
+M-step are in inference/mcem.py.
+"""
 
 import math
 import time
@@ -13,15 +17,19 @@ from scratchvae.training.run import RunFolder
 
 
 class Chains:
-    """A state z (N, J) for every datapoint, from the prior, and what is tuned."""
+    """The Markov chains of all datapoints, one each, and the stepsize that they share.
+
+    z (N, J) holds the state of each chain, at first a draw from the prior. log_stepsize is a number, which the E-steps
+    tune. rate is the share of transitions that were accepted of late, NaN before the first.
+    """
 
     def __init__(self, model, n, seed):
         self.z = loop.stream(seed, loop.HELD_OUT, 0).standard_normal((n, model.n_latent), model.dtype)
         self.log_stepsize = np.array(math.log(0.1))
-        self.rate = np.array(math.nan)  # at which they accept, over the last E-steps
+        self.rate = np.array(math.nan)  # a moving average over the last E-steps, some twenty of them
 
     def windows(self):
-        """What a checkpoint keeps of them."""
+        """Return the arrays that a checkpoint keeps, by name."""
         return {f"chains/{name}": array for name, array in vars(self).items()}
 
 
@@ -42,21 +50,34 @@ def fit_mcem(
     options=None,
     progress=None,
 ):
-    """Train the decoder of a VAE by Monte Carlo EM: E-steps of `steps` leapfrog steps, M-steps of `updates` updates.
+    """Train the decoder of a VAE by Monte Carlo EM, and return the history as `fit` does.
 
-    The encoder stays as it is: `decode`, `sample` and `inference.marginal.appendix_d` read the model, the bound does
-    not tell. The arguments are those of `fit`; model on the host. A datapoint in a minibatch counts for
-    1 + steps + updates samples: so often is log p(x, z) evaluated on it with its gradient.
+    For each minibatch the E-step moves the z of its datapoints by one transition of Hamiltonian Monte Carlo, and the
+    M-step ascends log p(x, z), plus log p(θ) where the model has that prior, with these z. The encoder stays as it is.
+    The trained model can therefore be read by `decode`, `sample` and `inference.marginal.appendix_d`, while its bound
+    says nothing.
 
-    Returns the history as `fit` does. Its train_bound is log p(x, z) per datapoint at the draws, which is no bound on
-    log p(x) (log q is missing); its valid_bound is NaN. Warns where the last E-steps accepted a share that is off the
-    aim by more than 0.1. Errors, checkpoints and Ctrl-C are those of `fit`.
+    model        is a `VAE` on the backend "numpy".
+    train        holds the datapoints, (N, D), in host memory.
+    samples      ends the training once so many evaluations of log p(x, z) with its gradient were made, a million unless
+                 given. A datapoint in a minibatch counts for 1 + steps + updates of them.
+    steps        is the number of leapfrog steps in an E-step, 10 unless given.
+    updates      is the number of updates of θ in an M-step, 5 unless given.
+    acceptance   is the share of transitions that should be accepted, 0.9 unless given; the stepsize is tuned to it.
+
+    optimizer, batch_size, seed, log_every, out, resume, options and progress are those of `fit`.
+
+    In the history train_bound is log p(x, z) in nats per datapoint at the draws. It is no bound on log p(x), since
+    log q is missing. valid_bound is NaN. A warning says so where the last E-steps accepted a share that is off
+    `acceptance` by more than 0.1. Errors, checkpoints and Ctrl-C are those of `fit`.
     """
     optimizer = loop.checked_optimizer(optimizer)
     if train is None or hasattr(model, "posterior"):
         raise ValueError("Monte Carlo EM trains a VAE, a point θ, on rows `train`")
-    train, counts = rows_of("train", train, model), {"steps": steps, "updates": updates, "samples": samples}
-    steps, updates, samples = (whole(name, value) for name, value in counts.items())
+    train = rows_of("train", train, model)
+    steps = whole("steps", steps)
+    updates = whole("updates", updates)
+    samples = whole("samples", samples)
     log_every, seed = loop.checked_run(log_every, seed, out, resume)
     if not 0 < acceptance < 1:
         raise ValueError(f"acceptance is {acceptance!r}; expected a rate between 0 and 1, such as 0.9")
@@ -64,7 +85,9 @@ def fit_mcem(
         raise ValueError(
             f"the model is on backend {model.backend!r}; Monte Carlo EM runs on 'numpy': model.to('numpy')"
         )
-    n, m, cost = len(train), loop.checked_batch_size(batch_size, len(train)), 1 + steps + updates
+    n = len(train)
+    m = loop.checked_batch_size(batch_size, n)
+    cost = 1 + steps + updates  # samples that a datapoint in a minibatch counts for
     optimizer.start(model.params)
     chains = Chains(model, n, seed)
     facts = {
@@ -80,13 +103,16 @@ def fit_mcem(
     folder = RunFolder(out, model, optimizer, facts, options, chains.windows())
     now = folder.restore() if resume else folder.begin()
     loop.warn_if_done(now, samples, out)
-    steps_per_epoch, since, order = math.ceil(n / m), time.perf_counter() - now.seconds, None
+    steps_per_epoch = math.ceil(n / m)
+    since = time.perf_counter() - now.seconds
+    order = None
     with loop.interruptible() as signals, loop.progress_bar(samples, now.samples, progress) as bar:
         while now.samples < samples and not signals:
             epoch, i = divmod(now.step, steps_per_epoch)
             if i == 0 or order is None:
                 order = loop.stream(seed, loop.ORDER, epoch).permutation(n)
-            generator, rows = loop.stream(seed, loop.STEP, now.step), order[i * m : (i + 1) * m]
+            generator = loop.stream(seed, loop.STEP, now.step)
+            rows = order[i * m : (i + 1) * m]
             x = model.pixels(train[rows])
             chains.z[rows], chains.log_stepsize[...], rate = e_step(
                 model.decoder, x, chains.z[rows], generator, float(chains.log_stepsize), steps, acceptance
@@ -98,8 +124,11 @@ def fit_mcem(
                 optimizer.ascend(model.params, now.step * updates + update + 1, model.theta)
             if not math.isfinite(value):
                 raise FloatingPointError(f"log p(x, z) is {value} in E-step {now.step + 1}: try a smaller step size")
-            now.step, before, now.samples = now.step + 1, now.samples, now.samples + cost * len(rows)
-            now.total, now.seen = now.total + float(value) / n * len(rows), now.seen + len(rows)
+            before = now.samples
+            now.step += 1
+            now.samples += cost * len(rows)
+            now.total += float(value) / n * len(rows)
+            now.seen += len(rows)
             bar.update(now.samples - before)
             now.seconds = time.perf_counter() - since
             if loop.due(before, now.samples, log_every):

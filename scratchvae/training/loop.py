@@ -1,4 +1,7 @@
-"""Algorithm 1: auto-encoding variational Bayes by minibatches."""
+"""Algorithm 1 of Kingma & Welling, "Auto-Encoding Variational Bayes": training by minibatches, and evaluation.
+
+Data are rows in host memory, (N, D), one datapoint per row; bounds are in nats.
+"""
 
 import contextlib
 import hashlib
@@ -22,7 +25,7 @@ LONGEST_WITHOUT_CHECKPOINT = 30  # seconds
 
 
 def stream(seed, purpose, index):
-    """The random generator of (seed, purpose, index): no state to save when a run stops, none to drift."""
+    """Return the random generator of (seed, purpose, index): a run that stops has no state of it to save."""
     words = [seed, purpose, index]  # as an array they give the same stream, in half the time
     return np.random.default_rng(np.array(words, np.uint32) if seed < 1 << 32 else words)
 
@@ -47,40 +50,47 @@ def fit(
 ):
     """Algorithm 1: ascend the bound (8), plus log p(θ) where the model has that prior, by minibatches of `train`.
 
-    train, valid   rows of pixels in host memory, (N, D): uint8, or floats; the validation rows are only looked at. For
-                   a model on the device the training rows are moved there once, or by the minibatch if they do not fit
-    optimizer      `SGD`, `Adagrad` (the default, 0.01) or `Adam`
-    samples        how long: until the bound has been evaluated, with its gradient, on so many training datapoints,
-                   repetitions counted (the paper's x-axis); 1,000,000 by default. Or `epochs`: passes over the data
-    batch_size     M; a random permutation each epoch, whose short last minibatch is scaled by its own size
-    schedule       "joint": φ and θ move together. "alternating": an E-step, φ only, then an M-step, θ only, on the same
-                   minibatch with fresh noise: two evaluations per datapoint, each with the whole gradient, half of it
-                   used
-    binarization   of the data, `data.binarization`: with "dynamic" each minibatch is drawn anew, pixel by pixel, as
-                   Bernoulli(x); "grey" and "fixed" pixels are taken as they are
-    log_every      samples between rows of the history; by default ten rows a decade from 1,000 on, even on a log axis
-    out, resume    a folder for checkpoint.npz (written at every row, at least every 30 s, and at the end), metrics.csv
-                   and config.json, with no run in it yet; resume=True goes on from its checkpoint, to the bit as if it
-                   had never stopped, on the same backend and machine with the same number of BLAS threads
-    options        a dict of the caller's own to keep in config.json
-    progress       a bar on stderr; None shows it on a terminal only
+    train, valid   The rows of pixels to train on and to look at, uint8 or floats. For a model on the device the
+                   training rows are moved there once, or by the minibatch if they do not fit.
+    optimizer      `SGD`, `Adagrad` (the default, with stepsize 0.01) or `Adam`.
+    samples        How long to train: until the bound has been evaluated, with its gradient, on so many training
+                   datapoints, repetitions counted (the paper's x-axis). The default is 1,000,000.
+    epochs         Passes over the data, in place of samples.
+    batch_size     M, 100 by default. Each epoch is a random permutation, and its last minibatch, which may be short, is
+                   scaled by its own size.
+    schedule       With "joint" φ and θ move together. With "alternating" there is an E-step, φ only, and then an
+                   M-step, θ only, on the same minibatch with fresh noise: two evaluations per datapoint.
+    binarization   What `load_data` did to the pixels. With "dynamic" each minibatch is drawn anew, pixel by pixel, as
+                   Bernoulli(x); "grey" and "fixed" pixels are taken as they are.
+    log_every      How many samples lie between two rows of the history. By default there are ten rows a decade from
+                   1,000 on, evenly spaced on a log axis.
+    out            A folder for checkpoint.npz, metrics.csv and config.json, with no run in it yet. The checkpoint is
+                   written at every row, at least every 30 s, and at the end.
+    resume         Go on from the checkpoint in out, to the bit as if the run had never stopped, on the same backend and
+                   machine with the same number of BLAS threads.
+    options        A dict of the caller's own to keep in config.json.
+    progress       Whether to show a bar on stderr; None shows it on a terminal only.
 
-    Step t is a function of (seed, t) alone, and `fit` begins at t = 0: to go on, resume; to vary, change the seed.
-    On a device no step waits for it: the bounds of the steps are read together, when a row or a checkpoint is due.
+    Step t is a function of (seed, t) alone, and `fit` begins at t = 0: resume to go on, and change the seed to vary. On
+    a device no step waits for it: the bounds of the steps are read together, when a row or a checkpoint is due. While
+    `fit` is at work no other thread may use the model: copy.deepcopy(model) is one that it may.
 
     Returns the history: a structured array with columns step, samples, epoch, train_bound (nats per datapoint, the mean
-    over the minibatches since the row before), valid_bound (nats per datapoint, (7) on sampled z) and seconds.
-    Of a FullVB train_bound is (22) / N, the θ-KL in it, and valid_bound is (7) at the posterior mean of θ, without it.
+    over the minibatches since the row before), valid_bound (nats per datapoint, (7) on sampled z) and seconds. For a
+    `FullVB` train_bound is (22) / N, with the θ-KL, and valid_bound is (7) at the posterior mean of θ, without it.
 
     Ctrl-C and SIGTERM let the step end, write the checkpoint, and then raise KeyboardInterrupt or SystemExit.
-    ValueError: arguments that do not fit. CheckpointError: a checkpoint that is broken or of another run.
-    FloatingPointError: a bound that is not finite, with its step and array; the last finite checkpoint stays.
-    MemoryError: the device has no room for the job, with how much it needs.
+    ValueError is raised for arguments that do not fit, CheckpointError for a checkpoint that is broken or of another
+    run, FloatingPointError for a bound that is not finite, with its step and array (the last finite checkpoint stays),
+    MemoryError where the device has no room for the job, with how much it needs, and RuntimeError where another thread
+    is using the model.
     """
     optimizer = checked_optimizer(optimizer)
     dynamic = _dynamic(binarization, model)
-    train, valid = rows_of("train", train, model), rows_of("valid", valid, model)
-    n, m = len(train), checked_batch_size(batch_size, len(train))
+    train = rows_of("train", train, model)
+    valid = rows_of("valid", valid, model)
+    n = len(train)
+    m = checked_batch_size(batch_size, len(train))
     if schedule not in ("joint", "alternating"):
         raise ValueError(f"schedule is {schedule!r}; expected 'joint' or 'alternating'")
     parts = [slice(None)] if schedule == "joint" else [model.phi, model.theta]
@@ -108,7 +118,9 @@ def fit(
     steps_per_epoch = math.ceil(n / m)
     spare = free_memory(model.backend)
     held = move(train, model.backend) if spare is None or train.nbytes <= spare - work else train
-    order, since, unread = None, time.perf_counter() - now.seconds, []
+    order = None
+    since = time.perf_counter() - now.seconds
+    unread = []
 
     def read():
         """Take the bounds of the steps since the last reading into `now`: on a device this, and nothing else, waits."""
@@ -148,7 +160,8 @@ def fit(
                 model.add_log_prior_gradient()  # ... plus that of log p(θ)
                 optimizer.ascend(model.params, now.step, part)  # θ, φ: update with g
 
-            before, now.samples = now.samples, now.samples + len(x) * len(parts)
+            before = now.samples
+            now.samples += len(x) * len(parts)
             bar.update(now.samples - before)
             if due(before, now.samples, log_every):
                 read()
@@ -166,13 +179,14 @@ def fit(
 
 
 def evaluate(model, x, seed=0, binarization="grey"):
-    """The bound of rows x (N, D) by (7), in nats per datapoint: {"n", "bound", "kl", "reconstruction"}.
+    """Return the bound of rows x (N, D) by (7), in nats per datapoint: {"n", "bound", "kl", "reconstruction"}.
 
-    bound = reconstruction - kl, with kl in closed form (of a FlowVAE at the same draws) and the reconstruction
-    E log p(x|z) on L = model.n_samples sampled z for each row. Two calls with the same seed see the same noise. Memory
-    is bounded: 1,000 z at a time.
+    The bound is reconstruction - kl. The reconstruction is E log p(x|z) on L = model.n_samples sampled z for each row.
+    The KL is in closed form, or estimated at the same draws where the posterior has none, as with a flow. Two calls
+    with the same seed see the same noise. Memory is bounded: 1,000 z are decoded at a time.
     """
-    seed, dynamic = whole("seed", seed, least=0), _dynamic(binarization, model)
+    seed = whole("seed", seed, least=0)
+    dynamic = _dynamic(binarization, model)
     x = rows_of("x", x, model)
     kl = reconstruction = 0.0
     size = _block(model)
@@ -188,7 +202,7 @@ def evaluate(model, x, seed=0, binarization="grey"):
 
 
 def evaluate_theta(model, x, n_theta=10, seed=0, binarization="grey"):
-    """The bound of rows x (N, D) over the posterior of θ, of a FullVB, in nats: a dict of
+    """Return the bound of rows x (N, D) over the posterior of θ that a `FullVB` has, in nats, as a dict of
 
     bound_over_theta   the mean of `evaluate` over n_theta draws θ ~ q(θ), per datapoint, all with the same noise for z
     theta_kl           KL(q(θ) ‖ p_α(θ)), in all
@@ -209,8 +223,9 @@ def _block(model):
 
 @contextlib.contextmanager
 def interruptible():
-    """A list to which Ctrl-C or SIGTERM appends its number, once; a second one acts as it would outside."""
-    arrived, before = [], {}
+    """Give a list to which Ctrl-C or SIGTERM appends its number, once; a second one acts as it would outside."""
+    arrived = []
+    before = {}
 
     def note(number, frame):
         arrived.append(number)
@@ -232,18 +247,18 @@ def interruptible():
 
 
 def raise_stop(signals):
-    """KeyboardInterrupt or SystemExit for the signal that `interruptible` noted; nothing if there is none."""
+    """Raise KeyboardInterrupt or SystemExit for the signal that `interruptible` noted, if there is one."""
     if signals:
         raise KeyboardInterrupt if signals[0] == signal.SIGINT else SystemExit(128 + signals[0])
 
 
 def progress_bar(total, done, show, unit=" samples"):
-    """A bar on stderr with the samples evaluated per second; `show` None means on a terminal only."""
+    """Return a bar on stderr with the samples evaluated per second; with `show` None it is seen on a terminal only."""
     return tqdm(total=total, initial=done, disable=None if show is None else not show, unit=unit, unit_scale=True)
 
 
 def due(before, after, log_every):
-    """Whether a row of the history falls into (before, after]: every `log_every` samples, or at 10^(k/10) ≥ 1,000."""
+    """Say whether a row of the history falls into (before, after]: at each `log_every`, or at 10^(k/10) ≥ 1,000."""
     if log_every is not None:
         return before // log_every < after // log_every
     return after >= 1000 and math.floor(10 * math.log10(max(before, 1))) < math.floor(10 * math.log10(after))
@@ -262,19 +277,19 @@ def _dynamic(binarization, model):
 
 
 def checked_optimizer(optimizer):
-    """The optimiser, Adagrad for None; ValueError if it is none."""
+    """Return the optimiser, Adagrad for None; anything else that is none raises a ValueError."""
     if isinstance(optimizer, type) or not hasattr(optimizer or Adagrad(), "ascend"):
         raise ValueError(f"optimizer is {optimizer!r}; expected one such as Adagrad(0.01)")
     return optimizer or Adagrad()
 
 
 def facts_of(optimizer):
-    """Its name and its numbers, as JSON."""
+    """Return the name and the numbers of an optimiser, as JSON."""
     return {"name": type(optimizer).__name__, **{k: v for k, v in vars(optimizer).items() if np.isscalar(v)}}
 
 
 def checked_run(log_every, seed, out, resume):
-    """(log_every, seed); ValueError for those that do not fit, or a resume without a folder."""
+    """Return (log_every, seed); a ValueError is raised where they do not fit, or for a resume without a folder."""
     log_every = None if log_every is None else whole("log_every", log_every)
     if resume and out is None:
         raise ValueError("resume=True needs out, the folder of the run to go on with")
@@ -282,13 +297,13 @@ def checked_run(log_every, seed, out, resume):
 
 
 def warn_if_done(now, target, out):
-    """Say so where a resumed run has nothing left to do."""
+    """Warn where a resumed run has nothing left to do."""
     if now.samples >= target:
         warnings.warn(f"{out} has evaluated {now.samples:,} samples already: ask for more to go on", stacklevel=3)
 
 
 def checked_batch_size(batch_size, n):
-    """M; no more than n, with a warning."""
+    """Return M, which is no more than n: a larger one is cut down with a warning."""
     batch_size = whole("batch_size", batch_size)
     if batch_size > n:
         warnings.warn(f"batch_size {batch_size} is larger than the data: using all {n} datapoints", stacklevel=3)
@@ -296,7 +311,7 @@ def checked_batch_size(batch_size, n):
 
 
 def _target(samples, epochs, per_epoch):
-    """How many samples to evaluate."""
+    """Return how many samples to evaluate."""
     if samples is not None and epochs is not None:
         raise ValueError("samples and epochs are both given; expected one of them")
     if epochs is None:
@@ -307,7 +322,7 @@ def _target(samples, epochs, per_epoch):
 
 
 def fingerprint(x):
-    """A SHA-256 of the data, by which a resumed run knows them."""
+    """Return a SHA-256 of the data, by which a resumed run knows them; None for None."""
     return None if x is None else hashlib.sha256(x).hexdigest()
 
 

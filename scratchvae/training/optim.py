@@ -1,7 +1,8 @@
-"""SGD, Adagrad and Adam: ascent on the flat vector, θ ← θ + step(g), with g the gradient of what is maximised.
+"""Optimisers: SGD, Adagrad and Adam, which ascend on the flat vector of parameters.
 
-`start` allocates the state for a vector of parameters; `ascend` makes update number `step` (1, 2, …) of one `part` of
-it. The state is flat vectors only (`state`, by name): the step number comes from outside, so nothing else is to save.
+The gradient g is that of what is maximised, so an update adds to θ: θ ← θ + step(g). `start` allocates the state for a
+vector of parameters, and `ascend` makes update number `step` (1, 2, …) of one `part` of it. The step number comes from
+outside, so the state is flat vectors alone, kept by name in `state`, and nothing else has to be saved.
 """
 
 import numpy as np
@@ -9,54 +10,82 @@ import numpy as np
 from scratchvae.arguments import positive
 from scratchvae.backend import kind
 
-BLOCK = 1 << 17  # numbers of each vector that an update takes at a time: what its passes share stays in the cache
+BLOCK = 1 << 17  # how many numbers of each vector an update takes at a time: the cache holds what its lines share
 
 
 class Optimizer:
-    """Ascent block by block: a subclass says in `update` what happens to value, and to the vectors of its state.
+    """Ascend block by block. A subclass says in `update` what happens to the parameters and to its own state.
 
-    update(step, value, g, s, *state) works in place; s is scratch, and all are the same block of their vectors. On the
-    device a block is everything. The stepsize falls as lr / (1 + step/decay) (Robbins & Monro 1951); None: it stays.
+    update(step, value, g, s, *state) works in place. value is a block of the parameters and g the same block of their
+    gradient; s is scratch of the same length, whose content means nothing before and after; state is this block of
+    each vector in `names`. On the device one block is the whole vector.
+
+    lr is the stepsize, a number > 0. decay makes it fall as lr / (1 + step/decay) (Robbins & Monro 1951, "A stochastic
+    approximation method"): after `decay` updates it is half of lr. With None, the default, it stays at lr.
+
+    A copy (copy.deepcopy, pickle, joblib) has its own state and goes on as the original would. Raises ValueError where
+    lr or decay is not a number > 0.
     """
 
     names = ()  # of the vectors of the state, which start at zero
 
     def __init__(self, lr, decay=None):
-        self.lr, self.decay = positive("lr", lr), None if decay is None else positive("decay", decay)
+        self.lr = positive("lr", lr)
+        self.decay = None if decay is None else positive("decay", decay)
+
+    def __setstate__(self, attributes):
+        """Restore a copy. Vectors that a memory map holds and made read-only are copied to memory of their own."""
+        self.__dict__.update(attributes)
+        if "state" in attributes:  # that is, after `start`
+            self.state = {name: _writable(vector) for name, vector in self.state.items()}
+            self.scratch = _writable(self.scratch)
 
     def rate(self, step):
-        """The stepsize of update number `step`."""
+        """Return the stepsize of update number `step`."""
         return self.lr if self.decay is None else self.lr / (1 + step / self.decay)
 
     def start(self, params):
-        """Allocate the state, and the scratch of a block."""
+        """Allocate the state for `params`, all zeros, and the scratch of one block."""
         self.state = {name: np.zeros_like(params.value) for name in self.names}
         on_host = kind(params.value) == "numpy"
         self.scratch = np.empty_like(params.value[:BLOCK] if on_host else params.value)
 
     def ascend(self, params, step, part=slice(None)):
-        """Update number `step` of params.value[part] with the gradient params.grad[part]."""
+        """Make update number `step` of params.value[part] with the gradient params.grad[part]."""
         vectors = [vector[part] for vector in (params.value, params.grad, *self.state.values())]
         for i in range(0, len(vectors[0]), len(self.scratch)):
             value, g, *state = (vector[i : i + len(self.scratch)] for vector in vectors)
             self.update(step, value, g, self.scratch[: len(value)], *state)
 
 
+def _writable(vector):
+    """Return the vector itself if it can be written to, else a copy in memory. Vectors on the device always can."""
+    return np.array(vector) if kind(vector) == "numpy" and not vector.flags.writeable else vector
+
+
 class SGD(Optimizer):
-    """θ ← θ + lr g. The gradient of (8) is a sum over N datapoints: lr counts in nats of the whole data set."""
+    """Stochastic gradient ascent: θ ← θ + lr g.
+
+    lr is 1e-6 by default, small because the gradient of (8) is a sum over N datapoints: it counts in nats of the whole
+    data set. decay is that of `Optimizer`.
+    """
 
     def __init__(self, lr=1e-6, decay=None):
         super().__init__(lr, decay)
 
     def update(self, step, value, g, s):
-        value += np.multiply(g, self.rate(step), out=s)
+        """Ascend one block in place, see `Optimizer`."""
+        np.multiply(g, self.rate(step), out=s)  # s = lr g
+        value += s  # θ ← θ + lr g
 
 
 class Adagrad(Optimizer):
-    """h ← h + g²,   θ ← θ + lr g / (√h + eps)   (Duchi et al. 2011; section 5, lr from {0.01, 0.02, 0.1}).
+    """Adagrad (Duchi et al. 2011, "Adaptive subgradient methods"): h ← h + g², then θ ← θ + lr g / (√h + eps).
 
-    eps stands outside the root; with eps = 0, a gradient that has always been zero gives 0/0. warmup: the first so many
-    updates only gather g² and leave θ alone, 100 in the authors' own code, 0 in the paper.
+    lr is 0.01 by default; section 5 of the paper takes it from {0.01, 0.02, 0.1}. eps, 1e-10, stands outside the root;
+    with eps = 0 a gradient that has always been zero gives 0/0. warmup is a number of updates at the beginning that
+    only gather g² and leave θ alone: none by default, as in the paper, and 100 in the authors' own code. decay is that
+    of `Optimizer`. Raises ValueError where eps or warmup is below 0.
     """
 
     names = ("h",)
@@ -65,22 +94,31 @@ class Adagrad(Optimizer):
         super().__init__(lr, decay)
         if not (0 <= eps < float("inf") and warmup >= 0):
             raise ValueError(f"eps is {eps!r} and warmup is {warmup!r}; expected both ≥ 0")
-        self.eps, self.warmup = float(eps), int(warmup)
+        self.eps = float(eps)
+        self.warmup = int(warmup)
 
     def update(self, step, value, g, s, h):
-        h += np.multiply(g, g, out=s)
+        """Ascend one block in place, see `Optimizer`."""
+        np.multiply(g, g, out=s)  # s = g²
+        h += s  # h ← h + g²
         if step > self.warmup:
-            np.sqrt(h, out=s)
-            s += self.eps
-            np.divide(g, s, out=s)
-            s *= self.rate(step)
-            value += s
+            np.sqrt(h, out=s)  # s = √h
+            s += self.eps  # s = √h + eps
+            np.divide(g, s, out=s)  # s = g / (√h + eps)
+            s *= self.rate(step)  # s = lr g / (√h + eps)
+            value += s  # θ ← θ + lr g / (√h + eps)
 
 
 class Adam(Optimizer):
-    """m ← β₁ m + (1-β₁) g, v ← β₂ v + (1-β₂) g², θ ← θ + lr m̂ / (√v̂ + eps), m̂ = m/(1-β₁ᵗ), v̂ = v/(1-β₂ᵗ).
+    """Adam (Kingma & Ba 2015, "Adam: a method for stochastic optimization", algorithm 1), with ascent for descent.
 
-    Kingma & Ba 2015, Algorithm 1, with ascent for descent.
+        m ← β₁ m + (1-β₁) g          v ← β₂ v + (1-β₂) g²          θ ← θ + lr m̂ / (√v̂ + eps)
+
+    with m̂ = m/(1-β₁ᵗ) and v̂ = v/(1-β₂ᵗ) at update number t, which make up for the zeros that m and v start from.
+
+    lr is 0.001 by default. beta1 and beta2, 0.9 and 0.999, say how slowly the means of g and g² forget. eps, 1e-8,
+    keeps the quotient finite where v̂ is 0. decay is that of `Optimizer`. Raises ValueError unless both β are at least 0
+    and below 1 and eps is at least 0.
     """
 
     names = ("m", "v")
@@ -89,21 +127,25 @@ class Adam(Optimizer):
         super().__init__(lr, decay)
         if not (0 <= beta1 < 1 and 0 <= beta2 < 1 and 0 <= eps < float("inf")):
             raise ValueError(f"beta1, beta2, eps are {beta1!r}, {beta2!r}, {eps!r}; expected 0 ≤ β < 1 and eps ≥ 0")
-        self.beta1, self.beta2, self.eps = float(beta1), float(beta2), float(eps)
+        self.beta1 = float(beta1)
+        self.beta2 = float(beta2)
+        self.eps = float(eps)
 
     def update(self, step, value, g, s, m, v):
-        m *= self.beta1
-        m += np.multiply(g, 1 - self.beta1, out=s)
-        v *= self.beta2
-        np.multiply(g, g, out=s)
-        s *= 1 - self.beta2
-        v += s
-        np.sqrt(v, out=s)
-        s *= (1 - self.beta2**step) ** -0.5  # √v̂
-        s += self.eps
-        np.divide(m, s, out=s)
-        s *= self.rate(step) / (1 - self.beta1**step)
-        value += s
+        """Ascend one block in place, see `Optimizer`."""
+        np.multiply(g, 1 - self.beta1, out=s)  # s = (1-β₁) g
+        m *= self.beta1  # m = β₁ m, that of the update before
+        m += s  # m ← β₁ m + (1-β₁) g
+        np.multiply(g, g, out=s)  # s = g²
+        s *= 1 - self.beta2  # s = (1-β₂) g²
+        v *= self.beta2  # v = β₂ v, likewise
+        v += s  # v ← β₂ v + (1-β₂) g²
+        np.sqrt(v, out=s)  # s = √v
+        s *= (1 - self.beta2**step) ** -0.5  # s = √v / √(1-β₂ᵗ) = √v̂
+        s += self.eps  # s = √v̂ + eps
+        np.divide(m, s, out=s)  # s = m / (√v̂ + eps)
+        s *= self.rate(step) / (1 - self.beta1**step)  # s = lr m̂ / (√v̂ + eps), since m̂ = m/(1-β₁ᵗ)
+        value += s  # θ ← θ + lr m̂ / (√v̂ + eps)
 
 
 OPTIMIZERS = {"sgd": SGD, "adagrad": Adagrad, "adam": Adam}

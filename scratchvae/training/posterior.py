@@ -1,4 +1,8 @@
-"""Fitting q(θ): Algorithm 1 for the parameters of a model without latents."""
+"""Fits q(θ), the posterior of the parameters of a model without latents, by minibatches.
+
+This is Algorithm 1 of Kingma & Welling, "Auto-Encoding Variational Bayes" (2014), with the estimators of
+`inference.posterior_sgvb`.
+"""
 
 import copy
 import math
@@ -27,33 +31,52 @@ def fit_posterior(
     start=None,
     progress=None,
 ):
-    """Maximise `estimator`, L^1 or L^2, over φ: (phi (K, P), the bounds of the steps (steps,) in nats, at N/M).
+    """Maximise L^1 or L^2 over φ, the parameters of q(θ), and return φ (K, P) and the bounds of all steps (steps,).
 
-    φ begins at start (K, P), zeros for None, which is the standard form of q; the stepsize of the optimiser, Adam(0.05)
-    for None, falls in a line from its lr towards 0, so that the noise of the gradient averages out: look whether the
-    bounds still rose before it was small, and go on from φ, or with more steps, if so. n_samples is L; batch_size is M,
-    None all rows. Step t is a function of (seed, t) alone. ValueError: what does not fit. FloatingPointError: a bound
-    or a gradient that is not finite, with its step.
+    Each bound is the estimate of its step for all N datapoints, in nats.
+
+    model        is a `LinearRegression`, a `LogisticRegression`, or has their methods; it has N datapoints and P
+                 parameters.
+    q            is a law of inference/reparameterise.py with K parameters, used for each coordinate of θ;
+                 `gaussian` unless given.
+    estimator    is `sgvb_1`, unless given, or `sgvb_2`, which needs a gaussian q and usually has less noise.
+    optimizer    is an `SGD`, `Adagrad` or `Adam`, which is copied; Adam(0.05) unless given. Its stepsize falls linearly
+                 from its lr towards 0, so that the noise of the gradient averages out. If the bounds still rose when
+                 it became small, take more steps, or go on from the φ that was returned.
+    steps        is the number of steps, 10,000 unless given.
+    n_samples    is L, the number of draws of θ in a step, 1 unless given; more of them lower the noise.
+    batch_size   is M, the number of datapoints in a step; all of them unless given.
+    seed         selects the random numbers. Step t is a function of (seed, t) alone.
+    start        is the φ (K, P) at which the ascent begins. Unless given it is zeros, the standard form of q.
+    progress     True shows a bar on stderr, False none, and None one on a terminal only.
+
+    Arguments that do not fit raise a ValueError. A bound or a gradient that is not finite raises a FloatingPointError,
+    which names the step.
     """
     if not hasattr(q, "log_density") or not hasattr(model, "log_likelihood"):
         raise ValueError(
             f"model is {type(model).__name__} and q {getattr(q, 'name', q)!r}; expected one such as LinearRegression, "
             "and a law of inference/reparameterise.py such as laplace or student_t(5)"
         )
-    steps, n_samples, seed = whole("steps", steps), whole("n_samples", n_samples), whole("seed", seed, least=0)
-    N, P = model.n_data, model.n_parameters
+    steps = whole("steps", steps)
+    n_samples = whole("n_samples", n_samples)
+    seed = whole("seed", seed, least=0)
+    N = model.n_data
+    P = model.n_parameters
     M = N if batch_size is None else whole("batch_size", batch_size)
     if M > N:
         raise ValueError(f"batch_size is {M}; expected no more than the {N} datapoints")
     params = Params([SimpleNamespace(name="q", shapes=dict.fromkeys(q.parameters, (P,)))], np.float64)
-    phi, dphi = params.value.reshape(-1, P), params.grad.reshape(-1, P)
+    phi = params.value.reshape(-1, P)
+    dphi = params.grad.reshape(-1, P)
     if start is not None:
         if np.shape(start) != phi.shape:
             raise ValueError(f"start has shape {np.shape(start)}; expected {phi.shape}, a row for each parameter of q")
         phi[...] = start
-    optimizer, bounds = copy.copy(optimizer or Adam(0.05)), np.empty(steps)
+    optimizer = copy.copy(optimizer or Adam(0.05))
     optimizer.start(params)
     lr = optimizer.lr
+    bounds = np.empty(steps)
     with progress_bar(steps, 0, progress, unit=" steps") as bar, np.errstate(all="ignore"):
         for step in range(1, steps + 1):
             generator = stream(seed, STEP, step)

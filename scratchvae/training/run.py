@@ -1,4 +1,4 @@
-"""What a run keeps in its folder: checkpoint.npz, from which it resumes to the bit; metrics.csv and config.json."""
+"""The run folder: checkpoint.npz, from which a run resumes to the bit, metrics.csv and config.json."""
 
 import csv
 import io
@@ -40,34 +40,38 @@ class Progress:
     rows: list = field(default_factory=list)  # of the history, on the run's own grid
 
     def row(self, epoch, valid_bound):
-        """A row of the history as of now."""
+        """Return a row of the history as of now."""
         return self.step, self.samples, epoch, self.total / self.seen, valid_bound, self.seconds
 
     def add(self, row):
         """Put `row` into the history and begin the next average."""
         self.rows.append(row)
-        self.total, self.seen = 0.0, 0
+        self.total = 0.0
+        self.seen = 0
 
     def history(self, *ending):
-        """The rows, and one more where the run ends off its grid, as a structured array."""
+        """Return the rows, and one more where the run ends off its grid, as a structured array."""
         return np.array([*self.rows, *ending], HISTORY)
 
 
 class RunFolder:
-    """checkpoint.npz, metrics.csv and config.json in a folder; with path None nothing is kept.
+    """Keeps checkpoint.npz, metrics.csv and config.json in a folder; with path None nothing is kept.
 
-    facts: what a run must share with the checkpoint that it resumes, as JSON. options: the caller's, for config.json.
-    more: arrays beside parameters and optimiser's state that the run goes on from, by name.
+    facts are what a run must share with the checkpoint that it resumes, as JSON. options are the caller's own, for
+    config.json. more holds arrays beside the parameters and the optimiser's state that the run goes on from, by name.
     """
 
     def __init__(self, path, model, optimizer, facts, options=None, more=None):
         self.path = None if path is None else Path(path)
-        self.model, self.optimizer, self.facts, self.more = model, optimizer, facts, more or {}
+        self.model = model
+        self.optimizer = optimizer
+        self.facts = facts
+        self.more = more or {}
         self.config = json.dumps({"options": options, "run": facts}, indent=2, ensure_ascii=False) + "\n"
         self.kept_at = 0.0  # Progress.seconds of the last checkpoint
 
     def begin(self):
-        """Keep the initial state, before the first step, and return it. ValueError if there is a run already."""
+        """Keep the initial state, before the first step, and return it; a folder with a run raises a ValueError."""
         checkpoint = None if self.path is None else self.path / "checkpoint.npz"
         if checkpoint is not None and (checkpoint.exists() or previous_of(checkpoint).exists()):
             raise ValueError(f"{self.path} holds a run: go on with it (resume), or choose another folder (out)")
@@ -81,7 +85,7 @@ class RunFolder:
         A row that only marks the end of the run, `ending`, goes into metrics.csv but not into the checkpoint: had the
         run been asked for more samples, it would not have stopped there.
 
-        FloatingPointError, and nothing is written, if a parameter is not finite.
+        Nothing is written, and a FloatingPointError is raised, if a parameter is not finite.
         """
         self.kept_at = now.seconds
         if self.path is None:
@@ -104,7 +108,8 @@ class RunFolder:
     def restore(self):
         """Fill the parameters and the optimiser's state from the checkpoint and return its Progress.
 
-        CheckpointError if it is broken, or if model, optimiser, seed, minibatch or data are not those of this run.
+        A CheckpointError is raised if it is broken, or if model, optimiser, seed, minibatch or data are not those of
+        this run.
         """
         path = self.path / "checkpoint.npz"
         arrays, stored = _load(path)
@@ -123,10 +128,10 @@ DOORS = {"estimator": OBJECTIVES, "likelihood": LIKELIHOODS, "posterior": POSTER
 
 
 def load_model(folder, estimator=None, backend="numpy", likelihood=None, posterior=None):
-    """The model in `folder`/checkpoint.npz, or in the checkpoint itself, on either backend wherever trained.
+    """Return the model in `folder`/checkpoint.npz, or in the checkpoint itself, on either backend wherever trained.
 
-    estimator, likelihood and posterior are your own objects, for a model that was trained with them. CheckpointError: the
-    file is broken, or the model was trained with an object that is not passed.
+    estimator, likelihood and posterior are your own objects, for a model that was trained with them. CheckpointError:
+    the file is broken, or the model was trained with an object that is not passed.
     """
     path = Path(folder)
     path = path / "checkpoint.npz" if path.suffix != ".npz" else path
@@ -145,7 +150,7 @@ def load_model(folder, estimator=None, backend="numpy", likelihood=None, posteri
 
 
 def write_history(path, history):
-    """metrics.csv: one column per field, floats in full, so that reading gives back the same bits."""
+    """Write metrics.csv, one column per field, with floats in full, so that reading gives back the same bits."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(HISTORY.names)
@@ -154,7 +159,7 @@ def write_history(path, history):
 
 
 def read_history(path):
-    """The history in a metrics.csv. ValueError if it is not one."""
+    """Return the history in a metrics.csv; another file raises a ValueError."""
     try:
         with open(path, newline="") as file:
             head, *rows = csv.reader(file)
@@ -192,7 +197,8 @@ def _fill(path, arrays, windows):
 
 def _differences(theirs, ours, prefix=""):
     for name in sorted(ours.keys() | theirs.keys()):
-        a, b = theirs.get(name), ours.get(name)
+        a = theirs.get(name)
+        b = ours.get(name)
         if isinstance(a, dict) and isinstance(b, dict):
             yield from _differences(a, b, f"{prefix}{name}.")
         elif a != b:

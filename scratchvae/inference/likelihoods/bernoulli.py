@@ -7,8 +7,8 @@ from scratchvae.nets.layers import sigmoid
 class Bernoulli:
     """log p(x|z) = Σ_i x_i log y_i + (1 - x_i) log(1 - y_i) with y = σ(logits)   (11).
 
-    The sigmoid is never applied on the way to the bound: the density takes the logits. Pixels may be grey, as in section
-    5 of the paper; then this is a cross entropy and no density.
+    The sigmoid is never applied on the way to the bound: the density takes the logits. Pixels may be grey, as in
+    section 5 of the paper; then this is a cross entropy and no density.
     """
 
     name = "bernoulli"

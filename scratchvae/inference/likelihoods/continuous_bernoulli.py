@@ -1,7 +1,7 @@
 """The continuous Bernoulli decoder (Loaiza-Ganem & Cunningham 2019, "The continuous Bernoulli"): a density on [0, 1].
 
-Grey pixels under a Bernoulli have no density, since the right side of (11) does not integrate to 1 over [0, 1]. Here it is
-divided by what it does integrate to. With λ = σ(a), a the logit,
+Grey pixels under a Bernoulli have no density, since the right side of (11) does not integrate to 1 over [0, 1]. Here
+it is divided by what it does integrate to. With λ = σ(a), a the logit,
 
     p(x) = C(λ) λˣ (1 - λ)¹⁻ˣ,   log C(λ) = log(2 artanh(1 - 2λ) / (1 - 2λ)) = log(a / tanh(a/2))
 
@@ -22,7 +22,7 @@ class ContinuousBernoulli:
     outputs = ("logits",)
     means = ("sigmoid",)
     support = (0, 1)
-    note = "these are log densities of grey pixels; a Bernoulli's bounds are cross entropies and cannot be compared with them"
+    note = "these are log densities of grey pixels; they do not compare with a Bernoulli's, which are cross entropies"
 
     def log_prob(self, x, logits, gradient=True):
         """log p(x|z) in nats, with ∂/∂logits = x - A'(a) = x - E[x|z]."""
@@ -45,7 +45,7 @@ class ContinuousBernoulli:
         return generator.random(shape, dtype=dtype)
 
     def draw(self, u, logits):
-        """x = log(1 + u (eᵃ - 1))/a, the inverse of the distribution function; at r it is one less that at -r and 1 - u."""
+        """x = log(1 + u (eᵃ - 1))/a, the inverse of the distribution function; at r, one less that at -r and 1 - u."""
         r = _size(logits)
         v = np.where(logits < 0, u, 1 - u)
         smallest = np.finfo(u.dtype).epsneg - 1  # a v that was rounded to 1 stands for the last cell below it

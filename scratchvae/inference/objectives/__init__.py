@@ -5,9 +5,9 @@ An objective is a function
     objective(q, p, x, eps, scale, gradient=True)
 
 of an encoder q and a decoder p (nets/heads.py), rows x (M, D), noise eps (L, M, J) behind z, and scale, how many
-datapoints of the whole data set each row stands for: N/M in (8). It returns the estimate of the bound in nats, summed over
-the rows and times `scale`; and with `gradient` it leaves the gradients of φ and θ in the windows of q and p. It knows
-neither N nor M, so that a part of a minibatch is weighted as the whole.
+datapoints of the whole data set each row stands for: N/M in (8). It returns the estimate of the bound in nats, summed
+over the rows and times `scale`; and with `gradient` it leaves the gradients of φ and θ in the windows of q and p. It
+knows neither N nor M, so that a part of a minibatch is weighted as the whole.
 
     z, log_qz = q.draw(x, eps)      z = g(ε, x), (L, M, J), and log q(z|x), (L, M)
     log_px = p.log_prob(x, z)       log p(x|z), (L, M)
@@ -17,8 +17,8 @@ neither N nor M, so that a part of a minibatch is weighted as the whole.
 The function may have attributes that say more:
 
     needs       names of methods that its posterior must have, such as ("neg_kl",)
-    noise       which noise it takes, in the place of eps alone: a tuple of "eps", "z" and "u", where z (M, J) is a draw of
-                p(z) and u (M, D) the noise of a draw from p(x|z). Then `eps` is a tuple of these arrays
+    noise       which noise it takes, in the place of eps alone: a tuple of "eps", "z" and "u", where z (M, J) is a
+                draw of p(z) and u (M, D) the noise of a draw from p(x|z). Then `eps` is a tuple of these arrays
     surrogate   a function (q, p, x, eps, scale, held_q, held_p) whose derivative is the gradient, where that is not the
                 derivative of the value at fixed noise. held_q and held_p are copies whose parameters are not moved:
                 `check_model` differentiates it by differences

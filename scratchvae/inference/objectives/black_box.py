@@ -1,4 +1,7 @@
-"""L^A with its gradient of φ by scores: black-box variational inference (see `inference.score_function`) as an objective."""
+"""Black-box variational inference as an objective: L^A with its gradient of φ by scores.
+
+The formulas, and the two ways to lower the variance, stand in `inference.score_function`.
+"""
 
 import numpy as np
 
@@ -9,10 +12,10 @@ from scratchvae.inference.score_function import centred
 def black_box(q, p, x, eps, scale, gradient=True, rao_blackwell=True, control_variate=True):
     """L^A (6), (8), its gradient with respect to φ by scores; value and ∂/∂θ are those of `sgvb_a`.
 
-    Naive, with rao_blackwell=False, every score is weighted by f = Σ_m log p(x_m, z_m) - log q(z_m|x_m), the sum over the
-    minibatch. With it, the score of a factor is weighted by the terms of f that the factor is in: where the posterior's
-    latents are independent z_mj has log p(x_m|z_m) + log p(z_mj) - log q(z_mj|x_m), else z_m has the term of its row.
-    control_variate takes two draws or more: 8 or so is a good number. ValueError for fewer.
+    Naive, with rao_blackwell=False, every score is weighted by f = Σ_m log p(x_m, z_m) - log q(z_m|x_m), the sum over
+    the minibatch. With it, the score of a factor is weighted by the terms of f that the factor is in: where the
+    posterior's latents are independent z_mj has log p(x_m|z_m) + log p(z_mj) - log q(z_mj|x_m), else z_m has the term
+    of its row. control_variate takes two draws or more: 8 or so is a good number. ValueError for fewer.
     """
     z, log_qz = q.draw(x, eps)
     log_px = p.log_prob(x, z, gradient)  # log p(x|z)                                                         (11), (12)

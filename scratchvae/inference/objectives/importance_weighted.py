@@ -3,8 +3,9 @@
     L_K = E log 1/K Σ_k w_k,   w_k = p(x, z_k) / q(z_k|x),   z_k ~ q(z|x)                                            (8)
 
 is equation 8 of Burda, Grosse & Salakhutdinov 2016, "Importance Weighted Autoencoders". E w = p(x), so that by Jensen's
-inequality L_K ≤ log p(x); L_1 is the bound (2) of Kingma & Welling, and L_K ≤ L_K+1 (their theorem 1). The gradient is that
-of log w_k, each draw in proportion to its weight: ∇ log Σ w = Σ w̃_k ∇ log w_k with w̃ = w / Σ w (their equation 14).
+inequality L_K ≤ log p(x); L_1 is the bound (2) of Kingma & Welling, and L_K ≤ L_K+1 (their theorem 1). The gradient
+is that of log w_k, each draw in proportion to its weight: ∇ log Σ w = Σ w̃_k ∇ log w_k with w̃ = w / Σ w (their
+equation 14).
 
 For φ that estimate drowns in noise as K grows, since its mean falls faster than its spread (Rainforth et al. 2018,
 "Tighter Variational Bounds are Not Necessarily Better"). Part of it is the score ∇_φ log q at z held; reparameterised a
@@ -46,7 +47,10 @@ def dreg(q, p, x, eps, scale, gradient=True):
 
 
 def dreg_surrogate(q, p, x, eps, scale, held_q, held_p):
-    """Σ w̃_k log p_θ(x, z_k) with z held, and Σ w̃_k² log w_k with θ, and φ in log q, held: the weights are held in both."""
+    """Σ w̃_k log p_θ(x, z_k) with z held, and Σ w̃_k² log w_k with θ, and φ in log q, held; w̃ is held in both.
+
+    The derivative of this is the gradient of `dreg`.
+    """
     _, w, total = _log_mean(_log_weights(held_q, held_p, x, eps, False)[0])
     share = w / total
     held_z, _ = held_q.draw(x, eps)

@@ -9,13 +9,14 @@ The equations are those of Kingma & Welling, "Auto-Encoding Variational Bayes", 
 q depends on φ, so ∇_φ does not pass under E_q. With z = g(ε, x), ε ~ p(ε), the expectation is over ε, which knows
 nothing of φ, and the gradient of one draw is a draw of the gradient: (4), (5).
 
-L^A's gradient has a part that is 0 on average: log q(z|x) moves with φ also where z is held, and E_q ∇_φ log q = 0. It is
-noise, and all that is left of the gradient where q is the posterior. "Sticking the landing" leaves it out (Roeder, Wu &
-Duvenaud 2017): the value is L^A, and the gradient of φ goes through z alone.
+L^A's gradient has a part that is 0 on average: log q(z|x) moves with φ also where z is held, and E_q ∇_φ log q = 0.
+It is noise, and all that is left of the gradient where q is the posterior. "Sticking the landing" leaves it out
+(Roeder, Wu & Duvenaud 2017): the value is L^A, and the gradient of φ goes through z alone.
 
 The arguments are those of every objective (see `inference.objectives`): an encoder q, a decoder p, the minibatch x
-(M, D), the noise eps (L, M, J) behind z, and scale, N/M. They return the estimate (8) in nats, summed over the whole data
-set: divide by N for the figure per datapoint. With gradient=True they leave its gradient in the networks' windows.
+(M, D), the noise eps (L, M, J) behind z, and scale, N/M. They return the estimate (8) in nats, summed over the whole
+data set: divide by N for the figure per datapoint. With gradient=True they leave its gradient in the networks'
+windows.
 """
 
 from scratchvae.inference.distributions import log_standard_gaussian
@@ -48,7 +49,10 @@ sgvb_b.needs = ("neg_kl",)
 
 
 def stl(q, p, x, eps, scale, gradient=True):
-    """L^A (6), its gradient of φ through z alone: sticking the landing. Where q is the posterior it is 0 in every draw."""
+    """L^A (6), with the gradient of φ through z alone: sticking the landing.
+
+    Where q is the posterior that gradient is 0 in every draw.
+    """
     z, log_qz = q.draw(x, eps)
     log_px = p.log_prob(x, z, gradient)
     log_pz, dlog_pz = log_standard_gaussian(z, gradient)
@@ -73,8 +77,8 @@ stl.surrogate = stl_surrogate
 def terms(q, p, x, eps, gradient=False):
     """The terms of (7) apart, -KL(q(z|x) ‖ p(z)) and 1/L Σ_l log p(x|z⁽ˡ⁾), nats per datapoint, (M,) each.
 
-    The first is in closed form where the posterior has one, else estimated from the draws. With `gradient` p is ready for
-    its backward pass.
+    The first is in closed form where the posterior has one, else estimated from the draws. With `gradient` p is ready
+    for its backward pass.
     """
     z, log_qz = q.draw(x, eps)
     neg_kl = q.neg_kl()

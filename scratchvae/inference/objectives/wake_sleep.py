@@ -4,8 +4,8 @@
     sleep   z ~ p(z) and x ~ p(x|z), a dream, and φ ascends log q(z|x)
 
 Section 5 of Kingma & Welling compares AEVB with it: it needs nothing that AEVB does not have, and no gradient through a
-sample. But the two phases do not ascend one function. Sleep lowers E_p(x) KL(p(z|x) ‖ q(z|x)), the divergence turned round
-and over dreams, where the bound has E_data KL(q(z|x) ‖ p(z|x)). So there is nothing that must grow.
+sample. But the two phases do not ascend one function. Sleep lowers E_p(x) KL(p(z|x) ‖ q(z|x)), the divergence turned
+round and over dreams, where the bound has E_data KL(q(z|x) ‖ p(z|x)). So there is nothing that must grow.
 """
 
 from scratchvae.inference.objectives.sgvb import terms
@@ -14,8 +14,8 @@ from scratchvae.inference.objectives.sgvb import terms
 def wake_sleep(q, p, x, noise, scale, gradient=True):
     """The bound by (7), in nats and times `scale`; with `gradient`, the gradients of both phases in the windows.
 
-    noise is (eps, z, u): eps (L, M, J) for the wake phase, z (S, J) and u (S, D) behind S dreams. S is M, so that a dream
-    stands for `scale` dreams as a datapoint does for datapoints.
+    noise is (eps, z, u): eps (L, M, J) for the wake phase, z (S, J) and u (S, D) behind S dreams. S is M, so that a
+    dream stands for `scale` dreams as a datapoint does for datapoints.
     """
     eps, z, u = noise
     bound = wake(q, p, x, eps, scale, gradient)

@@ -22,8 +22,8 @@ NEWTON_STEPS = 30  # 20 are enough for |w·u| up to 1e6; a fixed number never wa
 class Planar:
     """K maps of z in J dimensions, one after another: forward and backward as of a layer.
 
-    Their parameters (M, K (2 J + 1)) are arguments: u, w and b of each map, with a row for each datapoint, as an encoder
-    gives them, or one row for all. z is (L, M, J), L draws for each datapoint.
+    Their parameters (M, K (2 J + 1)) are arguments: u, w and b of each map, with a row for each datapoint, as an
+    encoder gives them, or one row for all. z is (L, M, J), L draws for each datapoint.
     """
 
     def __init__(self, n_maps, n_latent):

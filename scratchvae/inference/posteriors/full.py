@@ -1,13 +1,12 @@
 """The Gaussian with full covariance, q(z|x) = N(μ, L Lᵀ).
 
 Footnote 2 of Kingma & Welling, "Auto-Encoding Variational Bayes", calls the diagonal covariance of (9) a choice and no
-limitation of the method. The encoder gives the Cholesky factor L: log L_jj² beside μ, as the diagonal posterior does, and
-the entries below the diagonal, which start at zero, so that training departs from the diagonal posterior.
+limitation of the method. The encoder gives the Cholesky factor L: log L_jj² beside μ, as the diagonal posterior does,
+and the entries below the diagonal, which start at zero, so that training departs from the diagonal posterior.
 """
 
 import numpy as np
 
-from scratchvae.backend import kind, move
 from scratchvae.inference.distributions import LOG_2PI, sum_of_draws
 
 
@@ -19,7 +18,6 @@ class FullGaussian:
     def outputs(self, n_latent):
         """μ and log L_jj², J numbers each, and L_ij for i > j, row by row."""
         self.n_latent = n_latent
-        self.places = {}  # where the entries stand, on each backend
         return {"mu": n_latent, "log_var": n_latent, "lower": n_latent * (n_latent - 1) // 2}
 
     def start(self, arrays):
@@ -48,7 +46,8 @@ class FullGaussian:
             dmu = dmu - dneg_kl * self.mu  # via -KL
             dlog_var = dlog_var + dneg_kl * 0.5 * (1 - self.sigma * self.sigma)
             dL = dL - dneg_kl * self.below
-        return dmu, dlog_var, dL.reshape(len(dL), -1).take(self._places(dL)[1], axis=1)
+        dlower = [dL[:, i, :i] for i in range(self.n_latent)]  # row by row, as they come; none in the first row
+        return dmu, dlog_var, np.concatenate(dlower, axis=1)
 
     def neg_kl(self):
         """½ Σ_j 1 + log L_jj² - μ_j² - Σ_i L_ji²: appendix B's integrals, with tr L Lᵀ in the place of Σ σ_j²."""
@@ -80,16 +79,8 @@ class FullGaussian:
         return mu, np.log(np.exp(log_var) + (below * below).sum(axis=-1))
 
     def _below_diagonal(self, lower):
-        """L (M, J, J) with zeros on and above the diagonal."""
-        padded = np.concatenate([lower, np.zeros_like(lower, shape=(len(lower), 1))], axis=1)
-        return padded.take(self._places(lower)[0], axis=1).reshape(-1, self.n_latent, self.n_latent)
-
-    def _places(self, like):
-        """For each of J² entries its place among the lower ones, the zero behind them included; and the way back."""
-        if kind(like) not in self.places:
-            J = self.n_latent
-            rows, columns = np.tril_indices(J, -1)
-            there = np.full((J, J), len(rows))
-            there[rows, columns] = np.arange(len(rows))
-            self.places[kind(like)] = [move(index, kind(like)) for index in (there.reshape(-1), rows * J + columns)]
-        return self.places[kind(like)]
+        """L (M, J, J) with zeros on and above the diagonal; row i is the i numbers from i (i - 1)/2 on."""
+        L = np.zeros_like(lower, shape=(len(lower), self.n_latent, self.n_latent))
+        for i in range(1, self.n_latent):
+            L[:, i, :i] = lower[:, i * (i - 1) // 2 : i * (i + 1) // 2]
+        return L
