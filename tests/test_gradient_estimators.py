@@ -19,6 +19,7 @@ from scratchvae.inference.distributions import log_standard_gaussian
 from scratchvae.inference.objectives import OBJECTIVES
 from scratchvae.inference.objectives.black_box import black_box
 from scratchvae.inference.objectives.wake_sleep import sleep, wake
+from scratchvae.inference.posteriors.gaussian import Gaussian
 
 POSTERIORS = [{}, {"posterior": "full"}, {"flow": 2}, {"posterior": "full", "flow": 2}]
 both = pytest.mark.usefixtures("backend")
@@ -276,6 +277,20 @@ def test_the_sleep_gradient_averages_to_zero_at_the_exact_posterior_with_full_co
     assert np.isnan(gradient[model.theta]).all()  # sleep leaves θ alone
 
 
+@both
+@pytest.mark.parametrize("flow", [0, 1])
+def test_the_sleep_gradient_leads_back_to_the_posterior_by_its_precision_e20(flow):
+    """Where μ(x) is off by δ, E ∂log q(z|x)/∂μ = E (L Lᵀ)⁻¹ (z - μ(x)) = -Λ δ, at the same points."""
+    model, _, precision = linear_vae("full", "wake-sleep")
+    model = with_maps(model, flow, w=0.0)
+    off = np.array([0.1, -0.2, 0.3])
+    window = model.params.named(model.params.value)["encoder.mu.b"]
+    window += device(off)
+    points = 3 * np.concatenate([np.eye(9), -np.eye(9)])
+    sleep(model.encoder, model.decoder, *device((points[:, :3].copy(), points[:, 3:].copy())), 1 / 18)
+    assert_allclose(host(model.params.named(model.params.grad)["encoder.mu.b"]), -precision @ off, rtol=1e-12)
+
+
 def with_maps(model, n_maps, w):
     """The same law q(z|x) behind so many planar maps that are the identity: u = 0, any w, b = 0.4."""
     if not n_maps:
@@ -307,6 +322,33 @@ def test_the_sleep_gradient_of_a_flow_averages_to_zero_at_the_exact_posterior_e2
     model.params.value[maps.start : maps.stop] += 0.05  # control: maps that bend a little
     control = t_of(model)
     assert np.abs(control).max() > limit(control) + 5
+
+
+# What an objective needs of a posterior
+
+
+class Bare:
+    """The diagonal posterior with no more than it must have."""
+
+    name = "bare"
+
+    def __init__(self):
+        gaussian = Gaussian()
+        self.outputs, self.draw, self.backward = gaussian.outputs, gaussian.draw, gaussian.backward
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_an_objective_is_refused_where_the_posterior_lacks_what_it_takes_and_runs_where_it_does_not(objective):
+    lacks = {"B": "neg_kl", "stl": "grad_z", "dreg": "grad_z", "wake-sleep": "noise_of", "black-box": "grad_z"}
+    settings = {"estimator": objective, "posterior": Bare(), "n_samples": 2}
+    if objective in lacks:
+        with pytest.raises(ValueError, match=f"the posterior 'bare' has no {lacks[objective]}: take another estimator"):
+            small(**settings)
+    else:
+        model = small(**settings)
+        eps = model.noise(np.random.default_rng(0), 7)
+        plain = small(estimator=objective, n_samples=2)
+        assert gradients(model, rows(), eps)[0] == gradients(plain, rows(), eps)[0]
 
 
 # The partition identity, E9
