@@ -171,6 +171,10 @@ class VAE:
 
     def noise(self, generator, n):
         """The noise of `bound` for n datapoints: ε, or the arrays that the objective names, such as (ε, z, u)."""
+        return self.objective_noise(generator, n)
+
+    def objective_noise(self, generator, n):
+        """What the objective itself takes as its noise: that of `bound`, unless a subclass has noise of its own."""
         draws = {"eps": self.eps, "z": self._prior_draws, "u": self._pixel_noise}
         noise = tuple(draws[name](generator, n) for name in trait(self.estimator, "noise", ("eps",)))
         return noise if len(noise) > 1 else noise[0]
