@@ -7,11 +7,12 @@ given x, which training has to find. With the full covariance (`posterior="full"
 M = WᵀW + σ²I, is within reach at any W. That rung is trained by sticking the landing ("stl"), whose gradient of φ is 0
 in every draw where q is the posterior: φ then comes to rest, where that of L^B keeps its noise.
 
-Factor analysis has a noise variance for each pixel, all others one for all (`likelihood="isotropic"`). VAE and flow have
-100 tanh units, means that are free, and maximum likelihood. The networks start from Glorot's weights and take Adam,
-0.01 / (1 + step/1000) or, not linear, 0.003 / (1 + step/2000) and half of the samples. "bound" is (7), of the flow all
-at the draws, over 100 of them, of the test images and of the first 500 that were trained on; "log_p" the exact
-evidence, or its estimate by importance with 5,000 draws; "error" ‖x - x̂‖² at the mean of z (of the flow: of z_0).
+Factor analysis has a noise variance for each pixel, all others one for all (`likelihood="isotropic"`). VAE and flow
+have 100 tanh units, means that are free, and maximum likelihood. The networks start from Glorot's weights and take
+Adam, 0.01 / (1 + step/1000) or, not linear, 0.003 / (1 + step/2000) and half of the samples. "bound" is (7), of the
+flow all at the draws, over 100 of them, of the test images and of the first 500 that were trained on; "log_p" the
+exact evidence, or its estimate by importance with 5,000 draws; "error" ‖x - x̂‖² at the mean of z (of the flow: of
+z_0).
 """
 
 import time
@@ -89,7 +90,7 @@ def draw(settings, rows, histories):
         )
         bounds = [row[f"{split}_bound"] or np.nan for row in rungs]
         bars.plot(at, bounds, "k_", ms=16, label="bound" if k == 0 else None)
-    bars.set_xticks(range(len(rungs)), [row["rung"].replace(" with", "\nwith").replace(", ", ",\n") for row in rungs])
+    bars.set_xticks(range(len(rungs)), [row["rung"].replace(" ", "\n", 1) for row in rungs])
     bars.set_ylabel("nats per image")
     bars.legend(loc="upper left", fontsize=8)
     for k, (name, history) in enumerate(histories.items()):
