@@ -118,10 +118,15 @@ def draw(settings, rows):
             for power, style in [(0.5, ":"), (-0.5, "-.")]:
                 if power > 0 or (part == "φ" and "IWAE" in methods):
                     guide = start * np.array(KS, float) ** power
-                    ax.plot(KS, guide, style, color="0.4", lw=1, label=f"guide: $K^{{{power:g}}}$")
-            ax.axhline(float(first["floor"]), color="0.7", lw=0.8, label="what a mean of 0 would show")
+                    ax.plot(KS, guide, style, color="0.4", lw=1)
+                    words = f"$K^{{{'½' if power > 0 else '-½'}}}$"
+                    ax.text(1.05 * KS[-1], guide[-1], words, fontsize=8, color="0.4", va="center")
+            floor = float(first["floor"])
+            ax.axhline(floor, color="0.7", lw=0.8)
+            ax.text(KS[0], 1.05 * floor, "a mean of 0 would show this", fontsize=7, color="0.4", va="bottom")
             ax.set_xscale("log")
             ax.set_yscale("log")
+            ax.set_xlim(0.85 * KS[0], 1.45 * KS[-1])
             ax.set_xticks(KS, KS)
             ax.set_xticks([], minor=True)
             ax.set_xlabel("K, draws of z")

@@ -1,13 +1,13 @@
-"""What comes through the three doors of a VAE: a posterior, a likelihood and an objective, ours by name or a user's
-own.
+"""What comes through the three doors of a VAE: a posterior, a likelihood and an objective, by name or a user's own.
 
 Each function here takes what a user passed, a name or an object, and returns the object and the name that a run keeps
-of it. An object of the user's is tried once on a few rows, so that a method that is missing, or that returns the
-wrong shape, is named when the model is made and not in the middle of a step. What each door asks for stands in
+of it. A user's object is tried on a few rows when the model is made, so that a method that is missing, that fails or
+that returns the wrong shape is named then and not in the middle of a step. What each door asks for stands in
 inference/posteriors, inference/likelihoods and inference/objectives.
 """
 
 import copy
+import functools
 import math
 
 import numpy as np
@@ -21,13 +21,15 @@ from scratchvae.inference.posteriors import POSTERIORS
 from scratchvae.inference.posteriors.flow import Flow
 from scratchvae.nets.mlp import ACTIVATIONS
 
+OBJECTIVE = "f(q, p, x, eps, scale, gradient=True)"
 ABILITIES = {  # what an objective may need of a posterior
     "neg_kl": "KL(q(z|x) ‖ p(z)) in closed form",
     "grad_z": "∇_z log q(z|x)",
     "noise_of": "the noise that leads to a given z",
 }
-L = 2  # draws for which an object is tried
-M = 3  # and rows
+L = 3  # draws,
+M = 7  # and rows on which an object is tried: numbers that no other size is likely to have
+NOISES = ("eps", "z", "u")
 
 
 def opened(given):
@@ -113,7 +115,7 @@ def posterior_of(posterior, flow, n_latent):
     if ours is None:
         posterior = copy.deepcopy(posterior)
         name = own_name(posterior, POSTERIORS)
-        _has("posterior", posterior, ("outputs", "draw", "backward"))
+        _has("posterior", posterior, ("outputs", "draw", "backward"), (*ABILITIES, "moments", "factors", "start"))
         _try_posterior(posterior, n_latent)
     else:
         posterior = ours()
@@ -125,7 +127,7 @@ def likelihood_of(likelihood, mean, n_visible):
     """(the likelihood, its name); ValueError for none, or a mean that it does not have."""
     ours = _named("likelihood", likelihood, LIKELIHOODS)
     if ours is None:
-        _has("likelihood", likelihood, ("outputs", "log_prob", "mean", "noise", "draw"))
+        _has("likelihood", likelihood, ("log_prob", "mean", "noise", "draw"), ("check",), ("outputs",))
         _try_likelihood(likelihood, n_visible)
         return likelihood, own_name(likelihood, LIKELIHOODS)
     if mean not in ours.means:
@@ -146,18 +148,25 @@ def objective_of(objective, posterior, n_samples):
             f"estimator is {objective!r}, which is biased for more than one draw: take 'dreg', which is not, or 'stl'"
         )
     known = isinstance(objective, str) and objective in OBJECTIVES
-    if not known and not callable(objective):
-        raise ValueError(f"estimator is {objective!r}; expected one of {', '.join(OBJECTIVES)}, or a function")
+    if not known and (not callable(objective) or isinstance(objective, type)):
+        raise ValueError(
+            f"estimator is {objective!r}; expected one of {', '.join(OBJECTIVES)}, or your own function {OBJECTIVE}"
+        )
     function = OBJECTIVES[objective] if known else objective
     names = {ours: key for key, ours in OBJECTIVES.items()}
     name = names.get(function) or own_name(function, OBJECTIVES)
+    for attribute, least, example in [("needs", (), "('neg_kl',)"), ("noise", ("eps",), "('eps', 'z', 'u')")]:
+        listed = trait(function, attribute, least)
+        if not _is_names(listed) or not set(least) <= set(listed) or (least and not set(listed) <= set(NOISES)):
+            raise ValueError(f"{attribute} of estimator {name} is {listed!r}; expected a tuple such as {example}")
     for ability in trait(function, "needs", ()):
         if not can(posterior, ability):
             able = [key for key, cls in POSTERIORS.items() if hasattr(cls, ability)]
+            others = f", or a posterior such as {' or '.join(able)}" if able else ""
+            what = ABILITIES.get(ability, f"a method {ability}")
             raise ValueError(
-                f"estimator is {name!r}, which needs {ABILITIES.get(ability, ability)}, and the posterior "
-                f"{own_name(posterior, ())!r} has no {ability}: take another estimator, such as 'A', or a posterior "
-                f"such as {' or '.join(able)}"
+                f"estimator is {name!r}, which needs {what}, and the posterior {own_name(posterior, ())!r} has no "
+                f"{ability}: take another estimator, such as 'A'{others}"
             )
     if n_samples < getattr(function, "least_draws", 1):
         raise ValueError(
@@ -173,98 +182,188 @@ def can(posterior, ability):
 
 
 def try_objective(objective, name, model, noise):
-    """Run a user's objective once, on two rows that the model has drawn; ValueError says what is wrong with it."""
-    x = model.draw(move(np.random.default_rng(0).standard_normal((2, model.n_latent)), model.backend))
-    try:
-        value = objective(model.encoder, model.decoder, x, noise, 1.0, True)
-    except Exception as error:
-        raise ValueError(
-            f"estimator {name} failed on two rows ({type(error).__name__}: {error}); expected an objective "
-            "(q, p, x, eps, scale, gradient=True), as scratchvae.inference.objectives describes it"
-        ) from error
-    finally:
-        model.params.grad[...] = 0
-    if np.shape(value) != ():
-        raise ValueError(f"estimator {name} returned an array of shape {np.shape(value)}; expected one number in nats")
+    """Run a user's objective on a few rows that the model has drawn; ValueError says what is wrong with it."""
+    generator = np.random.default_rng(0)
+    x = model.draw(move(generator.standard_normal((M, model.n_latent)), model.backend))
+    noise = noise(generator, M)
+    for gradient in (False, True):
+        try:
+            value = objective(model.encoder, model.decoder, x, noise, 1.0, gradient)
+        except Exception as error:
+            raise ValueError(
+                f"estimator {name} failed on {M} rows with gradient={gradient} ({type(error).__name__}: {error}); "
+                f"expected a function {OBJECTIVE}, as scratchvae.inference.objectives describes it"
+            ) from error
+        finally:
+            model.params.grad[...] = 0
+        if np.shape(value) != () or not _is_number(value):
+            came = f"an array of shape {np.shape(value)}" if np.shape(value) else repr(value)
+            raise ValueError(
+                f"estimator {name} returned {came} with gradient={gradient}; expected one number in nats, the bound of "
+                "all rows together, times scale"
+            )
 
 
 def own_name(value, taken):
     """What a run calls a user's object or function: its name, told apart from ours."""
     name = getattr(value, "name", None) or getattr(value, "__name__", type(value).__name__)
-    return f"function {name}" if name in taken else name
+    return f"{'function' if hasattr(value, '__name__') else 'own'} {name}" if name in taken else name
 
 
 def _named(door, value, ours):
     """Our class that `value` names; None for an object of the user's; ValueError for another name."""
     if isinstance(value, str) and value in ours:
         return ours[value]
-    if value is None or isinstance(value, str | type):
-        expected = ", ".join(ours)
-        raise ValueError(f"{door} is {value!r}; expected one of {expected}, or an object of your own")
+    if isinstance(value, type):
+        raise ValueError(f"{door} is the class {value.__name__}; expected an object of it: {door}={value.__name__}(…)")
+    if isinstance(value, str | type(None)):
+        raise ValueError(f"{door} is {value!r}; expected one of {', '.join(ours)}, or an object of your own")
     return None
 
 
-def _has(door, value, names):
-    """ValueError unless `value` has all these attributes and methods."""
-    if missing := [name for name in names if not hasattr(value, name)]:
+def _has(door, value, methods, optional, attributes=()):
+    """ValueError unless `value` has all these methods and attributes, and its optional methods can be called."""
+    where = f"{door} {type(value).__name__}"
+    needed = [*attributes, *methods]
+    missing = [name for name in needed if not hasattr(value, name)]
+    if missing:
         raise ValueError(
-            f"{door} {type(value).__name__} has no {', '.join(missing)}; expected {', '.join(names)}, as "
-            f"scratchvae.inference.{door[:-1] + 'ies' if door.endswith('y') else door + 's'} describes them"
+            f"{where} has no {', '.join(missing)}; expected an object with {', '.join(needed)}, as "
+            f"scratchvae.inference.{door}s describes them"
         )
+    for name in (*methods, *optional):
+        if not callable(getattr(value, name, len)):
+            raise ValueError(f"{name} of {where} is {getattr(value, name)!r}; expected a method, def {name}(self, …)")
 
 
-def _shapes(where, expected, ask):
-    """Ask a method, and raise a ValueError that names it where it fails or returns other shapes than those expected."""
+def _is_names(value):
+    """Whether it is a tuple or a list of different names."""
+    names = isinstance(value, tuple | list) and all(isinstance(name, str) for name in value)
+    return names and len(set(value)) == len(value)
+
+
+def _ask(where, call, expected, meaning, ask):
+    """What a method returns, as a tuple; a ValueError that names it where it fails or returns other shapes.
+
+    call is how it is called, expected the shapes of what it returns, None for what is not looked at, and meaning says
+    what that is.
+    """
     try:
         results = ask()
     except Exception as error:
-        raise ValueError(f"{where} failed on a few rows ({type(error).__name__}: {error})") from error
+        raise ValueError(
+            f"{where}: {call} failed ({type(error).__name__}: {error}); expected shapes {_text(expected)}: {meaning}"
+        ) from error
     results = results if isinstance(results, tuple | list) else (results,)
-    came = [np.shape(result) for result in results]
-    if came != expected:
-        raise ValueError(f"{where} returned shapes {came}; expected {expected}")
+    came = [None if result is None else np.shape(result) for result in results]
+    if len(came) != len(expected) or any(e is not None and c != e for c, e in zip(came, expected, strict=True)):
+        raise ValueError(f"{where}: {call} returned shapes {_text(came)}; expected {_text(expected)}: {meaning}")
     return results
 
 
+def _text(shapes):
+    """Shapes for a message."""
+    return ", ".join(map(str, shapes)) or "nothing"
+
+
 def _try_likelihood(likelihood, D):
-    name = type(likelihood).__name__
+    """Ask each method for M rows of D pixels, and for L draws of them."""
+    where = f"likelihood {type(likelihood).__name__}"
+    names = likelihood.outputs
+    if not _is_names(names) or not names:
+        raise ValueError(f"outputs of {where} is {names!r}; expected a tuple of names, such as ('mu', 'log_var')")
     shared = getattr(likelihood, "shared", {})
-    generator = np.random.default_rng(0)
-    rows = [0.1 * generator.standard_normal((M, D)) for _ in likelihood.outputs]
-    rows = [links(y) for y, links in zip(rows, _links(likelihood), strict=True)]
-    rows += [0.1 * generator.standard_normal(n) for n in shared.values()]
-    (u,) = _shapes(f"noise of {name}", [(M, D)], lambda: likelihood.noise(generator, (M, D), np.float64))
-    (x,) = _shapes(f"draw of {name}", [(M, D)], lambda: likelihood.draw(u, *rows))
-    _shapes(f"mean of {name}", [(M, D)], lambda: likelihood.mean(*rows))
-    outputs = [np.stack([y] * L) if y.ndim == 2 else y for y in rows]
-    expected = [(L, M)] + [(L, M, D)] * len(outputs)
-    _shapes(f"log_prob of {name}", expected, lambda: likelihood.log_prob(x, *outputs, gradient=True))
-
-
-def _links(likelihood):
-    """The link of each output, the identity where it has none."""
+    if not isinstance(shared, dict) or any(n not in (1, D) or name in names for name, n in shared.items()):
+        raise ValueError(
+            f"shared of {where} is {shared!r}; expected other names than those of outputs, each with 1 or {D} numbers, "
+            "such as {'log_var': 1}"
+        )
     links = getattr(likelihood, "links", {})
-    return [links[name]().forward if name in links else (lambda y: y) for name in likelihood.outputs]
+    if not isinstance(links, dict) or any(name not in names or not _is_layer(link) for name, link in links.items()):
+        raise ValueError(
+            f"links of {where} is {links!r}; expected layer classes by name of output, such as {{'mu': Sigmoid}}"
+        )
+    low_high = getattr(likelihood, "support", (-np.inf, np.inf))
+    if np.shape(low_high) != (2,) or not low_high[0] < low_high[1]:
+        raise ValueError(f"support of {where} is {low_high!r}; expected (lowest, highest), such as (0, np.inf)")
+
+    generator = np.random.default_rng(0)
+    rows = [0.1 * generator.standard_normal((M, D)) for _ in names]
+    rows = [links[name]().forward(y) if name in links else y for name, y in zip(names, rows, strict=True)]
+    rows += [0.1 * generator.standard_normal(n) for n in shared.values()]
+    read = ", ".join([*names, *shared])
+    call = "noise(generator, shape, dtype)"
+    meaning = "random numbers of this shape"
+    (u,) = _ask(where, call, [(M, D)], meaning, lambda: likelihood.noise(generator, (M, D), np.float64))
+    meaning = f"x ~ p(x|z), {D} pixels for each of {M} rows"
+    (x,) = _ask(where, f"draw(noise, {read})", [(M, D)], meaning, lambda: likelihood.draw(u, *rows))
+    meaning = f"E[x|z], {D} pixels for each of {M} rows"
+    _ask(where, f"mean({read})", [(M, D)], meaning, lambda: likelihood.mean(*rows))
+    outputs = [np.stack([y] * L) if y.ndim == 2 else y for y in rows]
+    for gradient in (True, False):
+        call = f"log_prob(x, {read}, gradient={gradient})"
+        partials = [(L, M, D) if gradient else None for _ in outputs]
+        meaning = f"log p(x|z) of {L} draws for {M} rows, summed over the {D} pixels, and "
+        meaning += f"its partial with respect to each of {read}, not summed" if gradient else f"None for each of {read}"
+        ask = functools.partial(likelihood.log_prob, x, *outputs, gradient=gradient)
+        _ask(where, call, [(L, M), *partials], meaning, ask)
+
+
+def _is_layer(link):
+    """Whether it is a class of layers."""
+    return isinstance(link, type) and hasattr(link, "forward") and hasattr(link, "backward")
 
 
 def _try_posterior(posterior, J):
-    name = type(posterior).__name__
+    """Ask each method for L draws of J latents for M rows."""
+    where = f"posterior {type(posterior).__name__}"
+    (widths,) = _ask(where, "outputs(n_latent)", [None], "a dict of widths", lambda: (posterior.outputs(J),))
+    well = isinstance(widths, dict) and _is_names(list(widths)) and all(map(_is_width, widths.values()))
+    if not well or not widths:
+        raise ValueError(
+            f"{where}: outputs({J}) returned {widths!r}; expected a dict of names and whole numbers, such as "
+            f"{{'mu': {J}, 'log_var': {J}}}"
+        )
     generator = np.random.default_rng(0)
-    widths = posterior.outputs(J)
-    if not isinstance(widths, dict):
-        raise ValueError(f"outputs of {name} returned {widths!r}; expected a dict, such as {{'mu': {J}}}")
     outputs = [0.1 * generator.standard_normal((M, n)) for n in widths.values()]
+    read = ", ".join(widths)
     eps = generator.standard_normal((L, M, J))
-    z, _ = _shapes(f"draw of {name}", [(L, M, J), (L, M)], lambda: posterior.draw(eps, *outputs))
-    abilities = {
-        "neg_kl": ([(M,)], ()),
-        "grad_z": ([(L, M, J)], ()),
-        "noise_of": ([(L, M, J)], (z, *outputs)),
-        "moments": ([(M, J), (M, J)], outputs),
+    meaning = f"{L} draws of z for {M} rows, and log q(z|x), summed over the {J} latents"
+    z, _ = _ask(where, f"draw(eps, {read})", [(L, M, J), (L, M)], meaning, lambda: posterior.draw(eps, *outputs))
+    scores = [(L, M, J)] * (1 + len(outputs))
+    abilities = {  # how it is called, with what, the shapes and what they are
+        "neg_kl": ("()", (), [(M,)], f"-KL(q(z|x) ‖ p(z)) of each of {M} rows"),
+        "grad_z": ("()", (), [(L, M, J)], "∇_z log q(z|x) at each draw"),
+        "noise_of": (f"(z, {read})", (z, *outputs), [(L, M, J)], "the eps that leads to each z"),
+        "moments": (f"({read})", outputs, [(M, J), (M, J)], "mean and log variance of each latent"),
+        "factors": ("()", (), scores, f"log q of each latent, and the list of its scores by {read}"),
     }
-    for ability, (expected, arguments) in abilities.items():
+    for ability, (call, arguments, expected, meaning) in abilities.items():
         if hasattr(posterior, ability):
-            _shapes(f"{ability} of {name}", expected, lambda a=ability, b=arguments: getattr(posterior, a)(*b))
+            ask = functools.partial(getattr(posterior, ability), *arguments)
+            ask = ask if ability != "factors" else functools.partial(_flat, ask)
+            _ask(where, ability + call, expected, meaning, ask)
     expected = [output.shape for output in outputs]
-    _shapes(f"backward of {name}", expected, lambda: posterior.backward(eps, 1.0, 0.0))
-    _shapes(f"backward of {name}", expected, lambda: posterior.backward(eps, np.full((L, M), 1.0), 0.0))
+    meaning = f"∂bound/∂ each of {read}, summed over the {L} draws"
+    numbers = [("1.0", 1.0, 0.0), (f"an array {(L, M)}", np.full((L, M), 1.0), 0.0)]
+    numbers += [("0.0", 0.0, 1.0)] if hasattr(posterior, "neg_kl") else []
+    for text, dlog_q, dneg_kl in numbers:
+        call = f"backward(dz, dlog_q, dneg_kl), with {text} for dlog_q and {dneg_kl} for dneg_kl,"
+        _ask(where, call, expected, meaning, functools.partial(posterior.backward, eps, dlog_q, dneg_kl))
+
+
+def _is_number(value):
+    """Whether it is a real number, or an array of them, in host memory or on the device."""
+    dtype = value.dtype if hasattr(value, "dtype") else np.asarray(value).dtype
+    return dtype.kind in "fiu"
+
+
+def _is_width(n):
+    """Whether it is a whole number that an array can have as its width; 0 is one."""
+    return isinstance(n, int | np.integer) and not isinstance(n, bool) and n >= 0
+
+
+def _flat(ask):
+    """log q and the scores as one tuple."""
+    log_q, scores = ask()
+    return log_q, *scores

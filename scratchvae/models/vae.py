@@ -1,6 +1,7 @@
 """Section 3 of Kingma & Welling, "Auto-Encoding Variational Bayes": the variational auto-encoder."""
 
 import math
+from functools import partial
 
 import numpy as np
 
@@ -98,8 +99,7 @@ class VAE:
         self.theta = self.params.part("decoder.")
         self._initialise(q)
         if self.estimator not in OBJECTIVES.values():
-            noise = VAE.noise(self, np.random.default_rng(0), 2)
-            try_objective(self.estimator, self.config["estimator"], self, noise)
+            try_objective(self.estimator, self.config["estimator"], self, partial(VAE.noise, self))
 
     def new_encoder(self, posterior):
         """The encoder that `config` describes with the outputs of `posterior`, its parameters not laid yet."""
