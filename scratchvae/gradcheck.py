@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from scratchvae.backend import kind, move
+from scratchvae.guard import one_thread
 from scratchvae.inference.likelihoods import LIKELIHOODS
 from scratchvae.inference.objectives import OBJECTIVES, trait
 from scratchvae.inference.posteriors import POSTERIORS
@@ -161,6 +162,7 @@ def check_density(density, *arguments, oracle=None, skip=0, name=None, seed=0, b
     return _named(name or density.__name__, checks)
 
 
+@one_thread
 def check_model(model, x, n_data=None, seed=0, oracle=None, entries=200):
     """Check every parameter array of a float64 model: the gradient of (8) + log p(θ) on rows x (M, D), N = n_data.
 

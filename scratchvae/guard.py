@@ -1,5 +1,6 @@
 """One thread a model: a layer keeps on itself what its backward pass needs, so a second thread would overwrite it."""
 
+import contextlib
 import functools
 import threading
 
@@ -27,12 +28,13 @@ class Guard:
         return Guard, ()
 
 
-def one_thread(method):
-    """The method of a model, under the model's `guard`."""
+def one_thread(function):
+    """Run a method of a model, or a function whose first argument is one, under the `guard` of the model."""
 
-    @functools.wraps(method)
-    def guarded(self, *arguments, **settings):
-        with self.guard:
-            return method(self, *arguments, **settings)
+    @functools.wraps(function)
+    def guarded(*arguments, **settings):
+        model = arguments[0] if arguments else settings.get("model")
+        with getattr(model, "guard", contextlib.nullcontext()):  # what is no model is refused by the function itself
+            return function(*arguments, **settings)
 
     return guarded

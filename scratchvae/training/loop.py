@@ -17,6 +17,7 @@ from tqdm import tqdm
 from scratchvae.arguments import rows_of, whole
 from scratchvae.backend import free_memory, keep_freed_memory, kind, move, require_memory
 from scratchvae.data import BINARIZATIONS, binarise, thresholds
+from scratchvae.guard import one_thread
 from scratchvae.training.optim import Adagrad
 from scratchvae.training.run import RunFolder
 
@@ -30,6 +31,7 @@ def stream(seed, purpose, index):
     return np.random.default_rng(np.array(words, np.uint32) if seed < 1 << 32 else words)
 
 
+@one_thread
 def fit(
     model,
     train,
@@ -178,6 +180,7 @@ def fit(
     return now.history(*ending)
 
 
+@one_thread
 def evaluate(model, x, seed=0, binarization="grey"):
     """Return the bound of rows x (N, D) by (7), in nats per datapoint: {"n", "bound", "kl", "reconstruction"}.
 
@@ -201,6 +204,7 @@ def evaluate(model, x, seed=0, binarization="grey"):
     return {"n": len(x), "bound": reconstruction - kl, "kl": kl, "reconstruction": reconstruction}
 
 
+@one_thread
 def evaluate_theta(model, x, n_theta=10, seed=0, binarization="grey"):
     """Return the bound of rows x (N, D) over the posterior of θ that a `FullVB` has, in nats, as a dict of
 
