@@ -161,11 +161,11 @@ def test_noise_is_l_by_m_by_j_in_the_models_precision():
         ({"n_hidden": True}, "n_hidden is True; expected a whole number ≥ 1"),
         (
             {"estimator": ["B"]},
-            f"estimator is ['B']; expected one of {ESTIMATORS}, or a function",
+            f"estimator is ['B']; expected one of {ESTIMATORS}, or your own function",
         ),
         ({"dtype": None}, "dtype is None; expected float32 or float64"),
         ({"init": "glorot", "init_biases": True}, "biases are drawn with a standard deviation"),
-        ({"estimator": "C"}, f"estimator is 'C'; expected one of {ESTIMATORS}, or a function"),
+        ({"estimator": "C"}, f"estimator is 'C'; expected one of {ESTIMATORS}, or your own function"),
         ({"activation": "gelu"}, "activation is 'gelu'; expected one of tanh"),
         ({"dtype": "float16"}, "dtype is 'float16'; expected float32 or float64"),
         ({"seed": -1}, "seed is -1; expected a whole number ≥ 0"),
