@@ -18,7 +18,7 @@ import math
 
 import numpy as np
 
-from scratchvae.nets.layers import Chain
+from scratchvae.nets.layers import Chain, Layer
 from scratchvae.nets.mlp import ACTIVATIONS, mlp
 
 
@@ -70,15 +70,13 @@ class Geometry:
         return math.prod(self.positions + self.patch)
 
 
-class Conv2d:
+class Conv2d(Layer):
     """A convolution, y = patches(x) W + b, from x (M, H W C) to y (M, H' W' C').
 
     shape, size, stride and padding are those of the module's docstring. n_out is C', the number of channels of y.
     reads_data says that x is the data, whose gradient nobody needs, so that `backward` returns None. While `frozen` is
     set, `backward` leaves dW and db alone.
     """
-
-    frozen = False
 
     def __init__(self, name, shape, n_out, size, stride=1, padding=0, reads_data=False):
         self.name = name
@@ -102,7 +100,7 @@ class Conv2d:
         return None if self.reads_data else self.geometry.patches_transposed(dy @ self.W.T)
 
 
-class ConvTranspose2d:
+class ConvTranspose2d(Layer):
     """A transposed convolution, y = patchesᵀ(x Wᵀ) + b, from x (M, H' W' C') to y (M, H W C).
 
     It is the transpose of a `Conv2d` from images of `shape` (H, W, C). It is built from the shape of its output, since
@@ -110,8 +108,6 @@ class ConvTranspose2d:
     in_channels is C'; size, stride and padding are those of the module's docstring. b has one number for each channel,
     which is added to all of its pixels. While `frozen` is set, `backward` leaves dW and db alone.
     """
-
-    frozen = False
 
     def __init__(self, name, in_channels, shape, size, stride=1, padding=0):
         self.name = name

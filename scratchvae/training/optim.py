@@ -8,7 +8,7 @@ outside, so the state is flat vectors alone, kept by name in `state`, and nothin
 import numpy as np
 
 from scratchvae.arguments import positive
-from scratchvae.backend import kind
+from scratchvae.backend import kind, writable
 
 BLOCK = 1 << 17  # how many numbers of each vector an update takes at a time: the cache holds what its lines share
 
@@ -37,8 +37,8 @@ class Optimizer:
         """Restore a copy. Vectors that a memory map holds and made read-only are copied to memory of their own."""
         self.__dict__.update(attributes)
         if "state" in attributes:  # that is, after `start`
-            self.state = {name: _writable(vector) for name, vector in self.state.items()}
-            self.scratch = _writable(self.scratch)
+            self.state = {name: writable(vector) for name, vector in self.state.items()}
+            self.scratch = writable(self.scratch)
 
     def rate(self, step):
         """Return the stepsize of update number `step`."""
@@ -56,11 +56,6 @@ class Optimizer:
         for i in range(0, len(vectors[0]), len(self.scratch)):
             value, g, *state = (vector[i : i + len(self.scratch)] for vector in vectors)
             self.update(step, value, g, self.scratch[: len(value)], *state)
-
-
-def _writable(vector):
-    """Return the vector itself if it can be written to, else a copy in memory. Vectors on the device always can."""
-    return np.array(vector) if kind(vector) == "numpy" and not vector.flags.writeable else vector
 
 
 class SGD(Optimizer):
