@@ -57,16 +57,19 @@ def rows_of(name, x, model):
         raise ValueError(
             f"{name} has shape {x.shape}; expected (N, {model.n_visible}) with N ≥ 1, one datapoint per row"
         )
-    if x.dtype != np.uint8:
-        if x.dtype.kind != "f":
-            raise ValueError(f"{name} holds {x.dtype}; expected uint8 pixels, which are read as x/255, or floats")
-        if not np.isfinite(x).all():
-            raise ValueError(f"{name} has values that are not finite; expected numbers")
-        low, high = getattr(model.likelihood, "support", (-math.inf, math.inf))
-        if x.min() < low or x.max() > high:
-            hint = "for a Bernoulli model or a sigmoid mean: divide by 255, or save as uint8"
-            hint = hint if (low, high) == (0, 1) else f"for a likelihood {model.config['likelihood']}"
-            raise ValueError(f"{name} has values from {x.min():g} to {x.max():g}; expected [{low:g}, {high:g}] {hint}")
+    if x.dtype != np.uint8 and x.dtype.kind != "f":
+        raise ValueError(f"{name} holds {x.dtype}; expected uint8 pixels, which are read as x/255, or floats")
+    if x.dtype != np.uint8 and not np.isfinite(x).all():
+        raise ValueError(f"{name} has values that are not finite; expected numbers")
+    low, high = getattr(model.likelihood, "support", (-math.inf, math.inf))
+    read = 255 if x.dtype == np.uint8 else 1  # pixels are read as x/255
+    lowest = x.min() / read
+    highest = x.max() / read
+    if lowest < low or highest > high:
+        hint = "for a Bernoulli model or a sigmoid mean: divide by 255, or save as uint8"
+        hint = hint if (low, high) == (0, 1) else f"for a likelihood {model.config['likelihood']}"
+        came = f"values from {lowest:g} to {highest:g}{', pixels being read as x/255' if read > 1 else ''}"
+        raise ValueError(f"{name} has {came}; expected [{low:g}, {high:g}] {hint}")
     if hasattr(model.likelihood, "check"):
         try:
             model.likelihood.check(x / 255 if x.dtype == np.uint8 else x)

@@ -6,7 +6,6 @@ that returns the wrong shape is named then and not in the middle of a step. What
 inference/posteriors, inference/likelihoods and inference/objectives.
 """
 
-import copy
 import functools
 import math
 
@@ -61,7 +60,7 @@ def _networks(given):
     n = config["n_visible"]
     if config["channels"] and math.isqrt(n) ** 2 != n:
         raise ValueError(f"n_visible is {n}; expected a square number for channels: they take square images")
-    if config["activation"] not in ACTIVATIONS:
+    if not isinstance(config["activation"], str) or config["activation"] not in ACTIVATIONS:
         raise ValueError(f"activation is {config['activation']!r}; expected one of {', '.join(ACTIVATIONS)}")
     if config["dtype"] not in ("float32", "float64", np.float32, np.float64):
         raise ValueError(f"dtype is {config['dtype']!r}; expected float32 or float64")
@@ -89,9 +88,14 @@ def theta_of(objective, config, p, theta_noise, alpha, learn_hyperprior, log_sig
     name = config["estimator"]
     if not trait(objective, "theta", True):
         raise ValueError(f"estimator is {name!r}, whose bound is not (22): take 'A', 'B' or a function")
-    if name == "A" and (theta_noise == "local" or learn_hyperprior):
+    if trait(objective, "noise", ("eps",)) != ("eps",):
+        raise ValueError(
+            f"estimator is {name!r}, which takes more noise than ε: a distribution over θ has no place for it"
+        )
+    if trait(objective, "at_the_draws", False) and (theta_noise == "local" or learn_hyperprior):
         what = "theta_noise 'local' draws no θ" if theta_noise == "local" else "a learned α maximises (24)"
-        raise ValueError(f"estimator is 'A', which scores θ at its draw, but {what}: take 'B'")
+        other = "'stl'" if "flow" in config else "'B'"
+        raise ValueError(f"estimator is {name!r}, which scores θ at its draw, but {what}: take {other}")
     if theta_noise == "local" and ("channels" in config or getattr(p, "shared", {})):
         what = "channels" if "channels" in config else f"an {config['likelihood']} likelihood"
         raise ValueError(
@@ -110,10 +114,11 @@ def _number(value):
 
 
 def posterior_of(posterior, flow, n_latent):
-    """(the posterior, the name of the one under the flow); ValueError for none. A user's object is copied."""
+    """(the posterior, the name of the one under the flow); ValueError for none."""
     ours = _named("posterior", posterior, POSTERIORS)
-    if ours is None:
-        posterior = copy.deepcopy(posterior)
+    if type(posterior) in POSTERIORS.values():  # an object of one of our classes
+        name = posterior.name
+    elif ours is None:
         name = own_name(posterior, POSTERIORS)
         _has("posterior", posterior, ("outputs", "draw", "backward"), (*ABILITIES, "moments", "factors", "start"))
         _try_posterior(posterior, n_latent)
@@ -129,6 +134,10 @@ def likelihood_of(likelihood, mean, n_visible):
     if ours is None:
         _has("likelihood", likelihood, ("log_prob", "mean", "noise", "draw"), ("check",), ("outputs",))
         _try_likelihood(likelihood, n_visible)
+        if mean != "sigmoid":
+            raise ValueError(
+                f"mean is {mean!r}; it is an argument of our own likelihoods, and this one is yours: leave it out"
+            )
         return likelihood, own_name(likelihood, LIKELIHOODS)
     if mean not in ours.means:
         free = ", ".join(name for name, other in LIKELIHOODS.items() if "free" in other.means)
@@ -153,8 +162,8 @@ def objective_of(objective, posterior, n_samples):
             f"estimator is {objective!r}; expected one of {', '.join(OBJECTIVES)}, or your own function {OBJECTIVE}"
         )
     function = OBJECTIVES[objective] if known else objective
-    names = {ours: key for key, ours in OBJECTIVES.items()}
-    name = names.get(function) or own_name(function, OBJECTIVES)
+    names = [key for key, ours in OBJECTIVES.items() if ours is function]
+    name = names[0] if names else own_name(function, (*OBJECTIVES, "black_box"))  # black_box is ours in old checkpoints
     for attribute, least, example in [("needs", (), "('neg_kl',)"), ("noise", ("eps",), "('eps', 'z', 'u')")]:
         listed = trait(function, attribute, least)
         if not _is_names(listed) or not set(least) <= set(listed) or (least and not set(listed) <= set(NOISES)):
@@ -178,7 +187,7 @@ def objective_of(objective, posterior, n_samples):
 
 def can(posterior, ability):
     """Whether a posterior, and under a flow its base, has a method."""
-    return hasattr(posterior, ability) and (not hasattr(posterior, "base") or can(posterior.base, ability))
+    return hasattr(posterior, ability) and (not isinstance(posterior, Flow) or can(posterior.base, ability))
 
 
 def try_objective(objective, name, model, noise):
@@ -187,8 +196,10 @@ def try_objective(objective, name, model, noise):
     x = model.draw(move(generator.standard_normal((M, model.n_latent)), model.backend))
     noise = noise(generator, M)
     for gradient in (False, True):
+        model.params.grad[...] = np.nan  # what is not written shows
         try:
             value = objective(model.encoder, model.decoder, x, noise, 1.0, gradient)
+            left = model.params.non_finite() if gradient else None
         except Exception as error:
             raise ValueError(
                 f"estimator {name} failed on {M} rows with gradient={gradient} ({type(error).__name__}: {error}); "
@@ -196,6 +207,11 @@ def try_objective(objective, name, model, noise):
             ) from error
         finally:
             model.params.grad[...] = 0
+        if left is not None:
+            raise ValueError(
+                f"estimator {name} does not write {left}, which would stay that of the step before; expected the "
+                "gradient of every array, 0 where it has none"
+            )
         if np.shape(value) != () or not _is_number(value):
             came = f"an array of shape {np.shape(value)}" if np.shape(value) else repr(value)
             raise ValueError(
@@ -205,8 +221,13 @@ def try_objective(objective, name, model, noise):
 
 
 def own_name(value, taken):
-    """What a run calls a user's object or function: its name, told apart from ours."""
+    """What a run calls a user's object or function: its name, told apart from ours; a partial with its settings."""
+    if isinstance(value, functools.partial):
+        settings = [repr(setting) for setting in value.args] + [f"{k}={v!r}" for k, v in value.keywords.items()]
+        return f"partial {own_name(value.func, ())}({', '.join(settings)})"
     name = getattr(value, "name", None) or getattr(value, "__name__", type(value).__name__)
+    if not isinstance(name, str):
+        raise ValueError(f"name of {type(value).__name__} is {name!r}; expected a short text")
     return f"{'function' if hasattr(value, '__name__') else 'own'} {name}" if name in taken else name
 
 
@@ -311,7 +332,7 @@ def _try_likelihood(likelihood, D):
 
 def _is_layer(link):
     """Whether it is a class of layers."""
-    return isinstance(link, type) and hasattr(link, "forward") and hasattr(link, "backward")
+    return isinstance(link, type) and all(hasattr(link, name) for name in ("forward", "backward", "shapes"))
 
 
 def _try_posterior(posterior, J):
@@ -339,7 +360,7 @@ def _try_posterior(posterior, J):
         "factors": ("()", (), scores, f"log q of each latent, and the list of its scores by {read}"),
     }
     for ability, (call, arguments, expected, meaning) in abilities.items():
-        if hasattr(posterior, ability):
+        if can(posterior, ability):
             ask = functools.partial(getattr(posterior, ability), *arguments)
             ask = ask if ability != "factors" else functools.partial(_flat, ask)
             _ask(where, ability + call, expected, meaning, ask)
@@ -347,6 +368,8 @@ def _try_posterior(posterior, J):
     meaning = f"∂bound/∂ each of {read}, summed over the {L} draws"
     numbers = [("1.0", 1.0, 0.0), (f"an array {(L, M)}", np.full((L, M), 1.0), 0.0)]
     numbers += [("0.0", 0.0, 1.0)] if hasattr(posterior, "neg_kl") else []
+    if not isinstance(posterior.backward(eps, 1.0, 0.0), tuple | list):
+        raise ValueError(f"{where}: backward returned one array; expected a tuple, ∂bound/∂ each of {read}")
     for text, dlog_q, dneg_kl in numbers:
         call = f"backward(dz, dlog_q, dneg_kl), with {text} for dlog_q and {dneg_kl} for dneg_kl,"
         _ask(where, call, expected, meaning, functools.partial(posterior.backward, eps, dlog_q, dneg_kl))

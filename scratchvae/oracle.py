@@ -439,7 +439,9 @@ def log_prior(arrays):
 # Appendix F
 
 
-def full_vb(arrays, x, eps, zeta, n_data, theta_noise="minibatch", estimator="B", alpha=1.0, held=None, **settings):
+def full_vb(
+    arrays, x, eps, zeta, n_data, theta_noise="minibatch", estimator="B", alpha=1.0, held=None, closed=None, **settings
+):
     """Return (22) with f of (21), or (24), draw by draw.
 
     The arrays "decoder.…" are μ and "log_sigma.…" are log σ. With alpha None, α is learned.
@@ -452,6 +454,7 @@ def full_vb(arrays, x, eps, zeta, n_data, theta_noise="minibatch", estimator="B"
             return bound(theta, x[rows], eps[:, rows], n_data, estimator, **settings, **more)
         return surrogate(theta, held_theta, x[rows], eps[:, rows], n_data, estimator, **settings, **more)
 
+    closed = estimator != "A" if closed is None else closed
     if theta_noise == "local":
         return f(arrays, held, slice(None), zeta=zeta) - theta_kl(arrays, alpha)
     zeta = np.concatenate([zeta, -zeta]) if theta_noise == "antithetic" else zeta
@@ -461,14 +464,14 @@ def full_vb(arrays, x, eps, zeta, n_data, theta_noise="minibatch", estimator="B"
         theta = draw_theta(arrays, noise)
         held_theta = None if held is None else {**held, **draw_theta(held, noise)}
         one = f({**arrays, **theta}, held_theta, slice(start, stop))
-        if estimator == "A":
+        if not closed:
             for name, value in theta.items():
                 mu = arrays[name]
                 log_sigma = arrays[name.replace("decoder", "log_sigma")]
                 a = np.log(alpha**2) * np.ones(value.shape)
                 one = one + np.sum(log_normal(value, 0 * mu, a) - log_normal(value, mu, 2 * log_sigma))
         total = total + (stop - start) / len(x) * one
-    return total if estimator == "A" else total - theta_kl(arrays, alpha)
+    return total - theta_kl(arrays, alpha) if closed else total
 
 
 def draw_theta(arrays, zeta):

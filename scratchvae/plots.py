@@ -224,7 +224,7 @@ def draw_run(folder, model, data, history, seed=0):
     if len(history):
         fig, ax = figure(6, 4)
         names = ["train, (22) with the θ-KL", "validation, at the mean of θ"] if full_vb else []
-        if model.config["estimator"] == "iwae":
+        if model.config["estimator"] in ("iwae", "dreg"):
             names = [f"train, of {model.n_samples} draws together", "validation, (7)"]
         learning_curve(ax, history, *names)
         if code_alone:

@@ -20,7 +20,7 @@ from scipy.stats import gaussian_kde, multivariate_normal
 from scratchvae.arguments import positive, rows_of, whole
 from scratchvae.backend import move
 from scratchvae.diagnostics import effective_sample_size, pareto_k, split_r_hat
-from scratchvae.guard import one_thread
+from scratchvae.guard import holds_model
 from scratchvae.inference.distributions import log_gaussian, log_standard_gaussian
 from scratchvae.inference.hmc import log_joint, sample
 from scratchvae.noise import standard_normal
@@ -79,7 +79,7 @@ class Estimate:
         return self.k_hat > self.threshold()
 
 
-@one_thread
+@holds_model
 def importance(model, x, n_samples=5000, seed=0, progress=None):
     """Estimate log p(x) by importance sampling from q(z|x) and return an `Estimate`.
 
@@ -157,7 +157,7 @@ def log_p_xz(model, x, z):
     return np.concatenate(parts)
 
 
-@one_thread
+@holds_model
 def appendix_d(model, x, n_samples=200, fit="gaussian", seed=0, burn_in=100, steps=4, thin=3, chains=5):
     """Estimate log p(x) from draws of the posterior p(z|x), as in appendix D, and return an `Estimate`.
 
@@ -265,7 +265,7 @@ def _log_q(fit, draws, z):
         return np.full(len(z), np.nan)
 
 
-@one_thread
+@holds_model
 def quadrature(model, x, points=401, limit=10.0):
     """Return log p(x) = log ∫ p(x|z) p(z) dz, (N,) in nats, by the trapezoid rule over one or two latents.
 

@@ -6,9 +6,10 @@ from types import SimpleNamespace
 import numpy as np
 
 from scratchvae.backend import move, own
-from scratchvae.doors import theta_of
+from scratchvae.doors import theta_of, try_objective
 from scratchvae.guard import one_thread
 from scratchvae.inference.full_vb import Posterior, over_theta, over_theta_of_rows
+from scratchvae.inference.objectives import OBJECTIVES, trait
 from scratchvae.models.vae import VAE
 from scratchvae.nets.layers import LocalLinear
 from scratchvae.nets.params import Params
@@ -75,6 +76,12 @@ class FullVB(VAE):
             theta = Params(self.drawn.layers, self.dtype, self.backend)
         self.posterior = Posterior(self.params, theta, None if learn_hyperprior else float(alpha))
         self.posterior.log_sigma[...] = log_sigma
+        if self.estimator not in OBJECTIVES.values():
+            try_objective(self._bound_of_rows, self.config["estimator"], self, self.noise)
+
+    def _bound_of_rows(self, q, p, x, noise, scale, gradient):
+        """The bound of these rows alone, as an objective: how an objective of one's own is tried at θ ~ q(θ)."""
+        return self.bound(x, noise, len(x), gradient)
 
     # What training asks of a model
 
@@ -102,7 +109,7 @@ class FullVB(VAE):
             return over_theta_of_rows(*arguments, zeta, scale, gradient)
         if self.config["theta_noise"] == "antithetic":
             zeta = np.concatenate([zeta, -zeta])
-        return over_theta(*arguments, zeta, scale, gradient, closed=self.config["estimator"] != "A")
+        return over_theta(*arguments, zeta, scale, gradient, closed=not trait(self.estimator, "at_the_draws", False))
 
     def working_memory(self, m):
         """About how many bytes a step on m datapoints takes beside parameters and data."""
@@ -114,10 +121,12 @@ class FullVB(VAE):
 
     # What one does with a trained one
 
+    @one_thread
     def theta_kl(self):
         """KL(q(θ) ‖ p_α(θ)) in nats, a number."""
         return -float(self.posterior.neg_kl())
 
+    @one_thread
     def theta_sample(self, seed=0):
         """The VAE with this encoder and a decoder drawn from the posterior, θ ~ q(θ); the same for the same seed.
 
@@ -140,6 +149,7 @@ class FullVB(VAE):
         names = [name for name in self.params.windows if name.startswith("decoder.")]
         return dict(zip(names, [float(alpha2) ** 0.5 for alpha2 in self.posterior.alpha2()], strict=True))
 
+    @one_thread
     def warm_start(self, model):
         """Take φ and μ from a trained VAE of the same shape and leave log σ, or all three from a FullVB; self.
 
@@ -157,11 +167,12 @@ class FullVB(VAE):
                     f"the model to start from has {came} for {name}, this one {expected}: "
                     "give both the same hidden and latent sizes, posterior and likelihood"
                 )
-        for key in ("likelihood", "mean", "activation"):
-            if model.config[key] != self.config[key]:
+        for key in ("likelihood", "mean", "activation", "posterior", "flow"):
+            came = model.config.get(key, "the default")
+            expected = self.config.get(key, "the default")
+            if came != expected:
                 raise ValueError(
-                    f"the model to start from has {key} {model.config[key]!r}, this one {self.config[key]!r}: "
-                    "give both the same"
+                    f"the model to start from has {key} {came!r}, this one {expected!r}: give both the same"
                 )
         self.params.value[: model.params.value.size] = move(model.params.value, self.backend)
         return self

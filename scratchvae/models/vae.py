@@ -1,5 +1,6 @@
 """Section 3 of Kingma & Welling, "Auto-Encoding Variational Bayes": the variational auto-encoder."""
 
+import copy
 import math
 from functools import partial
 
@@ -80,6 +81,8 @@ class VAE:
         posterior="gaussian",
         flow=0,
     ):
+        posterior = copy.deepcopy(posterior)  # what a user's object keeps on itself is this model's alone
+        likelihood = copy.deepcopy(likelihood)
         given = {name: value for name, value in locals().items() if name != "self"}
         q, self.likelihood, self.estimator, self.config = opened(given)
         self.own = {"posterior": posterior, "likelihood": likelihood, "estimator": self.estimator}  # config names them
@@ -100,6 +103,11 @@ class VAE:
         self._initialise(q)
         if self.estimator not in OBJECTIVES.values():
             try_objective(self.estimator, self.config["estimator"], self, partial(VAE.noise, self))
+
+    def __getstate__(self):
+        """What a copy or a pickle takes: the state between two steps, also while another thread trains the model."""
+        with self.guard.moment:
+            return copy.deepcopy(self.__dict__)
 
     def new_encoder(self, posterior):
         """The encoder that `config` describes with the outputs of `posterior`, its parameters not laid yet."""

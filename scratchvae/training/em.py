@@ -11,7 +11,7 @@ import warnings
 import numpy as np
 
 from scratchvae.arguments import rows_of, whole
-from scratchvae.guard import one_thread
+from scratchvae.guard import holds_model
 from scratchvae.inference.mcem import complete_data, e_step
 from scratchvae.training import loop
 from scratchvae.training.run import RunFolder
@@ -34,7 +34,7 @@ class Chains:
         return {f"chains/{name}": array for name, array in vars(self).items()}
 
 
-@one_thread
+@holds_model
 def fit_mcem(
     model,
     train,

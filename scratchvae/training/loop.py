@@ -17,7 +17,7 @@ from tqdm import tqdm
 from scratchvae.arguments import rows_of, whole
 from scratchvae.backend import free_memory, keep_freed_memory, kind, move, require_memory
 from scratchvae.data import BINARIZATIONS, binarise, thresholds
-from scratchvae.guard import one_thread
+from scratchvae.guard import holds_model
 from scratchvae.training.optim import Adagrad
 from scratchvae.training.run import RunFolder
 
@@ -31,7 +31,7 @@ def stream(seed, purpose, index):
     return np.random.default_rng(np.array(words, np.uint32) if seed < 1 << 32 else words)
 
 
-@one_thread
+@holds_model
 def fit(
     model,
     train,
@@ -155,12 +155,13 @@ def fit(
                 x = binarise(x, move(thresholds(x.shape, x.dtype, generator), model.backend))
             for part in parts:
                 eps = model.noise(generator, len(x))  # ε: random samples from p(ε)
-                bound = model.bound(x, eps, n, gradient=True)  # g: the gradient of (8) ...
-                unread.append(((now.step, now.samples), len(x), bound))
-                if model.backend == "numpy":
-                    read()
-                model.add_log_prior_gradient()  # ... plus that of log p(θ)
-                optimizer.ascend(model.params, now.step, part)  # θ, φ: update with g
+                with model.guard.moment:  # a copy that another thread takes has all of a step or nothing of it
+                    bound = model.bound(x, eps, n, gradient=True)  # g: the gradient of (8) ...
+                    unread.append(((now.step, now.samples), len(x), bound))
+                    if model.backend == "numpy":
+                        read()
+                    model.add_log_prior_gradient()  # ... plus that of log p(θ)
+                    optimizer.ascend(model.params, now.step, part)  # θ, φ: update with g
 
             before = now.samples
             now.samples += len(x) * len(parts)
@@ -180,7 +181,7 @@ def fit(
     return now.history(*ending)
 
 
-@one_thread
+@holds_model
 def evaluate(model, x, seed=0, binarization="grey"):
     """Return the bound of rows x (N, D) by (7), in nats per datapoint: {"n", "bound", "kl", "reconstruction"}.
 
@@ -204,7 +205,7 @@ def evaluate(model, x, seed=0, binarization="grey"):
     return {"n": len(x), "bound": reconstruction - kl, "kl": kl, "reconstruction": reconstruction}
 
 
-@one_thread
+@holds_model
 def evaluate_theta(model, x, n_theta=10, seed=0, binarization="grey"):
     """Return the bound of rows x (N, D) over the posterior of θ that a `FullVB` has, in nats, as a dict of
 

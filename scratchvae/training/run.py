@@ -145,6 +145,10 @@ def load_model(folder, estimator=None, backend="numpy", likelihood=None, posteri
             raise CheckpointError(f"{path} was trained with {door} {config[door]!r}: pass {what}, {door}=…")
     cls = FullVB if "theta_noise" in config else VAE
     model = cls(**config | own | {"backend": backend})
+    for door in own:
+        came = model.config.get(door, "gaussian")
+        if came != config.get(door, "gaussian"):
+            raise CheckpointError(f"{path} was trained with {door} {config.get(door, 'gaussian')!r}, not {came!r}")
     _fill(path, arrays, _parameters(model))
     return model
 

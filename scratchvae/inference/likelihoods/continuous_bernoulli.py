@@ -22,22 +22,22 @@ class ContinuousBernoulli:
     outputs = ("logits",)
     means = ("sigmoid",)
     support = (0, 1)
+    unbounded = True
     note = "these are log densities of grey pixels; they do not compare with a Bernoulli's, which are cross entropies"
 
     def log_prob(self, x, logits, gradient=True):
         """log p(x|z) in nats, with ∂/∂logits = x - A'(a) = x - E[x|z]."""
         r = _size(logits)
-        log_normaliser = np.maximum(logits, 0) + np.log(-np.expm1(-r) / r)  # A(a) = max(a, 0) + log((1 - e⁻ʳ)/r)
-        log_p = (logits * x - log_normaliser).sum(axis=-1)
-        return log_p, x - self.mean(logits) if gradient else None
+        far = np.where(logits < 0, x, 1 - x)  # from the likelier end: a x - max(a, 0) = -r far, and nothing cancels
+        log_p = -(r * far + np.log(-np.expm1(-r) / r)).sum(axis=-1)  # A(a) = max(a, 0) + log((1 - e⁻ʳ)/r)
+        if not gradient:
+            return log_p, None
+        low = _mean_at_minus(r)  # x - E[x|z] is far - low for a < 0, and its negative above
+        return log_p, np.where(logits < 0, far - low, low - far)
 
     def mean(self, logits):
         """E[x|z] = A'(a) = 1/(1 - e⁻ᵃ) - 1/a; at -r it is 1/r - e⁻ʳ/(1 - e⁻ʳ), and at r one less that."""
-        r = _size(logits)
-        r2 = r * r
-        # ½ - Σ_n B_2n r²ⁿ⁻¹/(2n)!, with Bernoulli's numbers B
-        series = 0.5 - r * (1 / 12 - r2 * (1 / 720 - r2 * (1 / 30240 - r2 * (1 / 1209600 - r2 / 47900160))))
-        low = np.where(r < SERIES, series, 1 / r + np.exp(-r) / np.expm1(-r))
+        low = _mean_at_minus(_size(logits))
         return np.where(logits < 0, low, 1 - low)
 
     def noise(self, generator, shape, dtype):
@@ -52,6 +52,14 @@ class ContinuousBernoulli:
         low = -np.log1p(np.maximum(v * np.expm1(-r), smallest)) / r
         low = np.minimum(low, 1)  # rounding may carry the end of the interval a little beyond 1
         return np.where(logits < 0, low, 1 - low)
+
+
+def _mean_at_minus(r):
+    """E[x] at the logit -r: 1/r - e⁻ʳ/(1 - e⁻ʳ), and near 0 its series ½ - Σ_n B_2n r²ⁿ⁻¹/(2n)!"""
+    s = np.minimum(r, SERIES)
+    s2 = s * s
+    series = 0.5 - s * (1 / 12 - s2 * (1 / 720 - s2 * (1 / 30240 - s2 * (1 / 1209600 - s2 / 47900160))))
+    return np.where(r < SERIES, series, 1 / r + np.exp(-r) / np.expm1(-r))
 
 
 def _size(logits):

@@ -24,6 +24,7 @@ The function may have attributes that say more:
                 `check_model` differentiates it by differences
     terms       the two terms of the bound as `sgvb.terms` gives them, for an objective that has others
     theta       False where there is no bound over a posterior of θ (appendix F) with it
+    at_the_draws  True where every term is at the draws, so that a distribution over θ is scored at its draw too (21)
     bound       False where its value is no bound on log p(x)
 
 `VAE(estimator=…)` takes a name from below, or a function of your own. Adding one to the package is a file here, its

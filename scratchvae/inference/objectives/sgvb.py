@@ -34,6 +34,9 @@ def sgvb_a(q, p, x, eps, scale, gradient=True):
     return scale * (log_px + log_pz - log_qz).mean(axis=0).sum()
 
 
+sgvb_a.at_the_draws = True
+
+
 def sgvb_b(q, p, x, eps, scale, gradient=True):
     """L^B = -KL(q(z|x) ‖ p(z)) + 1/L Σ_l log p(x|z⁽ˡ⁾)   (7), (10), for N/M times each datapoint (8)."""
     z, _ = q.draw(x, eps)  # z = g(ε, x)                                                                       (4), (10)

@@ -137,12 +137,15 @@ class Flow:
     def __init__(self, base, n_maps):
         self.base = base
         self.n_maps = n_maps
-        self.name = f"flow over {base.name}"
+        self.name = f"flow over {getattr(base, 'name', type(base).__name__)}"
 
     def outputs(self, n_latent):
         """Those of the base, and u, w and b of K maps."""
         self.planar = Planar(self.n_maps, n_latent)
-        return {**self.base.outputs(n_latent), "maps": self.planar.n_parameters}
+        outputs = self.base.outputs(n_latent)
+        if "maps" in outputs:
+            raise ValueError(f"the base of {self.name} has an output called maps: that is the flow's own name")
+        return {**outputs, "maps": self.planar.n_parameters}
 
     def start(self, arrays):
         """Let every map start as the identity, u = 0, whatever the initial values of the other arrays are."""

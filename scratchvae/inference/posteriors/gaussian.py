@@ -29,14 +29,13 @@ class Gaussian:
         dlog_q = sum_of_draws(dlog_q, len(dz))
         dlog_var = 0.5 * ((dz * self.eps).sum(axis=0) * self.sigma - dlog_q)  # via z: ½ σ ε     via log q: -½
         if dneg_kl:
-            dmu = dmu + dneg_kl * self.dmu_kl  # via -KL
-            dlog_var = dlog_var + dneg_kl * self.dlog_var_kl
+            dmu = dmu - dneg_kl * self.mu  # via -KL: ∂/∂μ = -μ     ∂/∂log σ² = ½ (1 - σ²)
+            dlog_var = dlog_var + dneg_kl * (0.5 * (1 - np.exp(self.log_var)))
         return dmu, dlog_var
 
     def neg_kl(self):
         """½ Σ_j 1 + log σ_j² - μ_j² - σ_j²: appendix B."""
-        neg_kl, self.dmu_kl, self.dlog_var_kl = gaussian_neg_kl(self.mu, self.log_var)
-        return neg_kl
+        return gaussian_neg_kl(self.mu, self.log_var, gradient=False)[0]
 
     def grad_z(self):
         """∂log q/∂z = -(z - μ)/σ² = -ε/σ."""
