@@ -1,4 +1,4 @@
-"""inference/hmc.py: leapfrog on the harmonic oscillator (E15), transitions of exact draws (E16), diagnostics."""
+"""inference/hmc.py, diagnostics.py: leapfrog on the harmonic oscillator (E15), transitions of exact draws (E16)."""
 
 import itertools
 import math
@@ -10,15 +10,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from scratchvae import VAE
 from scratchvae.backend import move
-from scratchvae.inference.hmc import (
-    DualAveraging,
-    effective_sample_size,
-    leapfrog,
-    log_joint,
-    sample,
-    split_r_hat,
-    transition,
-)
+from scratchvae.diagnostics import effective_sample_size, split_r_hat
+from scratchvae.inference.hmc import DualAveraging, leapfrog, log_joint, sample, transition
 
 Z_LIMIT = 4.89
 
