@@ -82,7 +82,7 @@ def result(run, name, n_images, draws):
     return row, gap
 
 
-def square(centre, half, points=301):
+def square(centre, half, points=201):
     """The axes of a square around `centre`, and its points (points², 1, 2), row by row."""
     axes = [np.linspace(c - half, c + half, points) for c in centre]
     return axes, np.stack(np.meshgrid(*axes), axis=-1).reshape(-1, 1, 2)
