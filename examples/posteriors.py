@@ -128,9 +128,10 @@ def draw(settings, runs, rows, gaps):
     later = np.concatenate([run.history()["valid_bound"][len(run.history()) // 2 :] for run in runs.values()])
     curves.set_ylim(np.quantile(later, 0.05) - 1, later.max() + 1)  # a flow may leap out of it
     curves.set_xscale("log")
+    curves.set_xlim(max(run.history()["samples"][-1] for run in runs.values()) / 100)
     curves.set_xlabel("training samples evaluated", fontsize=8)
     curves.set_title("validation bound\n(nats per datapoint)", fontsize=9)
-    curves.legend(fontsize=7, loc="lower right")
+    curves.legend(fontsize=7, loc="upper left")
     for ax, columns, title in [
         (bounds, ("bound", "log_p"), "bound (●) and log p(x) (▲), test\n(nats per datapoint)"),
         (gap, ("gap",), "gap: log p(x) less the bound\n(nats per datapoint)"),
