@@ -82,7 +82,7 @@ def result(run, name, n_images, draws):
     return row, gap
 
 
-def square(centre, half, points=301):
+def square(centre, half, points=201):
     """The axes of a square around `centre`, and its points (points², 1, 2), row by row."""
     axes = [np.linspace(c - half, c + half, points) for c in centre]
     return axes, np.stack(np.meshgrid(*axes), axis=-1).reshape(-1, 1, 2)
@@ -128,9 +128,10 @@ def draw(settings, runs, rows, gaps):
     later = np.concatenate([run.history()["valid_bound"][len(run.history()) // 2 :] for run in runs.values()])
     curves.set_ylim(np.quantile(later, 0.05) - 1, later.max() + 1)  # a flow may leap out of it
     curves.set_xscale("log")
+    curves.set_xlim(max(run.history()["samples"][-1] for run in runs.values()) / 100)
     curves.set_xlabel("training samples evaluated", fontsize=8)
     curves.set_title("validation bound\n(nats per datapoint)", fontsize=9)
-    curves.legend(fontsize=7, loc="lower right")
+    curves.legend(fontsize=7, loc="upper left")
     for ax, columns, title in [
         (bounds, ("bound", "log_p"), "bound (●) and log p(x) (▲), test\n(nats per datapoint)"),
         (gap, ("gap",), "gap: log p(x) less the bound\n(nats per datapoint)"),
