@@ -11,7 +11,7 @@ import types
 import numpy as np
 import pytest
 import standin
-from conftest import host, one_in_eight, rows
+from conftest import cells, host, rows
 from numpy.testing import assert_array_equal
 
 from scratchvae import SGD, VAE, Adagrad, Adam, FullVB, evaluate, fit, load_model
@@ -111,12 +111,12 @@ def test_a_model_goes_to_the_other_backend_and_back_with_its_parameters(waits):
 def test_every_gradient_passes_on_the_device_and_the_rows_are_those_of_the_host(waits):
     found = []
     for backend in ("numpy", "cupy"):
-        with one_in_eight(0):
+        with cells(lambda k, *_: k % 32 == 5):  # of every objective one model or more
             found.append([*check_parts(backend=backend), *check_matrix(backend=backend)])
     ours, theirs = found
     assert ours == theirs
     checked = [checks for _, checks in theirs if not isinstance(checks, str)]
-    assert sum(bool(checks) for checks in checked) > 20
+    assert sum(bool(checks) for checks in checked) > 5
     assert all(check.passed for checks in checked for check in checks)
 
 

@@ -125,7 +125,7 @@ def test_estimator_may_be_the_papers_letter_or_a_function():
     def mine(*arguments):
         return sgvb_b(*arguments)
 
-    for own, name in [(mine, "mine"), (functools.partial(mine), "partial")]:
+    for own, name in [(mine, "mine"), (functools.partial(mine), "partial mine()")]:
         model = vae(6, 5, 2, estimator=own)
         assert model.estimator is own and model.config["estimator"] == name
 

@@ -35,7 +35,8 @@ class Params:
                 size = stop
         largest = max(self.windows, key=lambda name: math.prod(self.windows[name][1]), default=None)
         what = f"{size:,} parameters, the largest array being {largest} {self.windows[largest][1]}," if largest else ""
-        drawn = 16 * math.prod(self.windows[largest][1]) if largest else 0  # initial values are drawn in float64
+        on_host = backend == "numpy" and largest
+        drawn = 16 * math.prod(self.windows[largest][1]) if on_host else 0  # initial values, in float64 on the host
         require_memory(2 * size * np.dtype(dtype).itemsize + drawn, backend, what)
         self.value = array_module(backend).zeros(size, dtype)
         self.grad = np.zeros_like(self.value)

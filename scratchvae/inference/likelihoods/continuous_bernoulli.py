@@ -29,7 +29,7 @@ class ContinuousBernoulli:
         """log p(x|z) in nats, with ∂/∂logits = x - A'(a) = x - E[x|z]."""
         r = _size(logits)
         far = np.where(logits < 0, x, 1 - x)  # from the likelier end: a x - max(a, 0) = -r far, and nothing cancels
-        log_p = -(r * far + np.log(-np.expm1(-r) / r)).sum(axis=-1)  # A(a) = max(a, 0) + log((1 - e⁻ʳ)/r)
+        log_p = -(np.abs(logits) * far + np.log(-np.expm1(-r) / r)).sum(axis=-1)  # A(a) = max(a, 0) + log((1 - e⁻ʳ)/r)
         if not gradient:
             return log_p, None
         low = _mean_at_minus(r)  # x - E[x|z] is far - low for a < 0, and its negative above
