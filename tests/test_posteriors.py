@@ -381,7 +381,8 @@ def test_a_full_covariance_of_too_many_latents_is_refused_at_once_with_how_much_
     n_parameters = 500 * (64 + 1) + 501 * (2 * J + below) + 500 * (J + 1) + 64 * (500 + 1)
     assert str(error.value) == (
         f"{n_parameters:,} parameters, the largest array being encoder.lower.W (500, {below}), needs about "
-        f"{(8 * n_parameters + 16 * 500 * below) / 2**20:,.0f} MiB of memory and this machine has 16,384 MiB: take a smaller model"
+        f"{(8 * n_parameters + 16 * 500 * below) / 2**20:,.0f} MiB of memory and this machine has 16,384 MiB: "
+        "take a smaller model"
     )
 
 

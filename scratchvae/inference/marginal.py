@@ -139,7 +139,7 @@ def _log_mean(log_terms):
 def _warn(bad, text):
     """Warn with `text`, in which {} becomes "n of N", if n > 0 of the N entries of `bad` are true."""
     if bad.any():
-        warnings.warn(text.format(f"{bad.sum():,} of {len(bad):,}"), stacklevel=3)
+        warnings.warn(text.format(f"{bad.sum():,} of {len(bad):,}"), stacklevel=4)
 
 
 def log_p_xz(model, x, z):
@@ -195,7 +195,7 @@ def appendix_d(model, x, n_samples=200, fit="gaussian", seed=0, burn_in=100, ste
     if least > L or L % chains:
         raise ValueError(f"n_samples is {L}; expected {least} or more, a multiple of the {chains} chains")
     if J >= 5:
-        warnings.warn(f"appendix D is for fewer than 5 latent dimensions; here are {J}: take importance", stacklevel=2)
+        warnings.warn(f"appendix D is for fewer than 5 latent dimensions; here are {J}: take importance", stacklevel=3)
     size = max(1, AT_ONCE // chains)
     parts = []
     for begun in range(0, len(x), size):

@@ -145,6 +145,6 @@ def fit_mcem(
         warnings.warn(
             f"the chains accept {chains.rate:.0%} of their transitions, {acceptance:.0%} were asked for: "
             "the stepsize is still being tuned, or θ moves faster than they do",
-            stacklevel=2,
+            stacklevel=3,
         )
     return now.history(*ending)

@@ -304,14 +304,14 @@ def checked_run(log_every, seed, out, resume):
 def warn_if_done(now, target, out):
     """Warn where a resumed run has nothing left to do."""
     if now.samples >= target:
-        warnings.warn(f"{out} has evaluated {now.samples:,} samples already: ask for more to go on", stacklevel=3)
+        warnings.warn(f"{out} has evaluated {now.samples:,} samples already: ask for more to go on", stacklevel=4)
 
 
 def checked_batch_size(batch_size, n):
     """Return M, which is no more than n: a larger one is cut down with a warning."""
     batch_size = whole("batch_size", batch_size)
     if batch_size > n:
-        warnings.warn(f"batch_size {batch_size} is larger than the data: using all {n} datapoints", stacklevel=3)
+        warnings.warn(f"batch_size {batch_size} is larger than the data: using all {n} datapoints", stacklevel=4)
     return min(batch_size, n)
 
 
