@@ -1,6 +1,6 @@
 """Same seeds, same numbers: what 50 steps of every configuration of before the three doors gave, in float64.
 
-golden.json was written by the package as it was before posteriors, likelihoods and objectives had files of their own: for
+golden.json was written by the package before posteriors, likelihoods and objectives had files of their own: for
 each configuration the sum of its training bounds, the last validation bound, and two projections of its parameters.
 """
 
