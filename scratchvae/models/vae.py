@@ -257,6 +257,7 @@ class VAE:
         """E[x|z] for n latents from the prior z ~ N(0, I), (n, D); the same n for the same seed."""
         return self.decode(self._prior_draws(np.random.default_rng(seed), n))
 
+    @one_thread
     def to(self, backend):
         """The same model with its parameters on another backend; itself if it is there."""
         if backend == self.backend:
