@@ -85,7 +85,7 @@ def test_black_box_inference_is_known_by_its_name_now_and_may_be_passed_as_befor
 
 
 @everywhere(["black_box"])
-@pytest.mark.parametrize("estimator", ["black-box", black_box], ids=str)
+@pytest.mark.parametrize("estimator", ["black-box", black_box], ids=["by name", "the function"])
 def test_a_run_of_fit_is_resumed_in_python_as_before(run, estimator):
     model = VAE(9, 2, 2, estimator=estimator, n_samples=4, dtype="float64", init=0.1)
     settings = {"optimizer": Adagrad(0.05), "batch_size": 20, "log_every": 100, "out": run, "resume": True}
