@@ -84,6 +84,20 @@ def test_the_map_is_continuous_and_its_gradient_bounded_at_w_of_zero_a_translati
         assert np.abs(other[4:6] - found[0][4:6]).max() < 5 * 1.2  # ‖u‖² ‖dz‖ at most: m'' jumps at 0
 
 
+@pytest.mark.parametrize("length", [1e-3, 1e-14, 1e-16, 1e-18, 1e-100])
+def test_a_tiny_w_beside_a_huge_u_is_corrected_and_is_no_translation_e14(length):
+    """w·u = -1e4 at any length of w: û must have w·û = m > -1, and z must move by it, however small ‖w‖² is."""
+    flow = Planar(1, 1)
+    parameters = np.array([[-1e4 / length, length, 0.3]])
+    z, log_det = flow.forward(np.zeros((1, 1, 1)), parameters)
+    m = -1e4 / (1 + 1e4)
+    t = np.tanh(0.3)
+    assert_allclose(z.item() * length, m * t, rtol=1e-10)
+    assert_allclose(log_det.item(), np.log(1 + (1 - t * t) * m), rtol=1e-10)
+    assert_allclose(flow.inverse(z, parameters) * length, 0, atol=1e-10)
+    assert np.isfinite(flow.backward(np.ones((1, 1, 1)), 1.0)[1]).all()
+
+
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-4), ("float64", 1e-12)])
 def test_the_log_determinant_is_exact_where_the_map_all_but_folds(dtype, tolerance):
     """w·û near -1 and tanh near 0: 1 + s m cancels to nothing if it is taken as it stands."""

@@ -15,7 +15,6 @@ import numpy as np
 
 from scratchvae.inference.distributions import per_row
 
-TINY = 1e-30  # ‖w‖² up to which w counts as 0: the map is then a translation by u tanh b
 NEWTON_STEPS = 30  # 20 are enough for |w·u| up to 1e6; a fixed number never waits for the device
 
 
@@ -105,7 +104,7 @@ class Planar:
             w = parameters[:, k + J : k + 2 * J]
             a = (w * u).sum(axis=-1, keepdims=True)
             n = (w * w).sum(axis=-1, keepdims=True)
-            n = np.where(n > TINY, n, np.inf)
+            n = np.where(n < np.finfo(n.dtype).tiny, np.inf, n)  # w is 0: the map is a translation by u tanh b
             below = np.minimum(a, 0)
             r = 1 / (1 - below)  # m(a) = max(a, 0) + r min(a, 0), and 1 + m = max(a, 0) + r
             m = np.maximum(a, 0) + r * below
