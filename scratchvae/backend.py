@@ -15,7 +15,7 @@ import sys
 import numpy as np
 
 BACKENDS = ("numpy", "cupy")
-ALL_THREADS_FROM = 20_000_000  # multiply-adds; provisional: python benchmarks/threads.py shows where threads gain
+ALL_THREADS_FROM = 20_000_000  # multiply-adds in the largest product of a step: benchmarks/results/threads.json
 
 
 def array_module(backend):
@@ -58,9 +58,11 @@ def blas_threads(largest):
     """Return how many threads BLAS should take in a training step whose largest matrix product has this size.
 
     `largest` counts multiply-adds: M times the largest n_in x n_out of the affine maps, for instance 100 x 784 x 500.
-    Below ALL_THREADS_FROM the answer is one thread. More would gain little there, and where another program takes a
-    core, OpenBLAS's threads wait for each other in every product, so that a step takes ten times as long and more. From
-    there on the answer is as many threads as BLAS takes by itself, which OPENBLAS_NUM_THREADS and the like can limit.
+    Below ALL_THREADS_FROM the answer is one thread. On two quiet cores a second thread saves nothing up to 4 million
+    multiply-adds and at most 17 % of a step up to 20 million; where another program takes a core, OpenBLAS's threads
+    wait for each other in every product, and a step takes up to ten times as long (`python benchmarks/threads.py`, also
+    with --busy). From there on the answer is as many threads as BLAS takes by itself, which OPENBLAS_NUM_THREADS and
+    the like can limit.
     None is returned where threadpoolctl finds no BLAS whose threads can be set.
 
     `scratchvae train` trains with this number. `fit` does not: whoever calls it keeps the setting of the process, and
