@@ -1,4 +1,4 @@
-"""What many public entries ask of an argument."""
+"""Checks that many public entries make of an argument; `name` is what a message calls the argument."""
 
 import math
 
@@ -8,14 +8,14 @@ from scratchvae.backend import kind
 
 
 def whole(name, value, least=1):
-    """`value` as an int; ValueError, with the argument's name, unless it is a whole number ≥ `least`."""
+    """Return `value` as an int; unless it is a whole number ≥ `least`, 1 by default, a ValueError is raised."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
         raise ValueError(f"{name} is {value!r}; expected a whole number ≥ {least}")
     return int(value)
 
 
 def positive(name, value):
-    """`value` as a float; ValueError, with the argument's name, unless it is a finite number > 0."""
+    """Return `value` as a float; unless it is a finite number > 0, a ValueError is raised."""
     number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
     if not number or not 0 < value < math.inf:
         raise ValueError(f"{name} is {value!r}; expected a number > 0")
@@ -23,14 +23,17 @@ def positive(name, value):
 
 
 def fitted(model, name="mean_"):
-    """`model`; ValueError unless `fit` has left an attribute of this name on it."""
+    """Return `model`; unless `fit` has left an attribute called `name` on it, a ValueError is raised."""
     if not hasattr(model, name):
         raise ValueError(f"this {type(model).__name__} is not fitted yet: call fit(x) first")
     return model
 
 
 def float_rows(x, width=None):
-    """x as float64 rows (N, width), uint8 pixels as x/255; ValueError for other shapes and for numbers not finite."""
+    """Return x as float64 rows (N, width), with uint8 pixels as x/255.
+
+    width is any number unless given. Other shapes, and numbers that are not finite, raise a ValueError.
+    """
     x = np.asarray(x)
     x = x / 255 if x.dtype == np.uint8 else x.astype(float)
     if x.ndim != 2 or len(x) == 0 or x.shape[1] != (width or x.shape[1]):
@@ -41,10 +44,9 @@ def float_rows(x, width=None):
 
 
 def rows_of(name, x, model):
-    """x in host memory as contiguous rows that `model` can be trained on or evaluated at; None is None.
+    """Return x as contiguous rows in host memory, at which `model` can be trained or evaluated; None for None.
 
-    They are uint8, or finite floats, in the support of the model's likelihood. ValueError, with the argument's name,
-    for others.
+    The rows are uint8 or finite floats, in the support of the model's likelihood. Others raise a ValueError.
     """
     if x is None:
         return None
@@ -62,7 +64,7 @@ def rows_of(name, x, model):
     if x.dtype != np.uint8 and not np.isfinite(x).all():
         raise ValueError(f"{name} has values that are not finite; expected numbers")
     low, high = getattr(model.likelihood, "support", (-math.inf, math.inf))
-    read = 255 if x.dtype == np.uint8 else 1  # pixels are read as x/255
+    read = 255 if x.dtype == np.uint8 else 1  # since pixels are read as x/255
     lowest = x.min() / read
     highest = x.max() / read
     if lowest < low or highest > high:

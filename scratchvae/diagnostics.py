@@ -1,7 +1,7 @@
-"""How far draws and weights can be trusted: split R̂ and effective sample size of chains, k̂ of importance weights.
+"""Says how far draws and weights can be trusted, by split R̂ and effective sample size, and by k̂ for weights.
 
-Chains are arrays (S, K, …), S draws of each of K chains; weights come as their logs, (K, N), a column for each of N
-datapoints.
+Chains are arrays (S, K, …), which hold S draws of each of K chains. Weights come as their logs, (K, N), with a column
+for each of N datapoints.
 """
 
 import math
@@ -16,7 +16,7 @@ def split_r_hat(draws):
     Each chain is cut in half. W is the mean variance within the halves, and V = (n-1)/n W + B/n, where n is the length
     of a half and B/n the variance of the halves' means (Gelman et al. 2013, "Bayesian Data Analysis", section 11.4).
     The result has the shape of a draw, (…). It is ∞ where no chain moves, and NaN where all of them stand at one place.
-    Raises ValueError for fewer than 4 draws.
+    Fewer than 4 draws raise a ValueError.
     """
     halves = _halves(draws)
     n = len(halves)
@@ -32,7 +32,7 @@ def effective_sample_size(draws):
     over pairs ρ_2t + ρ_2t+1, which are positive and never rise if the chain is reversible: it ends at the first pair
     that is not positive, and a pair that rises counts as the one before it (Geyer 1992, "Practical Markov Chain Monte
     Carlo"; Gelman et al. 2013, section 11.5). The result has the shape of a draw, (…), and is NaN where all chains
-    stand at one place. Raises ValueError for fewer than 4 draws.
+    stand at one place. Fewer than 4 draws raise a ValueError.
     """
     halves = _halves(draws)
     n, m = halves.shape[:2]
@@ -40,16 +40,16 @@ def effective_sample_size(draws):
     autocovariance = np.fft.irfft(np.abs(spectrum) ** 2, axis=0)[:n].mean(axis=1) / n  # (n, …), the mean over halves
     within = halves.var(axis=0, ddof=1).mean(axis=0)
     total = (n - 1) / n * within + halves.mean(axis=0).var(axis=0, ddof=1)
-    with np.errstate(invalid="ignore"):  # NaN where all stand at one place
+    with np.errstate(invalid="ignore"):  # it is NaN where all chains stand at one place
         rho = 1 - (within - autocovariance * n / (n - 1)) / total
     pairs = rho[: n // 2 * 2].reshape(n // 2, 2, *rho.shape[1:]).sum(axis=1)
-    # no pair counts for more than one before it, and none after the first that is not positive; pair 0 is 1 + ρ_1 > 0
+    # No pair counts for more than one before it, and none from the first that is not positive. Pair 0 is 1 + ρ_1 > 0.
     tau = -1 + 2 * (np.minimum.accumulate(pairs, axis=0) * np.logical_and.accumulate(pairs > 0, axis=0)).sum(axis=0)
     return n * m / np.maximum(tau, 1 / np.log10(n * m))
 
 
 def _halves(draws):
-    """Cut each of K chains in half, and return the halves (S/2, 2K, …) side by side."""
+    """Return the halves of K chains, (S/2, 2K, …), side by side; fewer than 4 draws raise a ValueError."""
     draws = np.asarray(draws, float)
     if draws.ndim < 2 or len(draws) < 4:
         raise ValueError(f"draws have shape {draws.shape}; expected (S, K, …), S ≥ 4 draws of K chains")

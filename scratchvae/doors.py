@@ -1,9 +1,9 @@
-"""What comes through the three doors of a VAE: a posterior, a likelihood and an objective, by name or a user's own.
+"""Turns what comes through the three doors of a VAE, a posterior, a likelihood and an objective, into objects.
 
-Each function here takes what a user passed, a name or an object, and returns the object and the name that a run keeps
-of it. A user's object is tried on a few rows when the model is made, so that a method that is missing, that fails or
-that returns the wrong shape is named then and not in the middle of a step. What each door asks for stands in
-inference/posteriors, inference/likelihoods and inference/objectives.
+Each door takes a name or an object of the user's own. The functions here return the object and the name under which a
+run keeps it. A user's object is tried on a few rows when the model is made. A method that is missing, that fails or
+that returns a wrong shape is then named at once, and not in the middle of a step. What each door asks for is described
+in inference/posteriors, inference/likelihoods and inference/objectives.
 """
 
 import functools
@@ -21,21 +21,23 @@ from scratchvae.inference.posteriors.flow import Flow
 from scratchvae.nets.mlp import ACTIVATIONS
 
 OBJECTIVE = "f(q, p, x, eps, scale, gradient=True)"
-ABILITIES = {  # what an objective may need of a posterior
+ABILITIES = {  # the methods that an objective may need of a posterior, and what they give
     "neg_kl": "KL(q(z|x) ‖ p(z)) in closed form",
     "grad_z": "∇_z log q(z|x)",
     "noise_of": "the noise that leads to a given z",
 }
-L = 3  # draws,
-M = 7  # and rows on which an object is tried: numbers that no other size is likely to have
+# A user's object is tried on L draws for each of M rows. No other size is likely to be one of these numbers.
+L = 3
+M = 7
 NOISES = ("eps", "z", "u")
 
 
 def opened(given):
-    """(posterior, likelihood, objective, config) from the arguments of a VAE; config is what a run keeps, as JSON.
+    """Return (posterior, likelihood, objective, config) for `given`, the arguments of a VAE by name.
 
-    config names the objects, and leaves out what is at its default where older runs do not have it. ValueError for the
-    first argument that does not fit.
+    config is a dict that JSON can hold, with all arguments but the backend, and with names in place of objects. It
+    leaves out posterior, flow and channels where they have their defaults, since older runs do not have them. The first
+    argument that does not fit raises a ValueError.
     """
     config = _networks(given)
     q, config["posterior"] = posterior_of(given["posterior"], config["flow"], config["n_latent"])
@@ -48,7 +50,10 @@ def opened(given):
 
 
 def _networks(given):
-    """All arguments but the doors and the backend, as JSON."""
+    """Return the arguments but estimator and backend, checked and as JSON holds them.
+
+    posterior and likelihood are left as they were given. Arguments that do not fit raise a ValueError.
+    """
     config = {name: value for name, value in given.items() if name not in ("estimator", "backend")}
     for name in ("n_visible", "n_latent", "n_samples"):
         config[name] = whole(name, config[name])
@@ -73,7 +78,12 @@ def _networks(given):
 
 
 def theta_of(objective, config, p, theta_noise, alpha, learn_hyperprior, log_sigma):
-    """The arguments of a distribution over θ, as JSON; ValueError where they do not go with each other and the VAE."""
+    """Return the arguments that a `FullVB` has beside those of a VAE as a dict that JSON can hold.
+
+    objective and p are the objective and the likelihood of the VAE, and config is its config. theta_noise, alpha,
+    learn_hyperprior and log_sigma are described at `FullVB`. If they do not go with each other or with the VAE, a
+    ValueError is raised.
+    """
     if theta_noise not in THETA_NOISE:
         raise ValueError(f"theta_noise is {theta_noise!r}; expected one of {', '.join(THETA_NOISE)}")
     with np.errstate(over="ignore", under="ignore"):
@@ -110,13 +120,21 @@ def theta_of(objective, config, p, theta_noise, alpha, learn_hyperprior, log_sig
 
 
 def _number(value):
+    """Say whether `value` is a real number. A bool is none."""
     return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
 
 
 def posterior_of(posterior, flow, n_latent):
-    """(the posterior, the name of the one under the flow); ValueError for none."""
+    """Return the posterior, with its flow, and the name of the posterior under the flow.
+
+    posterior   is a name in POSTERIORS or an object.
+    flow        is the number of planar maps that a draw goes through; 0 is none.
+    n_latent    is J, the number of latents with which a user's object is tried.
+
+    What is no posterior raises a ValueError.
+    """
     ours = _named("posterior", posterior, POSTERIORS)
-    if type(posterior) in POSTERIORS.values():  # an object of one of our classes
+    if type(posterior) in POSTERIORS.values():  # it is an object of one of our classes
         name = posterior.name
     elif ours is None:
         name = own_name(posterior, POSTERIORS)
@@ -129,7 +147,15 @@ def posterior_of(posterior, flow, n_latent):
 
 
 def likelihood_of(likelihood, mean, n_visible):
-    """(the likelihood, its name); ValueError for none, or a mean that it does not have."""
+    """Return the likelihood and its name.
+
+    likelihood   is a name in LIKELIHOODS or an object of the user's.
+    mean         is "sigmoid", or "free" for those of our likelihoods that have it. It stays at "sigmoid" for a user's
+                 object.
+    n_visible    is D, the number of pixels with which a user's object is tried.
+
+    What is no likelihood, and a mean that it does not have, raise a ValueError.
+    """
     ours = _named("likelihood", likelihood, LIKELIHOODS)
     if ours is None:
         _has("likelihood", likelihood, ("log_prob", "mean", "noise", "draw"), ("check",), ("outputs",))
@@ -146,9 +172,14 @@ def likelihood_of(likelihood, mean, n_visible):
 
 
 def objective_of(objective, posterior, n_samples):
-    """(the objective, its name), None being L^B, or L^A where the posterior has no KL in closed form.
+    """Return the objective and its name.
 
-    ValueError: it is none, or it needs what the posterior has not.
+    objective   is a name in OBJECTIVES or a function. None stands for L^B, or for L^A if the posterior has no KL in
+                closed form.
+    posterior   is the posterior object, which must have the methods that the objective needs.
+    n_samples   is L, the number of draws of z for each datapoint. Some objectives need more than one.
+
+    What is no objective, and an objective that needs more than the posterior or n_samples gives, raise a ValueError.
     """
     if objective is None:
         objective = "B" if hasattr(posterior, "neg_kl") else "A"
@@ -163,7 +194,7 @@ def objective_of(objective, posterior, n_samples):
         )
     function = OBJECTIVES[objective] if known else objective
     names = [key for key, ours in OBJECTIVES.items() if ours is function]
-    name = names[0] if names else own_name(function, (*OBJECTIVES, "black_box"))  # black_box is ours in old checkpoints
+    name = names[0] if names else own_name(function, (*OBJECTIVES, "black_box"))  # older runs have "black_box" for ours
     for attribute, least, example in [("needs", (), "('neg_kl',)"), ("noise", ("eps",), "('eps', 'z', 'u')")]:
         listed = trait(function, attribute, least)
         if not _is_names(listed) or not set(least) <= set(listed) or (least and not set(listed) <= set(NOISES)):
@@ -186,17 +217,22 @@ def objective_of(objective, posterior, n_samples):
 
 
 def can(posterior, ability):
-    """Whether a posterior, and under a flow its base, has a method."""
+    """Say whether a posterior has the method called `ability`. With a flow, the posterior under it must have it too."""
     return hasattr(posterior, ability) and (not isinstance(posterior, Flow) or can(posterior.base, ability))
 
 
 def try_objective(objective, name, model, noise):
-    """Run a user's objective on a few rows that the model has drawn; ValueError says what is wrong with it."""
+    """Run a user's objective on a few rows, and raise a ValueError that says what is wrong with it.
+
+    name is what messages call it. The M rows are drawn from the model. noise is a function (generator, n) that returns
+    the noise of the objective for n rows. The objective is called without the gradient and with it, and the gradient is
+    then set to 0.
+    """
     generator = np.random.default_rng(0)
     x = model.draw(move(generator.standard_normal((M, model.n_latent)), model.backend))
     noise = noise(generator, M)
     for gradient in (False, True):
-        model.params.grad[...] = np.nan  # what is not written shows
+        model.params.grad[...] = np.nan  # so that an array that is not written is found
         try:
             value = objective(model.encoder, model.decoder, x, noise, 1.0, gradient)
             left = model.params.non_finite() if gradient else None
@@ -221,7 +257,12 @@ def try_objective(objective, name, model, noise):
 
 
 def own_name(value, taken):
-    """What a run calls a user's object or function: its name, told apart from ours; a partial with its settings."""
+    """Return the name under which a run keeps a user's object or function.
+
+    It is the attribute `name`, or else the name of the function or class. If it is among `taken`, the names that are
+    ours, "own" or "function" is put before it. The name of a `functools.partial` includes its settings. A name that is
+    no text raises a ValueError.
+    """
     if isinstance(value, functools.partial):
         settings = [repr(setting) for setting in value.args] + [f"{k}={v!r}" for k, v in value.keywords.items()]
         return f"partial {own_name(value.func, ())}({', '.join(settings)})"
@@ -232,7 +273,11 @@ def own_name(value, taken):
 
 
 def _named(door, value, ours):
-    """Our class that `value` names; None for an object of the user's; ValueError for another name."""
+    """Return the class of ours that `value` names, or None if it is an object of the user's.
+
+    door is what a message calls the argument, and ours is a dict of classes by name. Any other name, None and a class
+    raise a ValueError.
+    """
     if isinstance(value, str) and value in ours:
         return ours[value]
     if isinstance(value, type):
@@ -243,7 +288,10 @@ def _named(door, value, ours):
 
 
 def _has(door, value, methods, optional, attributes=()):
-    """ValueError unless `value` has all these methods and attributes, and its optional methods can be called."""
+    """Raise a ValueError unless `value` has all `methods` and `attributes`, and its methods can be called.
+
+    The methods in `optional` may be missing. door is what messages call the argument.
+    """
     where = f"{door} {type(value).__name__}"
     needed = [*attributes, *methods]
     missing = [name for name in needed if not hasattr(value, name)]
@@ -258,16 +306,19 @@ def _has(door, value, methods, optional, attributes=()):
 
 
 def _is_names(value):
-    """Whether it is a tuple or a list of different names."""
+    """Say whether `value` is a tuple or a list of names that are all different."""
     names = isinstance(value, tuple | list) and all(isinstance(name, str) for name in value)
     return names and len(set(value)) == len(value)
 
 
 def _ask(where, call, expected, meaning, ask):
-    """What a method returns, as a tuple; a ValueError that names it where it fails or returns other shapes.
+    """Return what a method returns, as a tuple; a ValueError names the method if it fails or returns other shapes.
 
-    call is how it is called, expected the shapes of what it returns, None for what is not looked at, and meaning says
-    what that is.
+    where      names the object in messages.
+    call       says in messages how the method is called.
+    expected   lists the shapes of what it returns. An entry None stands for a result that is not looked at.
+    meaning    says in messages what it should return.
+    ask        is a function without arguments that calls it.
     """
     try:
         results = ask()
@@ -283,12 +334,15 @@ def _ask(where, call, expected, meaning, ask):
 
 
 def _text(shapes):
-    """Shapes for a message."""
+    """Return shapes as text for a message."""
     return ", ".join(map(str, shapes)) or "nothing"
 
 
 def _try_likelihood(likelihood, D):
-    """Ask each method for M rows of D pixels, and for L draws of them."""
+    """Try every method of a user's likelihood on M rows of D pixels, and log_prob on L draws for each of them.
+
+    The first attribute or method that does not keep the protocol raises a ValueError.
+    """
     where = f"likelihood {type(likelihood).__name__}"
     names = likelihood.outputs
     if not _is_names(names) or not names:
@@ -331,12 +385,15 @@ def _try_likelihood(likelihood, D):
 
 
 def _is_layer(link):
-    """Whether it is a class of layers."""
+    """Say whether `link` is a class of layers."""
     return isinstance(link, type) and all(hasattr(link, name) for name in ("forward", "backward", "shapes"))
 
 
 def _try_posterior(posterior, J):
-    """Ask each method for L draws of J latents for M rows."""
+    """Try every method of a user's posterior on L draws of J latents for each of M rows.
+
+    The first method that does not keep the protocol raises a ValueError.
+    """
     where = f"posterior {type(posterior).__name__}"
     (widths,) = _ask(where, "outputs(n_latent)", [None], "a dict of widths", lambda: (posterior.outputs(J),))
     well = isinstance(widths, dict) and _is_names(list(widths)) and all(map(_is_width, widths.values()))
@@ -352,7 +409,7 @@ def _try_posterior(posterior, J):
     meaning = f"{L} draws of z for {M} rows, and log q(z|x), summed over the {J} latents"
     z, _ = _ask(where, f"draw(eps, {read})", [(L, M, J), (L, M)], meaning, lambda: posterior.draw(eps, *outputs))
     scores = [(L, M, J)] * (1 + len(outputs))
-    abilities = {  # how it is called, with what, the shapes and what they are
+    abilities = {  # for each method its call in words, its arguments, the shapes that it returns, and their meaning
         "neg_kl": ("()", (), [(M,)], f"-KL(q(z|x) ‖ p(z)) of each of {M} rows"),
         "grad_z": ("()", (), [(L, M, J)], "∇_z log q(z|x) at each draw"),
         "noise_of": (f"(z, {read})", (z, *outputs), [(L, M, J)], "the eps that leads to each z"),
@@ -376,17 +433,17 @@ def _try_posterior(posterior, J):
 
 
 def _is_number(value):
-    """Whether it is a real number, or an array of them, in host memory or on the device."""
+    """Say whether `value` is a real number or an array of them, in host memory or on the device."""
     dtype = value.dtype if hasattr(value, "dtype") else np.asarray(value).dtype
     return dtype.kind in "fiu"
 
 
 def _is_width(n):
-    """Whether it is a whole number that an array can have as its width; 0 is one."""
+    """Say whether `n` is a whole number that an array can have as its width, which may be 0."""
     return isinstance(n, int | np.integer) and not isinstance(n, bool) and n >= 0
 
 
 def _flat(ask):
-    """log q and the scores as one tuple."""
+    """Return what `factors` returns, log q and the list of scores, as one tuple."""
     log_q, scores = ask()
     return log_q, *scores

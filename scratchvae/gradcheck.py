@@ -1,11 +1,17 @@
-"""Hand-derived gradients against the autograd oracle and against central differences, array by array, in float64.
+"""Checks hand-derived gradients against the autograd oracle and against central differences, in float64.
 
     from scratchvae.gradcheck import check_layer, check_density, check_model, table
     print(table(check_model(VAE(6, 5, 2, dtype="float64"), x)))
 
-A check takes a scalar of order one, never the plain sum of the outputs (its cotangent, all ones, hides errors that
-cancel), and compares ‖ours - theirs‖ / ‖theirs‖ for each array by itself: a check on one random direction, or on all
-arrays at once, lets a small wrong gradient pass beside a large right one.
+A check takes a scalar of order one. It is never the plain sum of the outputs, whose cotangent is all ones and hides
+errors that cancel. ‖ours - theirs‖ / ‖theirs‖ is compared for each array by itself: a check on one random direction, or
+on all arrays at once, would let a small wrong gradient pass beside a large right one.
+
+Every check returns a list of `Check`. Arguments of these names mean the same in all of them:
+
+seed      selects the random numbers, 0 unless given.
+backend   is "numpy", unless given, or "cupy": where the arrays lie and the gradients are computed.
+name      is put before the names of the arrays; the name of the layer's class, or of the function, unless given.
 """
 
 import copy
@@ -32,9 +38,13 @@ TOLERANCE_DIFFERENCES = 1e-6
 
 @dataclass(frozen=True)
 class Check:
-    """Relative errors of one array's gradient, or of the value: against the oracle and against central differences.
+    """The relative errors of the gradient of one array, or of the value.
 
-    None where there is nothing to compare with: no oracle was given, or it is the value, which has no differences.
+    name          is the name of the array.
+    size          is how many numbers it holds.
+    norm          is ‖ours‖, the norm of the gradient, or the size of the value.
+    oracle        is the relative error against the oracle, None if none was given.
+    differences   is the relative error against central differences, None for a value, which has none.
     """
 
     name: str
@@ -45,19 +55,25 @@ class Check:
 
     @property
     def passed(self):
-        """Within 1e-10 of the oracle and 1e-6 of central differences; a NaN is not."""
+        """Say whether the errors are within 1e-10 of the oracle and within 1e-6 of differences. A NaN is not."""
         errors = [(self.oracle, TOLERANCE_ORACLE), (self.differences, TOLERANCE_DIFFERENCES)]
         return all(error is None or error <= tolerance for error, tolerance in errors)
 
 
 def compare(function, arrays, gradients, oracle=None, entries=200, seed=0):
-    """Check `gradients` of the scalar `function()` with respect to `arrays`, which it reads, both dicts by name.
+    """Check the `gradients` of the scalar `function()` with respect to `arrays`, and return a list of `Check`.
 
-    oracle: the same scalar as a function of a dict like `arrays` that autograd can differentiate, or None. Its value is
-    compared too, in the first row: a gradient can be right for the wrong function. Central differences are taken
-    entry by entry, at `entries` random places of an array that has more. The arrays are put back as they were. They may
-    lie on the device; the oracle is given copies in host memory.
-    ValueError: arrays and gradients that do not match, or that are not float64.
+    arrays      is a dict of contiguous float64 arrays by name, which `function` reads. They are put back as they were.
+                They may lie on the device.
+    gradients   is a dict of the gradients to check, with the same names and shapes.
+    oracle      is a function of a dict like `arrays` that returns the same scalar and that autograd can differentiate,
+                or None. It is given copies in host memory. The first row then compares its value, since a gradient can
+                be right for the wrong function.
+    entries     is how many entries of an array are moved for the central differences, at random places if the array has
+                more; 200 unless given.
+    seed        selects these places, 0 unless given.
+
+    If arrays and gradients do not match, or an array is not float64 or not contiguous, a ValueError is raised.
     """
     if arrays.keys() != gradients.keys():
         raise ValueError(f"gradients are given for {', '.join(gradients)}; expected {', '.join(arrays)}")
@@ -95,13 +111,17 @@ def compare(function, arrays, gradients, oracle=None, entries=200, seed=0):
 
 
 def check_layer(layer, *inputs, oracle=None, name=None, seed=0, backend="numpy"):
-    """Check a layer with `forward` and `backward` on float64 inputs: every parameter array and every input.
+    """Check a copy of a layer with `forward` and `backward`: the gradient of every parameter array and every input.
 
-    The scalar is Σ c ⊙ y with random c. It is a copy of the layer that is checked. If it has parameters, its `shapes`
-    says which, as {"W": (3, 4)}; then W and dW are laid here, and W is drawn. `forward` may return one array, or
-    several in a tuple or a list, and `backward` takes as many. ValueError if a gradient is missing: of an input, unless
-    the layer says `reads_data`, or of an array that `shapes` does not name.
-    oracle: function(arrays, *inputs) of the same outputs.
+    The scalar is Σ c ⊙ y with a random c. If the layer has parameters, its `shapes` says which, as {"W": (3, 4)}; then
+    W and dW are laid here, and W is drawn. `forward` may return one array, or several in a tuple or a list, and
+    `backward` takes as many.
+
+    inputs   are the arguments of `forward`, which are read as float64.
+    oracle   is a function (arrays, *inputs) that returns the same outputs, or None.
+
+    A ValueError is raised if the gradient of an input is missing and the layer does not say `reads_data`, or if the
+    layer has a gradient for an array that `shapes` does not name.
     """
     generator = np.random.default_rng(seed)
     layer = copy.deepcopy(layer)
@@ -139,10 +159,13 @@ def check_layer(layer, *inputs, oracle=None, name=None, seed=0, backend="numpy")
 
 
 def check_density(density, *arguments, oracle=None, skip=0, name=None, seed=0, backend="numpy"):
-    """Check a pure function that returns (value, partial, partial, …), partials in the order of its arguments.
+    """Check a function that returns (value, partial, partial, …), with the partials in the order of its arguments.
 
-    skip: how many leading arguments have no partial (the x of log p(x|…)). The scalar is Σ c ⊙ value with random c.
-    oracle: function(*arguments) of the same value. Arguments with partials must have the shape of their partials.
+    The scalar is Σ c ⊙ value with a random c.
+
+    arguments   are the arguments of the function, which are read as float64. Those with a partial must have its shape.
+    oracle      is a function (*arguments) that returns the same value, or None.
+    skip        is how many of the first arguments have no partial, such as the x of log p(x|…); 0 unless given.
     """
     generator = np.random.default_rng(seed)
     arguments = [move(np.array(argument, np.float64), backend) for argument in arguments]
@@ -165,19 +188,26 @@ def check_density(density, *arguments, oracle=None, skip=0, name=None, seed=0, b
 
 @holds_model
 def check_model(model, x, n_data=None, seed=0, oracle=None, entries=200):
-    """Check every parameter array of a float64 model: the gradient of (8) + log p(θ) on rows x (M, D), N = n_data.
+    """Check the gradient of (8) + log p(θ) with respect to every parameter array of a float64 model.
 
-    For a `FullVB` the bound is (22), and its gradient is taken with respect to φ, μ and log σ.
+    The equations are those of Kingma & Welling, "Auto-Encoding Variational Bayes". For a `FullVB` the bound is (22),
+    and its gradient is taken with respect to φ, μ and log σ.
 
     The arrays are checked at values of order one, which are drawn here and put back afterwards: at the paper's initial
-    values some gradients all but vanish, below what central differences can resolve. The noise is injected, so that
-    ours, the oracle and the differences see the same. Where the gradient is not the derivative of the value at fixed
-    noise, as in sticking the landing, the objective's surrogate is what is differentiated.
+    values some gradients are smaller than what central differences can resolve. The noise is drawn once, so that ours,
+    the oracle and the differences see the same. If the gradient of an objective is not the derivative of its value at
+    fixed noise, as with sticking the landing, its surrogate is differentiated instead.
 
-    The oracle knows everything that has a name. A model with a posterior, likelihood or objective of your own is
-    compared with central differences alone, or also with `oracle`, a function (arrays, x, noise, n_data) in
-    autograd.numpy that returns the bound in nats from a dict of the model's arrays, without log p(θ). Differences are
-    taken at `entries` random places of an array that has more.
+    x         holds the rows (M, D), as the model takes them. They are moved to its backend.
+    n_data    is N, 3 M unless given.
+    oracle    is a function (arrays, x, noise, n_data) in autograd.numpy that returns the bound in nats, without log
+              p(θ), from a dict of the model's arrays. Our own oracle, which is taken unless one is given, knows
+              everything that has a name. A model with a posterior, a likelihood or an objective of your own is
+              otherwise compared with differences alone.
+    entries   is that of `compare`.
+
+    A ValueError is raised if the model is not float64, or if a surrogate needs a method that its posterior does not
+    have.
     """
     x = model.pixels(move(x, model.backend))
     n_data = 3 * len(x) if n_data is None else n_data
@@ -214,10 +244,11 @@ def check_model(model, x, n_data=None, seed=0, oracle=None, entries=200):
 
 
 def _surrogate(model, x, noise, n_data):
-    """What makes the surrogate of the model's objective as an objective; None where its value is differentiated.
+    """Return a function that makes the surrogate of the model's objective, or None if it has none.
 
-    It needs encoder and decoder held as they are now, a pair for each call of the objective within a step: a `FullVB`
-    calls it at one θ after another.
+    What it makes is called like an objective. Encoder and decoder are held as they are now. They are copied at each
+    call of the objective within a step, since a `FullVB` calls it at one θ after another. If the posterior has no
+    `noise_of`, a ValueError is raised.
     """
     objective = model.estimator
     formula = trait(objective, "surrogate")
@@ -254,7 +285,10 @@ def _surrogate(model, x, noise, n_data):
 
 
 def _witness(model, x, noise, n_data, oracle):
-    """The bound and log p(θ) by the oracle, as a function of a dict of arrays; None where no oracle knows the model."""
+    """Return the oracle's bound plus log p(θ), or its surrogate, as a function of a dict of arrays.
+
+    None is returned if no oracle knows the model.
+    """
     from scratchvae import oracle as paper
 
     config = model.config
@@ -288,17 +322,20 @@ def _witness(model, x, noise, n_data, oracle):
 
 
 def _value(model, x, noise, n_data):
-    """Check the value of an objective that has a surrogate, which `compare` does not look at; nothing if unknown."""
+    """Return a list with a check of the value of an objective that has a surrogate.
+
+    `compare` looks at the value of the surrogate only. The list is empty if the oracle does not know the model.
+    """
     from scratchvae import oracle as paper
 
     config = model.config
     if not _is_known(config):
         return []
     value = model.bound(x, noise, n_data)
-    names = {"dreg": "iwae", "wake-sleep": "A" if "flow" in config else "B"}  # whose value it is; else L^A's
+    names = {"dreg": "iwae", "wake-sleep": "A" if "flow" in config else "B"}  # whose value they have
     settings = {key: config[key] for key in ("likelihood", "mean", "activation")}
     settings |= {"n_maps": config.get("flow", 0), "posterior": config.get("posterior", "gaussian")}
-    settings["estimator"] = names.get(config["estimator"], "A")
+    settings["estimator"] = names.get(config["estimator"], "A")  # the others have the value of L^A
     arrays = _host_copies(model.params.named(model.params.value))
     x = move(x, "numpy")
     noise = _host(noise)
@@ -311,13 +348,16 @@ def _value(model, x, noise, n_data):
 
 
 def _is_known(config):
-    """Whether everything in the model has a name that the oracle knows."""
+    """Say whether everything in the model has a name that the oracle knows."""
     names = {"estimator": OBJECTIVES, "likelihood": LIKELIHOODS, "posterior": POSTERIORS}
     return all(config.get(door, "gaussian") in ours for door, ours in names.items())
 
 
 def check_parts(seed=0, backend="numpy"):
-    """(title, checks) for every layer and every density."""
+    """Yield (title, checks), first for all layers and then for all densities.
+
+    seed and backend are those of the module's docstring.
+    """
     from scratchvae import oracle
     from scratchvae.inference import distributions
     from scratchvae.nets import conv, layers, mlp
@@ -334,7 +374,7 @@ def check_parts(seed=0, backend="numpy"):
     size = 3
     stride = 2
     padding = 1
-    maps = generator.standard_normal((2, 3 * 2 * 3))  # what a convolution makes of 5 x 4 pixels, in 3 channels
+    maps = generator.standard_normal((2, 3 * 2 * 3))  # a convolution makes these of 5 x 4 pixels, in 3 channels
 
     def convolved(p, x):
         return oracle.convolution(p, "conv", x.reshape(2, 5, 4, 2), size, stride, padding).reshape(2, -1)
@@ -380,10 +420,12 @@ THETA_CELLS = ({}, *({"theta_noise": noise} for noise in ("minibatch", "antithet
 
 
 def check_matrix(seed=0, backend="numpy"):
-    """(what, checks) for models of the matrix objective x posterior x likelihood x network x θ, or (what, the reason).
+    """Yield (what, checks) for the models of the matrix objective x posterior x likelihood x network x θ.
 
-    Every objective is there with every pair of posterior and θ, and with every likelihood and network, whose posterior
-    and θ change from one to the next. The reason is the line with which a combination is refused.
+    Every objective is combined with every pair of posterior and θ. It is also combined with every likelihood and every
+    network, while posterior and θ change from one to the next. Where a combination is refused, (what, reason) is
+    yielded instead, and the reason is the message of the ValueError. seed and backend are those of the module's
+    docstring.
     """
     x = np.random.default_rng(seed).random((4, 16))
     for objective in OBJECTIVES:
@@ -403,14 +445,18 @@ def check_matrix(seed=0, backend="numpy"):
 
 
 def check_cell(objective, settings, x, seed=0, backend="numpy"):
-    """The checks of one model of the matrix; ValueError if the combination is refused."""
+    """Return the checks of one model of the matrix; a combination that is refused raises a ValueError.
+
+    objective is its name, settings are the arguments of the model, and x (M, D) holds the rows. seed and backend are
+    those of the module's docstring.
+    """
     kind = FullVB if "theta_noise" in settings else VAE
     model = kind(x.shape[1], n_latent=2, estimator=objective, dtype=np.float64, seed=seed, backend=backend, **settings)
     return check_model(model, x, seed=seed, entries=6)
 
 
 def _cell(objective, settings):
-    """A model of the matrix in a line."""
+    """Return the description of a model of the matrix, in one line."""
     q = settings.get("posterior", "gaussian") + (f" + {settings['flow']} maps" if "flow" in settings else "")
     likelihood = settings.get("likelihood", "bernoulli") + (", free" if "mean" in settings else "")
     width = settings["n_hidden"]
@@ -419,7 +465,7 @@ def _cell(objective, settings):
 
 
 def summary(checks):
-    """The checks of a model in a line: how many arrays, the two largest relative errors, and the verdict."""
+    """Return the checks of a model as one line: how many arrays, the two largest relative errors, and the verdict."""
     oracle = [check.oracle for check in checks if check.oracle is not None]
     differences = [check.differences for check in checks if check.differences is not None]
     errors = "  ".join(f"{max(found):.1e}" if found else "      -" for found in (oracle, differences))
@@ -427,7 +473,7 @@ def summary(checks):
 
 
 def table(checks):
-    """The checks as text, one line an array: its size, the norm of its gradient, the two relative errors."""
+    """Return the checks as text, with a line for each array: size, norm of the gradient, relative errors, verdict."""
     width = max(len(check.name) for check in checks)
     lines = [f"{'':<{width}}     size       norm   oracle  differences"]
     for check in checks:
@@ -440,12 +486,14 @@ def table(checks):
 
 
 def _difference(function, array, place, here):
-    """The derivative at one entry by central differences; `here` is the value of the function where it is.
+    """Return the derivative of `function` at one entry of `array`, by central differences.
 
-    The step h = ∛ε, scaled by the entry, balances the errors of curvature and of rounding. Where the two one-sided
-    differences do not agree there is curvature, which a step of an eighth leaves the same, or a kink within reach, as
-    of |x - μ| or a relu, which it may leave outside: then the smaller step is the better one. Where the two steps
-    disagree by no more than rounding errors, which grow as a step shrinks, the larger one is kept.
+    place is the index of the entry in the flat array, and here is the value of the function where the array is.
+
+    The step h = ∛ε, scaled by the entry, balances the errors of curvature and of rounding. If the two one-sided
+    differences disagree, there is curvature, or a kink within reach, as of |x - μ| or a relu. A step of an eighth makes
+    no difference to curvature and may leave a kink outside, so it is tried, twice at most. Rounding errors grow as a
+    step shrinks: if the two steps disagree by no more than these, the larger step is kept.
     """
     eps = np.finfo(np.float64).eps
     h = np.cbrt(eps) * max(1.0, abs(float(array.reshape(-1)[int(place)])))
@@ -462,7 +510,10 @@ def _difference(function, array, place, here):
 
 
 def _central_difference(function, array, place, h, here):
-    """(f(a + h) - f(a - h)) / 2h at one entry, and by how much the one-sided differences are off it."""
+    """Return (f(a + h) - f(a - h)) / 2h at one entry, and how far the one-sided differences are from it.
+
+    The entry is put back. An array that is not contiguous raises a ValueError.
+    """
     if not array.flags.c_contiguous:
         raise ValueError(f"an array of strides {array.strides} is not contiguous; expected one that is")
     flat = array.reshape(-1)
@@ -479,20 +530,20 @@ def _central_difference(function, array, place, h, here):
 
 
 def _rounding(here, n):
-    """How far n differences of a function of this size may be off by rounding alone: ε |f| / h for each."""
+    """Return how far n differences of a function of the size of `here` may be off by rounding: ε |f| / h each."""
     eps = np.finfo(np.float64).eps
     return float(eps * abs(here) / np.cbrt(eps) * np.sqrt(n))
 
 
 def _relative_error(ours, theirs, rounding=0.0):
-    """‖ours - theirs‖ / ‖theirs‖, of which `rounding` tells nothing and does not count; 0 where both vanish."""
+    """Return ‖ours - theirs‖ / ‖theirs‖, or ‖ours - theirs‖ if theirs is 0, less what `rounding` explains."""
     distance = max(np.linalg.norm(ours - theirs) - rounding, 0.0)
     norm = np.linalg.norm(theirs)
     return float(distance / norm) if norm > 0 else float(distance)
 
 
 def _host(noise):
-    """The noise of a step in host memory."""
+    """Return the noise of a step, one array or a tuple of them, in host memory."""
     return tuple(move(part, "numpy") for part in noise) if isinstance(noise, tuple) else move(noise, "numpy")
 
 

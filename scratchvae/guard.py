@@ -1,4 +1,7 @@
-"""One thread a model: a layer keeps on itself what its backward pass needs, so a second thread would overwrite it."""
+"""Keeps a model to one thread at a time.
+
+A layer keeps on itself what its backward pass needs, so a second thread would overwrite it.
+"""
 
 import contextlib
 import functools
@@ -10,11 +13,13 @@ _guards = weakref.WeakSet()
 
 
 class Guard:
-    """A lock that is taken without waiting: `with guard:` raises RuntimeError while another thread is inside.
+    """A lock that does not wait: `with guard:` raises a RuntimeError while another thread is inside.
 
-    The thread that holds it may take it again. `moment` is a second lock, which whoever computes holds for one step or
-    one call, so that a copy that waits for it sees no half of one. A copy or a pickle of a guard is a new one, which
-    nobody holds, and so is every guard in a forked process, where the thread that held it does not live on.
+    The thread that holds it may take it again. `moment` is a second lock, which is held for one step or one call.
+    Whoever copies the model waits for it, so that a copy has all of a step or nothing of it.
+
+    A copy or a pickle of a guard is a new guard that nobody holds. In a forked process all guards are made anew, since
+    the thread that held them does not live there.
     """
 
     def __init__(self):
@@ -40,7 +45,7 @@ class Guard:
 
 
 def one_thread(method):
-    """Run a method of a model under its `guard`, as one moment."""
+    """Return a method of a model that runs under the `guard` of the model and under its `moment`."""
 
     @functools.wraps(method)
     def guarded(self, *arguments, **settings):
@@ -51,12 +56,12 @@ def one_thread(method):
 
 
 def holds_model(function):
-    """Run a function whose first argument is a model under its `guard`, from the first step to the last."""
+    """Return a function that runs under the `guard` of its first argument, a model, from beginning to end."""
 
     @functools.wraps(function)
     def guarded(*arguments, **settings):
         model = arguments[0] if arguments else settings.get("model")
-        with getattr(model, "guard", contextlib.nullcontext()):  # what is no model is refused by the function itself
+        with getattr(model, "guard", contextlib.nullcontext()):  # the function itself refuses what is no model
             return function(*arguments, **settings)
 
     return guarded

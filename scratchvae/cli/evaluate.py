@@ -78,7 +78,7 @@ def evaluate(
 
 
 def _over_theta(model, x, split, n_theta, seed, binarization):
-    """The bound over `n_theta` draws θ ~ q(θ), KL(q(θ) ‖ p(θ)) and α, for the result of `evaluate`."""
+    """Return the bound over `n_theta` draws θ ~ q(θ), KL(q(θ) ‖ p(θ)) and α, for the result of `evaluate`."""
     found = loop.evaluate_theta(model, x, n_theta, seed, binarization)
     if split != "train":
         del found["bound_22"]  # (22) belongs to the data that q(θ) was fitted to
@@ -86,7 +86,7 @@ def _over_theta(model, x, split, n_theta, seed, binarization):
 
 
 def _log_likelihood(model, x, n_samples, seed, binarization):
-    """log p(x) by importance, its mean over the datapoints, for the result of `evaluate`."""
+    """Return log p(x) by importance, its mean over the datapoints, for the result of `evaluate`."""
     from scratchvae.inference.marginal import importance  # only now: it takes SciPy
 
     if n_samples < 1:
@@ -104,7 +104,7 @@ def _log_likelihood(model, x, n_samples, seed, binarization):
 
 
 def _bound_in_words(result):
-    """The bound and its terms in a sentence; for an autoencoder, which has no bound, the one term that it has."""
+    """Return the bound and its terms as a sentence, or the one term of an autoencoder, which has no bound."""
     if result["bound"] is None:
         return (
             f"{result['split']} log p(x|z) at the code {result['reconstruction']:.2f} nats per datapoint, "
@@ -118,7 +118,7 @@ def _bound_in_words(result):
 
 
 def _log_likelihood_in_words(result):
-    """The estimate of log p(x) in a sentence, with its error, its bias and k_hat as far as they are known."""
+    """Return the estimate of log p(x) as a sentence, with its error, its bias and k_hat as far as they are known."""
     error_known = result["log_likelihood_error"] is not None
     text = f"log p(x) {result['log_likelihood']:.2f}"
     if error_known:
@@ -136,7 +136,7 @@ def _log_likelihood_in_words(result):
 
 
 def _over_theta_in_words(result):
-    """The bound over θ ~ q(θ) in a sentence."""
+    """Return the bound over θ ~ q(θ) as a sentence."""
     text = f"that is at the mean of θ; over {result['n_theta']} θ ~ q(θ) {result['bound_over_theta']:.2f}, "
     text += f"KL(q(θ) ‖ p(θ)) {result['theta_kl']:,.0f} nats"
     if "bound_22" in result:

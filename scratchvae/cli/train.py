@@ -114,7 +114,7 @@ def train(out=None, resume=None, quiet=False, **given):
 
 
 def _with_architecture(given):
-    """The given options with --architecture conv among them where --channels implies it."""
+    """Return the given options, with --architecture conv among them if --channels implies it."""
     if "channels" not in given:
         return given
     if given.get("architecture", "conv") != "conv":
@@ -123,7 +123,11 @@ def _with_architecture(given):
 
 
 def _with_defaults(given):
-    """All options of a new run: what is given, else what the data, the architecture and a flow imply, else DEFAULTS."""
+    """Return all options of a new run.
+
+    An option has the value that is given, or else the one that the data, the architecture or a flow imply, or else that
+    of DEFAULTS.
+    """
     implied = dict(OF_DATA.get(given.get("data", DEFAULTS["data"]), {}))
     if given.get("architecture") == "conv":
         implied |= OF_CONV
@@ -133,7 +137,7 @@ def _with_defaults(given):
 
 
 def _new_folder(out, options):
-    """The folder of a new run; ValueError if `out` is there already and holds something."""
+    """Return the folder of a new run; if `out` is there already and holds something, a ValueError is raised."""
     if out is None:
         return unused(f"runs/{Path(options['data']).stem}{options['latent']}")
     folder = Path(out)
@@ -160,7 +164,7 @@ def _check_threads(options):
 
 
 def _threads(model, options, n_train):
-    """The number of BLAS threads for a new run, by the size of its largest matrix product; None on the device.
+    """Return the number of BLAS threads for a new run, by the size of its largest matrix product; None on the device.
 
     The product has M rows for each of the L draws of z, and the largest matrix among the parameters is its other
     factor. A convolution's matrix meets more rows than that, one for every patch of an image; with the default channels
@@ -174,7 +178,7 @@ def _threads(model, options, n_train):
 
 
 def _resumed(run, given, out):
-    """The options of `run`, with those of `given` that a resumed run may change; ValueError for any other."""
+    """Return the options of `run`, with those of `given` that a resumed run may change; others raise a ValueError."""
     if out is not None:
         raise ValueError("--out and --resume are both given: a resumed run stays in its folder")
     options = run_options(run)
@@ -199,7 +203,7 @@ def _resumed(run, given, out):
 
 
 def _optimizer(options):
-    """The optimizer with the stepsize, decay and warm-up that are given; without a stepsize it has its own default."""
+    """Return the optimizer with the stepsize, decay and warm-up that are given, or with its own default stepsize."""
     settings = {key: options[key] for key in ("lr", "decay") if options[key] is not None}
     if options["warmup"]:
         if options["optimizer"] != "adagrad":
@@ -209,7 +213,7 @@ def _optimizer(options):
 
 
 def _describe(model, options):
-    """The model and its training in two lines."""
+    """Return a description of the model and its training, in two lines."""
     config = model.config
     convolutions = [f"conv{n}" for n in model.channels]
     sizes = "-".join(map(str, [config["n_visible"], *convolutions, *config["n_hidden"], config["n_latent"]]))
@@ -239,7 +243,7 @@ def _describe(model, options):
 
 
 def _kind_of_bound(model):
-    """What the bound of training is called, in brackets, where it is not the bound (7) of validation; else nothing."""
+    """Return what the bound of training is called, in brackets, if it is not the bound (7) of validation; else ""."""
     if hasattr(model, "posterior"):
         return " with the θ-KL (22)"
     if not trait(model.estimator, "bound", True):

@@ -1,7 +1,9 @@
-"""Log densities with their partial derivatives (appendices B and C): pure functions, in nats, rows summed.
+"""Log densities with their partial derivatives, in nats, summed over the last axis: pure functions.
 
-Each returns (value, partial, …); with gradient=False the partials are None. Leading axes broadcast, so one minibatch
-x (M, D) is scored against L samples of the parameters, (L, M, D), without being copied: values are (…, M).
+The appendices and equations are those of Kingma & Welling, "Auto-Encoding Variational Bayes". Each function returns
+(value, partial, …), and None in place of each partial if `gradient` is False; it is True unless given. Leading axes
+broadcast, so that one minibatch x (M, D) is scored against L samples of the parameters, (L, M, D), without being
+copied. A value then has the shape (L, M) and a partial (L, M, D).
 """
 
 import math
@@ -12,20 +14,23 @@ LOG_2PI = math.log(2 * math.pi)
 
 
 def per_row(weight):
-    """A weight of each row, (L, M), as (L, M, 1), so that it broadcasts against the row; one number stays as it is."""
+    """Return the weights (L, M) of rows as (L, M, 1), which broadcasts against the rows; one number stays as it is."""
     return weight if isinstance(weight, float | int | np.generic) else weight[..., None]
 
 
 def sum_of_draws(weight, L):
-    """The sum over L draws of a weight of each, one number or (L, M): one number, or (M, 1) to stand beside a row."""
+    """Return the sum over L draws of their weights, which are one number or an array (L, M).
+
+    For one number the sum is one number, and for an array it is (M, 1), which broadcasts against rows.
+    """
     return L * weight if isinstance(weight, float | int | np.generic) else weight.sum(axis=0)[:, None]
 
 
 def log_bernoulli(x, logits, gradient=True):
-    """log p(x) = Σ_i x_i log y_i + (1 - x_i) log(1 - y_i), y = σ(logits): (11), and ∂/∂logits.
+    """Return log p(x) = Σ_i x_i log y_i + (1 - x_i) log(1 - y_i), where y = σ(logits)   (11), with ∂/∂logits.
 
-    With a = logits and s = log(1 + eᵃ): log y = a - s and log(1 - y) = -s, hence log p = Σ x a - s. It is finite and
-    exact at any a, since s is kept in two parts, max(a, 0) and log(1 + e^-|a|). x may be grey, anywhere in [0, 1]: then
+    With a = logits and s = log(1 + eᵃ), log y = a - s and log(1 - y) = -s, hence log p = Σ x a - s. It is finite and
+    exact at any a, since s is kept in two parts, max(a, 0) and log(1 + e^-|a|). x may be grey, anywhere in [0, 1]; then
     this is the cross entropy that section 5 trains on.
     """
     a = logits
@@ -36,9 +41,9 @@ def log_bernoulli(x, logits, gradient=True):
 
 
 def log_gaussian(x, mu, log_var, gradient=True):
-    """log N(x; μ, σ² I) = -½ Σ_i log 2π + log σ_i² + (x_i - μ_i)²/σ_i²: (9), (12), with ∂/∂μ and ∂/∂log σ².
+    """Return log N(x; μ, σ² I) = -½ Σ_i log 2π + log σ_i² + (x_i - μ_i)²/σ_i²   (9), (12), with ∂/∂μ and ∂/∂log σ².
 
-    ∂/∂x is -∂/∂μ.
+    ∂/∂x is not returned: it is -∂/∂μ.
     """
     precision = np.exp(-log_var)
     d = x - mu
@@ -51,16 +56,16 @@ def log_gaussian(x, mu, log_var, gradient=True):
 
 
 def log_standard_gaussian(z, gradient=True):
-    """log N(z; 0, I) = -½ Σ_j log 2π + z_j²: the priors p(z) and p(θ), with ∂/∂z = -z."""
+    """Return log N(z; 0, I) = -½ Σ_j log 2π + z_j², with ∂/∂z = -z. The priors p(z) and p(θ) are such densities."""
     log_p = -0.5 * (LOG_2PI + z * z).sum(axis=-1)
     return log_p, -z if gradient else None
 
 
 def gaussian_neg_kl(mu, log_var, gradient=True):
-    """-KL(N(μ, σ² I) ‖ N(0, I)) = ½ Σ_j 1 + log σ_j² - μ_j² - σ_j²: appendix B, with ∂/∂μ and ∂/∂log σ².
+    """Return -KL(N(μ, σ² I) ‖ N(0, I)) = ½ Σ_j 1 + log σ_j² - μ_j² - σ_j² (appendix B), with ∂/∂μ and ∂/∂log σ².
 
-    E_q log p(z) = -½ Σ log 2π + μ² + σ², since E z² = μ² + σ²; E_q log q(z) = -½ Σ log 2π + log σ² + 1, since
-    E (z - μ)²/σ² = 1; and -KL is the first less the second.
+    E_q log p(z) = -½ Σ log 2π + μ² + σ², since E z² = μ² + σ². E_q log q(z) = -½ Σ log 2π + log σ² + 1, since E (z -
+    μ)²/σ² = 1. -KL is the first less the second.
     """
     var = np.exp(log_var)
     neg_kl = 0.5 * (1 + log_var - mu * mu - var).sum(axis=-1)

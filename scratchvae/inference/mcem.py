@@ -1,6 +1,7 @@
-"""Monte Carlo EM (appendix E of the paper): it trains a decoder without an encoder.
+"""Monte Carlo EM trains a decoder without an encoder.
 
-The latents z come from p(z|x) by Hamiltonian Monte Carlo, and θ ascends log p(x, z) at these z. The two steps are
+This is appendix E of Kingma & Welling, "Auto-Encoding Variational Bayes". The latents z come from p(z|x) by Hamiltonian
+Monte Carlo, and θ ascends log p(x, z) at these z. The two steps are
 
     E   z ← one transition of `steps` leapfrog steps, from where the chain of this datapoint stood when last seen
     M   `updates` times θ ← θ + step(∇_θ N/M Σ log p(x, z)), with the same z each time
@@ -38,8 +39,8 @@ def e_step(decoder, x, z, generator, log_stepsize, steps=10, acceptance=0.9, jit
 def complete_data(decoder, x, z, n_data, gradient=True):
     """Return N/M Σ log p(x, z) in nats, which an M-step ascends, for the rows x (M, D) at their latents z (M, J).
 
-    n_data is N, the number of datapoints that the M rows stand for. Where gradient is set, the gradient with respect to
-    θ is left in the decoder's windows. z counts as given, so the gradient goes no further back than θ.
+    n_data is N, the number of datapoints that the M rows stand for. With gradient=True, the default, the gradient with
+    respect to θ is left in the decoder's windows. z counts as given, so the gradient goes no further back than θ.
     """
     scale = n_data / len(x)  # each datapoint stands for N/M of them                                                 (8)
     log_px = decoder.log_prob(x, z[None], gradient)[0]

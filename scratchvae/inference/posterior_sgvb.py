@@ -9,7 +9,7 @@ This is section 2 of Kingma & Welling, "Auto-Encoding Variational Bayes" (2014),
 L^1 and L^2 are the estimators (4) and (6) of Tebbutt & Budzianowski's review of the paper. Both take these arguments:
 
     model      has log_likelihood(theta, gradient, rows), log_prior(theta, gradient), n_data, which is N, and
-               n_parameters, which is P: see models/regression.py. D are its N datapoints.
+               n_parameters, which is P: see models/regression.py. Its N datapoints are D.
     q          is a law from `inference.reparameterise`, used for each of the P coordinates of θ independently.
     phi        holds the parameters of q, (K, P): a row for each of the K names in q.parameters.
     eps        is the noise behind L draws of θ, as q.noise(generator, (L, P)) draws it.
@@ -17,8 +17,8 @@ L^1 and L^2 are the estimators (4) and (6) of Tebbutt & Budzianowski's review of
                datapoints stands for N/M of them (8), while the terms of θ count once.
     gradient   is True unless given; False saves the work of the gradient where only the bound is wanted.
 
-They return the bound, one number in nats, summed over the N datapoints, and ∂bound/∂φ (K, P), which is None if
-gradient is False. If rows selects no datapoint, a ValueError is raised.
+They return the bound, one number in nats, summed over the N datapoints, and ∂bound/∂φ (K, P), which is None if gradient
+is False. If rows selects no datapoint, a ValueError is raised.
 """
 
 import numpy as np

@@ -15,28 +15,33 @@ from scratchvae.nets.layers import LocalLinear
 from scratchvae.nets.params import Params
 from scratchvae.noise import standard_normal
 
-OF_THETA = 0x7E7A  # keeps ζ apart from the z of `sample` and the like under the same seed
+OF_THETA = 0x7E7A  # keeps ζ apart from the z of `sample` and its like under the same seed
 OWN = ("theta_noise", "alpha", "learn_hyperprior", "log_sigma")  # arguments that a VAE does not have
 
 
 class FullVB(VAE):
     """A VAE with q(θ) = N(μ, σ²) over the decoder's parameters and the prior p_α(θ) = N(0, α²)   (13)-(24).
 
-    It takes the arguments of `VAE`, all but `prior`, which is in the bound, and these:
+    It takes the arguments of `VAE` except `prior`, which is in the bound, and these:
 
-    theta_noise        says where ζ acts. "minibatch" is one θ for a minibatch; "antithetic" is θ = μ ± σ ζ, half a
-                       minibatch for each; "datapoint" is a θ for each datapoint, Algorithm 2 as printed, which is slow;
-                       "local" is noise on the pre-activations, for each row its own (Kingma, Salimans & Welling 2015)
-    alpha              α, 1 in the paper
-    learn_hyperprior   takes α² = mean(μ² + σ²) for each array by itself, in place of `alpha`
-    log_sigma          the initial log σ of every parameter; -4 is small beside what a weight of a trained decoder is
+    theta_noise        says where ζ acts. With "minibatch", the default, there is one θ for a minibatch. With
+                       "antithetic" there is θ = μ ± σ ζ, with each sign for half a minibatch. With "datapoint" there is
+                       a θ for each datapoint, which is Algorithm 2 as printed, and slow. With "local" the noise acts on
+                       the pre-activations, and each row has its own (Kingma, Salimans & Welling 2015, "Variational
+                       Dropout and the Local Reparameterization Trick").
+    alpha              is α, 1 unless given, as in the paper.
+    learn_hyperprior   says whether α is learned in place of `alpha`, as α² = mean(μ² + σ²) for each array by itself;
+                       False unless given.
+    log_sigma          is the initial log σ of every parameter. The default, -4, gives a σ that is small beside a weight
+                       of a trained decoder.
 
-    With estimator "A" the bound is (21), all its terms at the draws; with "B" it is (24), the Gaussian ones in closed
-    form; with another objective, the objective at θ ~ q(θ) and the θ-KL in closed form. An objective that has no
-    bound over θ is refused.
+    With estimator "A" the bound is (21), with all its terms at the draws. With "B" it is (24), with the Gaussian terms
+    in closed form. With another objective it is the objective at θ ~ q(θ), with the KL of θ in closed form. An
+    objective that has no bound over θ is refused.
 
-    As a VAE it is the one at the posterior mean: decode, sample, evaluate and so on take θ = μ. `theta_sample` is the
-    VAE at another θ ~ q(θ). φ is a point, as in the paper. ValueError names the argument that does not fit.
+    In everything that a trained VAE does, such as decode, sample and evaluate, θ is the posterior mean μ.
+    `theta_sample` returns the VAE at another θ ~ q(θ). φ is a point, as in the paper. An argument that does not fit
+    raises a ValueError, which names it.
     """
 
     def __init__(
@@ -64,7 +69,7 @@ class FullVB(VAE):
         point = self.params.value
         self.params = Params([*self.encoder.layers, *self.decoder.layers, *spread], self.dtype, self.backend)
         self.params.value[: point.size] = point
-        self.theta = slice(self.phi.stop, self.params.value.size)  # μ and log σ
+        self.theta = slice(self.phi.stop, self.params.value.size)  # the slice of μ and log σ
 
         theta = None
         if theta_noise == "local":
@@ -72,7 +77,7 @@ class FullVB(VAE):
             self.drawn = self.new_decoder(lambda name, *_: layers[name])
             self.drawn.local = list(layers.values())
         else:
-            self.drawn = self.new_decoder()  # reads its parameters from a draw of θ, as `decoder` does from μ
+            self.drawn = self.new_decoder()  # reads its parameters from a draw of θ, while `decoder` reads μ
             theta = Params(self.drawn.layers, self.dtype, self.backend)
         self.posterior = Posterior(self.params, theta, None if learn_hyperprior else float(alpha))
         self.posterior.log_sigma[...] = log_sigma
@@ -80,21 +85,34 @@ class FullVB(VAE):
             try_objective(self._bound_of_rows, self.config["estimator"], self, self.noise)
 
     def _bound_of_rows(self, q, p, x, noise, scale, gradient):
-        """The bound of these rows alone, as an objective: how an objective of one's own is tried at θ ~ q(θ)."""
+        """Return the bound of these rows alone.
+
+        It is called like an objective, so that an objective of the user's is tried at θ ~ q(θ).
+        """
         return self.bound(x, noise, len(x), gradient)
 
     # What training asks of a model
 
     def noise(self, generator, n):
-        """(ε, ζ) behind the latents of n datapoints, (L, n, J), and behind θ: (S, P), or (L n, units) if local."""
+        """Return the noise that `bound` takes for n datapoints, (ε, ζ), from NumPy's generator.
+
+        ε (L, n, J) is behind the latents. ζ is behind θ. With theta_noise "local" it is (L n, units), and otherwise (S,
+        P), where P is the number of the decoder's parameters, and S is n with "datapoint" and 1 with the others.
+        """
         return self.eps(generator, n), standard_normal(generator, self._zeta_shape(n), self.dtype, self.backend)
 
     @one_thread
     def bound(self, x, noise, n_data, gradient=False):
-        """The estimate (22) of the bound of n_data datapoints, the θ-KL in it once, in nats; and its gradient.
+        """Return the estimate (22) of the bound of n_data datapoints, in nats, summed over them.
 
-        x is (M, D), and noise is (eps, zeta) as `noise` draws it. ValueError: their shapes do not fit each other and
-        the model.
+        The terms of θ count once.
+
+        x          holds the minibatch, (M, D).
+        noise      is (ε, ζ), as `noise` returns them for M datapoints.
+        n_data     is N.
+        gradient   says whether the gradient is left in params.grad; False unless given.
+
+        Shapes that do not fit each other and the model raise a ValueError.
         """
         if not isinstance(noise, tuple | list) or len(noise) != 2:
             raise ValueError(f"noise is {type(noise).__name__}; expected the two arrays (eps, zeta) that `noise` draws")
@@ -112,25 +130,25 @@ class FullVB(VAE):
         return over_theta(*arguments, zeta, scale, gradient, closed=not trait(self.estimator, "at_the_draws", False))
 
     def working_memory(self, m):
-        """About how many bytes a step on m datapoints takes beside parameters and data."""
+        """Return about how many bytes a step on m datapoints takes beside parameters and data."""
         zeta = math.prod(self._zeta_shape(m))
         P = self.posterior.mu.size
         summed = 3 * self.params.value.size if self.config["theta_noise"] in ("antithetic", "datapoint") else 2 * P
-        philox = 24 * zeta  # it works in 64 bits
+        philox = 24 * zeta  # Philox works in 64 bits
         return super().working_memory(m) + (3 * P + summed) * self.dtype.itemsize + philox
 
-    # What one does with a trained one
+    # What one does with a trained model
 
     @one_thread
     def theta_kl(self):
-        """KL(q(θ) ‖ p_α(θ)) in nats, a number."""
+        """Return KL(q(θ) ‖ p_α(θ)) in nats, one number."""
         return -float(self.posterior.neg_kl())
 
     @one_thread
     def theta_sample(self, seed=0):
-        """The VAE with this encoder and a decoder drawn from the posterior, θ ~ q(θ); the same for the same seed.
+        """Return the VAE with this encoder and with a decoder drawn from the posterior, θ ~ q(θ).
 
-        seed is a whole number, or several.
+        seed selects the draw. It is a whole number or several, 0 unless given; others raise a ValueError.
         """
         config = {key: value for key, value in self.config.items() if key not in OWN}
         vae = VAE(**config | self.own | {"prior": False, "backend": self.backend})
@@ -145,15 +163,16 @@ class FullVB(VAE):
         return vae
 
     def alphas(self):
-        """{array: its α}, all the same or learned."""
+        """Return α of each of the decoder's arrays as a dict by name; they are all the same unless learned."""
         names = [name for name in self.params.windows if name.startswith("decoder.")]
         return dict(zip(names, [float(alpha2) ** 0.5 for alpha2 in self.posterior.alpha2()], strict=True))
 
     @one_thread
     def warm_start(self, model):
-        """Take φ and μ from a trained VAE of the same shape and leave log σ, or all three from a FullVB; self.
+        """Start from a trained model, and return this one.
 
-        ValueError for another shape.
+        φ and μ are taken from a `VAE`, while log σ stays as it is; from a `FullVB` all three are taken. A model whose
+        shape, likelihood, mean, activation, posterior or flow differs raises a ValueError.
         """
         theirs = model.params.windows
         if not isinstance(model, FullVB):
@@ -178,7 +197,7 @@ class FullVB(VAE):
         return self
 
     def _zeta_shape(self, n, n_samples=None):
-        """Of ζ for n datapoints."""
+        """Return the shape of ζ for n datapoints with n_samples draws of z for each, which are L unless given."""
         kind = self.config["theta_noise"]
         if kind == "local":
             return (n_samples or self.n_samples) * n, sum(layer.n_out for layer in self.drawn.local)

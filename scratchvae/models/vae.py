@@ -20,45 +20,51 @@ from scratchvae.noise import standard_normal
 
 
 class VAE:
-    """p(z) = N(0, I), a decoder p(x|z) and an encoder q(z|x), both of them networks, trained by an objective.
+    """A VAE: p(z) = N(0, I), a decoder p(x|z) and an encoder q(z|x), both of them networks, trained by an objective.
 
-    The three doors, each a name or an object of your own:
+    Each of the three doors takes a name or an object of your own:
 
-    posterior    q(z|x): "gaussian" (the default), N(μ, σ² I) (9), or "full", a Gaussian with full covariance. See
-                 `inference.posteriors`. With flow=K a draw goes through K planar maps more
-    likelihood   p(x|z): "bernoulli" (C.1, the default), "gaussian" (C.2), "isotropic", which is Gaussian with one
+    posterior    is q(z|x): "gaussian", which is the default, N(μ, σ² I) (9), or "full", a Gaussian with full
+                 covariance. See `inference.posteriors`.
+    likelihood   is p(x|z): "bernoulli" (C.1), which is the default, "gaussian" (C.2), "isotropic", a Gaussian with one
                  learned σ² for all pixels, "continuous-bernoulli", a density of grey pixels, or "laplace". See
-                 `inference.likelihoods`
-    estimator    the objective: "A" (6), "B" (7), "stl" (L^A, its gradient by the path alone), "iwae" (the
-                 importance-weighted bound of L draws), "dreg" (the same, doubly reparameterised), "wake-sleep",
-                 "black-box" (L^A by scores) or "autoencoder" (no noise, no KL). See `inference.objectives`. By
-                 default it is "B", or "A" where the posterior has no KL in closed form
+                 `inference.likelihoods`.
+    estimator    is the objective: "A" (6), "B" (7), "stl" (L^A, with a gradient by the path alone), "iwae" (the
+                 importance-weighted bound of L draws), "dreg" (the same bound, with a doubly reparameterised gradient),
+                 "wake-sleep", "black-box" (L^A, with a gradient by scores) or "autoencoder" (no noise and no KL). See
+                 `inference.objectives`. The default is "B", or "A" if the posterior has no KL in closed form.
 
-    The networks:
+    These arguments describe the networks:
 
-    n_visible    D, the number of pixels
-    n_hidden     the width of the hidden layer (500), or several, or () for none; the same for encoder and decoder
-                 (section 5)
-    n_latent     J (20)
-    channels     the channels of convolutions around these layers, outermost first, for square images; () is none
-    activation   of the hidden layers: "tanh" (the paper's), "relu", "softplus" or "sigmoid"
-    mean         of a Gaussian or Laplace decoder: "sigmoid" (section 5, for data in [0, 1]) or "free"
+    n_visible    is D, the number of pixels.
+    n_hidden     is the width of the hidden layer, 500 unless given; or it lists several widths, or is () for no hidden
+                 layer. Encoder and decoder have the same (section 5).
+    n_latent     is J, the number of latents, 20 unless given.
+    activation   is that of the hidden layers: "tanh", which is the paper's and the default, "relu", "softplus" or
+                 "sigmoid".
+    channels     lists the channels of convolutions around the hidden layers, outermost first, for square images; ()
+                 unless given, for none.
+    flow         is the number of planar maps that a draw of the posterior goes through, 0 unless given.
+    mean         is that of a Gaussian or Laplace decoder: "sigmoid", which is the default, for data in [0, 1] (section
+                 5), or "free".
 
-    And the rest:
+    And these are the others:
 
-    n_samples    L, the number of z for each datapoint (1)
-    init         the standard deviation of the initial weights, 0.01 as in the paper, or "glorot"
-    init_biases  draws the biases too; else they start at zero
-    prior        p(θ) = N(0, I) over the decoder's parameters, MAP as in section 5 (the default); False: maximum
-                 likelihood
-    dtype        float32 to train, float64 to check
-    seed         of the initial values
-    backend      "numpy", or "cupy": on the GPU, where the same lines run
+    n_samples     is L, the number of draws of z for each datapoint, 1 unless given.
+    init          is the standard deviation of the initial weights, 0.01 unless given, as in the paper; or it is
+                  "glorot".
+    init_biases   says whether the initial biases are drawn too; unless given they are zero.
+    prior         says whether θ has the prior p(θ) = N(0, I), so that training is MAP as in section 5, which is the
+                  default. False stands for maximum likelihood.
+    dtype         is float32, unless given, to train, or float64 to check gradients.
+    seed          selects the initial values, 0 unless given.
+    backend       is "numpy", unless given, or "cupy", with which the same lines run on the GPU.
 
-    Data are rows: uint8 pixels, read as x/255, or floats. They lie where the model does, and so does what it returns;
-    `backend.move` takes arrays there and back. A model serves one thread at a time, since its layers keep what their
-    backward pass needs; a second thread is refused with a RuntimeError, and takes copy.deepcopy(model). A copy and a
-    pickle are working models of their own. ValueError names the argument that does not fit.
+    Data are rows of uint8 pixels, which are read as x/255, or of floats. They lie where the model does, and so does
+    what it returns; `backend.move` takes arrays there and back. A model serves one thread at a time, since its layers
+    keep what their backward pass needs. A second thread is refused with a RuntimeError, and can take
+    copy.deepcopy(model). A copy and a pickle are working models of their own. An argument that does not fit raises a
+    ValueError, which names it.
     """
 
     def __init__(
@@ -81,11 +87,12 @@ class VAE:
         posterior="gaussian",
         flow=0,
     ):
-        posterior = copy.deepcopy(posterior)  # what a user's object keeps on itself is this model's alone
+        posterior = copy.deepcopy(posterior)  # what a user's object keeps on itself then belongs to this model alone
         likelihood = copy.deepcopy(likelihood)
         given = {name: value for name, value in locals().items() if name != "self"}
         q, self.likelihood, self.estimator, self.config = opened(given)
-        self.own = {"posterior": posterior, "likelihood": likelihood, "estimator": self.estimator}  # config names them
+        # config has only the names of these.
+        self.own = {"posterior": posterior, "likelihood": likelihood, "estimator": self.estimator}
         self.guard = Guard()
         self.n_visible = n_visible
         self.n_latent = n_latent
@@ -105,12 +112,12 @@ class VAE:
             try_objective(self.estimator, self.config["estimator"], self, partial(VAE.noise, self))
 
     def __getstate__(self):
-        """What a copy or a pickle takes: the state between two steps, also while another thread trains the model."""
+        """Return what a copy or a pickle takes: the state between two steps, even while another thread trains."""
         with self.guard.moment:
             return copy.deepcopy(self.__dict__)
 
     def new_encoder(self, posterior):
-        """The encoder that `config` describes with the outputs of `posterior`, its parameters not laid yet."""
+        """Return the encoder of `config`, with the outputs of `posterior`. Its parameters are not laid yet."""
         widths = self.config["n_hidden"]
         activation = self.config["activation"]
         if self.channels:
@@ -121,7 +128,7 @@ class VAE:
         return Encoder(posterior, Network(hidden, heads))
 
     def new_decoder(self, linear=Linear):
-        """The decoder that `config` describes, its parameters not laid yet; `linear` makes its affine maps."""
+        """Return the decoder of `config`. Its parameters are not laid yet. `linear` makes its affine maps."""
         widths = self.config["n_hidden"]
         activation = self.config["activation"]
         if self.channels:
@@ -138,7 +145,10 @@ class VAE:
         return Decoder(self.likelihood, Network(hidden, heads))
 
     def _initialise(self, posterior):
-        """Draw the initial values. One seed gives one VAE, whatever a posterior reads beside μ and log σ²."""
+        """Draw the initial values.
+
+        One seed gives the same initial values whatever the posterior reads beside μ and log σ².
+        """
         extra = [f"encoder.{name}." for name in posterior.outputs(self.n_latent) if name not in ("mu", "log_var")]
         for without in [(), extra] if extra else [()]:
             generator = np.random.default_rng(self.config["seed"])
@@ -148,64 +158,73 @@ class VAE:
             posterior.start({name.removeprefix("encoder."): array for name, array in arrays.items()})
 
     def _image_shape(self):
+        """Return (height, width, channels) of the square images."""
         side = math.isqrt(self.n_visible)
         return side, side, 1
 
     # What training asks of a model
 
     def eps(self, generator, n):
-        """ε ~ N(0, I) behind the latents of n datapoints, (L, n, J)."""
+        """Return the noise ε ~ N(0, I) behind the latents of n datapoints, (L, n, J), from NumPy's generator."""
         return standard_normal(generator, (self.n_samples, n, self.n_latent), self.dtype, self.backend)
 
     def noise(self, generator, n):
-        """The noise of `bound` for n datapoints: ε, or the arrays that the objective names, such as (ε, z, u)."""
+        """Return the noise that `bound` takes for n datapoints, from NumPy's generator.
+
+        It is ε, or a tuple of the arrays that the objective names, such as (ε, z, u).
+        """
         draws = {"eps": self.eps, "z": self._prior_draws, "u": self._pixel_noise}
         noise = tuple(draws[name](generator, n) for name in trait(self.estimator, "noise", ("eps",)))
         return noise if len(noise) > 1 else noise[0]
 
     @one_thread
     def bound(self, x, noise, n_data, gradient=False):
-        """The estimate (8) of the bound of n_data datapoints, in nats; with `gradient`, params.grad is its gradient.
+        """Return the estimate (8) of the bound of n_data datapoints, in nats, summed over them.
 
-        x is (M, D), and noise is as `noise` draws it, ε being (L, M, J). For wake-sleep params.grad has the gradients
-        of its two phases. ValueError: their shapes do not fit each other and the model.
+        x          holds the minibatch, (M, D), whose rows stand for N/M datapoints each.
+        noise      is what `noise` returns for M datapoints; its ε is (L, M, J).
+        n_data     is N.
+        gradient   says whether the gradient is left in params.grad; False unless given. With wake-sleep it holds the
+                   gradients of the two phases.
+
+        Shapes that do not fit each other and the model raise a ValueError.
         """
         x = self.pixels(x)
         noise = self._checked_noise(noise, len(x))
         return self.estimator(self.encoder, self.decoder, x, noise, float(n_data) / len(x), gradient)
 
     def log_prior(self):
-        """log p(θ) = log N(θ; 0, I) in nats; 0 with prior=False. Section 5 ascends (8) + log p(θ): MAP."""
+        """Return log p(θ) = log N(θ; 0, I) in nats, or 0 with prior=False. Section 5 ascends (8) + log p(θ): MAP."""
         return log_standard_gaussian(self.params.value[self.theta], gradient=False)[0] if self.prior else 0.0
 
     def add_log_prior_gradient(self):
-        """Add ∂log p(θ)/∂θ = -θ to the gradient that `bound` has left; nothing with prior=False."""
+        """Add ∂log p(θ)/∂θ = -θ to the gradient that `bound` has left. With prior=False nothing is added."""
         if self.prior:
             gradient = self.params.grad[self.theta]
             gradient -= self.params.value[self.theta]
 
     @one_thread
     def terms(self, x, eps):
-        """The two terms of (7) apart: -KL(q(z|x) ‖ p(z)) and 1/L Σ_l log p(x|z⁽ˡ⁾), nats per datapoint, (M,) each.
+        """Return the two terms of (7), -KL(q(z|x) ‖ p(z)) and 1/L Σ_l log p(x|z⁽ˡ⁾), in nats per datapoint, (M,) each.
 
-        The first is estimated from the L draws where the posterior has no KL in closed form. An autoencoder gives 0 and
-        log p(x|z) at its code: their sum bounds nothing.
+        x is (M, D), and eps (L, M, J). If the posterior has no KL in closed form, the first term is estimated from the
+        L draws. An autoencoder returns 0 and log p(x|z) at its code, whose sum is no bound.
         """
         x = self.pixels(x)
         return trait(self.estimator, "terms", sgvb.terms)(self.encoder, self.decoder, x, self._eps(eps, len(x)))
 
     @one_thread
     def latents(self, x, eps):
-        """z ~ q(z|x), (L, M, J), and log q(z|x) in nats, (L, M), for x (M, D) and eps (L, M, J)."""
+        """Return z ~ q(z|x), (L, M, J), and log q(z|x) in nats, (L, M), for x (M, D) and eps (L, M, J)."""
         return self.encoder.draw(self.pixels(x), eps)
 
-    # What one does with a trained one
+    # What one does with a trained model
 
     @one_thread
     def encode(self, x):
-        """Return mean and log variance of each latent under q(z|x) (9), (M, J) each; with a flow, before the maps.
+        """Return the mean and the log variance of each latent under q(z|x) (9), (M, J) each, for x (M, D).
 
-        ValueError: a posterior of your own does not tell them, having no `moments`.
+        With a flow they are those before the maps. A posterior of your own that has no `moments` raises a ValueError.
         """
         posterior = self.encoder.posterior
         if not can(posterior, "moments"):
@@ -217,23 +236,32 @@ class VAE:
         return tuple(np.concatenate(part) for part in zip(*moments, strict=True))
 
     def encode_mean(self, x):
-        """The z of ε = 0, (M, J): the mean of q(z|x); with a flow, the mean before the maps, sent through them."""
+        """Return the z of ε = 0, (M, J), which is the mean of q(z|x), for x (M, D).
+
+        With a flow it is the mean before the maps, sent through them.
+        """
         return self._encode_at(x, np.zeros_like(self.params.value, shape=(1, len(x), self.n_latent)))[0]
 
     def encode_samples(self, x, n_samples=1, seed=0):
-        """z ~ q(z|x): (n_samples, M, J)."""
+        """Return draws z ~ q(z|x), (n_samples, M, J), for x (M, D).
+
+        n_samples is the number of draws, 1 unless given. seed selects them, 0 unless given.
+        """
         shape = n_samples, len(x), self.n_latent
         return self._encode_at(x, standard_normal(np.random.default_rng(seed), shape, self.dtype, self.backend))
 
     @one_thread
     def decode(self, z):
-        """E[x|z] for z (M, J): the Bernoulli's probabilities or the Gaussian's mean, (M, D)."""
+        """Return E[x|z], (M, D), for z (M, J): a Bernoulli decoder's probabilities, or a Gaussian one's means."""
         batches = _batches(own("z", z, self.backend))
         return np.concatenate([self.decoder.mean(self._rows(rows, self.n_latent, "z")) for rows in batches])
 
     @one_thread
     def draw(self, z, seed=0):
-        """x ~ p(x|z) for z (M, J), (M, D): for a Bernoulli decoder pixels that are 0 or 1."""
+        """Return x ~ p(x|z), (M, D), for z (M, J); the pixels of a Bernoulli decoder are 0 or 1.
+
+        seed selects the draws, 0 unless given.
+        """
         generator = np.random.default_rng(seed)
         parts = []
         for rows in _batches(own("z", z, self.backend)):
@@ -242,24 +270,26 @@ class VAE:
         return np.concatenate(parts)
 
     def reconstruct(self, x):
-        """E[x|z] at `encode_mean`, (M, D)."""
+        """Return E[x|z] at `encode_mean`, (M, D), for x (M, D)."""
         return self.decode(self.encode_mean(x))
 
     def reconstruct_samples(self, x, n_samples=16, seed=0):
-        """E[x|z⁽ˡ⁾] for z⁽ˡ⁾ ~ q(z|x), (n_samples, M, D): their spread is what q leaves open about the image.
+        """Return E[x|z⁽ˡ⁾] at draws z⁽ˡ⁾ ~ q(z|x), (n_samples, M, D), for x (M, D).
 
-        `reconstruct_samples(x).mean(0)` and `.std(0)` are the reconstruction and its uncertainty, pixel by pixel.
+        Their spread is what q leaves open about the image: `reconstruct_samples(x).mean(0)` and `.std(0)` are the
+        reconstruction and its uncertainty, pixel by pixel. n_samples is the number of draws, 16 unless given. seed
+        selects them, 0 unless given.
         """
         z = self.encode_samples(x, n_samples, seed)
         return self.decode(z.reshape(-1, self.n_latent)).reshape(*z.shape[:2], -1)
 
     def sample(self, n, seed=0):
-        """E[x|z] for n latents from the prior z ~ N(0, I), (n, D); the same n for the same seed."""
+        """Return E[x|z], (n, D), for n latents from the prior z ~ N(0, I). seed selects them, 0 unless given."""
         return self.decode(self._prior_draws(np.random.default_rng(seed), n))
 
     @one_thread
     def to(self, backend):
-        """The same model with its parameters on another backend; itself if it is there."""
+        """Return the same model with its parameters on another backend, or the model itself if it is there."""
         if backend == self.backend:
             return self
         model = type(self)(**self.config | self.own | {"backend": backend})
@@ -268,18 +298,24 @@ class VAE:
         return model
 
     def working_memory(self, m):
-        """About how many bytes a step on m datapoints takes beside parameters and data: what the layers keep."""
+        """Return about how many bytes a step on m datapoints takes beside parameters and data.
+
+        They are what the layers keep.
+        """
         outputs = len(self.likelihood.outputs) + len(getattr(self.likelihood, "shared", {}))
-        of_x = 2 + 4 * outputs  # arrays as wide as x that live at once, per z
+        of_x = 2 + 4 * outputs  # how many arrays as wide as x exist at once, for each z
         per_z = of_x * self.n_visible + 4 * sum(self.config["n_hidden"]) + 12 * self.n_latent
         per_z += 5 * sum(self.encoder.posterior.outputs(self.n_latent).values())
         layers = self.encoder.layers + self.decoder.layers
         per_z += 2 * sum(layer.geometry.n_entries() for layer in layers if hasattr(layer, "geometry"))
-        dreams = len(trait(self.estimator, "noise", ("eps",))) - 1  # nothing, or a second pass and its noise
+        dreams = len(trait(self.estimator, "noise", ("eps",))) - 1  # if there are any, a second pass takes them
         return (self.n_samples * per_z + min(dreams, 1) * per_z + 2 * self.n_visible) * m * self.dtype.itemsize
 
     def pixels(self, x):
-        """Rows of the model's dtype: uint8 read as x/255, floats as they are. ValueError for other kinds and shapes."""
+        """Return rows x (M, D) in the model's dtype: uint8 pixels as x/255, and floats as they are.
+
+        Other kinds and shapes raise a ValueError.
+        """
         x = own("x", x, self.backend)
         if x.dtype == np.uint8:
             return self._rows(x, self.n_visible, "x") / 255
@@ -288,12 +324,12 @@ class VAE:
         return self._rows(x, self.n_visible, "x")
 
     def _encode_at(self, x, eps):
-        """z of `latents`, some rows at a time."""
+        """Return the z of `latents`, which is called for some rows at a time."""
         rows = _batches(own("x", x, self.backend)), _batches(eps.swapaxes(0, 1))
         return np.concatenate([self.latents(x, e.swapaxes(0, 1))[0] for x, e in zip(*rows, strict=True)], axis=1)
 
     def _checked_noise(self, noise, m):
-        """`noise` as the objective takes it for m datapoints; ValueError for shapes that do not fit."""
+        """Return `noise` as the objective takes it for m datapoints; shapes that do not fit raise a ValueError."""
         names = trait(self.estimator, "noise", ("eps",))
         if len(names) == 1:
             return self._eps(noise, m)
@@ -310,6 +346,7 @@ class VAE:
         return tuple(rows[name] if name in rows else self._eps(parts[name], m) for name in names)
 
     def _eps(self, noise, m):
+        """Return ε in the model's dtype; a shape other than (L, m, J), and m = 0, raise a ValueError."""
         if m == 0:
             raise ValueError("x has no rows; expected one datapoint or more")
         noise = own("noise", noise, self.backend).astype(self.dtype, copy=False)
@@ -318,14 +355,15 @@ class VAE:
         return noise
 
     def _prior_draws(self, generator, n):
-        """n draws of p(z), (n, J)."""
+        """Return n draws of p(z), (n, J)."""
         return standard_normal(generator, (n, self.n_latent), self.dtype, self.backend)
 
     def _pixel_noise(self, generator, n):
-        """What `decoder.draw` takes for n images, (n, D)."""
+        """Return the noise that `decoder.draw` takes for n images, (n, D)."""
         return move(self.likelihood.noise(generator, (n, self.n_visible), self.dtype), self.backend)
 
     def _rows(self, rows, width, name):
+        """Return rows in the model's dtype; a shape other than (M, width) raises a ValueError that names them."""
         rows = own(name, rows, self.backend).astype(self.dtype, copy=False)
         if rows.ndim != 2 or rows.shape[1] != width:
             raise ValueError(f"{name} has shape {rows.shape}; expected (M, {width}), one datapoint per row")
@@ -333,5 +371,5 @@ class VAE:
 
 
 def _batches(rows, size=1000):
-    """Consecutive slices of at most `size` rows, so that memory does not grow with the number of datapoints."""
+    """Return consecutive slices of at most `size` rows, so that memory does not grow with the number of datapoints."""
     return (rows[i : i + size] for i in range(0, max(len(rows), 1), size))

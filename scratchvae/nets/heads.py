@@ -1,17 +1,20 @@
 """A network with several outputs, and the two ways in which a VAE reads one: as q(z|x) and as p(x|z).
 
-C.2 of Kingma & Welling, "Auto-Encoding Variational Bayes", is the pattern: one h = tanh(W₃ z + b₃), and beside each
-other μ = W₄ h + b₄ and log σ² = W₅ h + b₅. What the outputs mean is said elsewhere: by a posterior
-(inference/posteriors) for the encoder, and by a likelihood (inference/likelihoods) for the decoder.
+The pattern is C.2 of Kingma & Welling, "Auto-Encoding Variational Bayes": one h = tanh(W₃ z + b₃), and side by side
+μ = W₄ h + b₄ and log σ² = W₅ h + b₅. A posterior (inference/posteriors) says what the outputs of the encoder mean, and
+a likelihood (inference/likelihoods) those of the decoder.
 
-Arrays hold one datapoint per row: x is (M, D); z is (L, M, J), L draws for each datapoint.
+Arrays hold one datapoint per row: x is (M, D); z is (L, M, J), with L draws for each datapoint.
 """
 
 from scratchvae.inference.distributions import per_row
 
 
 class Network:
-    """Hidden layers h = f(x), a Chain, and heads that all read h: one output for each head, in their order."""
+    """Hidden layers h = f(x), a `Chain`, and heads that all read h.
+
+    `forward` returns a list with one output for each head, in their order, and `backward` takes the gradients of these.
+    """
 
     def __init__(self, hidden, heads):
         self.hidden = hidden
@@ -24,12 +27,12 @@ class Network:
 
     def backward(self, *doutputs):
         dh = [head.backward(dy) for head, dy in zip(self.heads, doutputs, strict=True)]
-        dh = [part for part in dh if part is not None]  # None is a head that does not read h, or an h that is the data
-        return self.hidden.backward(sum(dh[1:], dh[0]) if dh else None)  # h feeds several heads: their gradients add
+        dh = [part for part in dh if part is not None]  # None if the head does not read h, or if h is the data
+        return self.hidden.backward(sum(dh[1:], dh[0]) if dh else None)  # several heads read h: their gradients add up
 
 
 class Encoder:
-    """q(z|x): a network whose outputs a posterior reads."""
+    """q(z|x): a network whose outputs are read by a posterior."""
 
     def __init__(self, posterior, network):
         self.posterior = posterior
@@ -37,48 +40,54 @@ class Encoder:
         self.layers = network.layers
 
     def forward(self, x):
-        """The outputs for rows x (M, D), a list of arrays (M, n)."""
+        """Return the outputs for rows x (M, D), a list of arrays (M, n)."""
         return self.network.forward(x)
 
     def draw(self, x, eps):
-        """z = g(ε, x) (4), (L, M, J), and log q(z|x) in nats, (L, M), for the noise eps (L, M, J)."""
+        """Return z = g(ε, x) (4), (L, M, J), and log q(z|x) in nats, (L, M), for x (M, D) and noise eps (L, M, J)."""
         return self.posterior.draw(eps, *self.forward(x))
 
     def log_prob(self, x, z):
-        """log q(z|x) in nats, (L, M), at a z (L, M, J) that is given: the draw whose noise leads to this z."""
+        """Return log q(z|x) in nats, (L, M), at a z (L, M, J) that is given.
+
+        It is that of the draw whose noise leads to this z.
+        """
         outputs = self.forward(x)
         return self.posterior.draw(self.posterior.noise_of(z, *outputs), *outputs)[1]
 
     def backward(self, dz, dlog_q=0.0, dneg_kl=0.0):
         """Leave the gradient of φ in its windows, from ∂bound/∂z, ∂bound/∂log q and ∂bound/∂(-KL) of the last draw.
 
-        dz is (L, M, J); dlog_q is one number or an array (L, M), and it counts log q(z|x) as a function of φ at given
-        noise; dneg_kl is one number.
+        dz is (L, M, J). dlog_q is one number or an array (L, M), and counts log q(z|x) as a function of φ at given
+        noise. dneg_kl is one number. The last two are 0 unless given.
         """
         self.network.backward(*self.posterior.backward(dz, dlog_q, dneg_kl))
 
     def backward_given(self, dlog_q):
-        """Leave the gradient of log q(z|x) with z held, from ∂bound/∂log q: one number or an array (L, M).
+        """Leave the gradient of log q(z|x) with z held, from ∂bound/∂log q, one number or an array (L, M).
 
-        d log q(z(φ)|x)/dφ = ∂log q/∂φ + ∇_z log q · ∂z/∂φ; what comes through z is taken off again.
+        d log q(z(φ)|x)/dφ = ∂log q/∂φ + ∇_z log q · ∂z/∂φ, and what comes through z is subtracted again.
         """
         self.backward(-per_row(dlog_q) * self.grad_z(), dlog_q)
 
     def grad_z(self):
-        """∇_z log q(z|x) at the last draw, with φ held, (L, M, J)."""
+        """Return ∇_z log q(z|x) at the last draw, with φ held, (L, M, J)."""
         return self.posterior.grad_z()
 
     def neg_kl(self):
-        """-KL(q(z|x) ‖ p(z)) in nats, (M,), in closed form for the last draw's x; None if the posterior has none."""
+        """Return -KL(q(z|x) ‖ p(z)) in nats, (M,), for the x of the last draw, or None if it has no closed form."""
         return self.posterior.neg_kl() if hasattr(self.posterior, "neg_kl") else None
 
     def factors(self):
-        """log q of each latent at the last draw, and its scores; (None, None) if the latents are not independent."""
+        """Return log q of each latent at the last draw, and a list of its scores.
+
+        If the latents of the posterior are not independent, (None, None) is returned.
+        """
         return self.posterior.factors() if hasattr(self.posterior, "factors") else (None, None)
 
 
 class Decoder:
-    """p(x|z): a network whose outputs a likelihood reads."""
+    """p(x|z): a network whose outputs are read by a likelihood."""
 
     def __init__(self, likelihood, network):
         self.likelihood = likelihood
@@ -86,26 +95,32 @@ class Decoder:
         self.layers = network.layers
 
     def forward(self, z):
-        """The outputs for rows z (M, J), a list of arrays (M, D), or (n,) where an output does not depend on z."""
+        """Return the outputs for rows z (M, J), a list of arrays: (M, D), or (n,) if an output does not depend on z."""
         return self.network.forward(z)
 
     def mean(self, z):
-        """E[x|z] for rows z (M, J), (M, D)."""
+        """Return E[x|z], (M, D), for rows z (M, J)."""
         return self.likelihood.mean(*self.forward(z))
 
     def draw(self, z, noise):
-        """x ~ p(x|z) for rows z (M, J), (M, D), by noise (M, D) of the kind that the likelihood takes."""
+        """Return x ~ p(x|z), (M, D), for rows z (M, J) and noise (M, D) of the kind that the likelihood takes."""
         return self.likelihood.draw(noise, *self.forward(z))
 
     def log_prob(self, x, z, gradient=True):
-        """log p(x|z) in nats, (L, M), for x (M, D) and z (L, M, J)."""
+        """Return log p(x|z) in nats, (L, M), for x (M, D) and z (L, M, J).
+
+        With gradient=True, the default, the partials that `backward` needs are kept.
+        """
         rows = self.forward(z.reshape(-1, z.shape[-1]))
         outputs = [y if y.ndim == 1 else y.reshape(len(z), *x.shape) for y in rows]
         log_px, *self.partials = self.likelihood.log_prob(x, *outputs, gradient=gradient)
         return log_px
 
     def backward(self, dlog_px):
-        """∂bound/∂z (L, M, J), θ's gradient left in its windows, from ∂bound/∂log p(x|z): one number or (L, M)."""
+        """Return ∂bound/∂z (L, M, J), and leave the gradient of θ in its windows.
+
+        dlog_px is ∂bound/∂log p(x|z), one number or an array (L, M).
+        """
         doutputs = [per_row(dlog_px) * partial for partial in self.partials]
         L, M = doutputs[0].shape[:2]
         return self.network.backward(*(dy.reshape(L * M, -1) for dy in doutputs)).reshape(L, M, -1)

@@ -1,4 +1,4 @@
-"""Layers: each has y = f(x) and, under it, ∂bound/∂x from ∂bound/∂y.
+"""Layers, each of which has y = f(x) and, under it, ∂bound/∂x from ∂bound/∂y.
 
 Arrays hold one datapoint per row: x is (M, n_in) and y is (M, n_out).
 
@@ -7,8 +7,8 @@ overwrites the gradient windows of the layer and returns the gradient of its inp
 at a time.
 
 A layer does not make its parameters. It says in `shapes` which arrays it needs, for instance {"W": (784, 500), "b":
-(500,)}, and `nets.params.Params` lays all arrays of a model in one flat vector and then assigns `W` and `b`, windows on
-the values, and `dW` and `db`, the same windows on the gradients.
+(500,)}. `nets.params.Params` lays all arrays of a model in one flat vector and then assigns `W` and `b`, windows on the
+values, and `dW` and `db`, the same windows on the gradients.
 """
 
 import numpy as np
@@ -19,7 +19,7 @@ from scratchvae.backend import writable
 class Layer:
     """What a layer has unless it says otherwise: no parameters, and gradients that are not frozen.
 
-    While `frozen` is set, `backward` leaves the gradients of the parameters alone and returns that of the input.
+    While `frozen` is set, `backward` leaves the gradients of the parameters as they are and returns that of the input.
     """
 
     shapes = {}  # noqa: RUF012  a constant: a layer with parameters assigns its own
@@ -31,10 +31,11 @@ class Layer:
 
 
 class Linear(Layer):
-    """y = x W + b: one affine map of appendix C of Kingma & Welling, "Auto-Encoding Variational Bayes".
+    """y = x W + b, an affine map of appendix C of Kingma & Welling, "Auto-Encoding Variational Bayes".
 
-    Our rows are datapoints, so W is the transpose of the paper's. With `reads_data` the input is the data, whose
-    gradient nobody needs, and `backward` returns None.
+    Our rows are datapoints, so W is the transpose of the paper's. name is the name under which the parameters are
+    known. With reads_data=True, which is not the default, x is the data, whose gradient nobody needs, and `backward`
+    returns None.
     """
 
     def __init__(self, name, n_in, n_out, reads_data=False):
@@ -58,11 +59,13 @@ class Linear(Layer):
 class LocalLinear(Layer):
     """An affine map whose weights are drawn anew for every row, W ~ N(μ_W, σ_W²) and b ~ N(μ_b, σ_b²).
 
-        y = x μ_W + μ_b + √v ⊙ ζ,   v = x² σ_W² + σ_b²         (Kingma, Salimans & Welling 2015, section 2.3)
+        y = x μ_W + μ_b + √v ⊙ ζ,   v = x² σ_W² + σ_b²
 
-    Only the sum is drawn, by ζ, since the variance of a sum of independent terms is the sum of their variances. mean
-    and log_sigma are the `Linear` layers whose windows are μ and log σ; this layer has no parameters of its own. zeta
-    (M, n_out) is set before `forward`.
+    (Kingma, Salimans & Welling 2015, "Variational Dropout and the Local Reparameterization Trick", section 2.3). Only
+    the sum is drawn, by ζ, since the variance of a sum of independent terms is the sum of their variances.
+
+    mean and log_sigma are the `Linear` layers whose windows are μ and log σ; this layer has no parameters of its own.
+    zeta (M, n_out) is set before `forward`.
     """
 
     def __init__(self, mean, log_sigma):
@@ -85,7 +88,7 @@ class LocalLinear(Layer):
         dx = self.mean.backward(dy)
         if dx is None:  # x is the data
             return None
-        return dx + 2 * self.mean.x * (dv @ self.var_W.T)  # x moves the mean, and the variance: ∂v/∂x = 2 x σ_W²
+        return dx + 2 * self.mean.x * (dv @ self.var_W.T)  # through the mean, and through v: ∂v/∂x = 2 x σ_W²
 
 
 class Constant(Layer):
@@ -100,7 +103,7 @@ class Constant(Layer):
 
     def backward(self, dy):
         if not self.frozen:
-            self.db[...] = dy.sum() if len(self.b) == 1 else dy.sum(axis=0)  # every row, and every pixel, reads the b
+            self.db[...] = dy.sum() if len(self.b) == 1 else dy.sum(axis=0)  # every row, and every pixel, reads b
         return None  # ∂y/∂x = 0
 
 
@@ -123,7 +126,7 @@ class ReLU(Layer):
         return self.y
 
     def backward(self, dy):
-        return dy * (self.y > 0)  # 1 where x > 0; the derivative at the kink is taken as 0
+        return dy * (self.y > 0)  # relu' = 1 where x > 0, and 0 below; at the kink it is taken as 0
 
 
 class Sigmoid(Layer):
@@ -149,7 +152,7 @@ class Softplus(Layer):
 
 
 class Chain:
-    """f_n ∘ … ∘ f_1: any number of layers, one after another; none at all is the identity."""
+    """f_n ∘ … ∘ f_1: any number of layers, one after another. A chain without layers is the identity."""
 
     def __init__(self, layers):
         self.layers = list(layers)
@@ -166,5 +169,5 @@ class Chain:
 
 
 def sigmoid(x):
-    """1 / (1 + e⁻ˣ), as e^min(x, 0) / (1 + e^-|x|): no exponent is positive, so nothing overflows at any x."""
+    """Return 1 / (1 + e⁻ˣ), as e^min(x, 0) / (1 + e^-|x|): no exponent is positive, so nothing overflows at any x."""
     return np.exp(np.minimum(x, 0)) / (1 + np.exp(-np.abs(x)))

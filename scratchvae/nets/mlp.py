@@ -1,4 +1,4 @@
-"""Appendix C of Kingma & Welling, "Auto-Encoding Variational Bayes": the multi-layer perceptron between two ends."""
+"""The multi-layer perceptron of appendix C of Kingma & Welling, "Auto-Encoding Variational Bayes"."""
 
 from scratchvae.nets.layers import Chain, Linear, ReLU, Sigmoid, Softplus, Tanh
 
@@ -6,11 +6,17 @@ ACTIVATIONS = {"tanh": Tanh, "relu": ReLU, "softplus": Softplus, "sigmoid": Sigm
 
 
 def mlp(name, n_in, widths, activation, reads_data=False, linear=Linear):
-    """The hidden layers h = f(x W + b), one per entry of `widths`, and what makes a layer that reads h: (Chain, head).
+    """Return (Chain, head): the hidden layers, and a function that makes a layer that reads their output h.
 
-    The paper has one hidden layer of tanh units; without any, h = x. head(key, n_out) makes the affine map
-    "<name>.<key>" from h to n_out numbers. `linear` is what makes an affine map, called as `Linear` is. reads_data says
-    that x is the data, whose gradient nobody needs.
+    The hidden layers are h = f(x W + b), one after another. head(key, n_out) makes the affine map "<name>.<key>" from h
+    to n_out numbers.
+
+    name         is the name of the network, with which the names of its arrays begin.
+    n_in         is the width of x.
+    widths       lists the width of each hidden layer. The paper has one layer; without any, h = x.
+    activation   names f, a key of ACTIVATIONS. The paper has tanh.
+    reads_data   says that x is the data, whose gradient nobody needs; False unless given.
+    linear       makes an affine map and is called as `Linear` is, which it is unless given.
     """
     layers = []
     for k, width in enumerate(widths, start=1):

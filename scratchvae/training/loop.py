@@ -270,7 +270,7 @@ def due(before, after, log_every):
 
 
 def _dynamic(binarization, model):
-    """Whether minibatches are drawn as Bernoulli(x)."""
+    """Say whether minibatches are drawn as Bernoulli(x); a binarization that does not fit raises a ValueError."""
     if binarization not in BINARIZATIONS:
         raise ValueError(f"binarization is {binarization!r}; expected one of {', '.join(BINARIZATIONS)}")
     if binarization != "grey" and not getattr(model.likelihood, "binary", False):
@@ -332,6 +332,7 @@ def fingerprint(x):
 
 
 def _diverged(bound, step, samples, now, model):
+    """Return the FloatingPointError for a bound that is not finite, with its step and its array."""
     if step == now.step:
         where = model.params.non_finite() or "the bound itself, though all parameters and gradients are finite"
         where = f"; not finite is {where}"

@@ -120,6 +120,7 @@ class RunFolder:
         return Progress(**stored["progress"], rows=arrays["history"].tolist())
 
     def _windows(self):
+        """Return by name the arrays that a checkpoint keeps: parameters, the optimiser's state, and `more`."""
         state = {f"optimizer/{k}": v for k, v in self.optimizer.state.items()}
         return {**_parameters(self.model), **state, **self.more}
 
@@ -128,10 +129,13 @@ DOORS = {"estimator": OBJECTIVES, "likelihood": LIKELIHOODS, "posterior": POSTER
 
 
 def load_model(folder, estimator=None, backend="numpy", likelihood=None, posterior=None):
-    """Return the model in `folder`/checkpoint.npz, or in the checkpoint itself, on either backend wherever trained.
+    """Return the model of a run, on either backend wherever it was trained.
 
-    estimator, likelihood and posterior are your own objects, for a model that was trained with them. CheckpointError:
-    the file is broken, or the model was trained with an object that is not passed.
+    folder    is the run folder, or the path of a checkpoint, which ends in .npz.
+    backend   is "numpy" or "cupy"; "numpy" unless given.
+
+    estimator, likelihood and posterior are your own objects, for a model that was trained with them. If the file is
+    broken, or if an object is missing or not the one of the training, a CheckpointError is raised.
     """
     path = Path(folder)
     path = path / "checkpoint.npz" if path.suffix != ".npz" else path
@@ -177,6 +181,7 @@ def read_history(path):
 
 
 def _load(path):
+    """Return the arrays and facts of the checkpoint of a run; another file raises a CheckpointError."""
     arrays, facts = load(path)
     if not {"run", "progress"} <= facts.keys() or "history" not in arrays:
         raise CheckpointError(f"{path} is a checkpoint, but not of a training run")
@@ -187,10 +192,12 @@ def _load(path):
 
 
 def _parameters(model):
+    """Return the windows on the parameters of a model, by name."""
     return {f"params/{name}": window for name, window in model.params.named(model.params.value).items()}
 
 
 def _fill(path, arrays, windows):
+    """Copy arrays into the windows of the same names; one that is missing or does not fit raises a CheckpointError."""
     for name, window in windows.items():
         array = arrays.get(name)
         if array is None or array.shape != window.shape or array.dtype != window.dtype:
@@ -200,6 +207,7 @@ def _fill(path, arrays, windows):
 
 
 def _differences(theirs, ours, prefix=""):
+    """Yield (name, theirs, ours) for every fact in which two dicts differ, those inside them included."""
     for name in sorted(ours.keys() | theirs.keys()):
         a = theirs.get(name)
         b = ours.get(name)

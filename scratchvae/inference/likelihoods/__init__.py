@@ -1,31 +1,36 @@
-"""The second door: the likelihood p(x|z), what the decoder's outputs mean and how x is scored and drawn.
+"""The second door: the likelihood p(x|z), which says what the decoder's outputs mean and how x is scored and drawn.
 
-A likelihood is an object with
+M is the number of datapoints, L the number of draws of z for each of them, and D the number of pixels. A likelihood is
+an object with
 
-    name                          a short name, for configurations and messages
-    outputs                       the names of what it reads from the decoder, each D numbers for a datapoint
+    outputs       which names what is read from the decoder, as a tuple; each output has D numbers for a datapoint.
+
     log_prob(x, *outputs, gradient=True)
-                                  log p(x|z) in nats, summed over the pixels, (L, M), and its partial with respect to
-                                  each output, (L, M, D) each, or None each with gradient=False; x is (M, D), and the
-                                  outputs are (L, M, D)
-    mean(*outputs)                E[x|z], (M, D), for outputs (M, D)
-    noise(generator, shape, dtype) the random numbers of this shape that `draw` takes, from NumPy's generator
-    draw(noise, *outputs)         x ~ p(x|z), (M, D), for noise and outputs (M, D)
+                  which returns log p(x|z) in nats, summed over the pixels, (L, M), and its partial with respect to
+                  each output, (L, M, D) each, or None for each with gradient=False. x is (M, D) and the outputs
+                  (L, M, D).
+    mean(*outputs)
+                  which returns E[x|z], (M, D), for outputs (M, D).
+    noise(generator, shape, dtype)
+                  which returns random numbers of this shape, as `draw` takes them, from NumPy's generator.
+    draw(noise, *outputs)
+                  which returns x ~ p(x|z), (M, D), for noise and outputs (M, D).
 
-and, where it needs them, with
+It may also have
 
-    shared                        {name: how many numbers} of outputs that do not depend on z, one for all pixels or
-                                  D; they come behind the others, as arrays (n,), and their partials are (L, M, D) too
-    links                         {name of an output: a layer class such as Sigmoid} that its numbers go through
-    support                       (lowest, highest) value of x, which data are held to
-    check(x)                      ValueError where rows x cannot be scored for another reason
-    binary                        True where pixels that are drawn as 0 or 1 make sense
-    unbounded                     True where the density has no upper bound, so that pixels that never vary end in
-                                  infinity
-    note                          a sentence that `scratchvae evaluate` prints below its bounds
+    name          a short text for configurations and messages; unless given, the name of its class is taken.
+    shared        {name: how many numbers}, the outputs that do not depend on z, with one number for all pixels or
+                  with D. They follow the others as arrays (n,), and their partials are (L, M, D) too.
+    links         {name of an output: a layer class such as Sigmoid}, the layers that the numbers of an output go
+                  through.
+    support       (lowest, highest), the values of x that data may have.
+    check(x)      which raises a ValueError if rows x cannot be scored for another reason.
+    binary        which is True if pixels that are drawn as 0 or 1 make sense.
+    unbounded     which is True if the density has no upper bound, so that pixels that never vary lead to infinity.
+    note          a sentence that `scratchvae evaluate` prints below its bounds.
 
-`VAE(likelihood=…)` takes a name from below, or an object of your own: examples/own_likelihood.py is a recipe. Adding
-one to the package is a file here and a line in `LIKELIHOODS`.
+`VAE(likelihood=…)` takes a name from below, or an object of your own, for which examples/own_likelihood.py is a recipe.
+To add a likelihood to the package, write a file here and a line in `LIKELIHOODS`.
 """
 
 from scratchvae.inference.likelihoods.bernoulli import Bernoulli

@@ -9,8 +9,9 @@ from scratchvae.nets.layers import Sigmoid
 class Gaussian:
     """p(x|z) = N(μ, σ² I) with μ and log σ² for each pixel   (12).
 
-    With mean "sigmoid", the decoder of section 5 for Frey Face, μ goes through a sigmoid, since pixels lie in [0, 1].
-    With "free" it is what the network gives.
+    mean is "sigmoid", unless given, or "free". With "sigmoid" μ goes through a sigmoid, since pixels lie in [0, 1];
+    this is the decoder of section 5 for Frey Face. With "free" μ is what the network gives, for data that are any
+    numbers. What the methods take and return is said in inference/likelihoods/__init__.py.
     """
 
     name = "gaussian"
@@ -23,26 +24,27 @@ class Gaussian:
         self.support = (0, 1) if mean == "sigmoid" else (-np.inf, np.inf)
 
     def log_prob(self, x, mu, log_var, gradient=True):
-        """(12), with ∂/∂μ and ∂/∂log σ²."""
+        """Return log p(x|z)   (12), with ∂/∂μ and ∂/∂log σ²."""
         return log_gaussian(x, mu, log_var, gradient)
 
     def mean(self, mu, log_var):
-        """μ."""
+        """Return μ, the mean of each pixel."""
         return mu
 
     def noise(self, generator, shape, dtype):
-        """Standard normal numbers."""
+        """Return standard normal numbers."""
         return generator.standard_normal(shape, dtype=dtype)
 
     def draw(self, eps, mu, log_var):
-        """x = μ + σ ε."""
+        """Return x = μ + σ ⊙ ε."""
         return mu + np.exp(0.5 * log_var) * eps
 
 
 class Isotropic(Gaussian):
     """p(x|z) = N(μ(z), σ² I) with one learned σ² for all pixels and all z, as in probabilistic PCA.
 
-    Without hidden layers it makes the decoder of a linear VAE (Lucas et al. 2019, "Don't Blame the ELBO!").
+    Without hidden layers it makes the decoder of a linear VAE (Lucas et al. 2019, "Don't Blame the ELBO!"). mean is
+    that of `Gaussian`.
     """
 
     name = "isotropic"

@@ -1,4 +1,4 @@
-"""The Laplace decoder: heavier tails than a Gaussian's, so that single pixels that are far off weigh less."""
+"""The Laplace decoder, whose tails are heavier than a Gaussian's, so that single pixels that are far off weigh less."""
 
 import math
 
@@ -9,13 +9,16 @@ from scratchvae.inference.reparameterise import standard_laplace, uniform
 
 
 class Laplace(Gaussian):
-    """p(x|z) = Π_i exp(-|x_i - μ_i| / b_i) / 2 b_i, with μ and log b for each pixel; `mean` as of `Gaussian`."""
+    """p(x|z) = Π_i exp(-|x_i - μ_i| / b_i) / 2 b_i, with μ and log b for each pixel.
+
+    mean is that of `Gaussian`. What the methods take and return is said in inference/likelihoods/__init__.py.
+    """
 
     name = "laplace"
     outputs = ("mu", "log_scale")
 
     def log_prob(self, x, mu, log_scale, gradient=True):
-        """-Σ_i log 2 + log b_i + |x_i - μ_i|/b_i, with ∂/∂μ and ∂/∂log b."""
+        """Return log p(x|z) = -Σ_i log 2 + log b_i + |x_i - μ_i|/b_i, with ∂/∂μ and ∂/∂log b."""
         d = x - mu
         rate = np.exp(-log_scale)
         ratio = np.abs(d) * rate
@@ -26,9 +29,13 @@ class Laplace(Gaussian):
         return log_p, np.sign(d) * rate, ratio - 1
 
     def noise(self, generator, shape, dtype):
-        """Standard Laplace numbers, by the inverse of the distribution function (section 2.4 of the paper)."""
+        """Return standard Laplace numbers.
+
+        They are made by the inverse of the distribution function, as in section 2.4 of Kingma & Welling, "Auto-Encoding
+        Variational Bayes".
+        """
         return standard_laplace(uniform(generator, shape)).astype(dtype)
 
     def draw(self, s, mu, log_scale):
-        """x = μ + b s."""
+        """Return x = μ + b ⊙ s."""
         return mu + np.exp(log_scale) * s

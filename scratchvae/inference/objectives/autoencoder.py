@@ -1,10 +1,14 @@
-"""The plain autoencoder: the networks of a VAE without noise and without the KL, what section 5 compares a VAE with."""
+"""The plain autoencoder: the networks of a VAE without noise and without the KL.
+
+Section 5 of Kingma & Welling, "Auto-Encoding Variational Bayes", compares a VAE with it.
+"""
 
 
 def autoencoder(q, p, x, eps, scale, gradient=True):
-    """log p(x|z) at the code, the z of ε = 0, in nats and times `scale`: cross entropy or squared error, no bound.
+    """Return log p(x|z) at the code, the z of ε = 0, in nats, summed over the rows and times `scale`.
 
-    eps has no part in it but its shape, and the scales of the posterior are not learned.
+    It is a cross entropy or a squared error, and no bound. Of eps only the shape matters, and the scales of the
+    posterior are not learned. The arguments are those of every objective (see `inference.objectives`).
     """
     z, _ = q.draw(x, 0 * eps[:1])
     log_px = p.log_prob(x, z, gradient)
@@ -14,7 +18,10 @@ def autoencoder(q, p, x, eps, scale, gradient=True):
 
 
 def terms(q, p, x, eps):
-    """0 in the place of -KL, and log p(x|z) at the code, nats per datapoint, (M,) each: their sum bounds nothing."""
+    """Return 0, in the place of -KL, and log p(x|z) at the code, in nats per datapoint, (M,) each.
+
+    Their sum is no bound.
+    """
     log_px = p.log_prob(x, q.draw(x, 0 * eps[:1])[0], gradient=False)[0]
     return 0 * log_px, log_px
 

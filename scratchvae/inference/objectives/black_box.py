@@ -1,6 +1,7 @@
-"""Black-box variational inference as an objective: L^A with its gradient of φ by scores.
+"""Black-box variational inference as an objective: L^A, whose gradient with respect to φ is taken by scores.
 
-The formulas, and the two ways to lower the variance, stand in `inference.score_function`.
+The formulas, and the two ways to lower the variance, are in `inference.score_function`. Equations are those of Kingma &
+Welling, "Auto-Encoding Variational Bayes".
 """
 
 import numpy as np
@@ -10,28 +11,38 @@ from scratchvae.inference.score_function import centred
 
 
 def black_box(q, p, x, eps, scale, gradient=True, rao_blackwell=True, control_variate=True):
-    """L^A (6), (8), its gradient with respect to φ by scores; value and ∂/∂θ are those of `sgvb_a`.
+    """Return L^A   (6), (8), whose gradient with respect to φ is taken by scores.
 
-    Naive, with rao_blackwell=False, every score is weighted by f = Σ_m log p(x_m, z_m) - log q(z_m|x_m), the sum over
-    the minibatch. With it, the score of a factor is weighted by the terms of f that the factor is in: where the
-    posterior's latents are independent z_mj has log p(x_m|z_m) + log p(z_mj) - log q(z_mj|x_m), else z_m has the term
-    of its row. control_variate takes two draws or more: 8 or so is a good number. ValueError for fewer.
+    The value, the gradient with respect to θ and the first six arguments are those of `sgvb_a`.
+
+    rao_blackwell     says what a score is weighted by. With False, every score is weighted by f, the sum of
+                      log p(x_m, z_m) - log q(z_m|x_m) over the minibatch. With True, which is the default, the score of
+                      a factor is weighted only by those terms of f that the factor is in. If the latents of the
+                      posterior are independent, z_mj has log p(x_m|z_m) + log p(z_mj) - log q(z_mj|x_m); if not, z_m
+                      has the term of its row.
+    control_variate   says whether the weights are `centred`; True unless given. It takes two draws or more, and 8 or so
+                      is a good number.
+
+    Fewer than two draws with control_variate raise a ValueError.
     """
     z, log_qz = q.draw(x, eps)
     log_px = p.log_prob(x, z, gradient)  # log p(x|z)                                                         (11), (12)
     f = log_px + log_standard_gaussian(z, gradient=False)[0] - log_qz
     if gradient:
-        p.backward(scale / len(eps))  # ∂bound/∂log p(x|z⁽ˡ⁾) = N/(M L); its ∂/∂z is what we do without
+        p.backward(scale / len(eps))  # ∂bound/∂log p(x|z⁽ˡ⁾) = N/(M L); the ∂bound/∂z that it returns is not used
         weights, scores = _weights(q, z, f, log_px, rao_blackwell, control_variate)
         if scores is None:
-            q.backward_given(scale / len(eps) * weights[0])  # 1/L Σ_l f ∂log q/∂φ, z held
+            q.backward_given(scale / len(eps) * weights[0])  # 1/L Σ_l f ∂log q/∂φ with z held
         else:
             q.network.backward(*(scale * (w * score).mean(axis=0) for w, score in zip(weights, scores, strict=True)))
     return scale * f.mean(axis=0).sum()
 
 
 def surrogate(q, p, x, eps, scale, held_q, held_p, rao_blackwell=True, control_variate=True):
-    """1/L Σ_l f log q(z|x) + log p(x|z), with z and the weights f held; each output of q moves with its own weights."""
+    """Return a value whose derivative is the gradient of `black_box`.
+
+    It is 1/L Σ_l f log q(z|x) + log p(x|z), with z and the weights f held. Each output of q has weights of its own.
+    """
     z, log_qz = held_q.draw(x, eps)
     log_px = held_p.log_prob(x, z, False)
     f = log_px + log_standard_gaussian(z, gradient=False)[0] - log_qz
@@ -53,7 +64,10 @@ black_box.least_draws = 2
 
 
 def _weights(q, z, f, log_px, rao_blackwell, control_variate):
-    """What the scores are weighted by, and the scores of independent factors, output by output; None for others."""
+    """Return the weights of the scores as a list, and the scores of the independent factors, output by output.
+
+    If the latents are not independent, the list has one entry, (L, M), and None is returned for the scores.
+    """
     log_qz, scores = q.factors()
     if scores is None:
         f = f if rao_blackwell else f.sum(axis=1)[:, None] + 0 * f

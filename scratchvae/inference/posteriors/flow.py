@@ -4,25 +4,27 @@
     log q_K(z_K) = log q_0(z_0) - Σ_k log |1 + û_k·ψ_k(z_k-1)|,   ψ_k(z) = (1 - tanh²(w_k·z + b_k)) w_k        (9), (11)
 
 The equations are those of Kong & Li, "Varying Variational Autoencoders"; in Rezende & Mohamed, "Variational Inference
-with Normalizing Flows" (2015), they are 10, 12 and 13. A map can be inverted where w·û > -1. Any u is made to fit by
-û = u + (m(w·u) - w·u) w/‖w‖², for which w·û = m > -1: appendix A.1 of Rezende & Mohamed, with ‖w‖² in the denominator.
-Their m(a) = log(1 + eᵃ) - 1 is not 0 at 0, so that û grows without bound as w → 0, and u = 0 is not the identity. Here
-m(a) = a for a ≥ 0, where nothing needs correction, and a/(1 - a) below. Then u = 0 is the identity, from which a flow
-begins, û → u as w → 0, and 1/det is at most 1 - a, where theirs is of the order of e⁻ᵃ.
+with Normalizing Flows" (2015), they are 10, 12 and 13.
+
+A map can be inverted if w·û > -1. Any u is made to fit by û = u + (m(w·u) - w·u) w/‖w‖², for which w·û = m > -1: this
+is appendix A.1 of Rezende & Mohamed, with ‖w‖² in the denominator. Their m(a) = log(1 + eᵃ) - 1 is not 0 at 0, so that
+û grows without bound as w → 0, and u = 0 is not the identity. Here m(a) = a for a ≥ 0, where nothing needs correction,
+and m(a) = a/(1 - a) below. Then u = 0 is the identity, from which a flow starts, û → u as w → 0, and 1/det is at most 1
+- a, where theirs is of the order of e⁻ᵃ.
 """
 
 import numpy as np
 
 from scratchvae.inference.distributions import per_row
 
-NEWTON_STEPS = 30  # 20 are enough for |w·u| up to 1e6; a fixed number never waits for the device
+NEWTON_STEPS = 30  # 20 are enough for |w·u| up to 1e6; with a fixed number nothing waits for the device
 
 
 class Planar:
-    """K maps of z in J dimensions, one after another: forward and backward as of a layer.
+    """K planar maps of z in J dimensions, one after another, with a forward and a backward pass like a layer.
 
-    Their parameters (M, K (2 J + 1)) are arguments: u, w and b of each map, with a row for each datapoint, as an
-    encoder gives them, or one row for all. z is (L, M, J), L draws for each datapoint.
+    The parameters (M, K (2 J + 1)) of the maps are arguments: u, w and b of each map, with a row for each datapoint, as
+    an encoder gives them, or with one row for all. z is (L, M, J), L draws for each datapoint.
     """
 
     def __init__(self, n_maps, n_latent):
@@ -31,7 +33,10 @@ class Planar:
         self.n_parameters = n_maps * (2 * n_latent + 1)
 
     def forward(self, z, parameters):
-        """z_K (L, M, J) and Σ_k log |det ∂z_k/∂z_k-1| (L, M) from z_0 (L, M, J)."""
+        """Return z_K (L, M, J) and Σ_k log |det ∂z_k/∂z_k-1| (L, M) from z_0 (L, M, J).
+
+        Other shapes raise a ValueError.
+        """
         if z.shape[-1] != self.n_latent or parameters.ndim != 2 or parameters.shape[1] != self.n_parameters:
             raise ValueError(
                 f"z has shape {z.shape} and parameters {parameters.shape}; expected (L, M, {self.n_latent}) and "
@@ -49,9 +54,10 @@ class Planar:
         return z, log_det
 
     def backward(self, dz, dlog_det):
-        """∂bound/∂z_0 (L, M, J) and ∂/∂parameters (M, K (2 J + 1)), from those of z_K and of the log-determinants' sum.
+        """Return ∂bound/∂z_0 (L, M, J) and ∂bound/∂parameters (M, K (2 J + 1)).
 
-        dlog_det is one number, or an array (L, M).
+        dz is ∂bound/∂z_K (L, M, J). dlog_det is the derivative of the bound with respect to the sum of the
+        log-determinants, one number or an array (L, M).
         """
         dlog_det = per_row(dlog_det)
         parts = []
@@ -71,7 +77,7 @@ class Planar:
         return dz, gradient if self.n_rows > 1 else gradient.sum(axis=0, keepdims=True)
 
     def carry(self, grad):
-        """∇_z_K log q_K (L, M, J) from grad = ∇_z_0 log q_0, along the maps of the last `forward`.
+        """Return ∇_z_K log q_K (L, M, J) from grad = ∇_z_0 log q_0 (L, M, J), along the maps of the last `forward`.
 
         ∇_z_k log q_k = J⁻ᵀ (∇_z_k-1 log q_k-1 - ∇_z_k-1 log det), where J = I + s û wᵀ is the Jacobian of the map, and
         J⁻ᵀ v = v - s w (û·v)/det by the formula of Sherman & Morrison.
@@ -82,7 +88,7 @@ class Planar:
         return grad
 
     def inverse(self, z, parameters):
-        """z_0 (L, M, J) from z_K (L, M, J).
+        """Return the z_0 (L, M, J) from which the maps lead to z = z_K (L, M, J).
 
         x = w·z_k-1 + b is the root of x + m tanh x = w·z_k + b, and then z_k-1 = z_k - û tanh x.
         """
@@ -92,11 +98,15 @@ class Planar:
         return z
 
     def u_of(self, parameters):
-        """The u of all maps, a window (…, K, J) on parameters (…, K (2 J + 1))."""
+        """Return the u of all maps as a window (…, K, J) on parameters (…, K (2 J + 1))."""
         return parameters.reshape(*parameters.shape[:-1], self.n_maps, -1)[..., : self.n_latent]
 
     def _maps(self, parameters):
-        """For each map u, w (M, J), b (M, 1), and û (M, J) with what leads to it: a = w·u, r, n = ‖w‖², m and m - a."""
+        """Yield for each map u, w, b, a = w·u, r, n = ‖w‖², m(a), m(a) - a and û.
+
+        u, w and û are (M, J), and the others are (M, 1). With r, m(a) = max(a, 0) + r min(a, 0). n is ∞ where w counts
+        as 0.
+        """
         J = self.n_latent
         self.n_rows = len(parameters)
         for k in range(0, self.n_parameters, 2 * J + 1):
@@ -113,10 +123,11 @@ class Planar:
 
 
 def root(c, m, slope_at_0):
-    """The x with x + m tanh x = c, for arrays c and m > -1; slope_at_0 is 1 + m, kept apart since it all but cancels.
+    """Return the x with x + m tanh x = c, for arrays c and m > -1.
 
-    The left side grows with x. For y = |x| it is concave where m > 0 and convex where m < 0, and Newton's steps from
-    max(|c| - m, 0) come to the root from one side: they cannot miss it.
+    slope_at_0 is 1 + m, which is passed apart since it all but cancels. The left side grows with x. For y = |x| it is
+    concave if m > 0 and convex if m < 0, so Newton's steps from max(|c| - m, 0) come to the root from one side and
+    cannot miss it.
     """
     y = np.maximum(np.abs(c) - m, 0)
     for _ in range(NEWTON_STEPS):
@@ -129,8 +140,8 @@ def root(c, m, slope_at_0):
 class Flow:
     """q(z|x) as the law of z_K = f_K ∘ … ∘ f_1(z_0), where z_0 is drawn by another posterior, the base.
 
-    The encoder gives the parameters of the K maps beside the outputs of the base. `moments` are those of the base,
-    before the maps. There is no KL in closed form.
+    base is that posterior, and n_maps is K. The encoder gives the parameters of the maps beside the outputs of the
+    base. There is no KL in closed form. What the methods take and return is said in inference/posteriors/__init__.py.
     """
 
     def __init__(self, base, n_maps):
@@ -139,7 +150,10 @@ class Flow:
         self.name = f"flow over {getattr(base, 'name', type(base).__name__)}"
 
     def outputs(self, n_latent):
-        """Those of the base, and u, w and b of K maps."""
+        """Return the outputs of the base, and "maps", which holds u, w and b of K maps.
+
+        If the base has an output called "maps", a ValueError is raised.
+        """
         self.planar = Planar(self.n_maps, n_latent)
         outputs = self.base.outputs(n_latent)
         if "maps" in outputs:
@@ -147,31 +161,34 @@ class Flow:
         return {**outputs, "maps": self.planar.n_parameters}
 
     def start(self, arrays):
-        """Let every map start as the identity, u = 0, whatever the initial values of the other arrays are."""
+        """Set u to 0, so that every map starts as the identity."""
         for name in ("maps.W", "maps.b"):
             self.planar.u_of(arrays[name])[...] = 0
         if hasattr(self.base, "start"):
             self.base.start(arrays)
 
     def draw(self, eps, *outputs):
-        """z_K (10), and log q_K(z_K) = log q_0(z_0) - Σ_k log det (9), (11)."""
+        """Return z_K   (10), and log q_K(z_K) = log q_0(z_0) - Σ_k log det   (9), (11)."""
         z0, log_q0 = self.base.draw(eps, *outputs[:-1])
         z, log_det = self.planar.forward(z0, outputs[-1])
         return z, log_q0 - log_det
 
     def backward(self, dz, dlog_q, dneg_kl):
-        """Back through the maps, by z_K and by -log det, and then through the base."""
+        """Return the gradients of the base's outputs and of the maps' parameters.
+
+        The gradient goes back through the maps, by z_K and by -log det, and then through the base.
+        """
         dz0, dmaps = self.planar.backward(dz, -dlog_q)
         return (*self.base.backward(dz0, dlog_q, dneg_kl), dmaps)
 
     def grad_z(self):
-        """∇_z log q_0 of the base, carried along the maps."""
+        """Return ∇_z log q_K at the draw: that of the base, carried along the maps."""
         return self.planar.carry(self.base.grad_z())
 
     def noise_of(self, z, *outputs):
-        """The noise of the base at the z_0 from which the maps lead to z."""
+        """Return the noise with which the base draws the z_0 from which the maps lead to z."""
         return self.base.noise_of(self.planar.inverse(z, outputs[-1]), *outputs[:-1])
 
     def moments(self, *outputs):
-        """Those of z_0."""
+        """Return the mean and the log variance of z_0, before the maps."""
         return self.base.moments(*outputs[:-1])
