@@ -9,6 +9,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # a core for each worker; before NumPy 
 
 from pathlib import Path
 
+os.environ["MATPLOTLIBRC"] = str(Path(__file__).parent / "matplotlibrc")  # small pictures, in what is begun here too
+
 import numpy as np
 import pytest
 import standin

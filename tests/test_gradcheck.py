@@ -76,7 +76,7 @@ def test_the_command_prints_the_table_and_exits_0(capsys):
         "dreg | full + 1 maps | continuous-bernoulli | conv | θ: a point",
         "oracle",
         "pass",
-        "refused: estimator is 'wake-sleep', whose bound is not (22)",
+        "refused: estimator is 'wake-sleep', which has no bound over θ",
     ):
         assert words in out
     assert "FAIL" not in out

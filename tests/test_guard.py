@@ -12,7 +12,7 @@ import pytest
 from conftest import rows
 from numpy.testing import assert_array_equal
 
-from scratchvae import SGD, VAE, Adagrad, FullVB, evaluate, fit, fit_mcem, load_model
+from scratchvae import SGD, VAE, Adagrad, FullVB, evaluate, fit, fit_mcem, gradcheck, load_model
 from scratchvae.gradcheck import check_model
 from scratchvae.guard import Guard
 from scratchvae.inference import marginal
@@ -144,7 +144,6 @@ LOOKS = {
     "importance": lambda m: importance(m, X, 20),
     "appendix_d": lambda m: appendix_d(m, X, 40, burn_in=5),
     "quadrature": lambda m: quadrature(m, X, 21),
-    "check_model": lambda m: check_model(m, X, entries=1),
 }
 OF_THETA = {
     "theta_sample": lambda m: m.theta_sample(),
@@ -293,7 +292,6 @@ JOBS = {  # what runs in the other thread, and where it waits, no method of the 
     "importance": (lambda m: importance(m, X, 20).log_p, lambda m: (marginal, "log_p_xz")),
     "appendix_d": (lambda m: appendix_d(m, X, 40, burn_in=5).log_p, lambda m: (marginal, "log_p_xz")),
     "quadrature": (lambda m: quadrature(m, X, 201), lambda m: (marginal, "log_p_xz")),
-    "check_model": (lambda m: check_model(m, X, entries=1), lambda m: (m, "add_log_prior_gradient")),
     "fit": (lambda m: fit(m, X, samples=24, batch_size=6)["train_bound"], lambda m: (m, "noise")),
     "evaluate_theta": (lambda m: evaluate_theta(m, X, 2), lambda m: (loop, "stream")),
 }
@@ -313,6 +311,16 @@ def test_each_of_these_holds_the_model_for_as_long_as_it_takes(gate, monkeypatch
     else:
         assert job.result == expected
     LOOKS["encode"](model)  # afterwards it is free
+
+
+def test_check_model_works_on_a_copy_and_leaves_the_model_to_everybody(gate, monkeypatch):
+    model = model_of()
+    expected = LOOKS["sample"](model)
+    waiting_at(monkeypatch, gate, gradcheck, "_witness")
+    with Job(gate, check_model, model, X, entries=1) as job:
+        for other in (model, copy.deepcopy(model)):
+            assert_array_equal(LOOKS["sample"](other), expected)
+    assert job.error is None and all(check.passed for check in job.result)
 
 
 def test_monte_carlo_em_holds_the_model_for_as_long_as_it_takes(gate):

@@ -3,9 +3,12 @@
 The likelihood is that of examples/own_likelihood.py; posterior and objective stand below.
 """
 
+import functools
 import importlib
+import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +19,15 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.stats import poisson
 
 from scratchvae import VAE, Adam, evaluate, fit, load_model, oracle
+from scratchvae.doors import own_name
 from scratchvae.gradcheck import check_density, check_model
 from scratchvae.inference.distributions import LOG_2PI
 from scratchvae.inference.marginal import importance
-from scratchvae.inference.objectives.sgvb import sgvb_a
+from scratchvae.inference.objectives.sgvb import sgvb_a, sgvb_b
+from scratchvae.inference.posteriors.full import FullGaussian
 from scratchvae.inference.posteriors.gaussian import Gaussian
 from scratchvae.models.full_vb import FullVB
+from scratchvae.nets.layers import Sigmoid
 from scratchvae.training.checkpoint import CheckpointError
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -48,7 +54,7 @@ class Round:
         L, M, J = dz.shape
         dmu = dz.sum(axis=0)  # via z: ∂z/∂μ = 1
         dlog_s = (dz * self.s * self.eps).sum(axis=(0, 2))  # via z: ∂z/∂log s = s ε
-        dlog_s = dlog_s - J * np.broadcast_to(dlog_q, (L, M)).sum(axis=0)  # via log q: -J
+        dlog_s = dlog_s - J * np.broadcast_to(dlog_q, (L, M)).sum(axis=0).astype(dz.dtype)  # via log q: -J
         if dneg_kl:
             dmu = dmu - dneg_kl * self.mu  # via -KL
             dlog_s = dlog_s + dneg_kl * J * (1 - self.s[:, 0] ** 2)
@@ -265,6 +271,18 @@ def changed(base, **attributes):
     return type("Mine", (base,), attributes)()
 
 
+def with_attribute(value, **attributes):
+    """The object with these attributes of its own, not of its class."""
+    vars(value).update(attributes)
+    return value
+
+
+def with_partial(x, log_rate, gradient, dtype=None):
+    """Σ_i x_i log rate_i - rate_i and its partial, which is of this dtype."""
+    value = score(x, log_rate).sum(axis=-1)
+    return value, (x - np.exp(log_rate)).astype(dtype or x.dtype) if gradient else None
+
+
 def score(x, log_rate):
     return x * log_rate - np.exp(log_rate)
 
@@ -321,7 +339,44 @@ LIKELIHOODS = {
     ),
     "a link that is no layer": (
         changed(Poisson, links={"log_rate": np.tanh}),
-        "links of likelihood Mine is {'log_rate': <ufunc 'tanh'>}; expected layer classes by name of output",
+        "links of likelihood Mine is {'log_rate': <ufunc 'tanh'>}; expected by name of output a class of layers "
+        "without arguments and without parameters, such as {'mu': Sigmoid}",
+    ),
+    "a link with parameters": (
+        changed(Poisson, links={"log_rate": type("Affine", (Sigmoid,), {"shapes": {"a": (1,)}})}),
+        "links of likelihood Mine is {'log_rate': <class 'test_own_objects.Affine'>}; expected by name of output a ",
+    ),
+    "a link that takes arguments": (
+        changed(Poisson, links={"log_rate": type("Scaled", (Sigmoid,), {"__init__": lambda self, by: None})}),
+        "links of likelihood Mine is {'log_rate': <class 'test_own_objects.Scaled'>}; expected by name of output a ",
+    ),
+    "a shared output of a truth value": (
+        changed(Poisson, shared={"log_var": True}),
+        "shared of likelihood Mine is {'log_var': True}; expected other names than those of outputs, each with 1 or 8",
+    ),
+    "noise that ignores the generator": (
+        changed(
+            Poisson, noise=lambda self, generator, shape, dtype: np.random.default_rng().random(shape).astype(dtype)
+        ),
+        "likelihood Mine: noise(generator, shape, dtype) returned other numbers for the same generator; expected it "
+        "to draw from it",
+    ),
+    "noise of another precision": (
+        changed(Poisson, noise=lambda self, generator, shape, dtype: generator.random(shape)),
+        "likelihood Mine: noise(generator, shape, dtype) returned float64 for float32 arrays; expected arrays of the "
+        "dtype that comes in",
+    ),
+    "partials of another precision": (
+        changed(Poisson, log_prob=lambda self, x, a, gradient=True: with_partial(x, a, gradient, np.float64)),
+        "likelihood Mine: log_prob(x, log_rate, gradient=True) returned float64 for float32 arrays",
+    ),
+    "a density that is NaN": (
+        changed(Poisson, log_prob=lambda self, x, a, gradient=True: with_partial(np.nan * x, a, gradient)),
+        "likelihood Mine: log_prob(x, log_rate, gradient=True) returned values that are not finite; expected log ",
+    ),
+    "x changed in place": (
+        changed(Poisson, log_prob=lambda self, x, a, gradient=True: with_partial(np.clip(x, 0, 9, out=x), a, gradient)),
+        "likelihood Mine: log_prob(x, log_rate, gradient=True) failed (ValueError: output array is read-only); ",
     ),
     "a shared output of another width": (
         changed(Poisson, shared={"log_var": 2}),
@@ -368,11 +423,32 @@ POSTERIORS = {
     "a gradient not summed over the draws": (
         changed(Round, backward=lambda self, dz, dlog_q, dneg_kl: (dz, dz[..., :1])),
         "posterior Mine: backward(dz, dlog_q, dneg_kl), with 1.0 for dlog_q and 0.0 for dneg_kl, returned shapes "
-        "(3, 7, 2), (3, 7, 1); expected (7, 2), (7, 1): ∂bound/∂ each of mu, log_s, summed over the 3 draws",
+        "(3, 7, 2), (3, 7, 1); expected (7, 2), (7, 1): a tuple, ∂bound/∂ each of mu, log_s, summed over the 3 draws",
     ),
     "weights of one number alone": (
         changed(Round, backward=lambda self, dz, dlog_q, dneg_kl: Round.backward(self, dz, float(dlog_q), dneg_kl)),
         "posterior Mine: backward(dz, dlog_q, dneg_kl), with an array (3, 7) for dlog_q and 0.0 for dneg_kl, failed ",
+    ),
+    "a backward that fails": (
+        changed(Round, backward=lambda self, dz, dlog_q: (dz, dz)),
+        "posterior Mine: backward(dz, dlog_q, dneg_kl), with 1.0 for dlog_q and 0.0 for dneg_kl, failed (TypeError: ",
+    ),
+    "one gradient and no tuple": (
+        changed(Round, backward=lambda self, dz, dlog_q, dneg_kl: dz.sum(axis=0)),
+        "posterior Mine: backward(dz, dlog_q, dneg_kl), with 1.0 for dlog_q and 0.0 for dneg_kl, returned one ndarray; "
+        "expected a tuple, ∂bound/∂ each of mu, log_s",
+    ),
+    "lists": (
+        changed(Round, grad_z=lambda self: (-self.eps / self.s).tolist()),
+        "posterior Mine: grad_z() returned shapes ",
+    ),
+    "eps changed in place": (
+        changed(Round, draw=lambda self, eps, mu, log_s: Round.draw(self, np.multiply(eps, 2, out=eps), mu, log_s)),
+        "posterior Mine: draw(eps, mu, log_s) failed (ValueError: output array is read-only); ",
+    ),
+    "what cannot be copied": (
+        with_attribute(changed(Round), lock=threading.Lock()),
+        "posterior Mine cannot be copied (TypeError: ",
     ),
     "no gradient of its KL": (
         changed(Round, backward=lambda self, dz, dlog_q, dneg_kl: Round.backward(self, dz, dlog_q, 0) * (not dneg_kl)),
@@ -432,7 +508,24 @@ def without_draws(q, p, x, eps, scale, gradient=True):
     return scale * log_px.sum()
 
 
+def without_scale(q, p, x, eps, scale, gradient=True):
+    return sgvb_b(q, p, x, eps, 1.0, gradient)
+
+
+def half_of_x(q, p, x, eps, scale, gradient=True):
+    x *= 0.5
+    return sgvb_b(q, p, x, eps, scale, gradient)
+
+
 OBJECTIVES = {
+    "the scale forgotten": (
+        without_scale,
+        "estimator without_scale does not grow with scale: ",
+    ),
+    "x changed in place": (
+        half_of_x,
+        "estimator half_of_x failed on 7 rows with gradient=False (ValueError: output array is read-only); expected",
+    ),
     "a number": (3, "estimator is 3; expected one of A, B, stl, "),
     "a class": (Round, "or your own function f(q, p, x, eps, scale, gradient=True)"),
     "five arguments": (
@@ -477,3 +570,110 @@ def test_what_does_not_fit_its_door_is_refused_when_the_model_is_made(door, what
         VAE(8, 5, 2, n_samples=2, **{door: value})
     assert message in str(refusal.value)
     assert "\n" not in str(refusal.value)
+
+
+def test_an_objective_that_takes_a_kl_that_is_not_there_is_told_so():
+    """`sgvb_b` without its `needs`."""
+
+    def forgetful(q, p, x, eps, scale, gradient=True):
+        return sgvb_b(q, p, x, eps, scale, gradient)
+
+    with pytest.raises(ValueError, match=r"q\.neg_kl\(\) is None: this posterior has none"):
+        VAE(8, 5, 2, flow=1, estimator=forgetful)
+
+
+class WarmUp:
+    """β-VAE whose β grows with each call that leaves a gradient: an objective with a state."""
+
+    name = "warm-up"
+
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self, q, p, x, eps, scale, gradient=True):
+        self.calls += 1
+        return min(self.calls / 10, 1) * sgvb_b(q, p, x, eps, scale, gradient)
+
+
+@pytest.mark.parametrize("kind", [VAE, FullVB])
+def test_an_objective_with_a_state_is_the_models_own_and_its_trial_leaves_no_trace(kind):
+    given = WarmUp()
+    model = kind(8, 5, 2, estimator=given)
+    assert model.estimator is not given and model.estimator.calls == given.calls == 0
+    other = kind(8, 5, 2, estimator=given)
+    x = np.ones((4, 8), "float32")
+    model.bound(x, model.noise(np.random.default_rng(0), 4), 4)
+    assert (model.estimator.calls, other.estimator.calls) == (1, 0)
+
+
+def tempered(q, p, x, eps, scale, gradient=True, base=sgvb_a, weights=None, by=1.0):
+    return base(q, p, x, eps, by * scale, gradient)
+
+
+NAMES = """
+import functools, numpy as np
+from test_own_objects import *
+one = functools.partial(tempered, base=sgvb_b, weights=np.arange(5000) / 7, by=0.5)
+print(VAE(8, 5, 2, estimator=one).config["estimator"])
+"""
+
+
+def test_the_name_of_a_partial_is_the_same_in_every_process_and_tells_its_settings_apart():
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    named = [
+        subprocess.run(
+            [sys.executable, "-c", NAMES], capture_output=True, text=True, check=True, env=environment
+        ).stdout
+        for _ in range(2)
+    ]
+    weights = np.arange(5000) / 7
+    here = own_name(functools.partial(tempered, by=0.5, weights=weights, base=sgvb_b), ())
+    assert named == [here + "\n"] * 2 and " at 0x" not in here
+    weights[2500] += 1
+    assert own_name(functools.partial(tempered, by=0.5, weights=weights, base=sgvb_b), ()) != here
+    assert own_name(functools.partial(tempered, 0, by={"a": [1, sgvb_a]}), ()) == (
+        "partial tempered(0, by={'a': " + own_name(functools.partial(tempered, [1, sgvb_a]), ())[17:-1] + "})"
+    )
+
+
+def test_arrays_of_a_run_that_the_model_has_no_place_for_are_not_dropped(tmp_path):
+    class Wide(FullGaussian):
+        name = "mine"
+
+    class Narrow(Gaussian):
+        name = "mine"
+
+    x = np.random.default_rng(0).random((20, 8))
+    fit(VAE(8, 5, 2, posterior=Wide()), x, samples=20, batch_size=10, out=tmp_path)
+    with pytest.raises(CheckpointError, match=r"params/encoder\.lower\.W, .*, which this model does not have"):
+        load_model(tmp_path, posterior=Narrow())
+    model = VAE(8, 5, 2, posterior=Narrow())
+    with pytest.raises(CheckpointError, match="the model expects"):
+        fit(model, x, samples=40, batch_size=10, out=tmp_path, resume=True)
+
+
+def test_a_buffer_of_an_own_object_is_writable_in_what_joblib_maps_into_memory(tmp_path):
+    joblib = pytest.importorskip("joblib")
+
+    class Buffered(Round):
+        def draw(self, eps, mu, log_s):
+            self.buffer[:] = mu[0, 0]
+            return Round.draw(self, eps, mu, log_s)
+
+    globals()["Buffered"] = Buffered
+    Buffered.__qualname__ = "Buffered"
+    model = VAE(8, 5, 2, posterior=with_attribute(Buffered(), buffer=np.zeros(200_000)))
+    joblib.dump(model, tmp_path / "model")
+    copy = joblib.load(tmp_path / "model", mmap_mode="r")
+    x = np.ones((3, 8), "float32")
+    assert_array_equal(copy.encode_mean(x), model.encode_mean(x))
+    assert copy.encoder.posterior is copy.own["posterior"]
+
+
+def test_latents_takes_its_eps_as_the_bound_does():
+    model = VAE(8, 5, 2)
+    x = np.ones((4, 8), "float32")
+    for shape in [(1, 4, 1), (1, 1, 2), (4, 2), (2,)]:
+        with pytest.raises(ValueError, match=r"noise has shape .*; expected \(L, 4, 2\)"):
+            model.latents(x, np.zeros(shape))
+    assert model.latents(x, np.zeros((3, 4, 2)))[0].dtype == np.float32

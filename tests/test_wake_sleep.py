@@ -168,5 +168,5 @@ def test_noise_that_does_not_fit_is_refused(noise, message):
 
 
 def test_there_is_no_wake_sleep_over_theta():
-    with pytest.raises(ValueError, match="estimator is 'wake-sleep', whose bound is not"):
+    with pytest.raises(ValueError, match="estimator is 'wake-sleep', which has no bound over θ"):
         FullVB(6, 5, 2, estimator="wake-sleep")

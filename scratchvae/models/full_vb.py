@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from scratchvae.backend import move, own
-from scratchvae.doors import theta_of, try_objective
+from scratchvae.doors import theta_of
 from scratchvae.guard import one_thread
 from scratchvae.inference.full_vb import Posterior, over_theta, over_theta_of_rows
 from scratchvae.inference.objectives import OBJECTIVES, trait
@@ -14,6 +14,7 @@ from scratchvae.models.vae import VAE
 from scratchvae.nets.layers import LocalLinear
 from scratchvae.nets.params import Params
 from scratchvae.noise import standard_normal
+from scratchvae.trials import copied, try_objective
 
 OF_THETA = 0x7E7A  # keeps ζ apart from the z of `sample` and its like under the same seed
 OWN = ("theta_noise", "alpha", "learn_hyperprior", "log_sigma")  # arguments that a VAE does not have
@@ -82,12 +83,15 @@ class FullVB(VAE):
         self.posterior = Posterior(self.params, theta, None if learn_hyperprior else float(alpha))
         self.posterior.log_sigma[...] = log_sigma
         if self.estimator not in OBJECTIVES.values():
-            try_objective(self._bound_of_rows, self.config["estimator"], self, self.noise)
+            objective = self.estimator
+            self.estimator = copied("estimator", objective)  # a trial leaves no trace on the model's own
+            try_objective(self._bound_of_rows, self.config["estimator"], self, self.noise, scaled=False)
+            self.estimator = objective
 
     def _bound_of_rows(self, q, p, x, noise, scale, gradient):
         """Return the bound of these rows alone.
 
-        It is called like an objective, so that an objective of the user's is tried at θ ~ q(θ).
+        It is called like an objective, so that an objective of the user's is tried at θ ~ q(θ). `scale` is not read.
         """
         return self.bound(x, noise, len(x), gradient)
 

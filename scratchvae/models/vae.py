@@ -6,17 +6,19 @@ from functools import partial
 
 import numpy as np
 
-from scratchvae.backend import move, own
-from scratchvae.doors import can, opened, try_objective
+from scratchvae.backend import move, own, writable
+from scratchvae.doors import opened
 from scratchvae.guard import Guard, one_thread
 from scratchvae.inference.distributions import log_standard_gaussian
 from scratchvae.inference.objectives import OBJECTIVES, sgvb, trait
+from scratchvae.inference.posteriors import can
 from scratchvae.nets.conv import conv_decoder, conv_encoder
 from scratchvae.nets.heads import Decoder, Encoder, Network
 from scratchvae.nets.layers import Chain, Constant, Linear
 from scratchvae.nets.mlp import mlp
 from scratchvae.nets.params import Params
 from scratchvae.noise import standard_normal
+from scratchvae.trials import copied, try_objective
 
 
 class VAE:
@@ -87,8 +89,9 @@ class VAE:
         posterior="gaussian",
         flow=0,
     ):
-        posterior = copy.deepcopy(posterior)  # what a user's object keeps on itself then belongs to this model alone
-        likelihood = copy.deepcopy(likelihood)
+        posterior = copied("posterior", posterior)  # what a user's object keeps on itself is then this model's alone
+        likelihood = copied("likelihood", likelihood)
+        estimator = copied("estimator", estimator)
         given = {name: value for name, value in locals().items() if name != "self"}
         q, self.likelihood, self.estimator, self.config = opened(given)
         # config has only the names of these.
@@ -109,12 +112,20 @@ class VAE:
         self.theta = self.params.part("decoder.")
         self._initialise(q)
         if self.estimator not in OBJECTIVES.values():
-            try_objective(self.estimator, self.config["estimator"], self, partial(VAE.noise, self))
+            objective = copied("estimator", self.estimator)  # a trial leaves no trace on the model's own
+            try_objective(objective, self.config["estimator"], self, partial(VAE.noise, self))
 
     def __getstate__(self):
         """Return what a copy or a pickle takes: the state between two steps, even while another thread trains."""
         with self.guard.moment:
             return copy.deepcopy(self.__dict__)
+
+    def __setstate__(self, state):
+        """Take over a copied or unpickled state. Arrays of own objects that a memory map made read-only are copied."""
+        self.__dict__.update(state)
+        for value in self.own.values():
+            if hasattr(value, "__dict__") and not callable(value):
+                vars(value).update({name: writable(part) for name, part in vars(value).items()})
 
     def new_encoder(self, posterior):
         """Return the encoder of `config`, with the outputs of `posterior`. Its parameters are not laid yet."""
@@ -155,7 +166,14 @@ class VAE:
             self.params.initialise(self.config["init"], generator, self.config["init_biases"], without)
         if hasattr(posterior, "start"):
             arrays = self.params.named(self.params.value)
-            posterior.start({name.removeprefix("encoder."): array for name, array in arrays.items()})
+            arrays = {name.removeprefix("encoder."): array for name, array in arrays.items()}
+            try:
+                posterior.start(arrays)
+            except Exception as error:
+                raise ValueError(
+                    f"posterior {self.config.get('posterior', 'gaussian')}: start(arrays) failed "
+                    f"({type(error).__name__}: {error}); the arrays are {', '.join(arrays)}"
+                ) from error
 
     def _image_shape(self):
         """Return (height, width, channels) of the square images."""
@@ -216,7 +234,8 @@ class VAE:
     @one_thread
     def latents(self, x, eps):
         """Return z ~ q(z|x), (L, M, J), and log q(z|x) in nats, (L, M), for x (M, D) and eps (L, M, J)."""
-        return self.encoder.draw(self.pixels(x), eps)
+        x = self.pixels(x)
+        return self.encoder.draw(x, self._eps(eps, len(x)))
 
     # What one does with a trained model
 

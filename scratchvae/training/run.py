@@ -115,9 +115,10 @@ class RunFolder:
         arrays, stored = _load(path)
         for name, theirs, ours in _differences(stored["run"], self.facts):
             raise CheckpointError(f"{path} cannot be resumed: it has {name} {theirs!r}, this run asks for {ours!r}")
+        history = arrays.pop("history")
         _fill(path, arrays, self._windows())
         self.kept_at = stored["progress"]["seconds"]
-        return Progress(**stored["progress"], rows=arrays["history"].tolist())
+        return Progress(**stored["progress"], rows=history.tolist())
 
     def _windows(self):
         """Return by name the arrays that a checkpoint keeps: parameters, the optimiser's state, and `more`."""
@@ -153,7 +154,7 @@ def load_model(folder, estimator=None, backend="numpy", likelihood=None, posteri
         came = model.config.get(door, "gaussian")
         if came != config.get(door, "gaussian"):
             raise CheckpointError(f"{path} was trained with {door} {config.get(door, 'gaussian')!r}, not {came!r}")
-    _fill(path, arrays, _parameters(model))
+    _fill(path, {name: array for name, array in arrays.items() if name.startswith("params/")}, _parameters(model))
     return model
 
 
@@ -197,13 +198,19 @@ def _parameters(model):
 
 
 def _fill(path, arrays, windows):
-    """Copy arrays into the windows of the same names; one that is missing or does not fit raises a CheckpointError."""
+    """Copy arrays into the windows of the same names.
+
+    One that is missing, that does not fit or that has no window raises a CheckpointError.
+    """
     for name, window in windows.items():
         array = arrays.get(name)
         if array is None or array.shape != window.shape or array.dtype != window.dtype:
             came = "nothing" if array is None else f"{array.dtype} {array.shape}"
             raise CheckpointError(f"{path} has {came} for {name}; the model expects {window.dtype} {window.shape}")
-        window[...] = move(array, kind(window))
+    if left := arrays.keys() - windows.keys():
+        raise CheckpointError(f"{path} has {', '.join(sorted(left))}, which this model does not have")
+    for name, window in windows.items():
+        window[...] = move(arrays[name], kind(window))
 
 
 def _differences(theirs, ours, prefix=""):

@@ -33,7 +33,13 @@ takes a name from below, or an object of your own. To add a posterior to the pac
 `POSTERIORS`.
 """
 
+from scratchvae.inference.posteriors.flow import Flow
 from scratchvae.inference.posteriors.full import FullGaussian
 from scratchvae.inference.posteriors.gaussian import Gaussian
 
 POSTERIORS = {"gaussian": Gaussian, "full": FullGaussian}
+
+
+def can(posterior, ability):
+    """Say whether a posterior has the method called `ability`. With a flow, the posterior under it must have it too."""
+    return hasattr(posterior, ability) and (not isinstance(posterior, Flow) or can(posterior.base, ability))

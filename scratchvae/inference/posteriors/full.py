@@ -42,7 +42,7 @@ class FullGaussian:
     def backward(self, dz, dlog_q, dneg_kl):
         """Return ∂bound/∂μ, ∂bound/∂log L_jj² and ∂bound/∂L_ij. At given ε, log q depends on log L_jj² alone."""
         dmu = dz.sum(axis=0)  # through z: ∂z/∂μ = 1
-        dL = (dz[..., :, None] * self.eps[..., None, :]).sum(axis=0)  # through z: ∂z_i/∂L_ij = ε_j
+        dL = dz.swapaxes(0, 1).swapaxes(1, 2) @ self.eps.swapaxes(0, 1)  # through z, a sum of draws: ∂z_i/∂L_ij = ε_j
         dlog_q = sum_of_draws(dlog_q, len(dz))
         # through z: ∂L_jj/∂log L_jj² = ½ L_jj     through log q: -½
         dlog_var = 0.5 * ((dz * self.eps).sum(axis=0) * self.sigma - dlog_q)
