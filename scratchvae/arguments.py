@@ -68,8 +68,9 @@ def rows_of(name, x, model):
     lowest = x.min() / read
     highest = x.max() / read
     if lowest < low or highest > high:
-        hint = "for a Bernoulli model or a sigmoid mean: divide by 255, or save as uint8"
-        hint = hint if (low, high) == (0, 1) else f"for a likelihood {model.config['likelihood']}"
+        hint = f"for a likelihood {model.config['likelihood']}"
+        if (low, high) == (0, 1):
+            hint += ", whose pixels are in [0, 1]: divide by 255, or save as uint8"
         came = f"values from {lowest:g} to {highest:g}{', pixels being read as x/255' if read > 1 else ''}"
         raise ValueError(f"{name} has {came}; expected [{low:g}, {high:g}] {hint}")
     if hasattr(model.likelihood, "check"):
