@@ -61,7 +61,7 @@ def test_the_linear_autoencoders_gradient_equals_autograd(tied):
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("seed", [1, 2])
 def test_the_linear_autoencoder_finds_the_subspace_of_pca(pixels, tied, seed):
-    ours, pca = LinearAutoencoder(10, tied).fit(pixels, seed), PCA(10).fit(pixels)
+    ours, pca = LinearAutoencoder(10, tied).fit(pixels, seed=seed), PCA(10).fit(pixels)
     assert subspace_angles(ours.decoder_.T, pca.decoder_.T).max() < 1e-4
     assert 0 <= pca.score(pixels) - ours.score(pixels) < 1e-6
     assert_allclose(ours.score(pixels), ours.score_[-1], rtol=1e-9)

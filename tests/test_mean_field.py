@@ -131,7 +131,7 @@ def test_the_bound_of_a_mixture_is_below_the_evidence_by_all_assignments_and_by_
     log_joint = np.array([joint(x, z, alpha, 2, prior) for z in assignments])
     evidence = np.logaddexp.reduce(log_joint)
     for seed in range(4):
-        q = MixtureOfGaussians(2, alpha, **prior, tol=1e-10).fit(x, seed)
+        q = MixtureOfGaussians(2, alpha, **prior, tol=1e-10).fit(x, seed=seed)
         assert q.bound_[-1] < evidence and never_falls(q.bound_)
         if separation > 10:  # q(Z) is certain: L = ln p(x, z) at its z, and another labelling is as good
             at = [np.array_equal(z, q.responsibilities_.argmax(axis=1)) for z in assignments].index(True)
@@ -237,12 +237,12 @@ def test_components_that_no_data_need_empty_themselves_back_to_the_prior():
 def test_on_digits_the_bound_never_falls_and_responsibilities_sum_to_one():
     x = load_data("digits").train[:300, [20, 28, 36, 43]] / 16.0
     for seed in range(3):
-        q = MixtureOfGaussians(6).fit(x, seed)
+        q = MixtureOfGaussians(6).fit(x, seed=seed)
         assert len(q.bound_) > 20 and never_falls(q.bound_)
         for r in (q.responsibilities_, q.predict_proba(x)):
             assert_allclose(r.sum(axis=1), 1, rtol=1e-12)
         assert_allclose(q.weights_.sum(), 1)
-    again = MixtureOfGaussians(6).fit(x, seed)
+    again = MixtureOfGaussians(6).fit(x, seed=seed)
     assert np.array_equal(q.bound_, again.bound_) and np.array_equal(q.means_, again.means_)
 
 
@@ -251,7 +251,7 @@ def test_units_of_the_data_and_names_of_the_components_do_not_matter():
     one, other = MixtureOfGaussians(3).fit(x), MixtureOfGaussians(3).fit(x @ A + 5)
     assert_allclose(one.responsibilities_, other.responsibilities_, atol=1e-7)
     assert_allclose(one.bound_, other.bound_ + len(x) * np.linalg.slogdet(A)[1], rtol=1e-9)
-    ends = [MixtureOfGaussians(3, tol=1e-10).fit(x, seed) for seed in range(4)]
+    ends = [MixtureOfGaussians(3, tol=1e-10).fit(x, seed=seed) for seed in range(4)]
     assert len({tuple(q.responsibilities_[:3].argmax(axis=1)) for q in ends}) > 1  # other names
     assert_allclose([q.bound_[-1] for q in ends], ends[0].bound_[-1], rtol=1e-9)
     assert_allclose([np.sort(q.weights_) for q in ends], [np.sort(ends[0].weights_)] * 4, rtol=1e-5)
