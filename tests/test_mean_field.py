@@ -372,3 +372,57 @@ def test_the_mean_field_example_runs_on_a_small_scale(tmp_path):
     table = (tmp_path / "results" / "mean_field.csv").read_text().splitlines()
     assert len(table) == 1 + 1 + 2 and "-0.8304" in table[1]
     assert (tmp_path / "results" / "mean_field.png").stat().st_size > 10_000
+
+
+def test_a_fall_of_the_bound_is_an_error_and_no_convergence():
+    from scratchvae.inference.mean_field import _Ascent
+
+    ascent = _Ascent(tol=1e-6)
+    for bounds in ([-100, -50, -51], [-1e6, -5e5, -5e5 - 0.01], [-1, 0, -1e-8]):
+        with pytest.raises(FloatingPointError, match=r"the bound fell by .* nats in sweep 3, which is no convergence"):
+            ascent._ascend(iter(bounds).__next__)
+        assert not hasattr(ascent, "bound_")
+    for bounds in ([-100, -50, -50 - 1e-9], [-1e6, -5e5, -5e5 - 1e-5]):  # rounding
+        ascent._ascend(iter(bounds).__next__)
+        assert len(ascent.bound_) == 3
+
+
+@pytest.mark.parametrize("offset", [1e6, 1e9, 1e12])
+@pytest.mark.parametrize("scale", [2.0**-30, 1, 2.0**30, 2.0**330])
+def test_where_the_data_lie_and_how_large_they_are_does_not_matter(offset, scale):
+    x = np.round(clusters(60, separation=4.0) * 2**8) / 2**8  # far from 0 no digit of these is lost
+    moved = (x + offset) * scale
+    one, other = MixtureOfGaussians(3).fit(x), MixtureOfGaussians(3).fit(moved)
+    assert_allclose(one.responsibilities_, other.responsibilities_, atol=1e-4)
+    assert_allclose(one.bound_[-1], other.bound_[-1] + x.size * np.log(scale), rtol=1e-5, atol=1e-3)
+    assert_allclose(other.means_, (one.means_ + offset) * scale, rtol=1e-6)
+    assert_allclose(other.predict_proba(moved), other.responsibilities_, atol=1e-3)
+
+
+def test_a_target_far_from_0_keeps_its_digits():
+    Lambda = np.array([[2e6, 1.9e6], [1.9e6, 2e6]])
+    q = CorrelatedGaussian(tol=1e-12).fit([1e9, -1e9], Lambda, [1e9 + 1, -1e9])
+    gap = 0.5 * (np.log(np.diag(Lambda)).sum() - np.linalg.slogdet(Lambda)[1])
+    assert_allclose(q.bound_[-1], -gap, atol=1e-8)
+    assert never_falls(q.bound_)
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, None, "0", True, np.zeros(3)])
+def test_a_seed_is_a_whole_number_and_what_follows_x_has_a_name(seed):
+    with pytest.raises(ValueError, match=r"seed is .*; expected a whole number ≥ 0"):
+        MixtureOfGaussians(2).fit(clusters(), seed=seed)
+    with pytest.raises(TypeError, match="positional"):
+        MixtureOfGaussians(2).fit(clusters(), seed)
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (clusters() * 1e200, "squares that are not finite"),
+        (clusters() * 1e-200, "squares that are not finite, or that are all 0"),
+        (np.column_stack([clusters(), np.where(np.arange(60) % 2, 0.3, 0.1 + 0.2)]), "1 of the 3 columns of x never"),
+    ],
+)
+def test_numbers_that_float64_cannot_square_are_refused(x, message):
+    with pytest.raises(ValueError, match=message):
+        MixtureOfGaussians(2).fit(x)

@@ -191,15 +191,15 @@ class MixtureOfGaussians(_Ascent):
         seed = whole("seed", seed, least=0)
         x = self._rows(x)
         D = x.shape[1]
-        m0 = x.mean(axis=0) if self.mean is None else finite_array("mean", self.mean, (D,))
+        origin = x[0].copy()  # x and the means are counted from here, since numbers that are far from 0 lose digits
+        x = x - origin
+        m0 = x.mean(axis=0) if self.mean is None else finite_array("mean", self.mean, (D,)) - origin
         nu0 = positive("degrees", D if self.degrees is None else self.degrees)
         if nu0 <= D - 1:
             raise ValueError(f"degrees is {nu0:g}; expected more than D - 1 = {D - 1}")
-        scatter = _covariance(x) if self.scatter is None else self.scatter
+        scatter = _covariance(x, origin) if self.scatter is None else self.scatter
         scatter0, root = positive_definite("scatter", scatter, D)
-        origin = x[0].copy()  # means are taken from here, since numbers that are far from 0 lose digits
-        x = x - origin
-        prior = (self.concentration, m0 - origin, self.mean_precision, nu0, scatter0)
+        prior = (self.concentration, m0, self.mean_precision, nu0, scatter0)
         white = np.linalg.solve(root, x.T).T  # x in units of the prior's scatter, in which distances are taken
         self.responsibilities_ = _nearest(white, self.n_components, np.random.default_rng(seed))
         self._update(x, *prior)
@@ -276,9 +276,14 @@ class MixtureOfGaussians(_Ascent):
         return x
 
 
-def _covariance(x):
-    """Return the covariance (D, D) of rows x (N, D); a ValueError is raised if it is singular."""
-    if still := (np.ptp(x, axis=0) <= 8 * np.finfo(float).eps * np.abs(x).max(axis=0)).sum():
+def _covariance(x, origin):
+    """Return the covariance (D, D) of rows x (N, D), which are counted from origin (D,).
+
+    A ValueError is raised if it is singular. A column that varies by a few units in the last digit counts as one that
+    never varies.
+    """
+    size = np.abs(x + origin).max(axis=0)
+    if still := (np.ptp(x, axis=0) <= 8 * np.finfo(float).eps * size).sum():
         raise ValueError(f"{still} of the {x.shape[1]} columns of x never vary: leave them out, or give a scatter")
     if np.linalg.eigvalsh(np.atleast_2d(np.corrcoef(x.T)))[0] < 1e-12:
         raise ValueError("the columns of x are linearly dependent: take more rows or fewer columns, or give a scatter")

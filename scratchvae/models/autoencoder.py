@@ -115,8 +115,9 @@ class LinearAutoencoder(LinearCode):
         """
         seed = whole("seed", seed, least=0)
         mean, d, variances, _ = self._moments(x)
-        S = d.T @ d / len(d)
         largest = variances[-1]
+        unit = 2.0 ** np.frexp(largest)[1]  # a power of 2, so that no digit is lost where squares of S would overflow
+        S = d.T @ d / len(d) / unit
         if variances[-self.n_latent] < 10 * self.tol * largest:
             warnings.warn(
                 f"x varies {largest / variances[-self.n_latent]:.2g} times as much in the first direction as in the "
@@ -124,6 +125,7 @@ class LinearAutoencoder(LinearCode):
                 "divide the columns by their standard deviations, or lower tol",
                 stacklevel=2,
             )
+        largest = largest / unit
         shape = (1 if self.tied else 2, len(S), self.n_latent)  # A, and Bᵀ
         W = ahead = np.random.default_rng(seed).standard_normal(shape) / np.sqrt(len(S))
         start = 0  # the step at which the momentum last started anew
@@ -145,7 +147,7 @@ class LinearAutoencoder(LinearCode):
         else:
             text = f"the gradient is not below tol = {self.tol:g} after {self.max_iter:,} steps: allow more (max_iter)"
             warnings.warn(text, stacklevel=2)
-        self.score_ = np.array(values)
+        self.score_ = np.array(values) * unit
         return self._keep(mean, d, ahead[0], ahead[-1].T)
 
 
