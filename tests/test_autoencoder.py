@@ -37,7 +37,7 @@ def test_what_pca_leaves_is_half_the_discarded_eigenvalues_and_no_plane_leaves_l
     x = data()
     model = PCA(2).fit(x)
     values = np.linalg.eigvalsh(np.cov(x.T, bias=True))
-    assert_allclose(model.score(x @ turn), -0.5 * values[:-2].sum(), rtol=1e-12)
+    assert_allclose(model.score(x), -0.5 * values[:-2].sum(), rtol=1e-12)
     assert_allclose(model.encoder_.T @ model.encoder_, np.eye(2), atol=1e-12)
     for seed in range(20):
         U = np.linalg.qr(model.encoder_ + 0.1 * np.random.default_rng(seed).standard_normal((6, 2)))[0]

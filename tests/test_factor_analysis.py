@@ -347,6 +347,7 @@ def columns(*names):
         (7 - 3e5 * columns("2"), 2, "columns 2, 6 of x depend on each other linearly"),
         (columns("01"), 2, "columns 0, 1, 6 of x depend on each other linearly"),
         (columns("34").astype(np.float32), 2, "columns 3, 4, 6 of x depend on each other linearly"),
+        (columns("0", "2", "2"), 2, "leave one of them out; 2 other columns equal an earlier one up to a factor"),
         (columns("345", "0"), 2, "columns 0, 7 of x depend on each other linearly"),
         (columns("12")[:5], 2, "of x depend on each other linearly"),  # fewer rows than columns
         (data()[:2], 2, "x varies in no more than 2 directions (it has 2 rows and rank 1)"),

@@ -307,7 +307,9 @@ def _check_related(R, values, vectors, J, names):
     """
     equal = np.argwhere(np.triu(np.abs(R) > 1 - RELATED, 1))
     if len(equal):
-        raise ValueError(_related([names[i] for i in equal[0]]))
+        others = len(np.unique(equal[:, 1])) - 1
+        more = f"; {others:,} other columns equal an earlier one up to a factor" if others else ""
+        raise ValueError(_related([names[i] for i in equal[0]]) + more)
     null = vectors[:, values <= RELATED * len(R)].T.copy()  # each row holds the weights of a sum that is always 0
     for k in range(len(null)):  # Gauss and Jordan: each row leaves out what another can say
         i = np.abs(null[k]).argmax()
