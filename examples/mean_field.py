@@ -77,7 +77,7 @@ def main():
     left, middle, right = fig.subplots(1, 3)
     rows, fits = [gaussian(left)], []
     for seed in range(seeds):
-        fits.append(MixtureOfGaussians(K).fit(z, seed))
+        fits.append(MixtureOfGaussians(K).fit(z, seed=seed))
         rows.append(row("mixture of Gaussians", K, seed, fits[-1], int(used(fits[-1]).sum())))
     best = max(fits, key=lambda model: model.bound_[-1])
     full = np.flatnonzero(used(best))

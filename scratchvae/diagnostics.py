@@ -61,16 +61,16 @@ def pareto_k(log_w):
     """Return k̂ for each column of weights, (N,), from their logs log_w (K, N): how heavy the tail of the weights is.
 
     k̂ is the shape of the generalised Pareto law that fits the largest weights. The weights have moments up to 1/k, so
-    that above ½ they have no variance. The fit takes the largest min(K/5, 3√K) weights (Vehtari, Simpson, Gelman, Yao &
-    Gabry 2024, "Pareto smoothed importance sampling"). It follows Zhang & Stephens 2009, "A new and efficient
+    that above ½ they have no variance. The fit takes the largest ⌈min(K/5, 3√K)⌉ weights (Vehtari, Simpson, Gelman, Yao
+    & Gabry 2024, "Pareto smoothed importance sampling"). It follows Zhang & Stephens 2009, "A new and efficient
     estimation method for the generalized Pareto distribution", with the prior of Vehtari et al., which pulls k̂ towards
     ½ as ten more weights would.
 
-    k̂ is NaN where fewer than five weights are in the tail (K < 25). It is -∞ where the tail is a single point, since
+    k̂ is NaN where fewer than five weights are in the tail (K < 21). It is -∞ where the tail is a single point, since
     equal weights have every moment, and ∞ where so few weights make up the sum that most of the tail is negligible.
     """
     K, N = log_w.shape
-    n = int(min(K / 5, 3 * math.sqrt(K)))
+    n = math.ceil(min(K / 5, 3 * math.sqrt(K)))
     if n < 5:
         return np.full(N, np.nan)
     ordered = np.exp(np.sort(log_w, axis=0)[-n - 1 :] - log_w.max(axis=0))

@@ -61,7 +61,7 @@ def test_the_linear_autoencoders_gradient_equals_autograd(tied):
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("seed", [1, 2])
 def test_the_linear_autoencoder_finds_the_subspace_of_pca(pixels, tied, seed):
-    ours, pca = LinearAutoencoder(10, tied).fit(pixels, seed), PCA(10).fit(pixels)
+    ours, pca = LinearAutoencoder(10, tied).fit(pixels, seed=seed), PCA(10).fit(pixels)
     assert subspace_angles(ours.decoder_.T, pca.decoder_.T).max() < 1e-4
     assert 0 <= pca.score(pixels) - ours.score(pixels) < 1e-6
     assert_allclose(ours.score(pixels), ours.score_[-1], rtol=1e-9)
@@ -248,3 +248,72 @@ def test_an_isotropic_decoder_scores_and_draws_the_same_density_e23():
     drawn = model.draw(np.repeat(z[0, :1], n, axis=0), seed=1)
     assert (np.abs(drawn.mean(axis=0) - mean[0]) < 4.89 * sd / np.sqrt(n)).all()
     assert (np.abs(drawn.var(axis=0) - sd**2) < 4.89 * sd**2 * np.sqrt(2 / n)).all()
+
+
+# Tables of any size
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1, 1e9, 1e100])
+def test_the_size_of_the_data_does_not_matter_to_the_subspace(scale):
+    x = data()
+    for make in (lambda: PCA(2), lambda: LinearAutoencoder(2)):
+        one, other = make().fit(x), make().fit(x * scale)
+        assert subspace_angles(one.decoder_.T, other.decoder_.T).max() < 1e-4
+        assert_allclose(one.score(x), other.score(x * scale) / scale**2, rtol=1e-6)
+        assert np.isfinite(other.sample(5)).all()
+
+
+def test_pca_finds_directions_that_the_covariance_has_no_digits_for():
+    x = np.random.default_rng(0).standard_normal((300, 3)) * [1e5, 1e-3, 1e-5]
+    turn = np.linalg.qr(np.random.default_rng(1).standard_normal((3, 3)))[0]
+    model = PCA(2).fit(x @ turn)
+    d = x - x.mean(axis=0)
+    assert_allclose(model.score(x @ turn), -0.5 * np.linalg.svd(d)[1][2] ** 2 / 300, rtol=1e-4)
+    assert np.abs(turn[1] @ model.encoder_[:, 1]) > 0.9999
+    assert_allclose(np.sqrt(np.diag(model.code_var_)), [1e5, 1e-3], rtol=0.2)
+
+
+def test_an_ascent_that_cannot_see_a_direction_says_so():
+    x = np.random.default_rng(0).standard_normal((300, 3)) * [1e5, 1, 1]
+    with pytest.warns(UserWarning, match="the ascent may end before it has found the last; divide the columns"):
+        LinearAutoencoder(2).fit(x)
+    LinearAutoencoder(1).fit(x)  # the first is seen
+
+
+@pytest.mark.parametrize("model", [PCA(2), LinearAutoencoder(2)])
+@pytest.mark.parametrize("seed", [-1, 1.5, None, "0", True, [1, 2]])
+def test_a_seed_is_a_whole_number_and_what_follows_x_has_a_name(model, seed):
+    x = data()
+    model.fit(x)
+    with pytest.raises(ValueError, match=r"seed is .*; expected a whole number ≥ 0"):
+        model.sample(3, seed)
+    with pytest.raises(TypeError, match="positional"):
+        model.fit(x, np.zeros(len(x), int))
+    if isinstance(model, LinearAutoencoder):
+        with pytest.raises(ValueError, match=r"seed is .*; expected a whole number ≥ 0"):
+            model.fit(x, seed=seed)
+    vae = VAE(6, 5, 2)
+    for call in (
+        lambda: vae.sample(2, seed),
+        lambda: vae.draw(np.zeros((1, 2)), seed),
+        lambda: vae.encode_samples(x, 1, seed),
+    ):
+        with pytest.raises(ValueError, match=r"seed is .*; expected a whole number ≥ 0"):
+            call()
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (data() * 1e200, "whose squares are not finite"),
+        (data() * 1e-200, "whose squares are 0"),
+        (np.zeros((5, 3)), "x varies in fewer than 2 directions"),
+        (data()[:1], "x varies in fewer than 2 directions"),
+        (np.column_stack([data()[:, 0], np.where(np.arange(300) % 2, 0.3, 0.1 + 0.2)]), "x varies in fewer than 2"),
+    ],
+)
+def test_tables_without_a_subspace_are_refused_in_one_line(x, message):
+    for model in (PCA(2), LinearAutoencoder(2)):
+        with pytest.raises(ValueError, match=message) as error:
+            model.fit(x)
+        assert "\n" not in str(error.value)

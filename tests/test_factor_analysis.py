@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy.optimize import minimize
 from scipy.stats import multivariate_normal
 
 from scratchvae import load_data
-from scratchvae.models.factor_analysis import PPCA, FactorAnalysis
+from scratchvae.models import factor_analysis
+from scratchvae.models.factor_analysis import PPCA, FactorAnalysis, _sweep
 
 
 def data(n=400, d=6, j=2, seed=0, noise=0.3):
@@ -170,8 +172,229 @@ def test_each_iteration_and_each_score_inverts_one_matrix_of_j_by_j(monkeypatch)
         return inv(matrix)
 
     monkeypatch.setattr(np.linalg, "inv", counted)
-    model = FactorAnalysis(2).fit(data())
-    assert shapes == [(2, 2)] * len(model.log_likelihood_)
+    model = FactorAnalysis(2, n_starts=1).fit(data())
+    assert shapes == [(2, 2)] * (len(model.log_likelihood_) + 1)  # the last sweep begins where EM has ended
     shapes.clear()
     model.score(data())
     assert shapes == [(2, 2)]
+
+
+def joereskog(x, J, starts=12):
+    """The highest log-likelihood per datapoint over ψ with the best W put in, by L-BFGS from several starts."""
+    d = (x - x.mean(axis=0)) / x.std(axis=0)
+    R, D = d.T @ d / len(d), x.shape[1]
+
+    def minus(log_psi):
+        root = np.exp(-0.5 * log_psi)
+        values, vectors = np.linalg.eigh(R * np.outer(root, root))
+        kept, left = np.maximum(values[-J:], 1), values[:-J]
+        inside = np.minimum(values[-J:], 1)
+        value = 0.5 * (D * np.log(2 * np.pi) + log_psi.sum() + np.log(kept).sum() + inside.sum() + left.sum())
+        return value, 0.5 * (1 - vectors[:, -J:] ** 2 @ inside - vectors[:, :-J] ** 2 @ left)
+
+    found = []
+    for seed in range(starts):
+        start = np.log(np.random.default_rng(seed).uniform(0.05, 1, D))
+        options = {"maxiter": 5000, "maxfun": 20_000, "ftol": 1e-15, "gtol": 1e-9}
+        end = minimize(minus, start, jac=True, method="L-BFGS-B", bounds=[(np.log(1e-6), 5)] * D, options=options)
+        found.append(-end.fun - np.log(x.std(axis=0)).sum())
+    return max(found)
+
+
+def test_several_starts_find_the_highest_maximum_known_on_digits():
+    from sklearn.datasets import load_digits
+
+    x = load_digits().data
+    x = x[:, x.std(axis=0) > 1]
+    best = joereskog(x, 8)
+    assert_allclose(best, -128.5045, atol=1e-4)
+    model = FactorAnalysis(8).fit(x)
+    assert abs(model.score(x) - best) < 1e-4
+    assert len(model.starts_) == 10 and model.starts_.max() - model.starts_[0] > 0.2  # PPCA's start is not enough
+    assert abs(FactorAnalysis(8).fit(x, seed=5).score(x) - best) < 0.005
+    one = FactorAnalysis(8, n_starts=1).fit(x)
+    assert_allclose(one.score(x), -128.7493, atol=1e-3)  # control
+    assert_array_equal(FactorAnalysis(8).fit(x).W_, model.W_)
+
+
+@pytest.mark.parametrize(("name", "J", "lost"), [("iris", 1, ["2"]), ("iris", 2, ["1", "2"]), ("wine", 3, [])])
+def test_a_noise_that_vanishes_is_followed_to_its_floor_and_named(name, J, lost):
+    from sklearn import datasets
+
+    x = getattr(datasets, f"load_{name}")().data
+    if lost:
+        with pytest.warns(UserWarning, match=f"the noise of columns? {', '.join(lost)} has the least variance allowed"):
+            model = FactorAnalysis(J).fit(x)
+    else:
+        model = FactorAnalysis(J).fit(x)
+    assert model.heywood_ == lost
+    assert abs(model.score(x) - joereskog(x, J)) < 1e-4
+    assert_allclose(model.var_[[int(i) for i in lost]], 1e-6 * x.var(axis=0)[[int(i) for i in lost]])
+    assert np.diff(model.log_likelihood_).min() > -1e-9
+
+
+def test_the_columns_of_a_data_frame_are_called_by_their_names():
+    from sklearn.datasets import load_iris
+
+    class Frame:
+        """What is asked of a data frame."""
+
+        columns = load_iris().feature_names
+
+        def __array__(self, dtype=None, copy=None):
+            return load_iris().data
+
+    frame = Frame()
+    with pytest.warns(UserWarning, match=r"the noise of column petal length \(cm\) has"):
+        assert FactorAnalysis(1).fit(frame).heywood_ == ["petal length (cm)"]
+
+
+def test_the_second_em_step_is_that_of_an_independent_computation():
+    """At the first step from PPCA the new W is nearly the old one; at the second the order of the updates shows."""
+    x, J = data(), 2
+    with pytest.warns(UserWarning, match="EM has not converged to tol = 1e-06 in 2 iterations"):
+        twice = FactorAnalysis(J, max_iter=2, n_starts=1).fit(x)
+    d, sd = x - x.mean(axis=0), x.std(axis=0)
+    start = PPCA(J).fit(d / sd)
+    W, psi = start.W_ * sd, start.var_ * sd**2
+
+    def step(W, psi, old_for_noise=False):
+        C = W.T @ W + np.diag(psi)
+        gain = W @ np.linalg.inv(C)  # E z = (x - m) gainᵀ, cov(z|x) = I - gain Wᵀ, of the joint Gaussian
+        S = d.T @ d / len(d)
+        xz, zz = S @ gain.T, np.eye(J) - gain @ W.T + gain @ S @ gain.T
+        new = np.linalg.solve(zz, xz.T)
+        by = W if old_for_noise else new
+        return new, np.diag(S - 2 * xz @ by + by.T @ zz @ by)
+
+    once = step(W, psi)
+    expected = step(*once)
+    assert_allclose(twice.W_, expected[0], rtol=1e-9)
+    assert_allclose(twice.var_, expected[1], rtol=1e-9)
+    assert np.abs(step(*once, old_for_noise=True)[1] / expected[1] - 1).max() > 1e-5  # control: the order
+
+
+def test_a_sweep_puts_each_variance_at_its_maximum_with_all_else_held():
+    x = data()
+    d = (x - x.mean(axis=0)) / x.std(axis=0)
+    R = d.T @ d / len(d)
+    generator = np.random.default_rng(3)
+    W, var = _sweep(R, generator.standard_normal((2, 6)), generator.uniform(0.2, 1, 6))
+
+    def evidence(var):
+        C = W.T @ W + np.diag(var)
+        return -0.5 * (np.linalg.slogdet(C)[1] + np.trace(np.linalg.solve(C, R)))
+
+    for factor in (0.99, 1.01):  # the last one is at its maximum, none was moved after it
+        assert evidence(var * np.where(np.arange(6) == 5, factor, 1)) < evidence(var) - 1e-7
+    fixed = var
+    for _ in range(200):
+        W, fixed = _sweep(R, W, fixed)
+    for i in range(6):
+        for factor in (0.99, 1.01):
+            assert evidence(fixed * np.where(np.arange(6) == i, factor, 1)) < evidence(fixed)
+
+
+def test_a_fall_of_the_likelihood_is_an_error_and_no_convergence(monkeypatch):
+    ordinary = factor_analysis._em
+
+    def worse(R, W, var, *latents):
+        W, var = ordinary(R, W, var, *latents)
+        return W, 1.5 * var if var.mean() < 0.4 else var
+
+    x = data(noise=0.1)
+    FactorAnalysis(2).fit(x)
+    monkeypatch.setattr(factor_analysis, "_em", worse)
+    model = FactorAnalysis(2)
+    with pytest.raises(FloatingPointError, match=r"the log-likelihood fell by .* nats per datapoint in iteration"):
+        model.fit(x)
+    assert not hasattr(model, "W_")
+
+
+UNITS = np.array([1e5, 1e-3, 1, 1e9, 1e-9, 1])
+
+
+@pytest.mark.parametrize("units", [UNITS, 1e9, 1e-9, 1e100])
+def test_columns_of_any_size_are_told_from_columns_that_never_vary(units):
+    x = data()
+    units = units * np.ones(6)
+    one, other = FactorAnalysis(2).fit(x), FactorAnalysis(2).fit(x * units)
+    assert_allclose(one.score(x), other.score(x * units) + np.log(units).sum(), rtol=1e-9, atol=1e-7)
+    assert_allclose(one.log_likelihood_[-1], other.log_likelihood_[-1] + np.log(units).sum(), rtol=1e-9, atol=1e-7)
+
+
+def test_ppca_takes_columns_whose_covariance_has_lost_the_digits_of_the_small_ones():
+    generator = np.random.default_rng(0)
+    x = generator.standard_normal((400, 4)) * [1e5, 1e-3, 1e-3, 1e-3]
+    turn = np.linalg.qr(generator.standard_normal((4, 4)))[0]
+    model = PPCA(1).fit(x @ turn)  # no column of these is small, and one direction of the four is large
+    d = x - x.mean(axis=0)
+    # the three small columns, less what the large one says of them
+    rest = d[:, 1:] - np.outer(d[:, 0], d[:, 0] @ d[:, 1:]) / (d[:, 0] @ d[:, 0])
+    assert_allclose(model.var_[0], (rest**2).mean(), rtol=1e-5)
+
+
+def columns(*names):
+    """Columns of a factor model beside sums of them: "01" is the sum of columns 0 and 1, "0" is a copy."""
+    x = data()
+    return np.column_stack([x, *[x[:, [int(c) for c in name]].sum(axis=1) for name in names]])
+
+
+@pytest.mark.parametrize(
+    ("x", "J", "message"),
+    [
+        (columns("0"), 1, "columns 0, 6 of x depend on each other linearly"),
+        (7 - 3e5 * columns("2"), 2, "columns 2, 6 of x depend on each other linearly"),
+        (columns("01"), 2, "columns 0, 1, 6 of x depend on each other linearly"),
+        (columns("34").astype(np.float32), 2, "columns 3, 4, 6 of x depend on each other linearly"),
+        (columns("0", "2", "2"), 2, "leave one of them out; 2 other columns equal an earlier one up to a factor"),
+        (columns("345", "0"), 2, "columns 0, 7 of x depend on each other linearly"),
+        (columns("12")[:5], 2, "of x depend on each other linearly"),  # fewer rows than columns
+        (data()[:2], 2, "x varies in no more than 2 directions (it has 2 rows and rank 1)"),
+        (data()[:3], 2, "x varies in no more than 2 directions (it has 3 rows and rank 2)"),
+        (np.repeat(data()[:3], 50, axis=0), 2, "x varies in no more than 2 directions (it has 150 rows and rank 2)"),
+        (np.column_stack([data(), np.full(400, 0.1)]), 2, "1 of the 7 columns of x never vary"),
+        (np.column_stack([data(), np.where(np.arange(400) % 2, 0.3, 0.1 + 0.2)]), 2, "1 of the 7 columns"),
+        (data() * 1e200, 2, "whose squares are not finite"),
+        (data() * 1e-200, 2, "whose squares are 0"),
+    ],
+)
+def test_what_lets_the_likelihood_grow_without_bound_is_refused_by_name(x, J, message):
+    with pytest.raises(ValueError) as error:
+        FactorAnalysis(J).fit(x)
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.filterwarnings("ignore:the noise of column")  # few rows
+@pytest.mark.parametrize(("x", "J"), [(columns("0123"), 2), (columns("01"), 1), (data()[:4], 2), (data()[:5], 2)])
+def test_dependent_columns_that_are_more_than_the_factors_explain_are_fitted(x, J):
+    model = FactorAnalysis(J).fit(x)
+    assert abs(model.score(x) - joereskog(x, J)) < 1e-4
+    assert np.isfinite(model.score(data(seed=1)[:, [0] * x.shape[1]]))
+
+
+def test_the_density_keeps_its_digits_where_a_noise_is_small():
+    """x_1 = z + a noise of variance 2^-30, and x_2 = z + ε: the determinant and the inverse are written out."""
+    model = FactorAnalysis(1)
+    tiny = 2.0**-30
+    model.mean_, model.W_, model.var_ = np.zeros(2), np.ones((1, 2)), np.array([tiny, 1.0])
+    x = np.array([[1.0, 0.5], [3, -2], [1000, 1001]])
+    det = (1 + tiny) * 2 - 1
+    square = (2 * x[:, 0] ** 2 - 2 * x[:, 0] * x[:, 1] + (1 + tiny) * x[:, 1] ** 2) / det
+    assert_allclose(model.score_samples(x), -np.log(2 * np.pi) - 0.5 * (np.log(det) + square), rtol=1e-12)
+
+
+@pytest.mark.parametrize("model", [PPCA(2), FactorAnalysis(2)])
+@pytest.mark.parametrize("seed", [-1, 1.5, None, "0", True, [1, 2], np.float64(3)])
+def test_a_seed_is_a_whole_number_and_what_follows_x_has_a_name(model, seed):
+    x = data()
+    model.fit(x)
+    with pytest.raises(ValueError, match=r"seed is .*; expected a whole number ≥ 0"):
+        model.sample(3, seed)
+    with pytest.raises(TypeError, match="positional"):
+        model.fit(x, np.zeros(len(x)))
+    if isinstance(model, FactorAnalysis):
+        with pytest.raises(ValueError, match=r"seed is .*; expected a whole number ≥ 0"):
+            model.fit(x, seed=seed)
+        with pytest.raises(ValueError, match=r"n_starts is 0; expected a whole number ≥ 1"):
+            FactorAnalysis(2, n_starts=0)

@@ -538,3 +538,12 @@ def test_noise_and_warm_starts_of_another_shape_are_refused():
         model.warm_start(VAE(6, 4, 2))
     with pytest.raises(ValueError, match="start from has mean 'sigmoid', this one 'free'"):
         FullVB(6, (), 2, likelihood="gaussian", mean="free").warm_start(VAE(6, (), 2, likelihood="gaussian"))
+
+
+def test_evaluation_over_theta_binarises_as_it_is_told():
+    model, x = small(), rows(30)
+    for binarization in ("grey", "dynamic"):
+        each = [evaluate(model.theta_sample((1, k)), x, 1, binarization)["bound"] for k in range(3)]
+        found = evaluate_theta(model, x, 3, 1, binarization)["bound_over_theta"]
+        assert_allclose(found, np.mean(each), rtol=1e-12)
+    assert abs(found - evaluate_theta(model, x, 3, 1)["bound_over_theta"]) > 1e-3  # grey by default

@@ -383,3 +383,70 @@ def test_single_precision_is_kept_whatever_the_settings_are():
     settings = {"acceptance": np.float64(0.9), "stepsize": np.float64(0.5), "jitter": np.float64(0.4)}
     chains = sample(target, np.ones((6, 3), np.float32), np.random.default_rng(0), 10, **settings)
     assert seen == {np.dtype(np.float32)} == {chains.z.dtype, chains.stepsize.dtype, chains.energy_error.dtype}
+
+
+@pytest.mark.filterwarnings("ignore:.*a longer burn_in tunes")  # 6 transitions do not tune them
+def test_the_stepsize_stays_as_the_burn_in_left_it():
+    z, n = exact(4), 5
+    chains = sample(correlated, z, np.random.default_rng(5), n, 6, 4, acceptance=0.6, stepsize=0.3)
+    generator, state = np.random.default_rng(5), (z, *correlated(z))
+    tuners = None
+    for t in range(6 + n):
+        if t in (0, 3):
+            first = np.full(4, 0.3) if tuners is None else np.exp([tuner.log_mean for tuner in tuners])
+            gamma, lean = (0.05, 10) if t == 0 else (0.5, 1)
+            tuners = [WrittenOut(eps, 0.6, gamma, math.log(lean * eps)) for eps in first]
+        frozen = t >= 6
+        stepsize = np.exp([tuner.log_mean if frozen else tuner.log_eps for tuner in tuners])
+        p, (u, v) = generator.standard_normal((4, 2)), generator.random((2, 4))
+        state, rate, error = transition(correlated, state, p, u, stepsize[:, None] * (1 - 0.5 * v[:, None]), 4)
+        if frozen:
+            assert_allclose(chains.z[t - 6], state[0], rtol=1e-8)
+            assert_allclose(chains.energy_error[t - 6], error, rtol=1e-6, atol=1e-10)
+        else:
+            for tuner, alpha in zip(tuners, rate, strict=True):
+                tuner.update(alpha)
+    assert_allclose(chains.stepsize[:, 0], stepsize, rtol=1e-10)
+    assert (np.abs(stepsize / 0.3 - 1) > 0.05).all()  # control: not the one from before the burn-in
+
+
+def broken(z):
+    """The oscillator, whose density is NaN beyond 5 and 0 beyond 4, in the first dimension."""
+    value, gradient = oscillator(z)
+    return np.where(z[:, 0] > 5, np.nan, np.where(z[:, 0] > 4, -np.inf, value)), gradient
+
+
+def test_a_chain_whose_energy_is_nan_diverges_and_one_of_density_0_may_leave():
+    z = np.array([[0.5, 0], [6, 0], [4.5, 0], [0.5, 0]])
+    p = np.array([[0.1, 0], [-3, 0], [-3, 0], [30.0, 0]])
+    state, probability, error = transition(broken, (z, *broken(z)), p, np.full(4, 0.2), 0.5, 2)
+    assert_array_equal(error[[1, 3]], np.inf)  # NaN before, NaN after
+    assert_array_equal(probability[1:], [0, 1, 0])
+    assert_array_equal(state[0][[1, 3]], z[[1, 3]])
+    assert error[2] == -np.inf and state[0][2, 0] < 4
+    alone = transition(broken, (z[:1], *broken(z[:1])), p[:1], np.full(1, 0.2), 0.5, 2)
+    assert_array_equal(state[0][0], alone[0][0][0])  # no chain hears of another
+    assert np.isfinite(probability).all()
+
+
+@pytest.mark.filterwarnings("ignore:.*chains accept")
+@pytest.mark.parametrize("shared", [False, True])
+def test_trajectories_that_meet_nan_are_counted_and_freeze_no_other_chain(shared):
+    z = np.zeros((8, 2))
+
+    def target(z):  # NaN on half of the plane, for the first chain alone
+        value, gradient = oscillator(z)
+        return np.where((z[:, 0] > 0.2) & (np.arange(8) == 0), np.nan, value), gradient
+
+    with pytest.warns(UserWarning, match="trajectories diverged"):
+        chains = sample(target, z, np.random.default_rng(0), 200, 20, 5, shared=shared, stepsize=0.3)
+    met = ~np.isfinite(chains.energy_error)
+    assert met[:, 0].sum() > 20 and chains.divergences == met.sum() == met[:, 0].sum()
+    assert np.isfinite(chains.acceptance).all() and np.isfinite(chains.stepsize).all()
+    assert (np.ptp(chains.z[:, 1:, 0], axis=0) > 1).all()
+
+
+@pytest.mark.parametrize("generator", [0, None, np.random])
+def test_a_seed_in_place_of_the_generator_is_refused(generator):
+    with pytest.raises(ValueError, match="expected NumPy's, such as np"):
+        sample(oscillator, np.zeros((2, 2)), generator, 3)

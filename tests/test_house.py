@@ -130,6 +130,7 @@ def test_every_link_and_picture_of_the_readme_exists():
         assert link.startswith("https://") or (ROOT / link).exists(), link
 
 
+@pytest.mark.filterwarnings("ignore:k_hat is above")  # the models of so few samples are none to trust
 def test_the_readmes_python_example_runs(monkeypatch, tmp_path, digits):
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert len(blocks) >= 2

@@ -28,6 +28,7 @@ def test_importance_is_exact_where_q_is_the_posterior():
     assert_allclose(estimate.ess, 50)
 
 
+@pytest.mark.filterwarnings("ignore:k_hat is above 0.5")  # of some of the seven
 def test_every_estimate_of_the_linear_vae_is_within_a_fiftieth_of_a_nat_of_its_evidence_e3():
     model, x, truth, _ = evidence()
     estimates = [importance(model, x, 20_000), appendix_d(model, x, 1500, thin=2)]
@@ -51,9 +52,10 @@ def test_the_error_covers_the_truth_as_often_as_it_says_over_1_000_repeats(what)
     else:
         estimate = appendix_d(model, repeats, 500 if what == "gaussian" else 200, what)
     inside = int((np.abs(estimate.log_p - truth[0]) < 1.96 * estimate.error).sum())
-    # 950 are expected: binomial, 3.6 standard deviations. The kernel's intervals are narrow, its q being fitted to
-    # draws of the same chains
-    assert (900 if what == "kernel" else 925) <= inside <= 975, inside
+    if what == "kernel":  # its intervals are too narrow, as its docstring says: 905 in three runs, here 880 to 930
+        assert 880 <= inside <= 930, inside
+        return
+    assert 925 <= inside <= 975, inside  # 950 are expected: binomial, 3.6 standard deviations
     for factor in (0.75, 1.4):  # controls: too narrow, too wide
         wrong = int((np.abs(estimate.log_p - truth[0]) < 1.96 * factor * estimate.error).sum())
         assert not 925 <= wrong <= 975, wrong
@@ -158,6 +160,7 @@ def test_appendix_d_at_the_exact_posterior_has_no_spread_e13():
     assert terms.std(axis=0).min() > 0.1
 
 
+@pytest.mark.filterwarnings("ignore:k_hat is above 0.5")  # those below 0.7 are what is looked at
 @pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
 def test_on_two_latents_quadrature_importance_and_appendix_d_agree_where_k_hat_allows(likelihood):
     model, x = small(likelihood, init=0.25), rows(30)
@@ -210,7 +213,7 @@ def test_the_pareto_shape_is_that_of_known_tails():
 def pareto_k_of_one(log_w):
     """k̂ of one column, by the formulas of the two papers, written out."""
     w = np.sort(np.exp(log_w - log_w.max()))
-    n = int(min(len(w) / 5, 3 * np.sqrt(len(w))))
+    n = int(np.ceil(min(len(w) / 5, 3 * np.sqrt(len(w)))))
     x = w[-n:] - w[-n - 1]
     m = 30 + int(np.sqrt(n))
     theta = [1 / x[-1] + (1 - np.sqrt(m / (i - 0.5))) / (3 * x[int(n / 4 + 0.5) - 1]) for i in range(1, m + 1)]
@@ -221,7 +224,7 @@ def pareto_k_of_one(log_w):
     return (n * k + 10 * 0.5) / (n + 10)
 
 
-@pytest.mark.parametrize("n", [30, 100, 2000])
+@pytest.mark.parametrize("n", [21, 23, 25, 26, 30, 51, 99, 100, 226, 2000, 5001])
 def test_k_hat_is_that_of_the_written_out_formulas(n):
     log_w = np.random.default_rng(n).standard_normal((n, 5)) * np.array([0.1, 0.5, 1, 2, 4])
     assert_allclose(pareto_k(log_w), [pareto_k_of_one(column) for column in log_w.T], rtol=1e-9)
@@ -232,6 +235,44 @@ def test_the_threshold_of_k_hat_falls_with_the_number_of_terms():
         return marginal.Estimate(*np.zeros((4, 1)), n).threshold()
 
     assert_allclose([threshold(n) for n in (50, 500, 5000)], [0.4114, 0.6295, 0.7], atol=1e-4)
+    assert [threshold(n) for n in (1, 10)] == [0, 0]
+
+    def estimate(n, *k_hat):
+        return marginal.Estimate(*np.zeros((3, len(k_hat))), np.array(k_hat), n)
+
+    assert estimate(500, 0.45, 0.62, 0.64, 0.75).untrusted().tolist() == [False, False, True, True]
+    assert estimate(50, 0.41, 0.42, 0.6).untrusted().tolist() == [False, True, True]
+    assert estimate(5000, 0.69, 0.71).untrusted().tolist() == [False, True]
+    assert estimate(500, 0.45, 0.62, 0.64).unsure().tolist() == [False, True, False]
+    assert not estimate(50, 0.41, 0.42, 0.6).unsure().any()  # the threshold is below ½ already
+    assert estimate(21, np.nan, -np.inf).untrusted().tolist() == [True, False]  # terms that are not finite
+    assert not estimate(20, np.nan).untrusted().any()  # too few for a k_hat
+
+
+@pytest.mark.parametrize("draws", [100, 500])
+def test_the_warning_follows_the_threshold_of_so_many_draws(monkeypatch, draws):
+    model, x, _, _ = evidence()
+    threshold = 1 - 1 / np.log10(draws)
+    below, above = threshold - 0.01, threshold + 0.01
+    monkeypatch.setattr(
+        marginal, "pareto_k", lambda log_w: np.array([below, *[above] * 3, *[0.3] * 3])[: log_w.shape[1]]
+    )
+    text = f"^k_hat is above {threshold:.2g} for 3 of 7 datapoints: do not trust those"
+    text += "; it is above 0.5 for 1 of 7 more: no variance is left" if draws == 500 else "$"
+    with pytest.warns(UserWarning, match=text):
+        importance(model, x, draws)
+
+
+@pytest.mark.filterwarnings("ignore:k_hat is above 0.[67]")  # of those that are left out here
+def test_between_a_half_and_the_threshold_the_intervals_cover_less_than_they_say_and_that_is_told():
+    model, x, truth, _ = evidence()
+    model.params.named(model.params.value)["encoder.log_var.b"][...] -= 0.85  # k = 1 - e^-0.85 = 0.57
+    with pytest.warns(UserWarning, match="it is above 0.5 for .* more: no variance is left to their terms"):
+        estimate = importance(model, np.repeat(x[:1], 1000, axis=0), 2000)
+    inside = np.abs(estimate.log_p - truth[0]) < 1.96 * estimate.error
+    assert estimate.unsure().sum() > 300
+    assert 0.46 < inside[estimate.unsure()].mean() < 0.81
+    assert not (estimate.unsure() & estimate.untrusted()).any()
 
 
 def test_weights_without_variance_are_seen_by_k_hat():
@@ -269,6 +310,10 @@ def test_bad_settings_are_refused_and_many_latents_warned_of():
         appendix_d(model, x, thin=0)
     with pytest.raises(ValueError, match=r"n_samples is 50\.5"):
         appendix_d(model, x, 50.5)
+    for call in (importance, appendix_d):
+        for seed in (-1, 0.5, None, True):
+            with pytest.raises(ValueError, match=r"seed is .*; expected a whole number ≥ 0"):
+                call(model, x, seed=seed)
     with pytest.raises(ValueError, match="points is 1; expected a whole number ≥ 3"):
         quadrature(model, x, 1)
     with pytest.raises(ValueError, match="limit is -1"):

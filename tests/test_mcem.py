@@ -208,3 +208,56 @@ def test_bad_settings_are_refused(settings, message):
         fit_mcem(model, rows(), **settings)
     assert message in str(error.value)
     assert_array_equal(model.params.value, before)
+
+
+@pytest.mark.parametrize("jitter", [0.5, 0.2])
+def test_an_e_step_is_one_transition_with_jitter_at_the_stepsize_of_before_which_it_then_tunes(jitter):
+    from scratchvae.inference.hmc import log_joint, transition
+
+    model, x = small(), rows(8)
+    z = np.random.default_rng(1).standard_normal((8, 2))
+    given = {} if jitter == 0.5 else {"jitter": jitter}  # 0.5 is the default
+    found, log_stepsize, rate = e_step(model.decoder, x, z, np.random.default_rng(2), np.log(0.4), 3, 0.8, **given)
+    generator, target = np.random.default_rng(2), log_joint(model.decoder, x)
+    p = generator.standard_normal((8, 2))
+    u, v = generator.random((2, 8))
+    steps = np.array([0.4 * (1 - jitter * one) for one in v])  # U((1 - jitter) ε, ε), each chain its own
+    assert np.ptp(steps) > 0.2 * jitter
+    (expected, _, _), probability, _ = transition(target, (z, *target(z)), p, u, steps[:, None], 3)
+    assert_allclose(found, expected, rtol=1e-12)
+    assert_allclose(rate, probability.mean(), rtol=1e-12)
+    assert_allclose(log_stepsize, np.log(0.4) + 0.5 * (probability.mean() - 0.8), rtol=1e-12)
+    for wrong in (np.full(8, 0.4), np.exp(log_stepsize) * steps / 0.4):  # controls: no jitter, the stepsize of after
+        assert relative(transition(target, (z, *target(z)), p, u, wrong[:, None], 3)[0][0], expected) > 1e-3
+
+
+@pytest.mark.filterwarnings("ignore:the chains accept")  # so few E-steps do not tune them
+def test_training_hands_each_e_step_the_stepsize_that_the_one_before_has_tuned(monkeypatch):
+    from scratchvae.training import em
+
+    handed, tuned, settings = [], [], []
+
+    def watched(decoder, x, z, generator, log_stepsize, *rest):
+        handed.append(log_stepsize)
+        settings.append(rest)
+        found = e_step(decoder, x, z, generator, log_stepsize, *rest)
+        tuned.append(found[1])
+        return found
+
+    monkeypatch.setattr(em, "e_step", watched)
+    em.fit_mcem(small(), rows(10), samples=1500, batch_size=4, steps=4, acceptance=0.6)
+    assert len(handed) > 5 and handed[0] == np.log(0.1)
+    assert handed[1:] == tuned[:-1] and len(set(handed)) == len(handed)
+    assert set(settings) == {(4, 0.6)}  # jitter is left at its default
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_chain_without_a_finite_density_is_an_error_and_does_not_spoil_the_stepsize(bad):
+    model, x = small(), rows(8)
+    z = np.zeros((8, 2))
+    z[3] = bad
+    with (
+        np.errstate(all="ignore"),
+        pytest.raises(FloatingPointError, match="not finite for 1 of 8 chains: try a smaller"),
+    ):
+        e_step(model.decoder, x, z, np.random.default_rng(0), -2.0)

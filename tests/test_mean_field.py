@@ -131,7 +131,7 @@ def test_the_bound_of_a_mixture_is_below_the_evidence_by_all_assignments_and_by_
     log_joint = np.array([joint(x, z, alpha, 2, prior) for z in assignments])
     evidence = np.logaddexp.reduce(log_joint)
     for seed in range(4):
-        q = MixtureOfGaussians(2, alpha, **prior, tol=1e-10).fit(x, seed)
+        q = MixtureOfGaussians(2, alpha, **prior, tol=1e-10).fit(x, seed=seed)
         assert q.bound_[-1] < evidence and never_falls(q.bound_)
         if separation > 10:  # q(Z) is certain: L = ln p(x, z) at its z, and another labelling is as good
             at = [np.array_equal(z, q.responsibilities_.argmax(axis=1)) for z in assignments].index(True)
@@ -237,12 +237,12 @@ def test_components_that_no_data_need_empty_themselves_back_to_the_prior():
 def test_on_digits_the_bound_never_falls_and_responsibilities_sum_to_one():
     x = load_data("digits").train[:300, [20, 28, 36, 43]] / 16.0
     for seed in range(3):
-        q = MixtureOfGaussians(6).fit(x, seed)
+        q = MixtureOfGaussians(6).fit(x, seed=seed)
         assert len(q.bound_) > 20 and never_falls(q.bound_)
         for r in (q.responsibilities_, q.predict_proba(x)):
             assert_allclose(r.sum(axis=1), 1, rtol=1e-12)
         assert_allclose(q.weights_.sum(), 1)
-    again = MixtureOfGaussians(6).fit(x, seed)
+    again = MixtureOfGaussians(6).fit(x, seed=seed)
     assert np.array_equal(q.bound_, again.bound_) and np.array_equal(q.means_, again.means_)
 
 
@@ -251,7 +251,7 @@ def test_units_of_the_data_and_names_of_the_components_do_not_matter():
     one, other = MixtureOfGaussians(3).fit(x), MixtureOfGaussians(3).fit(x @ A + 5)
     assert_allclose(one.responsibilities_, other.responsibilities_, atol=1e-7)
     assert_allclose(one.bound_, other.bound_ + len(x) * np.linalg.slogdet(A)[1], rtol=1e-9)
-    ends = [MixtureOfGaussians(3, tol=1e-10).fit(x, seed) for seed in range(4)]
+    ends = [MixtureOfGaussians(3, tol=1e-10).fit(x, seed=seed) for seed in range(4)]
     assert len({tuple(q.responsibilities_[:3].argmax(axis=1)) for q in ends}) > 1  # other names
     assert_allclose([q.bound_[-1] for q in ends], ends[0].bound_[-1], rtol=1e-9)
     assert_allclose([np.sort(q.weights_) for q in ends], [np.sort(ends[0].weights_)] * 4, rtol=1e-5)
@@ -372,3 +372,57 @@ def test_the_mean_field_example_runs_on_a_small_scale(tmp_path):
     table = (tmp_path / "results" / "mean_field.csv").read_text().splitlines()
     assert len(table) == 1 + 1 + 2 and "-0.8304" in table[1]
     assert (tmp_path / "results" / "mean_field.png").stat().st_size > 3_000
+
+
+def test_a_fall_of_the_bound_is_an_error_and_no_convergence():
+    from scratchvae.inference.mean_field import _Ascent
+
+    ascent = _Ascent(tol=1e-6)
+    for bounds in ([-100, -50, -51], [-1e6, -5e5, -5e5 - 0.01], [-1, 0, -1e-8]):
+        with pytest.raises(FloatingPointError, match=r"the bound fell by .* nats in sweep 3, which is no convergence"):
+            ascent._ascend(iter(bounds).__next__)
+        assert not hasattr(ascent, "bound_")
+    for bounds in ([-100, -50, -50 - 1e-9], [-1e6, -5e5, -5e5 - 1e-5]):  # rounding
+        ascent._ascend(iter(bounds).__next__)
+        assert len(ascent.bound_) == 3
+
+
+@pytest.mark.parametrize("offset", [1e6, 1e9, 1e12])
+@pytest.mark.parametrize("scale", [2.0**-30, 1, 2.0**30, 2.0**330])
+def test_where_the_data_lie_and_how_large_they_are_does_not_matter(offset, scale):
+    x = np.round(clusters(60, separation=4.0) * 2**8) / 2**8  # far from 0 no digit of these is lost
+    moved = (x + offset) * scale
+    one, other = MixtureOfGaussians(3).fit(x), MixtureOfGaussians(3).fit(moved)
+    assert_allclose(one.responsibilities_, other.responsibilities_, atol=1e-4)
+    assert_allclose(one.bound_[-1], other.bound_[-1] + x.size * np.log(scale), rtol=1e-5, atol=1e-3)
+    assert_allclose(other.means_, (one.means_ + offset) * scale, rtol=1e-6)
+    assert_allclose(other.predict_proba(moved), other.responsibilities_, atol=1e-3)
+
+
+def test_a_target_far_from_0_keeps_its_digits():
+    Lambda = np.array([[2e6, 1.9e6], [1.9e6, 2e6]])
+    q = CorrelatedGaussian(tol=1e-12).fit([1e9, -1e9], Lambda, [1e9 + 1, -1e9])
+    gap = 0.5 * (np.log(np.diag(Lambda)).sum() - np.linalg.slogdet(Lambda)[1])
+    assert_allclose(q.bound_[-1], -gap, atol=1e-8)
+    assert never_falls(q.bound_)
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, None, "0", True, np.zeros(3)])
+def test_a_seed_is_a_whole_number_and_what_follows_x_has_a_name(seed):
+    with pytest.raises(ValueError, match=r"seed is .*; expected a whole number ≥ 0"):
+        MixtureOfGaussians(2).fit(clusters(), seed=seed)
+    with pytest.raises(TypeError, match="positional"):
+        MixtureOfGaussians(2).fit(clusters(), seed)
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (clusters() * 1e200, "squares that are not finite"),
+        (clusters() * 1e-200, "squares that are not finite, or that are all 0"),
+        (np.column_stack([clusters(), np.where(np.arange(60) % 2, 0.3, 0.1 + 0.2)]), "1 of the 3 columns of x never"),
+    ],
+)
+def test_numbers_that_float64_cannot_square_are_refused(x, message):
+    with pytest.raises(ValueError, match=message):
+        MixtureOfGaussians(2).fit(x)

@@ -270,3 +270,24 @@ def test_the_regression_study_runs_on_a_small_scale(tmp_path):
     table = (tmp_path / "results" / "regression.csv").read_text().splitlines()
     assert len(table) == 1 + 5 + 3
     assert (tmp_path / "results" / "regression.png").stat().st_size > 3_000
+
+
+@pytest.mark.parametrize("size", [1, 1e6, 1e9])
+def test_linear_regression_keeps_its_prior_where_columns_are_large_and_alike(size):
+    """By symmetry both θ are aᵀy s/(1/α² + 2 s² aᵀa), and y ~ N(0, I + 2 α² s² a aᵀ), with s the size."""
+    a = np.array([1.0, 2, -1, 0.5])
+    y = np.array([3.0, 1, 0.5, -2])
+    model = LinearRegression(size * np.column_stack([a, a]), y, alpha=0.5)
+    weight = 2 * 0.25 * size**2
+    m, exact = model.posterior()[0], size * a @ y / (4 + 2 * size**2 * a @ a)
+    assert_allclose(m.sum(), 2 * exact, rtol=1e-5)
+    assert np.abs(m - exact).max() < 1e-6  # the difference of the two has the prior's standard deviation, 0.5
+    square = y @ y - weight * (a @ y) ** 2 / (1 + weight * a @ a)
+    expected = -0.5 * (4 * np.log(2 * np.pi) + np.log1p(weight * a @ a) + square)
+    assert_allclose(model.log_evidence(), expected, rtol=1e-6)
+
+
+def test_numbers_that_float64_cannot_square_are_refused():
+    for x, y in [(1e200, 1.0), (1.0, 1e200)]:
+        with pytest.raises(ValueError, match="x or y has values whose squares are not finite: scale them"):
+            LinearRegression([[x]], [y])

@@ -306,3 +306,19 @@ def test_the_study_runs_on_a_small_scale(tmp_path):
     _, *table = (tmp_path / "black_box.csv").read_text().splitlines()
     assert len(table) == 2 * 5 and "nan" not in "".join(table)
     assert (tmp_path / "black_box.png").stat().st_size > 3_000
+
+
+def test_black_box_takes_both_of_its_means_unless_told_otherwise():
+    import inspect
+
+    defaults = {name: p.default for name, p in inspect.signature(black_box).parameters.items()}
+    assert defaults["gradient"] is defaults["rao_blackwell"] is defaults["control_variate"] is True
+    model = vae(6, 5, 2, estimator=black_box, n_samples=8, init=0.5, dtype="float64")
+    x, eps = rows(), model.noise(np.random.default_rng(0), 7)
+    found = {None: gradient_of(model, x, eps, 7)[1].copy()}
+    for pair in [(True, True), (True, False), (False, True), (False, False)]:
+        model.estimator = partial(black_box, rao_blackwell=pair[0], control_variate=pair[1])
+        found[pair] = gradient_of(model, x, eps, 7)[1].copy()
+    np.testing.assert_array_equal(found[None], found[True, True])
+    for pair in [(True, False), (False, True), (False, False)]:
+        assert relative(found[None], found[pair]) > 1e-3

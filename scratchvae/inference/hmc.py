@@ -31,6 +31,9 @@ def log_joint(decoder, x):
 
     The gradient of log p(x|z) comes from the decoder's own backward pass. While the target is evaluated the decoder's
     layers are frozen: the gradient of θ, nearly half of the work, is not computed, and its windows stay as they are.
+    The target therefore serves one thread, and while it is evaluated no other thread may use the decoder or its model:
+    a gradient that is taken then would leave θ out. Nothing here guards against that; `appendix_d` and `fit_mcem`
+    hold the model while they run.
     """
     x = x.astype(decoder.layers[0].W.dtype, copy=False)
     maps = [layer for layer in decoder.layers if layer.shapes]
@@ -70,12 +73,14 @@ def transition(target, state, p, u, stepsize, steps):
     state is (z, log density, gradient). p (C, J) is the fresh momentum, drawn from N(0, I). u (C,), uniform on [0, 1),
     decides who accepts: those chains for which u is below the probability. stepsize and steps are those of `leapfrog`.
     The energy error is H_after - H_before in nats, and ∞ where H_after is not finite, so that such an end is refused.
+    It is ∞ as well where H_before is NaN: such a chain stays where it is, with probability 0 of acceptance, and the
+    rates of the others say nothing else than they would without it.
     """
     z, value, gradient = state
     end_z, end_p, end_value, end_gradient = leapfrog(target, z, p, gradient, stepsize, steps)
     before = -value + 0.5 * (p * p).sum(axis=-1)
     after = -end_value + 0.5 * (end_p * end_p).sum(axis=-1)
-    error = np.where(np.isfinite(after), after - before, np.inf)
+    error = np.where(np.isfinite(after) & (before == before), after - before, np.inf)  # NaN ≠ NaN
     probability = np.exp(np.minimum(0, -error))  # min(1, exp(-error)), without an overflow
     accepted = u < probability
     moved = accepted[:, None]
@@ -166,7 +171,7 @@ def sample(
     not finite at the start of a chain. Warnings tell of a mean rate that misses the aim, of chains that accept less
     than half of it, and of trajectories that diverged: see `_report`.
     """
-    _checked(z, n_samples, burn_in, steps, acceptance, stepsize, jitter)
+    _checked(z, generator, n_samples, burn_in, steps, acceptance, stepsize, jitter)
     state = _begun(target, z)
 
     def advance(state, stepsize):
@@ -241,12 +246,14 @@ def _report(samples, acceptance, burn_in):
             warnings.warn(f"{trouble}: a longer burn_in tunes the stepsize further", stacklevel=3)
 
 
-def _checked(z, n_samples, burn_in, steps, acceptance, stepsize, jitter):
+def _checked(z, generator, n_samples, burn_in, steps, acceptance, stepsize, jitter):
     """Raise a ValueError where an argument of `sample` does not fit."""
     if kind(z) not in BACKENDS or z.dtype not in (np.float32, np.float64):
         raise ValueError(f"z is {getattr(z, 'dtype', kind(z))}; expected an array of float32 or float64")
     if z.ndim != 2 or len(z) == 0:
         raise ValueError(f"z has shape {z.shape}; expected (C, J), the starts of C ≥ 1 chains")
+    if not isinstance(generator, np.random.Generator):
+        raise ValueError(f"generator is {generator!r}; expected NumPy's, such as np.random.default_rng(0)")
     for name, value, least in [("n_samples", n_samples, 1), ("burn_in", burn_in, 0), ("steps", steps, 1)]:
         whole(name, value, least)
     if not 0 < acceptance < 1:

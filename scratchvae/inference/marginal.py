@@ -33,7 +33,9 @@ class Estimate:
     """An estimate of log p(x) for N datapoints, with what is known about its error.
 
     log_p     is the estimate of log p(x), (N,), in nats.
-    error     is its standard error, (N,), in nats. It means something only where k_hat is small.
+    error     is its standard error, (N,), in nats. It means something only where k_hat is small: above ½ the terms have
+              no variance, and the error is too small (see `unsure`). From `appendix_d` with fit="kernel" it is too
+              small as well: its 95 % intervals cover 88 to 93 % (see there).
     ess       is the effective sample size, (N,): how many equal terms would tell as much as the ones averaged here.
     k_hat     is the tail shape of the terms, (N,), as `diagnostics.pareto_k` fits it.
     n_terms   is the number of terms that were averaged for each datapoint.
@@ -74,9 +76,19 @@ class Estimate:
     def untrusted(self):
         """Return which of the estimates should not be trusted, (N,) of bool: those whose k_hat exceeds `threshold`.
 
-        With fewer than 25 terms k_hat is NaN, and none of the estimates is called untrusted.
+        With fewer than 21 terms k_hat is NaN, and none of the estimates is called untrusted. With more, a k_hat that is
+        NaN comes of terms that are not finite, and the estimate counts as untrusted.
         """
-        return self.k_hat > self.threshold()
+        return (self.k_hat > self.threshold()) | (np.isnan(self.k_hat) & (self.n_terms > 20))
+
+    def unsure(self):
+        """Return which of the estimates have an error that is too small, (N,) of bool, though they can be trusted.
+
+        These are the ones with a k_hat above ½ and up to `threshold`. The mean of their terms settles slowly, and its
+        spread hardly at all, since the terms have no variance. Under a linear model whose evidence is known, and with a
+        q so narrow that k is 0.5 or 0.63, 95 % intervals covered the truth for 46 to 81 % of such estimates.
+        """
+        return (self.k_hat > 0.5) & (self.k_hat <= self.threshold())
 
 
 @holds_model
@@ -87,12 +99,13 @@ def importance(model, x, n_samples=5000, seed=0, progress=None):
 
     E w = p(x), so the log of the mean is on average too low, by about var(w) / 2 K p(x)². The standard error is
     sd(w) / (√K mean(w)), and the effective sample size is (Σ w)² / Σ w². Both hold as long as w has a variance, which
-    k̂ ≤ 0.5 tells. A warning counts the datapoints whose k̂ says that their estimates should not be trusted.
+    k̂ ≤ 0.5 tells. A warning counts the datapoints whose k̂ says that their estimates should not be trusted, and those
+    that can be trusted while their errors are too small: see `Estimate.unsure`.
 
     model       is a `VAE`, or another model with its methods.
     x           holds the datapoints, (N, D), in host memory.
     n_samples   is K, 5000 unless given; more of them lower the bias and the error. With K = 1 the error is NaN, and
-                with fewer than 25 k̂ is NaN.
+                with fewer than 21 k̂ is NaN.
     seed        selects the draws. Those for row i are a function of (seed, i) alone.
     progress    is called with the number of rows that were finished, once for each block of rows; None for no calls.
 
@@ -120,7 +133,7 @@ def importance(model, x, n_samples=5000, seed=0, progress=None):
         if progress is not None:
             progress(log_w.shape[1])
     estimate = Estimate(*found, K)
-    _warn(estimate.untrusted(), f"k_hat is above {estimate.threshold():.2g} for {{}} datapoints: do not trust those")
+    _warn_of_k_hat(estimate)
     return estimate
 
 
@@ -138,6 +151,26 @@ def _log_mean(log_terms):
 
 def _warn(bad, text):
     """Warn with `text`, in which {} becomes "n of N", if n > 0 of the N entries of `bad` are true."""
+    if bad.any():
+        warnings.warn(text.format(f"{bad.sum():,} of {len(bad):,}"), stacklevel=4)
+
+
+def _warn_of_k_hat(estimate, known=True):
+    """Warn of the estimates that should not be trusted, and of those whose errors are too small, where they are known.
+
+    One warning counts both.
+    """
+    text = f"k_hat is above {estimate.threshold():.2g} for {{}} datapoints: do not trust those"
+    untrusted = estimate.untrusted() & known
+    unsure = estimate.unsure() & known
+    if unsure.any():
+        small = f"{unsure.sum():,} of {len(unsure):,}"
+        too_small = "no variance is left to their terms, and their errors are too small"
+        if untrusted.any():
+            text += f"; it is above 0.5 for {small} more: {too_small}"
+        else:
+            text = f"k_hat is above 0.5 for {small} datapoints: {too_small}"
+    bad = untrusted if untrusted.any() else unsure
     if bad.any():
         warnings.warn(text.format(f"{bad.sum():,} of {len(bad):,}"), stacklevel=4)
 
@@ -172,6 +205,9 @@ def appendix_d(model, x, n_samples=200, fit="gaussian", seed=0, burn_in=100, ste
     n_samples   is L, 200 unless given, a multiple of `chains`. With more of them the error is smaller.
     fit         says what q is: "gaussian", a Gaussian with the moments of its L draws, or "kernel", an equal mixture of
                 Gaussians at these draws, as wide as Scott's rule says. "kernel" suits a posterior with several modes.
+                Its errors are too small: where the posterior is a Gaussian, 95 % intervals cover the truth in 90 to
+                91 % of 1,000 repeats with 100 or 200 draws and in 92 to 93 % with 500 to 2,000, and in 88 to 93 % of
+                those that k_hat trusts. Most of the others are too high. Those of "gaussian" cover 94 to 95 %.
     seed        selects the random numbers.
     burn_in     is the number of transitions that each chain makes before its first draw, which tune the stepsize.
     steps       is the number of leapfrog steps in a transition.
@@ -205,7 +241,7 @@ def appendix_d(model, x, n_samples=200, fit="gaussian", seed=0, burn_in=100, ste
     names = ("log_p", "error", "ess", "k_hat", "r_hat")
     joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
     estimate = Estimate(**joined, n_terms=L)
-    _warn(estimate.untrusted(), f"k_hat is above {estimate.threshold():.2g} for {{}} datapoints: do not trust those")
+    _warn_of_k_hat(estimate, known=~np.isnan(estimate.log_p))
     _warn(np.isnan(estimate.log_p), "the draws of {} datapoints are too much alike for a density: vary burn_in or seed")
     return estimate
 

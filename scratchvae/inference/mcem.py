@@ -26,12 +26,21 @@ def e_step(decoder, x, z, generator, log_stepsize, steps=10, acceptance=0.9, jit
     right stepsize moves with it, so it is tuned for as long as the chains run: log ε ← log ε + GAIN (rate - aim), where
     acceptance is the aim, 0.9 as in the paper. generator is NumPy's; it gives the momentum and the uniform numbers.
     steps and jitter have the meaning and the defaults that they have in `hmc.sample`.
+
+    Raises FloatingPointError where log p(x, z) or its gradient is not finite at the start of a chain, since the rate of
+    such a chain would spoil the stepsize of all.
     """
     target = log_joint(decoder, x)
     p = generator.standard_normal(z.shape, z.dtype)
     u, v = generator.random((2, len(z)), z.dtype)
     stepsize = z.dtype.type(np.exp(log_stepsize)) * (1 - z.dtype.type(jitter) * v[:, None])
-    (z, _, _), rate, _ = transition(target, (z, *target(z)), p, u, stepsize, steps)
+    value, gradient = target(z)
+    if bad := int((~(np.isfinite(value) & np.isfinite(gradient).all(axis=1))).sum()):
+        raise FloatingPointError(
+            f"log p(x, z) or its gradient is not finite for {bad:,} of {len(z):,} chains: try a smaller step size for θ"
+        )
+    with np.errstate(over="ignore", invalid="ignore"):  # a trajectory that diverges is refused
+        (z, _, _), rate, _ = transition(target, (z, value, gradient), p, u, stepsize, steps)
     rate = float(rate.mean())
     return z, log_stepsize + GAIN * (rate - acceptance), rate
 

@@ -13,8 +13,9 @@ none needs a gradient or a draw.
 
 Data are rows x (N, D), one datapoint per row, in host memory, and everything is computed in float64. Each of the models
 takes `tol` and `max_iter`. A sweep updates every factor once; the ascent ends when a sweep raises L by less than `tol`
-nats, or after `max_iter` sweeps, with a warning. `fit` returns the model itself, and leaves L after every sweep in
-`bound_`, in nats, summed over the datapoints.
+nats, or after `max_iter` sweeps, with a warning. A fall of L by more than rounding is no convergence, and raises a
+FloatingPointError. `fit` returns the model itself, and leaves L after every sweep in `bound_`, in nats, summed over the
+datapoints.
 """
 
 import math
@@ -25,6 +26,10 @@ from scipy.special import digamma, entr, gammaln, multigammaln, softmax
 
 from scratchvae.arguments import finite_array, fitted, positive, positive_definite, whole
 from scratchvae.inference.distributions import LOG_2PI
+
+ROUNDING = 1e-9  # of the bound, or nats where the bound is below 1: a fall that is larger is none of rounding
+
+LARGEST = 1e150  # numbers above it, and those below its inverse, have squares that float64 cannot hold
 
 
 class _Ascent:
@@ -41,6 +46,11 @@ class _Ascent:
             bounds.append(float(sweep()))
             if not math.isfinite(bounds[-1]):
                 raise FloatingPointError(f"the bound is {bounds[-1]} after sweep {len(bounds)}: check the prior")
+            if len(bounds) > 1 and bounds[-2] - bounds[-1] > ROUNDING * max(1, abs(bounds[-2])):
+                raise FloatingPointError(
+                    f"the bound fell by {bounds[-2] - bounds[-1]:.2g} nats in sweep {len(bounds)}, which is no "
+                    "convergence: scale the data and the prior so that their numbers are of like size"
+                )
             if len(bounds) > 1 and bounds[-1] - bounds[-2] < self.tol:
                 break
         else:
@@ -69,17 +79,19 @@ class CorrelatedGaussian(_Ascent):
         """
         m = finite_array("mean", mean, (max(np.size(mean), 1),))
         Lambda, root = positive_definite("precision", precision, len(m))
-        mu = np.zeros_like(m) if start is None else finite_array("start", start, m.shape)
+        apart = (
+            0 if start is None else finite_array("start", start, m.shape)
+        ) - m  # μ - m, which has no offset to lose
         gap = 0.5 * (np.log(np.diag(Lambda)).sum() - 2 * np.log(np.diag(root)).sum())  # ½ (Σ ln Λ_ii - ln|Λ|)
 
         def sweep():
             for i in range(len(m)):
                 # μ_i = m_i - Λ_ii⁻¹ Σ_{j≠i} Λ_ij (μ_j - m_j)                                                    (10.13)
-                mu[i] -= Lambda[i] @ (mu - m) / Lambda[i, i]
-            return -gap - 0.5 * (mu - m) @ Lambda @ (mu - m)
+                apart[i] -= Lambda[i] @ apart / Lambda[i, i]
+            return -gap - 0.5 * apart @ Lambda @ apart
 
         self._ascend(sweep)
-        self.mean_ = mu
+        self.mean_ = m + apart
         self.var_ = 1 / np.diag(Lambda)  # the same after every sweep                                           (10.12)
         return self
 
@@ -108,6 +120,8 @@ class UnivariateGaussian(_Ascent):
     def fit(self, x):
         """Fit q to numbers x (N,) and return the model; other shapes and values not finite raise a ValueError."""
         x = finite_array("x", x, (max(np.size(x), 1),))
+        if np.abs(x).max() > LARGEST:
+            raise ValueError(f"x has values up to {np.abs(x).max():g}, whose squares are not finite: divide it")
         N = len(x)
         kappa_n = self.kappa + N
         self.mean_ = (self.kappa * self.mean + x.sum()) / kappa_n  # (10.26)
@@ -165,21 +179,25 @@ class MixtureOfGaussians(_Ascent):
         self.degrees = degrees
         self.scatter = scatter
 
-    def fit(self, x, seed=0):
+    def fit(self, x, *, seed=0):
         """Fit q to rows x (N, D) and return the model.
 
-        k-means++ draws K rows with `seed`, and the ascent begins with each row assigned to the nearest of them.
+        k-means++ draws K rows with `seed`, a whole number ≥ 0, and the ascent begins with each row assigned to the
+        nearest of them.
 
         Fewer than K different rows, numbers that are not finite, and priors that do not fit the columns of x raise a
         ValueError. If no scatter is given, so do columns that never vary or depend on each other linearly.
         """
+        seed = whole("seed", seed, least=0)
         x = self._rows(x)
         D = x.shape[1]
-        m0 = x.mean(axis=0) if self.mean is None else finite_array("mean", self.mean, (D,))
+        origin = x[0].copy()  # x and the means are counted from here, since numbers that are far from 0 lose digits
+        x = x - origin
+        m0 = x.mean(axis=0) if self.mean is None else finite_array("mean", self.mean, (D,)) - origin
         nu0 = positive("degrees", D if self.degrees is None else self.degrees)
         if nu0 <= D - 1:
             raise ValueError(f"degrees is {nu0:g}; expected more than D - 1 = {D - 1}")
-        scatter = _covariance(x) if self.scatter is None else self.scatter
+        scatter = _covariance(x, origin) if self.scatter is None else self.scatter
         scatter0, root = positive_definite("scatter", scatter, D)
         prior = (self.concentration, m0, self.mean_precision, nu0, scatter0)
         white = np.linalg.solve(root, x.T).T  # x in units of the prior's scatter, in which distances are taken
@@ -192,6 +210,7 @@ class MixtureOfGaussians(_Ascent):
             return self._bound(*prior)
 
         self._ascend(sweep)
+        self.means_ = self.means_ + origin
         self.weights_ = self.concentration_ / self.concentration_.sum()
         self.covariances_ = self.scatters_ / self.degrees_[:, None, None]
         return self
@@ -251,12 +270,20 @@ class MixtureOfGaussians(_Ascent):
             raise ValueError(f"x has shape {x.shape}; expected (N, {width or 'D'}), one datapoint per row")
         if width is None and len(x) < self.n_components:
             raise ValueError(f"x has {len(x)} rows; expected at least as many as n_components, {self.n_components}")
-        return finite_array("x", x, x.shape)
+        x = finite_array("x", x, x.shape)
+        if np.abs(x).max() > LARGEST or 0 < np.ptp(x, axis=0).max() < 1 / LARGEST:
+            raise ValueError("x has squares that are not finite, or that are all 0: scale the columns")
+        return x
 
 
-def _covariance(x):
-    """Return the covariance (D, D) of rows x (N, D); a ValueError is raised if it is singular."""
-    if still := (np.ptp(x, axis=0) == 0).sum():
+def _covariance(x, origin):
+    """Return the covariance (D, D) of rows x (N, D), which are counted from origin (D,).
+
+    A ValueError is raised if it is singular. A column that varies by a few units in the last digit counts as one that
+    never varies.
+    """
+    size = np.abs(x + origin).max(axis=0)
+    if still := (np.ptp(x, axis=0) <= 8 * np.finfo(float).eps * size).sum():
         raise ValueError(f"{still} of the {x.shape[1]} columns of x never vary: leave them out, or give a scatter")
     if np.linalg.eigvalsh(np.atleast_2d(np.corrcoef(x.T)))[0] < 1e-12:
         raise ValueError("the columns of x are linearly dependent: take more rows or fewer columns, or give a scatter")

@@ -16,6 +16,7 @@ import warnings
 import numpy as np
 
 from scratchvae.arguments import fitted, float_rows, positive, whole
+from scratchvae.models.moments import centred, principal
 
 
 class LinearCode:
@@ -45,25 +46,33 @@ class LinearCode:
         return float(self.score_samples(x).mean())
 
     def sample(self, n, seed=0):
-        """Return x̂ at n codes z ~ N(0, code_var_), (n, D), all of them in the subspace. seed selects the draws."""
-        z = np.random.default_rng(seed).standard_normal((whole("n", n), self.n_latent))
+        """Return x̂ at n codes z ~ N(0, code_var_), (n, D), all of them in the subspace.
+
+        seed, a whole number ≥ 0, selects the draws.
+        """
+        generator = np.random.default_rng(whole("seed", seed, least=0))
+        z = generator.standard_normal((whole("n", n), self.n_latent))
         return self.inverse_transform(z @ np.linalg.cholesky(fitted(self).code_var_).T)
 
     def _moments(self, x):
-        """Return the mean (D,) and the covariance (D, D) of rows x, or raise a ValueError if J numbers are too many."""
-        x = float_rows(x)
-        if self.n_latent > x.shape[1]:
-            raise ValueError(f"n_latent is {self.n_latent}; expected no more than the {x.shape[1]} columns of x")
-        mean = x.mean(axis=0)
-        S = (x - mean).T @ (x - mean) / len(x)
-        rounding = 1e-28 * (x * x).mean()  # the variance of a column whose entries differ in their last digits only
-        if np.linalg.matrix_rank(S, tol=max(rounding, 1e-14 * np.trace(S)), hermitian=True) < self.n_latent:
-            raise ValueError(f"x varies in fewer than {self.n_latent} directions: take fewer latents")
-        return mean, S
+        """Return the mean (D,) of rows x, x less its mean (N, D), and the eigenvalues and -vectors of its covariance.
 
-    def _keep(self, mean, S, A, B):
-        """Keep what was fitted to data with covariance S (D, D), all of it at once, and return the model."""
-        vars(self).update(mean_=mean, encoder_=A, decoder_=B, code_var_=A.T @ S @ A)
+        A ValueError is raised if J numbers are too many.
+        """
+        mean, d = centred(x)
+        if self.n_latent > d.shape[1]:
+            raise ValueError(f"n_latent is {self.n_latent}; expected no more than the {d.shape[1]} columns of x")
+        values, vectors, rank = principal(mean, d)
+        if rank < self.n_latent:
+            raise ValueError(
+                f"x varies in fewer than {self.n_latent} directions: take fewer latents, and columns of like size"
+            )
+        return mean, d, values, vectors
+
+    def _keep(self, mean, d, A, B):
+        """Keep what was fitted to rows d (N, D) about their mean, all of it at once, and return the model."""
+        z = d @ A
+        vars(self).update(mean_=mean, encoder_=A, decoder_=B, code_var_=z.T @ z / len(z))
         return self
 
 
@@ -72,9 +81,9 @@ class PCA(LinearCode):
 
     def fit(self, x):
         """Fit the model to rows x (N, D) and return it; if x varies in fewer than J directions, raise a ValueError."""
-        mean, S = self._moments(x)
-        U = np.linalg.eigh(S)[1][:, : -self.n_latent - 1 : -1]
-        return self._keep(mean, S, U, U.T)
+        mean, d, _, vectors = self._moments(x)
+        U = vectors[:, : -self.n_latent - 1 : -1]
+        return self._keep(mean, d, U, U.T)
 
 
 class LinearAutoencoder(LinearCode):
@@ -97,13 +106,26 @@ class LinearAutoencoder(LinearCode):
         self.tol = positive("tol", tol)
         self.max_iter = whole("max_iter", max_iter)
 
-    def fit(self, x, seed=0):
+    def fit(self, x, *, seed=0):
         """Fit the model to rows x (N, D) and return it; if x varies in fewer than J directions, raise a ValueError.
 
-        The ascent begins at A, B ~ N(0, 1/D) drawn with `seed`. score_ (steps,) keeps L at each of its steps.
+        The ascent begins at A, B ~ N(0, 1/D) drawn with `seed`, a whole number ≥ 0. score_ (steps,) keeps L at each of
+        its steps. A warning says so where the smallest of the J variances is so small beside the largest that the
+        ascent may end before it has found their directions.
         """
-        mean, S = self._moments(x)
-        largest = np.linalg.eigvalsh(S)[-1]
+        seed = whole("seed", seed, least=0)
+        mean, d, variances, _ = self._moments(x)
+        largest = variances[-1]
+        unit = 2.0 ** np.frexp(largest)[1]  # a power of 2, so that no digit is lost where squares of S would overflow
+        S = d.T @ d / len(d) / unit
+        if variances[-self.n_latent] < 10 * self.tol * largest:
+            warnings.warn(
+                f"x varies {largest / variances[-self.n_latent]:.2g} times as much in the first direction as in the "
+                f"last of {self.n_latent}: with tol = {self.tol:g} the ascent may end before it has found the last; "
+                "divide the columns by their standard deviations, or lower tol",
+                stacklevel=2,
+            )
+        largest = largest / unit
         shape = (1 if self.tied else 2, len(S), self.n_latent)  # A, and Bᵀ
         W = ahead = np.random.default_rng(seed).standard_normal(shape) / np.sqrt(len(S))
         start = 0  # the step at which the momentum last started anew
@@ -118,13 +140,15 @@ class LinearAutoencoder(LinearCode):
             if np.linalg.norm(gradient) < self.tol * largest:
                 break
             before = W
+            if not np.isfinite(value):
+                raise FloatingPointError(f"the objective is {value} after {step:,} steps")
             W = ahead + 0.25 / largest * gradient
             ahead = W + (step - start) / (step - start + 3) * (W - before)  # W, carried on by the momentum
         else:
             text = f"the gradient is not below tol = {self.tol:g} after {self.max_iter:,} steps: allow more (max_iter)"
             warnings.warn(text, stacklevel=2)
-        self.score_ = np.array(values)
-        return self._keep(mean, S, ahead[0], ahead[-1].T)
+        self.score_ = np.array(values) * unit
+        return self._keep(mean, d, ahead[0], ahead[-1].T)
 
 
 def _objective(S, W):

@@ -14,6 +14,10 @@ import warnings
 import numpy as np
 
 from scratchvae.arguments import fitted, float_rows, positive, whole
+from scratchvae.models.moments import centred, listed, names_of, principal
+
+FLOOR = 1e-6  # of the variance of a column: the least variance that factor analysis leaves to its noise
+RELATED = 1e-12  # a correlation matrix with an eigenvalue below it has columns that depend on each other linearly
 
 
 class LinearGaussian:
@@ -28,7 +32,7 @@ class LinearGaussian:
 
     def posterior(self, x):
         """Return the mean (N, J) and the covariance G (J, J) of p(z|x) for rows x (N, D)."""
-        _, G, to_latent = self._inference()
+        _, G, to_latent = _inference(fitted(self).W_, self.var_)
         return self._centred(x) @ to_latent, G
 
     def transform(self, x):
@@ -42,51 +46,66 @@ class LinearGaussian:
     def score_samples(self, x):
         """Return log p(x) in nats (N,), for each of the rows x (N, D)."""
         d = self._centred(x)
-        precision, _, to_latent = self._inference()
+        precision, _, to_latent = _inference(self.W_, self.var_)
         z = d @ to_latent
-        return self._log_density(precision, (d * d / self.var_).sum(axis=1) - (z @ precision * z).sum(axis=1))
+        rest = d - z @ self.W_
+        square = (rest * rest / self.var_).sum(axis=1) + (z * z).sum(axis=1)
+        return _log_density(self.var_, precision, square)
 
     def score(self, x):
         """Return the mean of log p(x) over rows x (N, D), in nats per datapoint."""
         return float(self.score_samples(x).mean())
 
     def sample(self, n, seed=0):
-        """Return n draws x ~ p(x), (n, D), which are a function of the seed."""
-        generator = np.random.default_rng(seed)
+        """Return n draws x ~ p(x), (n, D), which are a function of the seed, a whole number ≥ 0."""
+        generator = np.random.default_rng(whole("seed", seed, least=0))
         z = generator.standard_normal((whole("n", n), self.n_latent))
         eps = generator.standard_normal((n, len(fitted(self).mean_)))
         return z @ self.W_ + self.mean_ + np.sqrt(self.var_) * eps
-
-    def _inference(self):
-        """Return G⁻¹ and G (J, J), the posterior's precision and covariance, and Ψ⁻¹ Wᵀ G (D, J), which maps x to z."""
-        scaled = (fitted(self).W_ / self.var_).T  # Ψ⁻¹ Wᵀ
-        precision = np.eye(self.n_latent) + self.W_ @ scaled  # G⁻¹ = I + W Ψ⁻¹ Wᵀ
-        G = np.linalg.inv(precision)
-        return precision, G, scaled @ G
-
-    def _log_density(self, precision, square):
-        """Return log N(x; m, C) = -½ (D ln 2π + ln|C| + square), where C = Wᵀ W + Ψ and square = (x - m) C⁻¹ (x - m)ᵀ.
-
-        No D x D matrix is inverted, since C⁻¹ = Ψ⁻¹ - Ψ⁻¹ Wᵀ G W Ψ⁻¹ (Woodbury) and ln|C| = ln|Ψ| + ln|G⁻¹|. With the
-        posterior mean z = (x - m) Ψ⁻¹ Wᵀ G the square is (x - m) Ψ⁻¹ (x - m)ᵀ - z G⁻¹ zᵀ.
-        """
-        log_det = np.log(self.var_).sum() + np.linalg.slogdet(precision)[1]
-        return -0.5 * (len(self.var_) * np.log(2 * np.pi) + log_det + square)
 
     def _centred(self, x):
         """Return x - m for rows x (N, D)."""
         return float_rows(x, len(fitted(self).mean_)) - self.mean_
 
     def _moments(self, x):
-        """Return mean (D,) and covariance (D, D) of rows x. ValueError where the likelihood has no maximum."""
-        x = float_rows(x)
-        N, D = x.shape
+        """Return mean (D,) of rows x, and x less its mean (N, D). ValueError where there are too few of either."""
+        mean, d = centred(x)
+        N, D = d.shape
         if self.n_latent >= D:
             raise ValueError(f"n_latent is {self.n_latent}; expected fewer than the {D} columns of x")
         if N < 2:
             raise ValueError(f"x has {N} row; expected two or more, whose covariance is to be explained")
-        d = x - x.mean(axis=0)
-        return x.mean(axis=0), d.T @ d / N
+        return mean, d
+
+    def _check_rank(self, rank, rows):
+        """Raise a ValueError where x varies in no more than J directions: noise of variance 0 explains it then."""
+        if rank <= self.n_latent:
+            raise ValueError(
+                f"x varies in no more than {self.n_latent} directions (it has {rows:,} rows and rank {rank}), and the "
+                "likelihood has no maximum: take fewer latents or more rows, and columns of like size"
+            )
+
+
+def _inference(W, var):
+    """Return G⁻¹ and G (J, J), the posterior's precision and covariance, and Ψ⁻¹ Wᵀ G (D, J), which maps x to z.
+
+    W is (J, D), and var (D,) is the diagonal of Ψ.
+    """
+    scaled = (W / var).T  # Ψ⁻¹ Wᵀ
+    precision = np.eye(len(W)) + W @ scaled  # G⁻¹ = I + W Ψ⁻¹ Wᵀ
+    G = np.linalg.inv(precision)
+    return precision, G, scaled @ G
+
+
+def _log_density(var, precision, square):
+    """Return log N(x; m, C) = -½ (D ln 2π + ln|C| + square), where C = Wᵀ W + Ψ and square = (x - m) C⁻¹ (x - m)ᵀ.
+
+    No D x D matrix is inverted, since ln|C| = ln|Ψ| + ln|G⁻¹|, and the square is the least that noise and latents can
+    have together: (x - m - z W) Ψ⁻¹ (x - m - z W)ᵀ + z zᵀ at the posterior mean z = (x - m) Ψ⁻¹ Wᵀ G. In this form
+    nothing cancels where a variance is small, and an error in z counts in its square alone.
+    """
+    log_det = np.log(var).sum() + np.linalg.slogdet(precision)[1]
+    return -0.5 * (len(var) * np.log(2 * np.pi) + log_det + square)
 
 
 class PPCA(LinearGaussian):
@@ -101,19 +120,18 @@ class PPCA(LinearGaussian):
 
         Raises ValueError where x varies in no more than J directions: then σ² = 0, and p(x) has no bound.
         """
-        mean, S = self._moments(x)
-        W, var = _ppca(S, self.n_latent)
-        if var <= 1e-12 * np.trace(S):
-            raise ValueError(f"x varies in no more than {self.n_latent} directions, and σ² is 0: take fewer latents")
+        mean, d = self._moments(x)
+        values, vectors, rank = principal(mean, d)
+        self._check_rank(rank, len(d))
+        W, var = _ppca(values, vectors, self.n_latent)
         self.mean_ = mean
         self.W_ = W
-        self.var_ = np.full(len(S), var)
+        self.var_ = np.full(len(mean), var)
         return self
 
 
-def _ppca(S, J):
-    """Return W (J, D) and σ² of probabilistic PCA for the covariance S (D, D)."""
-    values, vectors = np.linalg.eigh(S)
+def _ppca(values, vectors, J):
+    """Return W (J, D) and σ² of probabilistic PCA from the eigenvalues and eigenvectors of the covariance."""
     var = values[:-J].mean()
     return np.sqrt(np.maximum(values[-J:] - var, 0))[:, None] * vectors[:, -J:].T, var
 
@@ -121,49 +139,184 @@ def _ppca(S, J):
 class FactorAnalysis(LinearGaussian):
     """Factor analysis by EM (Rubin & Thayer 1982, "EM algorithms for ML factor analysis"): every column has a noise.
 
-    EM climbs to a maximum that need not be the highest. It starts at the probabilistic PCA of the columns scaled to
-    variance 1, so that the units of a column do not matter, as they do not matter to the likelihood.
+    EM climbs to a maximum that need not be the highest, so it starts `n_starts` times, and the highest is kept. All
+    starts are at columns scaled to variance 1, so that the units of a column do not matter, as they do not matter to
+    the likelihood. Where the noise of a column vanishes, EM takes ever smaller steps. The best run is therefore ended
+    by sweeps of conditional maximisation, in which each variance goes straight to its maximum (Zhao, Yu & Jiang 2008,
+    "ML estimation for factor analysis: EM or non-EM?"): see `_sweep`.
 
-    n_latent is that of `LinearGaussian`. tol, 1e-6 by default, ends EM when the log-likelihood per datapoint, which
-    never falls, has grown by less, in nats. max_iter, 10,000, ends it with a warning.
+    n_latent   is that of `LinearGaussian`.
+    tol        ends EM, and the sweeps after it, when the log-likelihood per datapoint has grown by less, in nats; 1e-6
+               unless given.
+    max_iter   ends each of them with a warning after so many iterations; 10,000 unless given.
+    n_starts   is the number of starts, 10 unless given. The first is at the probabilistic PCA of the scaled columns,
+               the others are random. More of them cost more time and may find a higher maximum.
 
-    After `fit`, log_likelihood_ holds the log-likelihood of each iteration before its M-step, in nats per datapoint.
+    After `fit`, log_likelihood_ holds the log-likelihood at the start of the best run and after each of its iterations,
+    in nats per datapoint, and starts_ (n_starts,) where EM has ended from each start. heywood_ lists the columns whose
+    noise has the least variance that is allowed, `FLOOR` of the column's: the names of a data frame's columns, or else
+    their numbers from 0. A warning names them, since the factors explain such a column to the last (Heywood 1931, "On
+    finite sequences of real numbers").
     """
 
-    def __init__(self, n_latent, tol=1e-6, max_iter=10_000):
+    def __init__(self, n_latent, tol=1e-6, max_iter=10_000, n_starts=10):
         super().__init__(n_latent)
         self.tol = positive("tol", tol)
         self.max_iter = whole("max_iter", max_iter)
+        self.n_starts = whole("n_starts", n_starts)
 
-    def fit(self, x):
-        """Fit the model to rows x (N, D) and return it. Raises ValueError where columns never vary."""
-        mean, S = self._moments(x)
-        variance = np.diag(S)
-        if (still := int((variance <= 1e-12 * variance.max()).sum())) > 0:
+    def fit(self, x, *, seed=0):
+        """Fit the model to rows x (N, D) and return it. seed, a whole number ≥ 0, selects the random starts.
+
+        Raises ValueError where the likelihood has no maximum: columns never vary, J + 1 columns or fewer depend on each
+        other linearly, as two equal ones do, or the rows vary in no more than J directions. Raises FloatingPointError
+        where the log-likelihood falls by more than rounding, which is no convergence.
+        """
+        seed = whole("seed", seed, least=0)
+        names = names_of(x)
+        mean, d = self._moments(x)
+        sd = np.sqrt((d * d).mean(axis=0))
+        if not sd.all():
             raise ValueError(
-                f"{still} of the {len(S)} columns of x never vary: their noise would have no variance and the "
-                "likelihood no maximum; leave them out, as in x[:, x.std(axis=0) > 0]"
+                f"{(sd == 0).sum()} of the {len(sd)} columns of x never vary: their noise would have no variance and "
+                "the likelihood no maximum; leave them out, as in x[:, x.std(axis=0) > 0]"
             )
-        sd = np.sqrt(variance)
-        W, noise = _ppca(S / np.outer(sd, sd), self.n_latent)
-        self.mean_ = mean
-        self.W_ = W * sd
-        self.var_ = max(noise, 1e-3) * variance
-        history = []
-        for _ in range(self.max_iter):
-            # E: all that the M-step needs of p(z|x) are these averages over the datapoints
-            precision, G, to_latent = self._inference()
-            xz = S @ to_latent  # 1/N Σ (x - m)ᵀ E z, (D, J)
-            spread = to_latent.T @ xz  # 1/N Σ (E z)ᵀ E z, (J, J)
-            square = (variance / self.var_).sum() - (precision * spread).sum()  # the mean of that in `_log_density`
-            history.append(self._log_density(precision, square))
-            if len(history) > 1 and history[-1] - history[-2] < self.tol:
-                break
-            # M: the regression of x on z, and what it leaves; G + spread is 1/N Σ E zᵀz
-            self.W_ = np.linalg.solve(G + spread, xz.T)
-            self.var_ = np.maximum(variance - (self.W_ * xz.T).sum(axis=0), 1e-12 * variance)
-        else:
+        d /= sd
+        R = d.T @ d / len(d)  # the correlations
+        units = -np.log(sd).sum()  # what the scale of the columns adds to the log density
+        values, vectors = np.linalg.eigh(R)
+        self._check_rank(int((values > RELATED * len(R)).sum()), len(d))
+        _check_related(R, values, vectors, self.n_latent, names)
+        runs = [self._climb(_em, R, W, var) for W, var in self._starts(values, vectors, seed)]
+        W, var, history, ended = max(runs, key=lambda run: run[2][-1])
+        if ended:
+            W, var, after, ended = self._climb(_sweep, R, W, var)
+            history = history + after[1:]
+            floor = np.flatnonzero(var <= FLOOR)
+            if np.linalg.eigvalsh(R[np.ix_(floor, floor)])[:1].sum() < RELATED * len(floor):
+                raise ValueError(_related([names[i] for i in floor]))
+        if not ended:
             limit = f"tol = {self.tol:g} in {self.max_iter:,} iterations"
             warnings.warn(f"EM has not converged to {limit}: allow more (max_iter)", stacklevel=2)
-        self.log_likelihood_ = np.array(history)
+        self.mean_ = mean
+        self.W_ = W * sd
+        self.var_ = var * sd**2
+        self.log_likelihood_ = np.array(history) + units
+        self.starts_ = np.array([run[2][-1] for run in runs]) + units
+        self.heywood_ = [names[i] for i in np.flatnonzero(var <= FLOOR)]
+        if self.heywood_:
+            warnings.warn(
+                f"the noise of {listed(self.heywood_)} has the least variance allowed, {FLOOR:g} of the column's: "
+                "the factors explain it to the last (a Heywood case); take fewer latents, more rows, or leave it out",
+                stacklevel=2,
+            )
         return self
+
+    def _starts(self, values, vectors, seed):
+        """Yield W (J, D) and the diagonal of Ψ (D,) at each start, for columns of variance 1.
+
+        values and vectors are those of the correlations. At the random starts half of each column's variance is noise.
+        """
+        W, noise = _ppca(values, vectors, self.n_latent)
+        yield W, np.full(len(values), max(noise, 1e-3))
+        for k in range(1, self.n_starts):
+            W = np.random.default_rng([seed, k]).standard_normal(W.shape)
+            yield W / np.sqrt(2 * len(W)), np.full(len(values), 0.5)
+
+    def _climb(self, step, R, W, var):
+        """Take steps until one raises the log-likelihood by less than tol.
+
+        The result is (W, var, log-likelihoods, whether they have settled): all that were met, in a list, the last of
+        them at W and var.
+        """
+        history = []
+        for _ in range(self.max_iter + 1):
+            value, rounding, latents = _evidence(R, W, var)
+            if history and value < history[-1] - rounding:
+                raise FloatingPointError(
+                    f"the log-likelihood fell by {history[-1] - value:.2g} nats per datapoint in iteration "
+                    f"{len(history)}, which is no convergence: leave out columns that nearly depend on each other"
+                )
+            history.append(value)
+            if len(history) > 1 and history[-1] - history[-2] < self.tol:
+                return W, var, history, True
+            if len(history) <= self.max_iter:
+                W, var = step(R, W, var, *latents)
+        return W, var, history, False
+
+
+def _evidence(R, W, var):
+    """Return the log-likelihood per datapoint of columns with the correlations R (D, D), its rounding, and E z.
+
+    The third are the averages over the datapoints that EM needs of p(z|x): G (J, J), 1/N Σ (x - m)ᵀ E z (D, J), and
+    1/N Σ (E z)ᵀ E z (J, J).
+    """
+    precision, G, to_latent = _inference(W, var)
+    xz = R @ to_latent
+    spread = to_latent.T @ xz
+    rest = 1 - 2 * (W * xz.T).sum(axis=0) + (W * (spread @ W)).sum(axis=0)  # the mean square of x - m - z W
+    value = _log_density(var, precision, (rest / var).sum() + np.trace(spread))
+    return value, 1e-13 * (np.abs(value) + (1 / var).sum()), (G, xz, spread)
+
+
+def _em(R, W, var, G, xz, spread):
+    """Return W and var after the M-step: the regression of x on z, and what it leaves; G + spread is 1/N Σ E zᵀz."""
+    W = np.linalg.solve(G + spread, xz.T)
+    return W, np.maximum(1 - (W * xz.T).sum(axis=0), FLOOR)
+
+
+def _sweep(R, W, var, *_):
+    """Return W and var after a sweep of conditional maximisation, each at its maximum with the others held.
+
+    With the eigenvalues λ and the eigenvectors U of Ψ^-½ R Ψ^-½ the best W is (Λ - I)^½ Uᵀ Ψ^½ with the J largest λ
+    above 1 (Lawley 1940, "The estimation of factor loadings by the method of maximum likelihood").
+
+    A variance ψ_i that grows by δ adds δ e eᵀ to C, with e the i-th unit vector. With v = C⁻¹ e, a = v_i and b = v R vᵀ
+    the log-likelihood changes by -½ (ln(1 + δ a) - δ b/(1 + δ a)), which has one maximum, at δ = (b - a)/a².
+    """
+    J = len(W)
+    root = np.sqrt(var)
+    values, vectors = np.linalg.eigh(R / np.outer(root, root))
+    W = np.sqrt(np.maximum(values[-J:] - 1, 0))[:, None] * vectors[:, -J:].T * root
+    var = var.copy()
+    precision = np.eye(J) + (W / var) @ W.T
+    for i, w in enumerate(W.T):
+        v = -(np.linalg.solve(precision, w) @ W) / var / var[i]  # C⁻¹ = Ψ⁻¹ - Ψ⁻¹ Wᵀ G W Ψ⁻¹ (Woodbury)
+        v[i] += 1 / var[i]
+        a = v[i]
+        b = v @ R @ v
+        new = max(var[i] + (b - a) / a**2, FLOOR)
+        precision += (1 / new - 1 / var[i]) * np.outer(w, w)
+        var[i] = new
+    return W, var
+
+
+def _related(names):
+    """Return the message about columns that depend on each other, so that no noise is left to them."""
+    return (
+        f"{listed(names)} of x depend on each other linearly, as equal ones do: the factors explain them without "
+        "noise, and the likelihood has no maximum; leave one of them out"
+    )
+
+
+def _check_related(R, values, vectors, J, names):
+    """Raise a ValueError where J + 1 columns or fewer depend on each other linearly, as far as that is seen at once.
+
+    J factors can then explain them without noise, and the likelihood grows without bound. More columns that depend on
+    each other do no harm. `fit` looks once more at the columns that have lost their noise in the end.
+    """
+    equal = np.argwhere(np.triu(np.abs(R) > 1 - RELATED, 1))
+    if len(equal):
+        others = len(np.unique(equal[:, 1])) - 1
+        more = f"; {others:,} other columns equal an earlier one up to a factor" if others else ""
+        raise ValueError(_related([names[i] for i in equal[0]]) + more)
+    null = vectors[:, values <= RELATED * len(R)].T.copy()  # each row holds the weights of a sum that is always 0
+    for k in range(len(null)):  # Gauss and Jordan: each row leaves out what another can say
+        i = np.abs(null[k]).argmax()
+        null[k] /= null[k, i]
+        others = np.arange(len(null)) != k
+        null[others] -= null[others, i][:, None] * null[k]
+    for row in null:
+        involved = np.flatnonzero(np.abs(row) > 1e-6 * np.abs(row).max())
+        if len(involved) <= J + 1:
+            raise ValueError(_related([names[i] for i in involved]))

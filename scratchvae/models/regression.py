@@ -22,7 +22,8 @@ from scratchvae.inference.distributions import LOG_2PI, log_bernoulli
 class Regression:
     """What both regressions share: the data x (N, P) and y (N,), and the prior p(θ) = N(0, alpha² I).
 
-    n_data is N and n_parameters is P. Other shapes, and values that are not finite, raise a ValueError.
+    n_data is N and n_parameters is P. Other shapes, and values that are not finite or whose squares are not, raise a
+    ValueError.
     """
 
     def __init__(self, x, y, alpha):
@@ -32,6 +33,8 @@ class Regression:
             raise ValueError(f"x has shape {self.x.shape} and y {self.y.shape}; expected (N, P) and (N,)")
         if not (np.isfinite(self.x).all() and np.isfinite(self.y).all()):
             raise ValueError("x or y has values that are not finite; expected numbers")
+        if max(np.abs(self.x).max(), np.abs(self.y).max()) > 1e150:
+            raise ValueError("x or y has values whose squares are not finite: scale them")
         self.alpha = positive("alpha", alpha)
         self.n_data, self.n_parameters = self.x.shape
 
@@ -64,17 +67,27 @@ class LinearRegression(Regression):
     def posterior(self):
         """Return m (P,) and Λ (P, P) of the posterior p(θ|y) = N(m, Λ⁻¹), with Λ = I/alpha² + XᵀX/noise²."""
         precision = np.eye(self.n_parameters) / self.alpha**2 + self.x.T @ self.x / self.noise**2
-        return np.linalg.solve(precision, self.x.T @ self.y) / self.noise**2, precision
+        return self._mean_and_root()[0], precision
 
     def log_evidence(self):
         """Return log p(y) in nats, one number.
 
         log p(y) = log p(y|θ) + log p(θ) - log p(θ|y) is the same at any θ. It is taken at the posterior mean.
         """
-        m, precision = self.posterior()
-        log_posterior = 0.5 * (np.linalg.slogdet(precision)[1] - len(m) * LOG_2PI)
+        m, root = self._mean_and_root()
+        log_posterior = np.log(np.abs(np.diag(root))).sum() - 0.5 * len(m) * LOG_2PI
         log_joint = self.log_likelihood(m[None], gradient=False)[0] + self.log_prior(m[None], gradient=False)[0]
         return float(log_joint[0] - log_posterior)
+
+    def _mean_and_root(self):
+        """Return m (P,) and R (P, P) with Λ = RᵀR, from the least squares ‖y - X θ‖²/noise² + ‖θ‖²/alpha².
+
+        R comes from the rows, not from Λ: where columns of x are large and alike, I/alpha² is lost in Λ by rounding.
+        """
+        P = self.n_parameters
+        rows = np.concatenate([self.x / self.noise, np.eye(P) / self.alpha])
+        Q, root = np.linalg.qr(rows)
+        return np.linalg.solve(root, Q[: self.n_data].T @ self.y / self.noise), root
 
 
 class LogisticRegression(Regression):

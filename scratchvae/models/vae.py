@@ -6,6 +6,7 @@ from functools import partial
 
 import numpy as np
 
+from scratchvae.arguments import whole
 from scratchvae.backend import move, own, writable
 from scratchvae.doors import opened
 from scratchvae.guard import Guard, one_thread
@@ -264,10 +265,10 @@ class VAE:
     def encode_samples(self, x, n_samples=1, seed=0):
         """Return draws z ~ q(z|x), (n_samples, M, J), for x (M, D).
 
-        n_samples is the number of draws, 1 unless given. seed selects them, 0 unless given.
+        n_samples is the number of draws, 1 unless given. seed, a whole number ≥ 0, selects them; 0 unless given.
         """
-        shape = n_samples, len(x), self.n_latent
-        return self._encode_at(x, standard_normal(np.random.default_rng(seed), shape, self.dtype, self.backend))
+        shape = whole("n_samples", n_samples), len(x), self.n_latent
+        return self._encode_at(x, standard_normal(_seeded(seed), shape, self.dtype, self.backend))
 
     @one_thread
     def decode(self, z):
@@ -279,9 +280,9 @@ class VAE:
     def draw(self, z, seed=0):
         """Return x ~ p(x|z), (M, D), for z (M, J); the pixels of a Bernoulli decoder are 0 or 1.
 
-        seed selects the draws, 0 unless given.
+        seed, a whole number ≥ 0, selects the draws; 0 unless given.
         """
-        generator = np.random.default_rng(seed)
+        generator = _seeded(seed)
         parts = []
         for rows in _batches(own("z", z, self.backend), self.rows_at_once()):
             noise = self._pixel_noise(generator, len(rows))
@@ -296,15 +297,18 @@ class VAE:
         """Return E[x|z⁽ˡ⁾] at draws z⁽ˡ⁾ ~ q(z|x), (n_samples, M, D), for x (M, D).
 
         Their spread is what q leaves open about the image: `reconstruct_samples(x).mean(0)` and `.std(0)` are the
-        reconstruction and its uncertainty, pixel by pixel. n_samples is the number of draws, 16 unless given. seed
-        selects them, 0 unless given.
+        reconstruction and its uncertainty, pixel by pixel. n_samples is the number of draws, 16 unless given. seed, a
+        whole number ≥ 0, selects them; 0 unless given.
         """
         z = self.encode_samples(x, n_samples, seed)
         return self.decode(z.reshape(-1, self.n_latent)).reshape(*z.shape[:2], -1)
 
     def sample(self, n, seed=0):
-        """Return E[x|z], (n, D), for n latents from the prior z ~ N(0, I). seed selects them, 0 unless given."""
-        return self.decode(self._prior_draws(np.random.default_rng(seed), n))
+        """Return E[x|z], (n, D), for n latents from the prior z ~ N(0, I).
+
+        seed, a whole number ≥ 0, selects them; 0 unless given.
+        """
+        return self.decode(self._prior_draws(_seeded(seed), whole("n", n)))
 
     @one_thread
     def to(self, backend):
@@ -398,3 +402,8 @@ class VAE:
 def _batches(rows, size):
     """Return consecutive slices of at most `size` rows, so that memory does not grow with the number of datapoints."""
     return (rows[i : i + size] for i in range(0, max(len(rows), 1), size))
+
+
+def _seeded(seed):
+    """Return the generator of `seed`; unless that is a whole number ≥ 0, a ValueError is raised."""
+    return np.random.default_rng(whole("seed", seed, least=0))
