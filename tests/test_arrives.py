@@ -164,9 +164,7 @@ def training(noted, capsys):
 
 
 OUT = "--out {here}/new"
-PLAIN = (
-    f"{OUT} --hidden 9 --optimizer adagrad --init 0.01"  # nothing is left for the data to imply
-)
+PLAIN = f"{OUT} --hidden 9 --optimizer adagrad --init 0.01"  # nothing is left for the data to imply
 FULL = f"{OUT} --full-vb"
 
 
