@@ -86,7 +86,7 @@ def test_frey_faces_splits_are_columns_of_the_source_and_no_frame_is_in_two_of_t
 
 
 def test_ones_own_images_keep_their_labels_whether_they_come_in_splits_or_not(tmp_path):
-    images = np.arange(40, dtype=np.uint8)[:, None] * np.ones(9, np.uint8)
+    images = np.arange(5, 245, 6, dtype=np.uint8)[:, None] * np.ones(9, np.uint8)
     np.savez(tmp_path / "one.npz", images=images, labels=np.arange(40) + 100)
     assert assert_split(load_data(tmp_path / "one.npz"), images, np.arange(40) + 100) == 40
     parts = {"train": slice(0, 20), "valid": slice(20, 31), "test": slice(31, 40)}
