@@ -86,7 +86,7 @@ def test_frey_faces_splits_are_columns_of_the_source_and_no_frame_is_in_two_of_t
 
 
 def test_ones_own_images_keep_their_labels_whether_they_come_in_splits_or_not(tmp_path):
-    images = np.arange(5, 245, 6, dtype=np.uint8)[:, None] * np.ones(9, np.uint8)
+    images = np.column_stack([np.full((40, 8), 255, np.uint8), np.arange(40, dtype=np.uint8)])
     np.savez(tmp_path / "one.npz", images=images, labels=np.arange(40) + 100)
     assert assert_split(load_data(tmp_path / "one.npz"), images, np.arange(40) + 100) == 40
     parts = {"train": slice(0, 20), "valid": slice(20, 31), "test": slice(31, 40)}
@@ -226,11 +226,14 @@ def test_monte_carlo_em_jitters_every_transition(monkeypatch):
 @pytest.mark.filterwarnings("ignore:.* a longer burn_in tunes")  # 15 transitions do not tune them
 def test_after_the_burn_in_every_transition_has_the_stepsize_that_is_told(monkeypatch):
     stepsizes = []
+    rates = []
     transition = hmc.transition
 
     def noting(target, state, p, u, stepsize, steps):
         stepsizes.append(np.array(stepsize))
-        return transition(target, state, p, u, stepsize, steps)
+        result = transition(target, state, p, u, stepsize, steps)
+        rates.append(result[1][:, None])
+        return result
 
     def normal(z):
         return -0.5 * (z * z).sum(axis=1) / 9, -z / 9
@@ -241,8 +244,19 @@ def test_after_the_burn_in_every_transition_has_the_stepsize_that_is_told(monkey
     assert len(stepsizes) == 21 and found.stepsize.shape == (3, 1)
     for stepsize in stepsizes[15:]:
         assert_array_equal(np.broadcast_to(stepsize, (3, 1)), found.stepsize)
-    assert (np.abs(stepsizes[14] / found.stepsize - 1) > 0.01).all()  # control: that of the last tuning transition
-    assert (np.abs(found.stepsize / 0.3 - 1) > 0.01).all()  # control: that from which the tuning began
+
+    frozen = 0.3
+    for half, gamma, lean in [(rates[:8], 0.05, 10), (rates[8:15], 0.5, 1)]:  # algorithm 5 of Hoffman & Gelman, twice
+        mu = np.log(lean * frozen)
+        too_low = log_average = 0
+        for m, rate in enumerate(half, 1):
+            too_low = too_low + (0.6 - rate - too_low) / (m + 10)
+            log_stepsize = mu - np.sqrt(m) / gamma * too_low
+            log_average = log_average + (log_stepsize - log_average) / m**0.75
+        frozen = np.exp(log_average)
+    assert_allclose(found.stepsize, frozen, rtol=1e-10)
+    for other in (np.exp(log_stepsize), stepsizes[14], 0.3):  # control: the last ones of the tuning, and the first
+        assert (np.abs(other / frozen - 1) > 0.01).all()
 
 
 def test_black_box_takes_both_devices_unless_told_otherwise():
