@@ -251,11 +251,9 @@ def test_the_job_stays_under_400_mib_and_allocates_nothing_that_it_keeps(tmp_pat
     job = json.loads((tmp_path / "job.json").read_text())
     assert 50 < job["peak_memory_mib"] < 400 and abs(job["growth_kib"]) < 50
     assert list(job["shares"]) == list(job["ms"]) == list(bench.MODELS) and min(job["ms"].values()) > 0
-    for name, parts in job["shares"].items():
+    for parts in job["shares"].values():  # how large each must be: test_what_is_drawn.py, by a clock of its own
         assert abs(sum(parts.values()) - 1) < 1e-3 and min(parts.values()) >= 0
-        assert all(
-            share > 0 for part, share in parts.items() if name == "vae" or part != "prior"
-        )  # FullVB: no such step
+        assert parts["bound and gradient"] > 0
 
 
 def test_the_cost_of_posteriors_and_marginal_likelihoods_is_measured(tmp_path):

@@ -1,0 +1,727 @@
+"""cli/: every option of every command arrives, by its value, where it acts, and nothing else changes with it.
+
+Each command is run twice, without and with an option, while the functions that it calls note what they are given.
+What differs between the two must be what the table says, no less and no more.
+"""
+
+import argparse
+import contextlib
+import inspect
+import json
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import standin
+import threadpoolctl
+from numpy.testing import assert_array_equal
+
+from scratchvae import VAE, FullVB, bench, cli, data, gradcheck, plots
+from scratchvae.backend import move
+from scratchvae.cli import main
+from scratchvae.inference import marginal
+from scratchvae.training import loop, optim
+from scratchvae.training.run import HISTORY
+
+ABSENT = "absent"  # stands for what one of the two runs has not noted
+LOAD_DATA = data.load_data
+
+
+# The functions that a command calls, and what they note
+
+
+@pytest.fixture
+def noted(monkeypatch, digits, tmp_path):
+    """What the functions below the commands are given, as {"place.name": value}; none of them does its work."""
+    return Notes(monkeypatch, digits, tmp_path)
+
+
+class Notes(dict):
+    """Notes what is passed on, and stands in for the work."""
+
+    def __init__(self, monkeypatch, digits, folder):
+        super().__init__()
+        self.patch = monkeypatch
+        self.images = digits
+        self.folder = folder
+        self.threads = None  # what BLAS is limited to at this moment
+        monkeypatch.chdir(folder)
+        monkeypatch.setattr("os.cpu_count", lambda: 64)
+        monkeypatch.setattr(threadpoolctl, "threadpool_limits", self.limits)
+
+    def put(self, place, **values):
+        """Note values; what is noted twice must be the same."""
+        for name, value in values.items():
+            assert self.get(f"{place}.{name}", value) == value, f"{place}.{name} is passed on twice, differently"
+            self[f"{place}.{name}"] = value
+
+    def instead(self, original, stand_in):
+        """Put a function in the place of `original` in every module of the package that has it."""
+        for name, module in list(sys.modules.items()):
+            if name.partition(".")[0] == "scratchvae":
+                for attribute, value in list(vars(module).items()):
+                    if value is original:
+                        self.patch.setattr(module, attribute, stand_in)
+
+    @contextlib.contextmanager
+    def limits(self, limits=None, user_api=None):
+        before = self.threads
+        self.threads = (limits, user_api)
+        try:
+            yield
+        finally:
+            self.threads = before
+
+    def load_data(self, *arguments, **settings):
+        given = bound(LOAD_DATA, arguments, settings)
+        self.put("load_data", **given)
+        return replace(self.images, binarization=given["binarization"])
+
+    def part(self, x):
+        """The name of the split that x is."""
+        return next((part for part in ("train", "valid", "test") if x is getattr(self.images, part)), "none of them")
+
+    def model(self, place, model):
+        optional = {"posterior": "gaussian", "flow": 0, "channels": []}
+        self.put(place, **optional | model.config, is_a=type(model).__name__)
+        self.put(place, backend=model.backend, draws=model.n_samples, prior_added=model.prior)
+
+
+def bound(function, arguments, settings):
+    """The arguments of a call by name, with the defaults."""
+    call = inspect.signature(function).bind(*arguments, **settings)
+    call.apply_defaults()
+    return dict(call.arguments)
+
+
+def changes(before, after):
+    """What two notes differ in, as {key: the later value}."""
+    keys = before.keys() | after.keys()
+    return {key: after.get(key, ABSENT) for key in keys if before.get(key, ABSENT) != after.get(key, ABSENT)}
+
+
+def words(text, folder):
+    """The words of a command; {here} is the test's own folder."""
+    return [word.replace("{here}", str(folder)) for word in text.split()]
+
+
+def filled(expected, folder):
+    """The same in the values of a row."""
+    return {
+        key: value.replace("{here}", str(folder)) if isinstance(value, str) else value
+        for key, value in expected.items()
+    }
+
+
+# train
+
+
+@pytest.fixture
+def training(noted, capsys):
+    """A function of words that trains with them, and returns what was noted."""
+    trained = VAE(64, 9, 3, seed=77)  # where --warm-start begins
+
+    def load_model(*arguments, **settings):
+        noted.put("load_model", folder=str(arguments[0]))
+        return trained
+
+    def fit(model, train, valid=None, *, optimizer=None, options=None, out=None, **settings):
+        noted.model("model", model)
+        noted.put("fit", train=noted.part(train), valid=noted.part(valid), out=str(out), **settings)
+        noted.put("optimizer", is_a=type(optimizer).__name__, **vars(optimizer))
+        noted.put("options", **options)
+        noted.put("blas", threads=noted.threads)
+        value = move(model.params.value, "numpy")
+        start = np.array_equal(value[: trained.params.value.size], trained.params.value)
+        noted.put("model", begins_at_the_warm_start=start)
+        noted.history = np.ones(1, HISTORY)
+        noted.trained = model
+        return noted.history
+
+    def draw_run(folder, model, images, history, seed=0):
+        assert history is noted.history
+        assert_array_equal(noted.trained.to("numpy").params.value, model.params.value)
+        noted.put("draw_run", folder=str(folder), seed=seed, backend=model.backend, test=noted.part(images.test))
+        return [Path("learning_curve.png"), Path("reconstructions.png")]
+
+    from scratchvae.training import run
+
+    noted.instead(data.load_data, noted.load_data)
+    noted.instead(run.load_model, load_model)
+    noted.instead(loop.fit, fit)
+    noted.instead(plots.draw_run, draw_run)
+
+    def go(*arguments):
+        noted.clear()
+        capsys.readouterr()
+        assert main(["train", *arguments]) == 0, capsys.readouterr().err
+        noted.put("printed", anything=capsys.readouterr().out != "")
+        return dict(noted)
+
+    return go
+
+
+OUT = "--out {here}/new"
+PLAIN = f"{OUT} --hidden 9 --optimizer adagrad --init 0.01"  # nothing is left for the data to imply
+FULL = f"{OUT} --full-vb"
+
+
+def row(more, base=OUT, options=None, **expected):
+    """(words without the option, words of the option, what changes).
+
+    Two underscores stand for the dot in a place. `options` are those of config.json that change.
+    """
+    expected = {key.replace("__", ".", 1): value for key, value in expected.items()}
+    return base, more, expected | {f"options.{key}": value for key, value in (options or {}).items()}
+
+
+TRAIN = {
+    "--data": row("--data own.npy", PLAIN, {"data": "{here}/own.npy"}, load_data__name="{here}/own.npy"),
+    "--data-dir": row("--data-dir folder", options={"data_dir": "{here}/folder"}, load_data__data_dir="{here}/folder"),
+    "--n-train": row("--n-train 3e2", options={"n_train": 300}, load_data__n_train=300),
+    "--split": row("--split 30,20,10", options={"split": [30, 20, 10]}, load_data__split=[30, 20, 10]),
+    "--binarization": row(
+        "--binarization dynamic",
+        options={"binarization": "dynamic"},
+        load_data__binarization="dynamic",
+        fit__binarization="dynamic",
+    ),
+    "--likelihood": row("--likelihood laplace", options={"likelihood": "laplace"}, model__likelihood="laplace"),
+    "--mean": row("--mean free", f"{OUT} --likelihood gaussian", {"mean": "free"}, model__mean="free"),
+    "--latent": row("--latent 7", options={"latent": 7}, model__n_latent=7),
+    "--hidden": row("--hidden 9,8", options={"hidden": [9, 8]}, model__n_hidden=[9, 8]),
+    "--architecture": row(
+        "--architecture conv",
+        options={"architecture": "conv", "hidden": [128], "channels": [16, 32], "activation": "relu"},
+        model__n_hidden=[128],
+        model__channels=[16, 32],
+        model__activation="relu",
+    ),
+    "--channels": row(
+        "--channels 3",
+        f"{OUT} --architecture conv",
+        {"channels": [3]},
+        model__channels=[3],
+    ),
+    "--posterior": row("--posterior full", options={"posterior": "full"}, model__posterior="full"),
+    "--flow": row(
+        "--flow 3",
+        f"{OUT} --estimator A",
+        {"flow": 3},
+        model__flow=3,
+    ),
+    "--activation": row("--activation softplus", options={"activation": "softplus"}, model__activation="softplus"),
+    "--init": row("--init 0.25", options={"init": 0.25}, model__init=0.25),
+    "--init-biases": row("--init-biases", PLAIN, {"init_biases": True}, model__init_biases=True),
+    "--no-prior": row("--no-prior", options={"prior": False}, model__prior=False, model__prior_added=False),
+    "--full-vb": row(
+        "--full-vb",
+        options={"full_vb": True},
+        model__is_a="FullVB",
+        model__prior=ABSENT,  # it is in the bound
+        model__prior_added=False,
+        model__theta_noise="minibatch",
+        model__alpha=1.0,
+        model__learn_hyperprior=False,
+        model__log_sigma=-4.0,
+    ),
+    "--local-reparameterization": row(
+        "--local-reparameterization", FULL, {"theta_noise": "local"}, model__theta_noise="local"
+    ),
+    "--antithetic": row("--antithetic", FULL, {"theta_noise": "antithetic"}, model__theta_noise="antithetic"),
+    "--alpha": row("--alpha 0.7", FULL, {"alpha": 0.7}, model__alpha=0.7),
+    "--learn-hyperprior": row("--learn-hyperprior", FULL, {"learn_hyperprior": True}, model__learn_hyperprior=True),
+    "--log-sigma": row("--log-sigma -2.5", FULL, {"log_sigma": -2.5}, model__log_sigma=-2.5),
+    "--warm-start": row(
+        "--warm-start folder",
+        f"{FULL} --hidden 9 --latent 3",
+        {"warm_start": "{here}/folder"},
+        load_model__folder="{here}/folder",
+        model__begins_at_the_warm_start=True,
+    ),
+    "--estimator": row("--estimator stl", options={"estimator": "stl"}, model__estimator="stl"),
+    "--n-samples": row("--n-samples 3", options={"n_samples": 3}, model__n_samples=3, model__draws=3),
+    "--samples": row("--samples 12e3", options={"samples": 12_000}, fit__samples=12_000),
+    "--epochs": row("--epochs 2.5", options={"epochs": 2.5}, fit__epochs=2.5),
+    "--optimizer": row(
+        "--optimizer sgd",
+        f"{OUT} --optimizer adagrad",
+        {"optimizer": "sgd"},
+        optimizer__is_a="SGD",
+        optimizer__lr=1e-6,
+        optimizer__eps=ABSENT,
+        optimizer__warmup=ABSENT,
+    ),
+    "--lr": row("--lr 0.37", options={"lr": 0.37}, optimizer__lr=0.37),
+    "--decay": row("--decay 41", options={"decay": 41.0}, optimizer__decay=41.0),
+    "--warmup": row("--warmup 6", f"{OUT} --optimizer adagrad", {"warmup": 6}, optimizer__warmup=6),
+    "--batch-size": row("--batch-size 37", options={"batch_size": 37}, fit__batch_size=37),
+    "--schedule": row("--schedule alternating", options={"schedule": "alternating"}, fit__schedule="alternating"),
+    "--log-every": row("--log-every 5e2", options={"log_every": 500}, fit__log_every=500),
+    "--dtype": row("--dtype float64", options={"dtype": "float64"}, model__dtype="float64"),
+    "--backend": row(
+        "--backend cupy",
+        options={"backend": "cupy", "threads": None},
+        model__backend="cupy",
+        blas__threads=(None, "blas"),
+    ),
+    "--threads": row("--threads 5", options={"threads": 5}, blas__threads=(5, "blas")),
+    "--seed": row("--seed 19", options={"seed": 19}, model__seed=19, fit__seed=19, draw_run__seed=19),
+    "--out": row("--out {here}/other", fit__out="{here}/other", draw_run__folder="{here}/other/figures"),
+    "--resume": row(
+        "--resume {here}/begun",
+        "--hidden 9 --latent 3",
+        {"seed": 8, "lr": 0.5, "threads": 2, "samples": 100},  # those that the run was begun with
+        fit__out="{here}/begun",
+        fit__resume=True,
+        fit__samples=100,
+        fit__seed=8,
+        draw_run__seed=8,
+        draw_run__folder="{here}/begun/figures",
+        model__seed=8,
+        optimizer__lr=0.5,
+        blas__threads=(2, "blas"),
+    ),
+    "--quiet": row("--quiet", fit__progress=False, printed__anything=False),
+}
+
+
+@pytest.mark.parametrize("option", TRAIN)
+def test_an_option_of_train_arrives_where_it_acts_and_changes_nothing_else(option, training, noted, runs, monkeypatch):
+    here = prepare(noted, runs)
+    base, more, expected = TRAIN[option]
+    assert option in more.split()
+    if "cupy" in more:
+        standin.install(monkeypatch)
+    before = training(*words(base, here))
+    after = training(*words(f"{base} {more}", here))
+    assert changes(before, after) == filled(expected, here)
+
+
+OPTIONS = {  # of a run that is trained without any option
+    "data": "digits",
+    "data_dir": None,
+    "n_train": None,
+    "split": None,
+    "binarization": "grey",
+    "likelihood": "bernoulli",
+    "mean": "sigmoid",
+    "latent": 20,
+    "hidden": [200],
+    "architecture": "mlp",
+    "channels": [],
+    "posterior": "gaussian",
+    "flow": 0,
+    "activation": "tanh",
+    "init": "glorot",
+    "init_biases": False,
+    "prior": True,
+    "full_vb": False,
+    "theta_noise": "minibatch",
+    "alpha": 1.0,
+    "learn_hyperprior": False,
+    "log_sigma": -4.0,
+    "warm_start": None,
+    "estimator": "B",
+    "n_samples": 1,
+    "dtype": "float32",
+    "backend": "numpy",
+    "threads": 1,
+    "optimizer": "adam",
+    "lr": None,
+    "warmup": 0,
+    "decay": None,
+    "batch_size": 100,
+    "schedule": "joint",
+    "samples": None,
+    "epochs": None,
+    "log_every": None,
+    "seed": 0,
+}
+
+
+FOLDERS = {  # run folders, by what they were trained with
+    "run": "--hidden 5 --latent 2 --n-samples 4",
+    "full": "--hidden 5 --latent 2 --n-samples 4 --full-vb",
+    "dynamic": "--hidden 5 --latent 2 --n-samples 4 --full-vb --binarization dynamic",
+    "begun": "--hidden 9 --latent 3 --seed 8 --lr 0.5 --threads 2",
+}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A folder with these run folders."""
+    folder = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.cpu_count", lambda: 64)
+        patch.setattr(plots, "draw_run", lambda *arguments, **settings: [folder, folder])
+        for name, given in FOLDERS.items():
+            command = f"train {given} --samples 100 --quiet --out {folder / name}"
+            assert main(command.split()) == 0
+    return folder
+
+
+def prepare(noted, runs):
+    """Put the data and the run folders that the rows name into the test's own folder, and return that."""
+    np.save(noted.folder / "own.npy", noted.images.train)
+    (noted.folder / "folder").mkdir()
+    for name in FOLDERS:
+        shutil.copytree(runs / name, noted.folder / name)
+    return noted.folder
+
+
+def test_without_options_train_takes_the_defaults_that_its_help_names(training, noted):
+    found = training()
+    told = {key.removeprefix("options."): value for key, value in found.items() if key.startswith("options.")}
+    assert OPTIONS.items() <= told.items()
+    settings = {"train": "train", "valid": "valid", "samples": None, "epochs": None, "batch_size": 100, "seed": 0}
+    settings |= {"schedule": "joint", "binarization": "grey", "log_every": None, "resume": False, "progress": None}
+    settings |= {"out": "runs/digits20"}
+    assert {f"fit.{key}": value for key, value in settings.items()}.items() <= found.items()
+    model = {"n_visible": 64, "n_hidden": [200], "n_latent": 20, "likelihood": "bernoulli", "estimator": "B"}
+    model |= {"n_samples": 1, "draws": 1, "activation": "tanh", "init": "glorot", "init_biases": False, "seed": 0}
+    model |= {"prior": True, "prior_added": True, "dtype": "float32", "backend": "numpy", "is_a": "VAE"}
+    assert {f"model.{key}": value for key, value in model.items()}.items() <= found.items()
+    adam = {"is_a": "Adam", "lr": 0.001, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "decay": None}
+    assert {f"optimizer.{key}": value for key, value in adam.items()}.items() <= found.items()
+    assert found["blas.threads"] == (1, "blas")
+    pictures = {"folder": "runs/digits20/figures", "seed": 0, "test": "test"}
+    assert {f"draw_run.{key}": value for key, value in pictures.items()}.items() <= found.items()
+    loaded = {"name": "digits", "data_dir": None, "n_train": None, "split": None, "binarization": "grey"}
+    assert {f"load_data.{key}": value for key, value in loaded.items()}.items() <= found.items()
+
+
+@pytest.mark.parametrize(
+    ("name", "cls", "lr"), [("sgd", optim.SGD, 1e-6), ("adagrad", optim.Adagrad, 0.01), ("adam", optim.Adam, 0.001)]
+)
+def test_every_optimiser_gets_its_stepsize_and_decay_once(name, cls, lr, training):
+    plain = training(*f"--out new --optimizer {name}".split())
+    assert (plain["optimizer.is_a"], plain["optimizer.lr"], plain["optimizer.decay"]) == (cls.__name__, lr, None)
+    given = training(*f"--out new --optimizer {name} --lr 0.3 --decay 7".split())
+    assert changes(plain, given) == {
+        "optimizer.lr": 0.3,
+        "optimizer.decay": 7.0,
+        "options.lr": 0.3,
+        "options.decay": 7.0,
+    }
+
+
+# evaluate
+
+
+@pytest.fixture
+def evaluation(noted, capsys):
+    """A function of words that evaluates a run with them, and returns what was noted and printed."""
+    # n_samples = 4: that of the training is neither 1 nor what a row asks for
+    models = {"run": VAE(64, 5, 2, n_samples=4), "full": FullVB(64, 5, 2, n_samples=4)}
+    models["dynamic"] = models["full"]
+
+    def load_model(folder, *arguments, **settings):
+        noted.put("load_model", folder=str(folder), backend=bound(original, (folder, *arguments), settings)["backend"])
+        noted.loaded = models[Path(folder).name]
+        noted.loaded.n_samples = 4
+        return noted.loaded
+
+    def evaluate(*arguments, **settings):
+        given = bound(functions[0], arguments, settings)
+        model = given.pop("model")
+        assert model is noted.loaded
+        noted.put("evaluate", **given | {"x": noted.part(given["x"])}, draws=model.n_samples)
+        return {"n": 180, "bound": -3.0, "kl": 1.0, "reconstruction": -2.0}
+
+    def evaluate_theta(*arguments, **settings):
+        given = bound(functions[1], arguments, settings)
+        model = given.pop("model")
+        assert model is noted.loaded
+        noted.put("evaluate_theta", **given | {"x": noted.part(given["x"])}, draws=model.n_samples)
+        return {"bound_over_theta": -4.0, "theta_kl": 90.0, "bound_22": -4.5}
+
+    def importance(*arguments, **settings):
+        given = bound(functions[2], arguments, settings)
+        assert given.pop("model") is noted.loaded
+        given.pop("progress")
+        noted.put("importance", **given | {"x": noted.part(given["x"])})
+        return marginal.Estimate(np.array([-3.5]), np.array([0.1]), np.array([9.0]), np.array([0.2]), 500)
+
+    from scratchvae.training import run
+
+    original = run.load_model
+    functions = loop.evaluate, loop.evaluate_theta, marginal.importance
+    noted.instead(original, load_model)
+    noted.instead(data.load_data, noted.load_data)
+    for function, stand_in in zip(functions, (evaluate, evaluate_theta, importance), strict=True):
+        noted.instead(function, stand_in)
+
+    def go(*arguments):
+        noted.clear()
+        capsys.readouterr()
+        assert main(["evaluate", *arguments]) == 0, capsys.readouterr().err
+        printed = capsys.readouterr().out
+        json_alone = printed.startswith("{")
+        noted.put("printed", **{"json": json_alone} | (json.loads(printed) if json_alone else {}))
+        return dict(noted)
+
+    return go
+
+
+JSON = "{here}/run --json"
+EVALUATE = {
+    "run": row(
+        "{here}/full",
+        "--json --n-theta 0",
+        load_model__folder="{here}/full",
+        printed__run="{here}/full",
+    ),
+    "--split": row("--split valid", JSON, evaluate__x="valid", printed__split="valid"),
+    "--n-samples": row("--n-samples 6", JSON, evaluate__draws=6, printed__n_samples=6),
+    "--log-likelihood": row(
+        "--log-likelihood 5e2",
+        JSON,
+        importance__x="test",
+        importance__n_samples=500,
+        importance__seed=0,
+        printed__log_likelihood=-3.5,
+        printed__log_likelihood_samples=500,
+        printed__log_likelihood_error=0.1,
+        printed__log_likelihood_bias=pytest.approx(-0.005),
+        printed__k_hat=0.2,
+        printed__k_hat_threshold=pytest.approx(1 - 1 / np.log10(500)),
+        printed__untrusted=0,
+    ),
+    "--n-theta": row("--n-theta 3", "{here}/full --json", evaluate_theta__n_theta=3, printed__n_theta=3),
+    "--seed": row(
+        "--seed 19",
+        "{here}/full --json --log-likelihood 500",
+        evaluate__seed=19,
+        evaluate_theta__seed=19,
+        importance__seed=19,
+        printed__seed=19,
+    ),
+    "--data-dir": row("--data-dir folder", JSON, load_data__data_dir="{here}/folder"),
+    "--data": row("--data own.npy", JSON, load_data__name="{here}/own.npy", printed__data="{here}/own.npy"),
+    "--json": row(
+        "--json",
+        "{here}/run",
+        printed__json=True,
+        **{f"printed__{key}": value for key, value in {"run": "{here}/run", "data": "digits", "split": "test"}.items()},
+        **{f"printed__{key}": value for key, value in {"binarization": "grey", "n": 180, "bound": -3.0}.items()},
+        **{f"printed__{key}": value for key, value in {"kl": 1.0, "reconstruction": -2.0, "n_samples": 4}.items()},
+        printed__seed=0,
+    ),
+    "--backend": row("--backend cupy", JSON, load_model__backend="cupy"),
+}
+
+
+@pytest.mark.parametrize("option", EVALUATE)
+def test_an_option_of_evaluate_arrives_where_it_acts_and_changes_nothing_else(option, evaluation, noted, runs):
+    here = prepare(noted, runs)
+    base, more, expected = EVALUATE[option]
+    before = evaluation(*words(f"{base} {here}/run" if option == "run" else base, here))
+    after = evaluation(*words(f"{base} {more}", here))
+    assert changes(before, after) == filled(expected, here)
+
+
+@pytest.mark.parametrize("part", ["train", "valid", "test"])
+def test_everything_that_evaluate_prints_is_of_the_split_that_was_asked_for(part, evaluation, noted, runs):
+    prepare(noted, runs)
+    found = evaluation("full", "--json", "--split", part, "--log-likelihood", "500", "--n-samples", "2")
+    assert {found[f"{place}.x"] for place in ("evaluate", "evaluate_theta", "importance")} == {part}
+    assert found["evaluate.draws"] == found["evaluate_theta.draws"] == 2
+    assert ("printed.bound_22" in found) == (part == "train")  # (22) belongs to the data of the training
+
+
+def test_evaluate_reads_how_the_run_treats_its_pixels_and_tells_every_estimate(evaluation, noted, runs):
+    prepare(noted, runs)
+    found = evaluation("dynamic", "--json")
+    assert found["load_data.binarization"] == found["printed.binarization"] == "dynamic"
+    assert found["evaluate.binarization"] == found["evaluate_theta.binarization"] == "dynamic"
+
+
+def test_estimates_that_cannot_be_trusted_are_counted_above_their_own_threshold(evaluation, noted, runs, capsys):
+    prepare(noted, runs)
+    k_hat = np.array([0.45, 0.55, 0.65, 0.75])
+    few = marginal.Estimate(np.full(4, -3.0), np.full(4, 0.1), np.full(4, 9.0), k_hat, 100)  # its threshold is 0.5
+    noted.instead(sys.modules["scratchvae.inference.marginal"].importance, lambda *arguments, **settings: few)
+    found = evaluation("run", "--json", "--log-likelihood", "100")
+    assert found["printed.untrusted"] == 3 and found["printed.k_hat_threshold"] == pytest.approx(0.5)
+    assert main(["evaluate", "run", "--log-likelihood", "100"]) == 0
+    assert "k_hat up to 0.75, above 0.50 for 3 of 180" in capsys.readouterr().out
+
+
+# plot, gradcheck and bench
+
+
+@pytest.fixture
+def plotting(noted, capsys):
+    """A function of words that draws a run with them, and returns what was noted."""
+    from scratchvae.training import run
+
+    model = VAE(64, 5, 2)
+
+    def load_model(folder, **settings):
+        noted.put("load_model", folder=str(folder), **settings)
+        return model
+
+    def draw_run(folder, given, images, history, seed=0):
+        assert given is model
+        noted.put("draw_run", folder=str(folder), seed=seed, test=noted.part(images.test), rows=history.tolist())
+        return [Path("a.png")]
+
+    noted.instead(run.load_model, load_model)
+    noted.instead(data.load_data, noted.load_data)
+    noted.instead(plots.draw_run, draw_run)
+
+    def go(*arguments):
+        noted.clear()
+        assert main(["plot", *arguments]) == 0, capsys.readouterr().err
+        assert capsys.readouterr().out == "a.png\n"
+        return dict(noted)
+
+    return go
+
+
+PLOT = {
+    "run": row(
+        "{here}/full",
+        "",
+        load_model__folder="{here}/full",
+        draw_run__folder="{here}/full/figures",
+        draw_run__rows=[(2, 2, 2.0, 2.0, 2.0, 2.0)],
+    ),
+    "--seed": row("--seed 19", "{here}/run", draw_run__seed=19),
+    "--data-dir": row("--data-dir folder", "{here}/run", load_data__data_dir="{here}/folder"),
+    "--data": row("--data own.npy", "{here}/run", load_data__name="{here}/own.npy"),
+}
+
+
+@pytest.mark.parametrize("option", PLOT)
+def test_an_option_of_plot_arrives_where_it_acts_and_changes_nothing_else(option, plotting, noted, runs):
+    from scratchvae.training.run import write_history
+
+    here = prepare(noted, runs)
+    for k, name in enumerate(["run", "full"], 1):
+        write_history(here / name / "metrics.csv", np.full(1, k, HISTORY))
+    base, more, expected = PLOT[option]
+    before = plotting(*words(f"{base} {here}/run" if option == "run" else base, here))
+    assert before["draw_run.test"] == "test" and before["draw_run.seed"] == 0
+    after = plotting(*words(f"{base} {more}", here))
+    assert changes(before, after) == filled(expected, here)
+
+
+@pytest.fixture
+def checking(noted, capsys):
+    """A function of words that runs gradcheck with them, and returns what was noted."""
+
+    def noting(place, function):
+        def call(*arguments, **settings):
+            noted.put(place, **bound(function, arguments, settings))
+            return []
+
+        return call
+
+    for place, function in [("check_parts", gradcheck.check_parts), ("check_matrix", gradcheck.check_matrix)]:
+        noted.instead(function, noting(place, function))
+
+    def go(*arguments):
+        noted.clear()
+        assert main(["gradcheck", *arguments]) == 0, capsys.readouterr().err
+        return dict(noted)
+
+    return go
+
+
+GRADCHECK = {
+    "--seed": row("--seed 19", "", check_parts__seed=19, check_matrix__seed=19),
+    "--backend": row("--backend cupy", "", check_parts__backend="cupy", check_matrix__backend="cupy"),
+}
+
+
+@pytest.mark.parametrize("option", GRADCHECK)
+def test_an_option_of_gradcheck_arrives_where_it_acts_and_changes_nothing_else(option, checking, noted):
+    base, more, expected = GRADCHECK[option]
+    before = checking(*base.split())
+    assert (before["check_parts.seed"], before["check_matrix.backend"]) == (0, "numpy")
+    assert changes(before, checking(*words(f"{base} {more}", noted.folder))) == expected
+
+
+@pytest.fixture
+def benching(noted, capsys):
+    """A function of words that runs bench with them, and returns what was noted."""
+    times = [{"ms": 1.0, "products_ms": 0.5}]
+
+    def run(workloads, repeats=10, progress=None):
+        for name in ("backend", "dtype", "model", "batch_size", "n_hidden", "n_latent", "n_visible"):
+            noted.put("run", **{name: sorted({getattr(work, name) for work in workloads})})
+        noted.put("run", repeats=repeats)
+        noted.put("blas", threads=noted.threads)
+        peaks = {f"{b} {d}": 10.0 for b in ("numpy", "cupy") for d in ("float32", "float64")}
+        machine = {"cpu": "a", "cores": 1, "blas": [], "numpy": "2", "commit": "c"}
+        rows = [bench.summary(work, 3, times) for work in workloads]
+        starts = {"numpy": 1.0}
+        return {"machine": machine, "repeats": repeats, "cold_start_s": starts, "peak_gflops": peaks, "rows": rows}
+
+    def savefig(figure, path, **settings):
+        noted.put("savefig", path=str(path))
+
+    noted.instead(bench.run, run)
+    noted.patch.setattr(plots.Figure, "savefig", savefig)
+
+    def go(*arguments):
+        noted.clear()
+        assert main(["bench", *arguments]) == 0, capsys.readouterr().err
+        folder = Path(noted["savefig.path"]).parent
+        noted.put("json", there=(folder / "bench.json").exists())
+        return dict(noted)
+
+    return go
+
+
+PAPER = {"run__batch_size": [100], "run__n_hidden": [500], "run__n_latent": [20], "run__n_visible": [784]}
+
+
+def sizes(**given):
+    """What the workloads have where sizes are given: the others are the paper's, and the model is the VAE alone."""
+    return PAPER | {"run__model": ["vae"]} | {f"run__{name}": values for name, values in given.items()}
+
+
+IN = "--out {here}/bench"
+BENCH = {
+    "--backend": row("--backend cupy,numpy", IN, run__backend=["cupy", "numpy"]),
+    "--dtype": row("--dtype float64", IN, run__dtype=["float64"]),
+    "--model": row("--model vae,full-vb", IN, run__model=["full-vb", "vae"]),
+    "--batch-size": row("--batch-size 5,7", IN, **sizes(batch_size=[5, 7])),
+    "--hidden": row("--hidden 30,40", IN, **sizes(n_hidden=[30, 40])),
+    "--latent": row("--latent 3,4", IN, **sizes(n_latent=[3, 4])),
+    "--visible": row("--visible 50,60", IN, **sizes(n_visible=[50, 60])),
+    "--repeats": row("--repeats 3", IN, run__repeats=3),
+    "--threads": row("--threads 5", IN, blas__threads=(5, "blas")),
+    "--out": row("--out {here}/other", IN, savefig__path="{here}/other/bench.png"),
+}
+
+
+@pytest.mark.parametrize("option", BENCH)
+def test_an_option_of_bench_arrives_where_it_acts_and_changes_nothing_else(option, benching, noted):
+    base, more, expected = BENCH[option]
+    before = benching(*words(base, noted.folder))
+    assert before["run.repeats"] == 10 and before["blas.threads"] == (None, "blas") and before["json.there"]
+    assert before["run.batch_size"] == bench.SIZES["batch_size"] and before["run.dtype"] == ["float32", "float64"]
+    after = benching(*words(f"{base} {more}", noted.folder))
+    assert changes(before, after) == filled(expected, noted.folder)
+
+
+# The tables are complete
+
+TABLES = {"train": TRAIN, "evaluate": EVALUATE, "plot": PLOT, "gradcheck": GRADCHECK, "bench": BENCH}
+
+
+def test_every_option_of_every_command_has_a_row():
+    subparsers = [action for action in cli.parser()._actions if isinstance(action, argparse._SubParsersAction)]
+    commands = subparsers[0].choices
+    assert commands.keys() == TABLES.keys()
+    for name, parser in commands.items():
+        actions = [action for action in parser._actions if not isinstance(action, argparse._HelpAction)]
+        options = [action.option_strings[-1] if action.option_strings else action.dest for action in actions]
+        assert sorted(options) == sorted(TABLES[name]), name
