@@ -51,6 +51,7 @@ def fit_mcem(
     resume=False,
     options=None,
     progress=None,
+    take_over=False,
 ):
     """Train the decoder of a VAE by Monte Carlo EM, and return the history as `fit` does.
 
@@ -67,7 +68,8 @@ def fit_mcem(
     updates      is the number of updates of θ in an M-step, 5 unless given.
     acceptance   is the share of transitions that should be accepted, 0.9 unless given; the stepsize is tuned to it.
 
-    optimizer, batch_size, seed, log_every, out, resume, options and progress are those of `fit`.
+    optimizer, batch_size, seed, log_every, out, resume, options, progress and take_over are those
+    of `fit`.
 
     In the history train_bound is log p(x, z) in nats per datapoint at the draws. It is no bound on log p(x), since
     log q is missing. valid_bound is NaN. A warning says so where the last E-steps accepted a share that is off
@@ -102,13 +104,16 @@ def fit_mcem(
         "log_every": log_every,
         "data": out and loop.fingerprint(train),
     }
-    folder = RunFolder(out, model, optimizer, facts, options, chains.windows())
-    now = folder.restore() if resume else folder.begin()
-    loop.warn_if_done(now, samples, out)
+    folder = RunFolder(out, model, optimizer, facts, options, chains.windows(), take_over)
     steps_per_epoch = math.ceil(n / m)
-    since = time.perf_counter() - now.seconds
     order = None
-    with loop.interruptible() as signals, loop.progress_bar(samples, now.samples, progress) as bar:
+    with (
+        loop.interruptible() as signals,
+        folder.open(resume) as now,
+        loop.progress_bar(samples, now.samples, progress) as bar,
+    ):
+        since = time.perf_counter() - now.seconds
+        loop.warn_if_done(now, samples, out)
         while now.samples < samples and not signals:
             epoch, i = divmod(now.step, steps_per_epoch)
             if i == 0 or order is None:
@@ -135,8 +140,10 @@ def fit_mcem(
             now.seconds = time.perf_counter() - since
             if loop.due(before, now.samples, log_every):
                 now.add(now.row(now.step / steps_per_epoch, math.nan))
-                folder.keep(now)
-            elif now.seconds - folder.kept_at > loop.LONGEST_WITHOUT_CHECKPOINT:
+                wanted = folder.is_due(now)
+            else:
+                wanted = now.seconds - folder.kept_at > loop.LONGEST_WITHOUT_CHECKPOINT
+            if wanted:
                 folder.keep(now)
         ending = [now.row(now.step / steps_per_epoch, math.nan)] if now.seen and not signals else []
         folder.keep(now, *ending)
