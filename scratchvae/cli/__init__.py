@@ -28,12 +28,12 @@ def main(argv=None):
         try:
             code = _run(argv)
         except KeyboardInterrupt:
-            _say_on_stderr("interrupted")
+            _say_on_stderr("interrupted", begin="\n")
             return 130
         if out is not None:
             out.flush()
             if out.error is not None and not isinstance(out.error, BrokenPipeError) and code == 0:
-                print(f"scratchvae: error: the output could not be written ({out.error.strerror})", file=sys.stderr)
+                _say_on_stderr(f"error: the output could not be written ({out.error.strerror})")
                 return 2
         return code
 
@@ -52,9 +52,9 @@ def _run(argv):
             return 2
 
 
-def _say_on_stderr(text):
+def _say_on_stderr(text, begin=""):
     if sys.stderr is not None:  # print would write to sys.stdout instead
-        print(f"scratchvae: {text}", file=sys.stderr)
+        print(f"{begin}scratchvae: {text}", file=sys.stderr)
 
 
 def parser():

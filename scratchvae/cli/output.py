@@ -1,4 +1,4 @@
-"""Output that nothing can stop: what a terminal, a file or a closed pipe does not take is left out, and training goes on."""
+"""Output that stops nothing: what a terminal, a file or a closed pipe does not take is left out."""
 
 import contextlib
 import os

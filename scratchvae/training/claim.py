@@ -169,7 +169,7 @@ def _is_at(file, path):
 
 
 def _forget():
-    """In a forked process: leave the claims to the parent. To close a file does not unlock it while the parent lives."""
+    """Leave the claims to the parent, in a forked process. Its file stays locked when the child closes it."""
     for claim in list(_held):
         claim._let_go()
 

@@ -110,11 +110,9 @@ class RunFolder:
         """
         now = Progress()
         if self.path is not None:
-            checkpoint = self.path / "checkpoint.npz"
-            there = [path for path in (checkpoint, previous_of(checkpoint)) if path.exists()]
-            if any(map(_readable, there)):
+            if has_checkpoint(self.path):
                 raise ValueError(f"{self.path} holds a run: go on with it (resume), or choose another folder (out)")
-            for path in there:
+            for path in filter(Path.exists, _checkpoints(self.path)):
                 path.replace(path.with_name("checkpoint.broken.npz"))
                 text = f"{path} cannot be read, and the run begins anew: it is kept as checkpoint.broken.npz"
                 warnings.warn(text, stacklevel=7)
@@ -218,6 +216,24 @@ def checkpoint_of(folder):
     """Return the path of the checkpoint in a run folder; the path of a checkpoint is returned as it is."""
     path = Path(folder)
     return path if path.suffix == ".npz" and not path.is_dir() else path / "checkpoint.npz"
+
+
+def has_checkpoint(folder):
+    """Say whether a run folder holds a checkpoint that can be read, the last one or the one before it."""
+    return any(path.exists() and _readable(path) for path in _checkpoints(folder))
+
+
+def foreign_files(folder):
+    """Return the names of what is in `folder` and was not put there by a run."""
+    ours = (*FILES, "claim.json", "checkpoint.broken.npz", "figures")
+    names = sorted(path.name for path in Path(folder).iterdir())
+    return [name for name in names if name not in ours and not (name.endswith(".tmp") and name.startswith(FILES))]
+
+
+def _checkpoints(folder):
+    """Return the paths of the checkpoint in a run folder and of the one before it."""
+    path = Path(folder) / "checkpoint.npz"
+    return path, previous_of(path)
 
 
 def facts_of_run(folder):
