@@ -7,13 +7,13 @@ a file, so that `--help` and a mistyped option answer at once.
 """
 
 import argparse
-import signal
 import sys
 import warnings
 
 from scratchvae import __version__
-from scratchvae.cli import bench, evaluate, gradcheck, plot, train
+from scratchvae.cli import bench, evaluate, gradcheck, plot, shared, train
 from scratchvae.cli.output import tolerant
+from scratchvae.cli.shared import ignore_signals
 
 COMMANDS = (train, evaluate, plot, gradcheck, bench)  # in the order in which --help lists them
 
@@ -73,10 +73,10 @@ def parser():
 
 def program():
     """Be the program `scratchvae`: run one command and leave with its exit code, even if a signal comes late."""
+    shared.is_program = True
     code = 130
     try:
         code = main()
     finally:
-        for number in (signal.SIGINT, signal.SIGTERM):  # nothing is left to stop
-            signal.signal(number, signal.SIG_IGN)
+        ignore_signals()
     sys.exit(code)

@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import shlex
+import signal
 import sys
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from scratchvae.models.vae import VAE
 from scratchvae.nets.mlp import ACTIVATIONS
 from scratchvae.training.loop import fingerprint
 from scratchvae.training.optim import OPTIMIZERS
-from scratchvae.training.run import facts_of_run
+from scratchvae.training.run import facts_of_run, same
 
 # The options of a run. `scratchvae train` keeps them in config.json, and every other command reads them there.
 
@@ -153,7 +154,8 @@ def require_same_data(run, options, images, changed_data=None):
     if changed_data or not isinstance(stored, dict):
         return
     stored = stored | {"test": options["test_images"]}
-    changed = [part for part, sha in stored.items() if sha not in (None, fingerprint(getattr(images, part, None)))]
+    here = {part: fingerprint(getattr(images, part, None)) for part in stored}
+    changed = [part for part, theirs in stored.items() if theirs is not None and not same(theirs, here[part])]
     if changed:
         way_out = "" if changed_data is None else ", or take these all the same (--changed-data)"
         raise ValueError(
@@ -213,6 +215,18 @@ def _refuse_options_of_full_vb(options):
             words = {"local": "--local-reparameterization", "antithetic": "--antithetic"}
             option = words.get(options[key], "--" + key.replace("_", "-"))
             raise ValueError(f"{option} belongs to full variational Bayes: add --full-vb")
+
+
+# Signals
+
+is_program = False  # whether this process is the program `scratchvae`, and not one that calls `main`
+
+
+def ignore_signals():
+    """Ignore Ctrl-C and SIGTERM for the rest of the program, in which nothing is left to stop."""
+    if is_program:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
 
 
 # Paths

@@ -12,6 +12,7 @@ from scratchvae.cli.shared import (
     DEFAULTS,
     add_command,
     count,
+    ignore_signals,
     images_of,
     model_of,
     numbers,
@@ -101,6 +102,7 @@ def train(out=None, resume=None, quiet=False, take_over=False, **given):
                 take_over=take_over,
             )
     except (KeyboardInterrupt, SystemExit) as stop:
+        ignore_signals()
         if checkpoint_of(folder).exists():
             print(f"\nstopped; go on with: scratchvae train --resume {quoted(folder)}", file=sys.stderr)
         return stop.code if isinstance(stop, SystemExit) else 130

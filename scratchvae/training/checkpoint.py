@@ -138,9 +138,8 @@ def _keep(path, previous):
         except OSError:  # this file system has no hard links
             shutil.copyfile(path, spare)
         os.replace(spare, previous)
-    except BaseException:
-        _remove(spare)
-        raise
+    finally:
+        _remove(spare)  # it is still there if `previous` was another name of the same file: then nothing is renamed
 
 
 def _not_written(path, size, error):

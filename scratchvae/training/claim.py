@@ -1,5 +1,6 @@
 """Who may write into a run folder: one process at a time, by a file `claim.json` that it holds while it is at work."""
 
+import contextlib
 import json
 import os
 import secrets
@@ -42,7 +43,18 @@ class Claim:
         self.file = None
 
     def acquire(self):
-        """Take the claim; a ValueError names the process that has it, and since when."""
+        """Take the claim; a ValueError names the process that has it, and since when.
+
+        If the folder cannot be written to, an OSError says why.
+        """
+        try:
+            self._acquire()
+        except OSError as error:
+            told = OSError(f"{self.folder} cannot be written to ({error.strerror or error})")
+            told.errno = error.errno
+            raise told from error
+
+    def _acquire(self):
         self.folder.mkdir(parents=True, exist_ok=True)
         while True:
             file = open(self.path, "a+b")  # noqa: SIM115  it is held until `release`
@@ -60,9 +72,14 @@ class Claim:
         began = datetime.now().astimezone().isoformat(timespec="seconds")
         ours = {"host": socket.gethostname(), "process": os.getpid(), "since": began, "word": secrets.token_hex(8)}
         self.text = json.dumps(ours).encode()
-        file.truncate(0)
-        file.write(self.text)
-        file.flush()
+        try:
+            file.truncate(0)
+            file.write(self.text)
+            file.flush()
+        except BaseException:
+            with contextlib.suppress(OSError):  # it flushes again
+                file.close()
+            raise
         self.file = file
         _held.add(self)
 
@@ -75,7 +92,8 @@ class Claim:
         if now != self.text:
             who = _who(json.loads(now)) if now else "somebody has removed claim.json, and it"
             raise ValueError(f"{self.folder} is no longer this run's: {who} has taken it over")
-        os.utime(self.path)
+        with contextlib.suppress(OSError):  # a heartbeat that is missed is no reason to stop
+            os.utime(self.path)
 
     def release(self):
         """Give the claim back and remove the file."""
@@ -84,7 +102,8 @@ class Claim:
         if _is_at(self.file, self.path):
             if fcntl is None:
                 self.file.close()  # Windows removes no file that is open
-            self.path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # a claim that nobody holds is in nobody's way
+                self.path.unlink(missing_ok=True)
         self._let_go()
 
     def _let_go(self):

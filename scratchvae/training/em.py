@@ -14,6 +14,7 @@ from scratchvae.arguments import rows_of, whole
 from scratchvae.guard import holds_model
 from scratchvae.inference.mcem import complete_data, e_step
 from scratchvae.training import loop
+from scratchvae.training.optim import started
 from scratchvae.training.run import RunFolder
 
 
@@ -92,7 +93,6 @@ def fit_mcem(
     n = len(train)
     m = loop.checked_batch_size(batch_size, n)
     cost = 1 + steps + updates  # samples that a datapoint in a minibatch counts for
-    optimizer.start(model.params)
     chains = Chains(model, n, seed)
     facts = {
         "algorithm": "Monte Carlo EM",
@@ -109,6 +109,7 @@ def fit_mcem(
     order = None
     with (
         loop.interruptible() as signals,
+        started(optimizer, model.params),
         folder.open(resume) as now,
         loop.progress_bar(samples, now.samples, progress) as bar,
     ):

@@ -19,11 +19,12 @@ from scratchvae.arguments import rows_of, whole
 from scratchvae.backend import free_memory, keep_freed_memory, kind, move, require_memory
 from scratchvae.data import BINARIZATIONS, binarise, thresholds
 from scratchvae.guard import holds_model
-from scratchvae.training.optim import Adagrad
+from scratchvae.training.optim import Adagrad, started
 from scratchvae.training.run import RunFolder
 
 ORDER, STEP, HELD_OUT = range(3)  # what a random stream is for
 LONGEST_WITHOUT_CHECKPOINT = 30  # seconds
+TOGETHER = 1.0  # seconds after a signal within which another one is taken for the same
 
 
 def stream(seed, purpose, index):
@@ -107,7 +108,6 @@ def fit(
     vectors = 1 + len(getattr(optimizer, "names", "mv"))  # its state, and scratch
     require_memory(work + vectors * model.params.value.nbytes, model.backend)
     keep_freed_memory()
-    optimizer.start(model.params)
     facts = {
         "model": model.config,
         "optimizer": facts_of(optimizer),
@@ -145,6 +145,7 @@ def fit(
     folder = RunFolder(out, model, optimizer, facts, options, take_over=take_over)
     with (
         interruptible() as signals,
+        started(optimizer, model.params),
         folder.open(resume) as now,
         progress_bar(target, now.samples, progress) as bar,
         np.errstate(all="ignore"),
@@ -238,13 +239,23 @@ def _block(model):
 
 @contextlib.contextmanager
 def interruptible():
-    """Give a list to which Ctrl-C or SIGTERM appends its number, once; a second one acts as it would outside."""
+    """Give a list to which the first Ctrl-C or SIGTERM appends its number.
+
+    Another one within a second of it, from an impatient hand or as a service manager sends them, changes nothing; a
+    later one acts as it would outside.
+    """
     arrived = []
     before = {}
+    first = 0.0
 
     def note(number, frame):
-        arrived.append(number)
-        restore()
+        nonlocal first
+        if not arrived:
+            first = time.monotonic()
+            arrived.append(number)
+        elif time.monotonic() - first > TOGETHER:
+            restore()
+            signal.raise_signal(number)
 
     def restore():
         for number, handler in before.items():
@@ -339,8 +350,8 @@ def _target(samples, epochs, per_epoch):
 
 
 def fingerprint(x):
-    """Return a SHA-256 of the data, by which a resumed run knows them; None for None."""
-    return None if x is None else hashlib.sha256(x).hexdigest()
+    """Return a SHA-256 of the data with their dtype and shape, by which a resumed run knows them; None for None."""
+    return None if x is None else f"{hashlib.sha256(x).hexdigest()} {x.dtype} {x.shape}"
 
 
 def _diverged(bound, step, samples, now, model):

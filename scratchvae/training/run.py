@@ -334,6 +334,12 @@ def _fill(path, arrays, windows):
         window[...] = move(arrays[name], kind(window))
 
 
+def same(theirs, ours):
+    """Say whether two facts are the same; a fingerprint of data in an older run is their SHA-256 alone."""
+    older = isinstance(theirs, str) and isinstance(ours, str) and len(theirs) == 64
+    return ours.startswith(f"{theirs} ") if older else theirs == ours
+
+
 def _differences(theirs, ours, prefix=""):
     """Yield (name, theirs, ours) for every fact in which two dicts differ, those inside them included."""
     for name in sorted(ours.keys() | theirs.keys()):
@@ -341,5 +347,5 @@ def _differences(theirs, ours, prefix=""):
         b = ours.get(name)
         if isinstance(a, dict) and isinstance(b, dict):
             yield from _differences(a, b, f"{prefix}{name}.")
-        elif a != b:
+        elif not same(a, b):
             yield f"{prefix}{name}", a, b
