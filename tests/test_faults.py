@@ -121,7 +121,7 @@ def test_a_folder_is_written_to_by_one_run_at_a_time_and_the_second_is_told_by_w
             with pytest.raises(ValueError, match=f"is in use: process {os.getpid()} on .* has written to it since 2"):
                 soak.train(tmp_path, resume=resume)
     assert not (tmp_path / "claim.json").exists()
-    load_model(tmp_path)
+    assert load(tmp_path / "checkpoint.npz")[1]["progress"]["step"] == 0
 
 
 def optimizer():
