@@ -37,7 +37,7 @@ setup(
         "cuda12": ["cupy-cuda12x[ctk]>=14"],  # ctk: cuBLAS, NVRTC and the like, so that the driver is all it takes
         "cuda13": ["cupy-cuda13x[ctk]>=14"],
     },
-    entry_points={"console_scripts": ["scratchvae=scratchvae.cli:main"]},
+    entry_points={"console_scripts": ["scratchvae=scratchvae.cli:program"]},
     classifiers=[
         "Programming Language :: Python :: 3",
         "Topic :: Scientific/Engineering :: Artificial Intelligence",

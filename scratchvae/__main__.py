@@ -1,7 +1,5 @@
 """python -m scratchvae: the command line."""
 
-import sys
+from scratchvae.cli import program
 
-from scratchvae.cli import main
-
-sys.exit(main())
+program()

@@ -207,24 +207,50 @@ def figure(width=6.0, height=6.0):
     return fig, fig.add_subplot()
 
 
+class DrawingError(ValueError):
+    """Is raised when pictures of a run could not be drawn; `paths` are those of the pictures that were."""
+
+    def __init__(self, message, paths):
+        super().__init__(message)
+        self.paths = paths
+
+
 def draw_run(folder, model, data, history, seed=0):
     """Write every picture that suits the model into `folder` as PNG files, and return their paths.
 
     model     is a trained model.
     data      is the `Data` that it was trained on; the images shown are those of its test split.
     history   is what `fit` returned. If it has rows, the first of the pictures is their learning curve.
+
+    If some pictures cannot be drawn, the others are, and then a DrawingError names those that are missing, and why.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
+    failures = {}
+    for name, draw in _pictures(model, data, history, seed).items():
+        path = folder / f"{name}.png"
+        part = path.with_suffix(".png.tmp")  # so that no half of a picture has its name
+        try:
+            draw().savefig(part, format="png")
+            part.replace(path)
+            paths.append(path)
+        except Exception as error:  # Matplotlib, its backends and LaTeX raise many kinds
+            part.unlink(missing_ok=True)
+            failures[name] = f"{type(error).__name__}: {(str(error).strip() or 'no reason given').splitlines()[0]}"
+    if failures:
+        reasons = "; ".join(dict.fromkeys(failures.values()))
+        raise DrawingError(f"{', '.join(failures)} could not be drawn ({reasons})", paths)
+    return paths
 
-    def save(fig, name):
-        paths.append(folder / f"{name}.png")
-        fig.savefig(paths[-1])
 
+def _pictures(model, data, history, seed):
+    """Return by name the functions that draw the pictures of a run, each of which returns a figure."""
     full_vb = hasattr(model, "theta_sample")
     code_alone = not getattr(getattr(model.estimator, "func", model.estimator), "bound", True)
-    if len(history):
+    x = data.test[:50]
+
+    def curve():
         fig, ax = figure(6, 4)
         names = ["train, (22) with the θ-KL", "validation, at the mean of θ"] if full_vb else []
         if model.config["estimator"] in ("iwae", "dreg"):
@@ -234,38 +260,35 @@ def draw_run(folder, model, data, history, seed=0):
         learning_curve(ax, history, *names)
         if code_alone:
             ax.set_ylabel("log p(x|z) at the code (nats per datapoint)")
-        save(fig, "learning_curve")
+        return fig
 
-    x = data.test[:50]
-    fig, ax = figure()
-    reconstructions(ax, x, model.reconstruct(x), data.image_shape)
-    save(fig, "reconstructions")
-
-    if not code_alone:  # a plain autoencoder learns neither a q(z|x) nor which z to expect
+    def spread():
         fig = Figure(figsize=(6, 2.6), dpi=150, layout="constrained")
         uncertainty(fig.subplots(3), x[:10], model.reconstruct_samples(x[:10], 64, seed), data.image_shape)
-        save(fig, "uncertainty")
+        return fig
 
+    def spread_of_theta():
+        fig = Figure(figsize=(10, 1.9), dpi=150, layout="constrained")
+        theta_uncertainty(fig.subplots(1, 4), model, x[:8], data.image_shape, seed=seed)
+        return fig
+
+    def one(draw, *arguments, size=(6, 6), **settings):
+        fig, ax = figure(*size)
+        draw(ax, *arguments, **settings)
+        return fig
+
+    pictures = {}
+    if len(history):
+        pictures["learning_curve"] = curve
+    pictures["reconstructions"] = lambda: one(reconstructions, x, model.reconstruct(x), data.image_shape)
+    if not code_alone:  # a plain autoencoder learns neither a q(z|x) nor which z to expect
+        pictures["uncertainty"] = spread
         if full_vb:
-            fig = Figure(figsize=(10, 1.9), dpi=150, layout="constrained")
-            theta_uncertainty(fig.subplots(1, 4), model, x[:8], data.image_shape, seed=seed)
-            save(fig, "theta_uncertainty")
-
-        fig, ax = figure()
-        samples(ax, model, data.image_shape, seed=seed)
-        save(fig, "samples")
-
-        fig, ax = figure()
-        random_walk(ax, model, data.image_shape, seed=seed)
-        save(fig, "random_walk")
-
+            pictures["theta_uncertainty"] = spread_of_theta
+        pictures["samples"] = lambda: one(samples, model, data.image_shape, seed=seed)
+        pictures["random_walk"] = lambda: one(random_walk, model, data.image_shape, seed=seed)
         if model.n_latent == 2:
-            fig, ax = figure(8, 8)
-            manifold(ax, model, data.image_shape)
-            save(fig, "manifold")
-
+            pictures["manifold"] = lambda: one(manifold, model, data.image_shape, size=(8, 8))
     if model.n_latent == 2:
-        fig, ax = figure(7, 6)
-        latent_scatter(ax, model.encode_mean(data.test), data.test_labels)
-        save(fig, "latent")
-    return paths
+        pictures["latent"] = lambda: one(latent_scatter, model.encode_mean(data.test), data.test_labels, size=(7, 6))
+    return pictures

@@ -292,7 +292,7 @@ def test_own_data_may_move_and_are_found_again_but_not_exchanged(tmp_path, capsy
         assert run(command, tmp_path / "run", "--data", tmp_path / "b.npy") == 0
     resume = ("train", "--resume", tmp_path / "run", "--samples", 2000, "--quiet", "--data")
     np.save(tmp_path / "c.npy", images[::-1])
-    assert "data.train" in refused(capsys, *resume, tmp_path / "c.npy")
+    assert "c.npy to train and validate and test with are not those" in refused(capsys, *resume, tmp_path / "c.npy")
     assert run(*resume, tmp_path / "b.npy") == 0
 
 
@@ -327,7 +327,7 @@ def command(*arguments):
 
 
 def test_every_command_is_one_file_and_in_the_help(capsys):
-    files = {path.stem for path in Path(cli.__file__).parent.glob("*.py")} - {"__init__", "shared"}
+    files = {path.stem for path in Path(cli.__file__).parent.glob("*.py")} - {"__init__", "shared", "output"}
     assert files == {command.__name__.rpartition(".")[2] for command in cli.COMMANDS}
     for name in files:
         with pytest.raises(SystemExit):
@@ -427,8 +427,9 @@ def test_a_batch_larger_than_the_data_warns_and_goes_on(tmp_path, capsys):
 
 def test_a_folder_that_is_no_run_is_not_offered_for_resuming(tmp_path, capsys):
     (tmp_path / "file").write_text("")
-    for out in (tmp_path, tmp_path / "file"):
-        assert refused(capsys, "train", *QUICK, "--out", out).endswith("exists: choose another folder (--out)\n")
+    there = {tmp_path: "exists, and holds file: choose another folder", tmp_path / "file": "is a file: choose a folder"}
+    for out, message in there.items():
+        assert refused(capsys, "train", *QUICK, "--out", out).endswith(f"{out} {message} (--out)\n")
     for command in ("evaluate", "plot"):
         assert "is no run folder" in refused(capsys, command, tmp_path / "file")
 

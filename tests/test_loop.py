@@ -337,7 +337,12 @@ def test_seconds_go_on_where_the_stopped_run_left_them(tmp_path):
     assert (np.diff(second) > 0).all() and second[-1] > first[-1] > 0
 
 
-def test_a_second_ctrl_c_acts_at_once_and_an_ignored_signal_stays_ignored():
+def test_a_second_ctrl_c_acts_at_once_but_for_a_hasty_one_and_an_ignored_signal_stays_ignored(monkeypatch):
+    with interruptible() as arrived:
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGTERM):
+            os.kill(os.getpid(), number)
+        assert arrived == [signal.SIGTERM]
+    monkeypatch.setattr("scratchvae.training.loop.TOGETHER", -1.0)
     with pytest.raises(KeyboardInterrupt), interruptible() as arrived:
         os.kill(os.getpid(), signal.SIGINT)
         assert arrived == [signal.SIGINT]

@@ -11,7 +11,9 @@ import sys
 import warnings
 
 from scratchvae import __version__
-from scratchvae.cli import bench, evaluate, gradcheck, plot, train
+from scratchvae.cli import bench, evaluate, gradcheck, plot, shared, train
+from scratchvae.cli.output import tolerant
+from scratchvae.cli.shared import ignore_signals
 
 COMMANDS = (train, evaluate, plot, gradcheck, bench)  # in the order in which --help lists them
 
@@ -22,19 +24,37 @@ def main(argv=None):
     The exit code is 0 for success, 1 if gradcheck finds a gradient that fails, 2 for an error, which is printed in one
     line, 130 after Ctrl-C and 143 after SIGTERM. Warnings are printed in one line each.
     """
+    with tolerant() as out:
+        try:
+            code = _run(argv)
+        except KeyboardInterrupt:
+            _say_on_stderr("interrupted", begin="\n")
+            return 130
+        if out is not None:
+            out.flush()
+            if out.error is not None and not isinstance(out.error, BrokenPipeError) and code == 0:
+                _say_on_stderr(f"error: the output could not be written ({out.error.strerror})")
+                return 2
+        return code
+
+
+def _run(argv):
+    """Parse the words and run the command, with one line for each warning and for an error."""
     arguments = vars(parser().parse_args(argv))
     command = arguments.pop("command")
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
-        warnings.showwarning = lambda message, *_: print(f"scratchvae: warning: {message}", file=sys.stderr)
+        warnings.showwarning = lambda message, *_: _say_on_stderr(f"warning: {message}")
         try:
             return command(**arguments)
-        except KeyboardInterrupt:
-            print("\nscratchvae: interrupted", file=sys.stderr)
-            return 130
         except (ValueError, OSError, FloatingPointError, MemoryError) as error:
-            print(f"scratchvae: error: {' '.join(str(error).split())}", file=sys.stderr)
+            _say_on_stderr(f"error: {' '.join(str(error).split()) or type(error).__name__}")
             return 2
+
+
+def _say_on_stderr(text, begin=""):
+    if sys.stderr is not None:  # print would write to sys.stdout instead
+        print(f"{begin}scratchvae: {text}", file=sys.stderr)
 
 
 def parser():
@@ -49,3 +69,14 @@ def parser():
     for command in COMMANDS:
         command.add_to(commands)
     return root
+
+
+def program():
+    """Be the program `scratchvae`: run one command and leave with its exit code, even if a signal comes late."""
+    shared.is_program = True
+    code = 130
+    try:
+        code = main()
+    finally:
+        ignore_signals()
+    sys.exit(code)

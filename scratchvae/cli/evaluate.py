@@ -6,7 +6,15 @@ from pathlib import Path
 
 from scratchvae import data
 from scratchvae.backend import BACKENDS
-from scratchvae.cli.shared import add_command, add_moved_data, count, images_of, resolved, run_options
+from scratchvae.cli.shared import (
+    add_command,
+    add_moved_data,
+    count,
+    images_of,
+    require_same_data,
+    resolved,
+    run_options,
+)
 from scratchvae.inference.objectives import trait
 from scratchvae.training import loop
 from scratchvae.training.run import load_model
@@ -21,6 +29,7 @@ def evaluate(
     seed=0,
     as_json=False,
     backend="numpy",
+    changed_data=False,
     **moved,
 ):
     """Print the bound of the run folder `run` with its two terms, on sampled z, in nats per datapoint.
@@ -29,11 +38,12 @@ def evaluate(
     the training holds. For a FullVB the bound over θ ~ q(θ) is printed too, from `n_theta` draws, none for 0.
     `log_likelihood` asks for log p(x) as well, by importance with so many draws per image. `seed` is that of the noise.
     With `as_json` one JSON object is printed in place of sentences. `backend` says where it is computed. `moved` may
-    hold data and data_dir, where the data are now.
+    hold data and data_dir, where the data are now. With `changed_data` the data may be others than in training.
     """
     options = run_options(Path(run)) | resolved(moved)
     model = load_model(run, backend=backend)
     images = images_of(options)
+    require_same_data(run, options, images, changed_data)
     if n_theta < 0:
         raise ValueError(f"--n-theta is {n_theta}; expected a whole number ≥ 0")
     if n_samples is not None:

@@ -2,14 +2,15 @@
 
 from pathlib import Path
 
-from scratchvae.cli.shared import add_command, add_moved_data, images_of, resolved, run_options
+from scratchvae.cli.shared import add_command, add_moved_data, images_of, require_same_data, resolved, run_options
 from scratchvae.training.run import load_model, read_history
 
 
-def plot(run, seed=0, **moved):
+def plot(run, seed=0, changed_data=False, **moved):
     """Draw the pictures of the run folder `run` again and print where they are.
 
-    `seed` is that of the samples and the random walk. `moved` may hold data and data_dir, where the data are now.
+    `seed` is that of the samples and the random walk. `moved` may hold data and data_dir, where the data are now. With
+    `changed_data` they may be others than in training.
     """
     from scratchvae.plots import draw_run
 
@@ -19,6 +20,7 @@ def plot(run, seed=0, **moved):
     options = run_options(run) | resolved(moved)
     model = load_model(run)
     images = images_of(options)
+    require_same_data(run, options, images, changed_data)
     for path in draw_run(run / "figures", model, images, read_history(run / "metrics.csv"), seed):
         print(path)
     return 0

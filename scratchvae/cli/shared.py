@@ -3,12 +3,23 @@
 import argparse
 import json
 import os
+import shlex
+import signal
 import sys
 from pathlib import Path
 
 from scratchvae import data
+from scratchvae.backend import BACKENDS
+from scratchvae.inference.full_vb import THETA_NOISE
+from scratchvae.inference.likelihoods import LIKELIHOODS
+from scratchvae.inference.objectives import OBJECTIVES
+from scratchvae.inference.posteriors import POSTERIORS
 from scratchvae.models.full_vb import FullVB
 from scratchvae.models.vae import VAE
+from scratchvae.nets.mlp import ACTIVATIONS
+from scratchvae.training.loop import fingerprint
+from scratchvae.training.optim import OPTIMIZERS
+from scratchvae.training.run import facts_of_run, same
 
 # The options of a run. `scratchvae train` keeps them in config.json, and every other command reads them there.
 
@@ -51,10 +62,32 @@ DEFAULTS = {
     "epochs": None,
     "log_every": None,
     "seed": 0,
+    "test_images": None,  # no option, but the SHA-256 of the test images, which the checkpoint does not know
+}
+KINDS = {  # what an option in config.json may be beside None: a type, "list" for one of whole numbers, or names
+    bool: ("init_biases", "prior", "full_vb", "learn_hyperprior"),
+    int: ("n_train", "latent", "flow", "n_samples", "threads", "warmup", "batch_size", "samples", "log_every", "seed"),
+    float: ("alpha", "log_sigma", "epochs", "lr", "decay"),
+    str: ("data", "data_dir", "warm_start", "test_images"),
+    "list": ("hidden", "channels", "split"),
+}
+NAMES = {
+    "binarization": data.BINARIZATIONS,
+    "likelihood": LIKELIHOODS,
+    "mean": ("sigmoid", "free"),
+    "architecture": ("mlp", "conv"),
+    "posterior": POSTERIORS,
+    "activation": ACTIVATIONS,
+    "theta_noise": THETA_NOISE,
+    "estimator": OBJECTIVES,
+    "dtype": ("float32", "float64"),
+    "backend": BACKENDS,
+    "optimizer": OPTIMIZERS,
+    "schedule": ("joint", "alternating"),
 }
 OF_THETA = ("theta_noise", "alpha", "learn_hyperprior", "log_sigma")  # arguments of a FullVB that a VAE does not take
 NEWER = ("backend", "threads", "full_vb", "warm_start", "architecture", "channels", "flow", "decay")
-NEWER += ("posterior", *OF_THETA)
+NEWER += ("posterior", "test_images", *OF_THETA)
 SINCE = {key: DEFAULTS[key] for key in NEWER}  # the config.json of an older run may lack these: it had the defaults
 
 
@@ -68,15 +101,71 @@ def run_options(run):
     try:
         options = json.loads(path.read_text(encoding="utf-8"))["options"]
         if options is not None and {"data", "hidden"} <= options.keys():
-            return {key: (SINCE | options)[key] for key in DEFAULTS}
+            return _checked(path, SINCE | options)
     except (FileNotFoundError, NotADirectoryError):
         raise ValueError(f"{run} is no run folder: it has no config.json") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} does not hold the options of a run of scratchvae train ({error!r})") from None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        reason = str(error) if isinstance(error, ValueError) else repr(error)
+        raise ValueError(f"{path} does not hold the options of a run of scratchvae train ({reason})") from None
     raise ValueError(
         f"{run} was trained in Python, not by scratchvae train: load_model({str(run)!r}) gives its model, and "
         "scratchvae.evaluate its bound"
     )
+
+
+def _checked(path, options):
+    """Return the options in the order of DEFAULTS; a ValueError names one that is missing, unknown or of no use."""
+    if unknown := options.keys() - DEFAULTS.keys():
+        raise ValueError(f"this version knows no {', '.join(sorted(unknown))}: update scratchvae")
+    if missing := DEFAULTS.keys() - options.keys():
+        raise ValueError(f"there is no {', '.join(sorted(missing))}")
+    kinds = {key: kind for kind, keys in KINDS.items() for key in keys} | NAMES | {"init": "init"}
+    for key, value in options.items():
+        if not _is(kinds[key], value) and not (value is None and DEFAULTS[key] is None):
+            raise ValueError(f"{key} is {value!r}")
+    return {key: options[key] for key in DEFAULTS}
+
+
+def _is(kind, value):
+    """Say whether `value` is what KINDS and NAMES call `kind`."""
+    number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf")
+    if kind == "init":
+        return number or value == "glorot"
+    if kind == "list":
+        return isinstance(value, list) and all(type(n) is int for n in value)
+    if kind in (bool, int, str):
+        return type(value) is kind
+    return number if kind is float else isinstance(value, str) and value in kind
+
+
+def require_same_data(run, options, images, changed_data=None):
+    """Raise a ValueError unless `images`, and what config.json says of them, are those that `run` was trained on.
+
+    With changed_data the images may be others; None is for a command that has no such option.
+    """
+    facts = facts_of_run(run)
+    stated = facts.get("binarization", options["binarization"])
+    if stated != options["binarization"]:
+        raise ValueError(
+            f"{run}/config.json says binarization {options['binarization']!r}, and the checkpoint {stated!r}: "
+            "config.json was edited; put it back as it was"
+        )
+    stored = facts.get("data")
+    if changed_data or not isinstance(stored, dict):
+        return
+    stored = stored | {"test": options["test_images"]}
+    here = {part: fingerprint(getattr(images, part, None)) for part in stored}
+    changed = [part for part, theirs in stored.items() if theirs is not None and not same(theirs, here[part])]
+    if changed:
+        way_out = "" if changed_data is None else ", or take these all the same (--changed-data)"
+        raise ValueError(
+            f"the images of {options['data']} to {' and '.join(map(USES.get, changed))} with are not those that {run} "
+            "was trained with: put back what was added, left out or changed, or say where they are now (--data, "
+            f"--data-dir){way_out}"
+        )
+
+
+USES = {"train": "train", "valid": "validate", "test": "test"}
 
 
 def images_of(options):
@@ -128,6 +217,18 @@ def _refuse_options_of_full_vb(options):
             raise ValueError(f"{option} belongs to full variational Bayes: add --full-vb")
 
 
+# Signals
+
+is_program = False  # whether this process is the program `scratchvae`, and not one that calls `main`
+
+
+def ignore_signals():
+    """Ignore Ctrl-C and SIGTERM for the rest of the program, in which nothing is left to stop."""
+    if is_program:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+
+
 # Paths
 
 
@@ -139,9 +240,22 @@ def resolved(given):
 
 
 def unused(name):
-    """Return the first of name, name-2, name-3, … that does not exist yet, as a Path."""
-    candidates = (Path(f"{name}-{k}" if k > 1 else name) for k in range(1, sys.maxsize))
-    return next(path for path in candidates if not path.exists())
+    """Make the first of the folders name, name-2, name-3, … that is not there yet, and return its Path.
+
+    No other process gets the same one.
+    """
+    for k in range(1, sys.maxsize):
+        path = Path(f"{name}-{k}" if k > 1 else name)
+        try:
+            path.mkdir(parents=True)
+            return path
+        except FileExistsError:
+            continue
+
+
+def quoted(path):
+    """Return a path as one types it in a command, with quotes around it where it needs them."""
+    return shlex.quote(str(path)) if os.name == "posix" else f'"{path}"' if " " in str(path) else str(path)
 
 
 # The parser
@@ -172,6 +286,9 @@ def add_moved_data(parser):
     """Add the options that say where the data of a run are now, if they are no longer where it was trained."""
     parser.add_argument("--data-dir", metavar="DIR", help="where MNIST and Frey Face are now")
     parser.add_argument("--data", metavar="PATH", help="where your own data are now")
+    parser.add_argument(
+        "--changed-data", action="store_true", help="take the images although they are not those of the training"
+    )
 
 
 def count(text):

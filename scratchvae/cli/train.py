@@ -12,10 +12,13 @@ from scratchvae.cli.shared import (
     DEFAULTS,
     add_command,
     count,
+    ignore_signals,
     images_of,
     model_of,
     numbers,
+    quoted,
     require_cores,
+    require_same_data,
     resolved,
     run_options,
     unused,
@@ -26,7 +29,7 @@ from scratchvae.inference.posteriors import POSTERIORS
 from scratchvae.nets.mlp import ACTIVATIONS
 from scratchvae.training import loop
 from scratchvae.training.optim import OPTIMIZERS
-from scratchvae.training.run import load_model
+from scratchvae.training.run import checkpoint_of, foreign_files, has_checkpoint, load_model
 
 OF_DATA = {  # the defaults that these data sets change: to section 5 for Frey Face, to a quick clear demo for digits
     "frey": {"hidden": [200], "likelihood": "gaussian"},
@@ -46,42 +49,45 @@ EPILOG = """examples:
   scratchvae train --resume runs/mnist20 --samples 2000000"""
 
 
-def train(out=None, resume=None, quiet=False, **given):
+def train(out=None, resume=None, quiet=False, take_over=False, **given):
     """Train a VAE, write the run folder, and draw its pictures.
 
     `out` is the new folder of the run; without it one is made in runs/. `resume` is the folder of a run to go on with.
-    With `quiet` only warnings and errors are printed. `given` holds the options of the run that were given; the others
-    have their defaults, or what the resumed run was trained with.
+    With `quiet` only warnings and errors are printed. `take_over` is that of `fit`. `given` holds the options of the
+    run that were given; the others have their defaults, or what the resumed run was trained with.
     """
     given = _with_architecture(resolved(given))
     if resume is None:
         options = _with_defaults(given)
         _check_threads(options)
-        folder = _new_folder(out, options)
+        _check_folder(out)
     else:
         options = _resumed(Path(resume), given, out)
-        folder = Path(resume)
 
     from threadpoolctl import threadpool_limits
 
-    from scratchvae.plots import draw_run  # before the training, not after it: a broken Matplotlib then costs nothing
-
     images = images_of(options)
+    if resume is not None:
+        require_same_data(resume, options, images)
+    options["test_images"] = loop.fingerprint(images.test)
     model = model_of(options, images)
     if options["warm_start"] is not None and resume is None:
         model.warm_start(load_model(options["warm_start"]))
     if options["threads"] is None and resume is None:
         options["threads"] = _threads(model, options, len(images.train))
+    optimizer = _optimizer(options)
     if not quiet:
         print(images)
         print(_describe(model, options))
+    new = resume is None and out is None
+    folder = unused(f"runs/{Path(options['data']).stem}{options['latent']}") if new else Path(resume or out)
     try:
         with threadpool_limits(options["threads"] if model.backend == "numpy" else None, "blas"):
             history = loop.fit(
                 model,
                 images.train,
                 images.valid,
-                optimizer=_optimizer(options),
+                optimizer=optimizer,
                 samples=options["samples"],
                 epochs=options["epochs"],
                 batch_size=options["batch_size"],
@@ -93,11 +99,16 @@ def train(out=None, resume=None, quiet=False, **given):
                 resume=resume is not None,
                 options=options,
                 progress=False if quiet else None,
+                take_over=take_over,
             )
     except (KeyboardInterrupt, SystemExit) as stop:
-        if (folder / "checkpoint.npz").exists():
-            print(f"\nstopped; go on with: scratchvae train --resume {folder}", file=sys.stderr)
+        ignore_signals()
+        if checkpoint_of(folder).exists():
+            print(f"\nstopped; go on with: scratchvae train --resume {quoted(folder)}", file=sys.stderr)
         return stop.code if isinstance(stop, SystemExit) else 130
+    finally:
+        if new and not any(folder.iterdir()):  # what was asked for could not be trained
+            folder.rmdir()
     if not quiet:
         last = history[-1]
         print(
@@ -105,12 +116,34 @@ def train(out=None, resume=None, quiet=False, **given):
             f"{last['train_bound']:.2f} train{_kind_of_bound(model)}, "
             f"{last['valid_bound']:.2f} validation (nats per datapoint)"
         )
-    pictures = draw_run(folder / "figures", model.to("numpy"), images, history, options["seed"])
+    pictures = _draw(folder, model, images, history, options["seed"])
     if not quiet:
-        names = ", ".join(path.stem for path in pictures)
+        names = ", ".join(path.stem for path in pictures) or "no pictures"
         print(f"wrote {folder}/: config.json, metrics.csv, checkpoint.npz and, in figures/, {names}")
-        print(f"look at {pictures[1]}; next: scratchvae evaluate {folder}")
+        look = f"look at {pictures[min(1, len(pictures) - 1)]}; " if pictures else ""
+        print(f"{look}next: scratchvae evaluate {quoted(folder)}")
     return 0
+
+
+def _draw(folder, model, images, history, seed):
+    """Draw the pictures of a run and return their paths. A warning says which are missing, and how to draw them."""
+    paths = []
+    try:
+        from scratchvae.plots import DrawingError, draw_run
+    except Exception as error:  # Matplotlib, or a backend of it that a user has chosen, cannot be loaded
+        reason = f"no pictures: Matplotlib cannot be loaded ({type(error).__name__}: {' '.join(str(error).split())})"
+    else:
+        try:
+            return draw_run(folder / "figures", model.to("numpy"), images, history, seed)
+        except DrawingError as error:
+            paths = error.paths
+            reason = str(error)
+        except OSError as error:
+            reason = f"no pictures ({error})"
+    warnings.warn(
+        f"{reason}; the run is whole, and they can be drawn later: scratchvae plot {quoted(folder)}", stacklevel=2
+    )
+    return paths
 
 
 def _with_architecture(given):
@@ -136,15 +169,19 @@ def _with_defaults(given):
     return DEFAULTS | implied | given
 
 
-def _new_folder(out, options):
-    """Return the folder of a new run; if `out` is there already and holds something, a ValueError is raised."""
-    if out is None:
-        return unused(f"runs/{Path(options['data']).stem}{options['latent']}")
-    folder = Path(out)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        go_on = f"go on with it (--resume {out}), or " if (folder / "config.json").exists() else ""
-        raise ValueError(f"{out} exists: {go_on}choose another folder (--out)")
-    return folder
+def _check_folder(out):
+    """Raise a ValueError if a run cannot begin in the folder `out`; one that died before its first checkpoint can."""
+    if out is None or not Path(out).exists():
+        return
+    if not Path(out).is_dir():
+        raise ValueError(f"{out} is a file: choose a folder (--out)")
+    if has_checkpoint(out):
+        raise ValueError(f"{out} holds a run: go on with it (--resume {quoted(out)}), or choose another folder (--out)")
+    if foreign := foreign_files(out):
+        raise ValueError(
+            f"{out} exists, and holds {', '.join(foreign[:3])}{' and more' if len(foreign) > 3 else ''}: choose "
+            "another folder (--out)"
+        )
 
 
 def _check_threads(options):
@@ -181,6 +218,11 @@ def _resumed(run, given, out):
     """Return the options of `run`, with those of `given` that a resumed run may change; others raise a ValueError."""
     if out is not None:
         raise ValueError("--out and --resume are both given: a resumed run stays in its folder")
+    if run.is_dir() and not has_checkpoint(run) and not checkpoint_of(run).exists():
+        raise ValueError(
+            f"{run} holds no checkpoint, its run having ended before the first one: begin it anew in the same folder, "
+            f"with the options that you gave it and --out {quoted(run)}"
+        )
     options = run_options(run)
     free = FREE_ON_RESUME if options["data"] in data.DATASETS else (*FREE_ON_RESUME, "data")  # your own may have moved
     for key, value in given.items():
@@ -426,6 +468,11 @@ def add_to(commands):
         "--out", metavar="DIR", help="the run folder, which must be new (runs/ and the name of the data and J)"
     )
     g.add_argument("--resume", metavar="DIR", help="go on with this run, to the bit as if it had never stopped")
+    g.add_argument(
+        "--take-over",
+        action="store_true",
+        help="go on in a folder whose run on another host is dead: one that was not heard of for ten minutes",
+    )
     g.add_argument("--quiet", action="store_true", help="print nothing but warnings and errors")
 
 

@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import os
+import secrets
 import shutil
 from pathlib import Path
 
@@ -55,17 +56,19 @@ def load(path):
             arrays = {name: file[name] for name in file.files}
         manifest = json.loads(str(arrays.pop("manifest")))
         number = manifest["format"]
-        facts = manifest["facts"]
-        listed = manifest["arrays"]
+        facts = dict(manifest["facts"])
+        listed = dict(manifest["arrays"])
+        found = {name: [list(array.shape), str(array.dtype)] for name, array in arrays.items()}
     except FileNotFoundError:
         raise _broken(path, "is not there") from None
+    except MemoryError:
+        raise
     except Exception as error:  # zipfile, the parser of npy headers and json raise a dozen kinds for a broken file
-        raise _broken(path, f"is truncated or no checkpoint ({error})") from None
+        raise _broken(path, f"is truncated or no checkpoint ({type(error).__name__}: {error})") from None
     if number != FORMAT:
         raise CheckpointError(
             f"{path} has format {number}; this version of scratchvae reads {FORMAT}: update scratchvae"
         )
-    found = {name: [list(array.shape), str(array.dtype)] for name, array in arrays.items()}
     if found != listed:
         odd = sorted(name for name in found.keys() | listed.keys() if found.get(name) != listed.get(name))
         raise _broken(path, f"does not hold the arrays that its manifest lists: {', '.join(odd)}")
@@ -82,10 +85,11 @@ def previous_of(path):
 def write_atomically(path, content, previous=None):
     """Write bytes to `path` so that a reader, or a crash, meets the old file or the new one and nothing in between.
 
-    previous is the path at which to keep the old file; None, as unless given, does not keep it.
+    previous is the path at which to keep the old file; None, as unless given, does not keep it. If the file cannot be
+    written, an OSError says how much was needed, how much the disk has left, and what is safe.
     """
     path = Path(path)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    temporary = _beside(path)
     try:
         with open(temporary, "wb") as file:
             file.write(content)
@@ -94,19 +98,69 @@ def write_atomically(path, content, previous=None):
         if previous is not None and path.exists():
             _keep(path, previous)
         os.replace(temporary, path)
+    except OSError as error:
+        _remove(temporary)
+        raise _not_written(path, len(content), error) from error
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        _remove(temporary)
         raise
+
+
+def sweep(folder, names):
+    """Remove what killed processes have left in `folder`: the temporary files of the files called `names`.
+
+    The folder must be this process's alone (see `training.claim`), so that none of them is still being written.
+    """
+    for name in names:
+        for temporary in Path(folder).glob(f"{name}.*.tmp"):
+            _remove(temporary)
+
+
+def _beside(path):
+    """Return the path of a temporary file beside `path` that no other process and no other host comes by."""
+    return path.with_name(f"{path.name}.{secrets.token_hex(8)}.tmp")
+
+
+def _remove(temporary):
+    """Remove a temporary file; where that fails, the next start removes it."""
+    try:
+        temporary.unlink(missing_ok=True)
+    except OSError:
+        return
 
 
 def _keep(path, previous):
     """Give the file at `path` a second name, `previous`, in place of what was there."""
-    spare = previous.with_name(f"{previous.name}.{os.getpid()}.tmp")
+    spare = _beside(previous)
     try:
-        os.link(path, spare)
-    except OSError:  # this file system has no hard links
-        shutil.copyfile(path, spare)
-    os.replace(spare, previous)
+        try:
+            os.link(path, spare)
+        except OSError:  # this file system has no hard links
+            shutil.copyfile(path, spare)
+        os.replace(spare, previous)
+    finally:
+        _remove(spare)  # it is still there if `previous` was another name of the same file: then nothing is renamed
+
+
+def _not_written(path, size, error):
+    """Return the OSError that says that `size` bytes could not be written to `path`, and what is safe."""
+    reason = error.strerror or str(error)
+    try:
+        left = f" and {_in_units(shutil.disk_usage(path.parent).free)} are free"
+    except OSError:
+        left = ""
+    try:
+        safe = "the file that was there before is whole" if path.exists() else "nothing was there before"
+    except OSError:
+        safe = "what was there before was not touched"
+    told = OSError(f"{path} could not be written ({reason}): it takes {_in_units(size)}{left}; {safe}")
+    told.errno = error.errno
+    return told
+
+
+def _in_units(n):
+    """Return a number of bytes as text."""
+    return f"{n:,} bytes" if n < 10_000 else f"{n / 1024:,.0f} KiB" if n < 10 << 20 else f"{n / (1 << 20):,.0f} MiB"
 
 
 def _digest(manifest, arrays):

@@ -14,6 +14,7 @@ from scratchvae.arguments import rows_of, whole
 from scratchvae.guard import holds_model
 from scratchvae.inference.mcem import complete_data, e_step
 from scratchvae.training import loop
+from scratchvae.training.optim import started
 from scratchvae.training.run import RunFolder
 
 
@@ -51,6 +52,7 @@ def fit_mcem(
     resume=False,
     options=None,
     progress=None,
+    take_over=False,
 ):
     """Train the decoder of a VAE by Monte Carlo EM, and return the history as `fit` does.
 
@@ -67,7 +69,8 @@ def fit_mcem(
     updates      is the number of updates of θ in an M-step, 5 unless given.
     acceptance   is the share of transitions that should be accepted, 0.9 unless given; the stepsize is tuned to it.
 
-    optimizer, batch_size, seed, log_every, out, resume, options and progress are those of `fit`.
+    optimizer, batch_size, seed, log_every, out, resume, options, progress and take_over are those
+    of `fit`.
 
     In the history train_bound is log p(x, z) in nats per datapoint at the draws. It is no bound on log p(x), since
     log q is missing. valid_bound is NaN. A warning says so where the last E-steps accepted a share that is off
@@ -90,7 +93,6 @@ def fit_mcem(
     n = len(train)
     m = loop.checked_batch_size(batch_size, n)
     cost = 1 + steps + updates  # samples that a datapoint in a minibatch counts for
-    optimizer.start(model.params)
     chains = Chains(model, n, seed)
     facts = {
         "algorithm": "Monte Carlo EM",
@@ -102,13 +104,17 @@ def fit_mcem(
         "log_every": log_every,
         "data": out and loop.fingerprint(train),
     }
-    folder = RunFolder(out, model, optimizer, facts, options, chains.windows())
-    now = folder.restore() if resume else folder.begin()
-    loop.warn_if_done(now, samples, out)
+    folder = RunFolder(out, model, optimizer, facts, options, chains.windows(), take_over)
     steps_per_epoch = math.ceil(n / m)
-    since = time.perf_counter() - now.seconds
     order = None
-    with loop.interruptible() as signals, loop.progress_bar(samples, now.samples, progress) as bar:
+    with (
+        loop.interruptible() as signals,
+        started(optimizer, model.params),
+        folder.open(resume) as now,
+        loop.progress_bar(samples, now.samples, progress) as bar,
+    ):
+        since = time.perf_counter() - now.seconds
+        loop.warn_if_done(now, samples, out)
         while now.samples < samples and not signals:
             epoch, i = divmod(now.step, steps_per_epoch)
             if i == 0 or order is None:
@@ -135,8 +141,10 @@ def fit_mcem(
             now.seconds = time.perf_counter() - since
             if loop.due(before, now.samples, log_every):
                 now.add(now.row(now.step / steps_per_epoch, math.nan))
-                folder.keep(now)
-            elif now.seconds - folder.kept_at > loop.LONGEST_WITHOUT_CHECKPOINT:
+                wanted = folder.is_due(now)
+            else:
+                wanted = now.seconds - folder.kept_at > loop.LONGEST_WITHOUT_CHECKPOINT
+            if wanted:
                 folder.keep(now)
         ending = [now.row(now.step / steps_per_epoch, math.nan)] if now.seen and not signals else []
         folder.keep(now, *ending)

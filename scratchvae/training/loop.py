@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import math
 import signal
+import sys
 import threading
 import time
 import warnings
@@ -18,11 +19,12 @@ from scratchvae.arguments import rows_of, whole
 from scratchvae.backend import free_memory, keep_freed_memory, kind, move, require_memory
 from scratchvae.data import BINARIZATIONS, binarise, thresholds
 from scratchvae.guard import holds_model
-from scratchvae.training.optim import Adagrad
+from scratchvae.training.optim import Adagrad, started
 from scratchvae.training.run import RunFolder
 
 ORDER, STEP, HELD_OUT = range(3)  # what a random stream is for
 LONGEST_WITHOUT_CHECKPOINT = 30  # seconds
+TOGETHER = 1.0  # seconds after a signal within which another one is taken for the same
 
 
 def stream(seed, purpose, index):
@@ -49,6 +51,7 @@ def fit(
     resume=False,
     options=None,
     progress=None,
+    take_over=False,
 ):
     """Algorithm 1: ascend the bound (8), plus log p(θ) where the model has that prior, by minibatches of `train`.
 
@@ -67,11 +70,13 @@ def fit(
     log_every      How many samples lie between two rows of the history. By default there are ten rows a decade from
                    1,000 on, evenly spaced on a log axis.
     out            A folder for checkpoint.npz, metrics.csv and config.json, with no run in it yet. The checkpoint is
-                   written at every row, at least every 30 s, and at the end.
+                   written at every row (of rows beyond a thousand at so many as take 5 % of the time), at least every
+                   30 s, and at the end. While the run is at work no other process can write to the folder.
     resume         Go on from the checkpoint in out, to the bit as if the run had never stopped, on the same backend and
                    machine with the same number of BLAS threads.
     options        A dict of the caller's own to keep in config.json.
     progress       Whether to show a bar on stderr; None shows it on a terminal only.
+    take_over      Go on in a folder whose run on another host has died, after ten minutes in which it was not heard of.
 
     Step t is a function of (seed, t) alone, and `fit` begins at t = 0: resume to go on, and change the seed to vary. On
     a device no step waits for it: the bounds of the steps are read together, when a row or a checkpoint is due. While
@@ -103,7 +108,6 @@ def fit(
     vectors = 1 + len(getattr(optimizer, "names", "mv"))  # its state, and scratch
     require_memory(work + vectors * model.params.value.nbytes, model.backend)
     keep_freed_memory()
-    optimizer.start(model.params)
     facts = {
         "model": model.config,
         "optimizer": facts_of(optimizer),
@@ -114,14 +118,10 @@ def fit(
         "log_every": log_every,
         "data": out and {"train": fingerprint(train), "valid": fingerprint(valid)},
     }
-    folder = RunFolder(out, model, optimizer, facts, options)
-    now = folder.restore() if resume else folder.begin()
-    warn_if_done(now, target, out)
     steps_per_epoch = math.ceil(n / m)
     spare = free_memory(model.backend)
     held = move(train, model.backend) if spare is None or train.nbytes <= spare - work else train
     order = None
-    since = time.perf_counter() - now.seconds
     unread = []
 
     def read():
@@ -142,7 +142,16 @@ def fit(
         valid_bound = math.nan if valid is None else evaluate(model, valid, seed, binarization)["bound"]
         return now.row(now.step / steps_per_epoch, valid_bound)
 
-    with interruptible() as signals, progress_bar(target, now.samples, progress) as bar, np.errstate(all="ignore"):
+    folder = RunFolder(out, model, optimizer, facts, options, take_over=take_over)
+    with (
+        interruptible() as signals,
+        started(optimizer, model.params),
+        folder.open(resume) as now,
+        progress_bar(target, now.samples, progress) as bar,
+        np.errstate(all="ignore"),
+    ):
+        since = time.perf_counter() - now.seconds
+        warn_if_done(now, target, out)
         while now.samples < target and not signals:
             epoch, i = divmod(now.step, steps_per_epoch)
             if i == 0 or order is None:
@@ -169,8 +178,10 @@ def fit(
             if due(before, now.samples, log_every):
                 read()
                 now.add(row())
-                folder.keep(now)
-            elif time.perf_counter() - since - folder.kept_at > LONGEST_WITHOUT_CHECKPOINT:
+                wanted = folder.is_due(now)
+            else:
+                wanted = time.perf_counter() - since - folder.kept_at > LONGEST_WITHOUT_CHECKPOINT
+            if wanted:
                 read()
                 folder.keep(now)
 
@@ -228,13 +239,23 @@ def _block(model):
 
 @contextlib.contextmanager
 def interruptible():
-    """Give a list to which Ctrl-C or SIGTERM appends its number, once; a second one acts as it would outside."""
+    """Give a list to which the first Ctrl-C or SIGTERM appends its number.
+
+    Another one within a second of it, from an impatient hand or as a service manager sends them, changes nothing; a
+    later one acts as it would outside.
+    """
     arrived = []
     before = {}
+    first = 0.0
 
     def note(number, frame):
-        arrived.append(number)
-        restore()
+        nonlocal first
+        if not arrived:
+            first = time.monotonic()
+            arrived.append(number)
+        elif time.monotonic() - first > TOGETHER:
+            restore()
+            signal.raise_signal(number)
 
     def restore():
         for number, handler in before.items():
@@ -259,6 +280,8 @@ def raise_stop(signals):
 
 def progress_bar(total, done, show, unit=" samples"):
     """Return a bar on stderr with the samples evaluated per second; with `show` None it is seen on a terminal only."""
+    if sys.stderr is None:  # as in a program without a console
+        show = False
     return tqdm(total=total, initial=done, disable=None if show is None else not show, unit=unit, unit_scale=True)
 
 
@@ -327,8 +350,8 @@ def _target(samples, epochs, per_epoch):
 
 
 def fingerprint(x):
-    """Return a SHA-256 of the data, by which a resumed run knows them; None for None."""
-    return None if x is None else hashlib.sha256(x).hexdigest()
+    """Return a SHA-256 of the data with their dtype and shape, by which a resumed run knows them; None for None."""
+    return None if x is None else f"{hashlib.sha256(x).hexdigest()} {x.dtype} {x.shape}"
 
 
 def _diverged(bound, step, samples, now, model):

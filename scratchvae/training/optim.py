@@ -5,12 +5,36 @@ vector of parameters, and `ascend` makes update number `step` (1, 2, …) of one
 outside, so the state is flat vectors alone, kept by name in `state`, and nothing else has to be saved.
 """
 
+import contextlib
+import threading
+
 import numpy as np
 
 from scratchvae.arguments import positive
 from scratchvae.backend import kind, writable
 
 BLOCK = 1 << 17  # how many numbers of each vector an update takes at a time: the cache holds what its lines share
+
+
+_at_work = set()  # the id of each optimiser that a fit uses
+_lock = threading.Lock()
+
+
+@contextlib.contextmanager
+def started(optimizer, params):
+    """Start an optimiser for `params`; inside `with` it serves these alone, since its state is of these.
+
+    An optimiser that another fit uses at this moment raises a ValueError.
+    """
+    with _lock:
+        if id(optimizer) in _at_work:
+            raise ValueError("this optimiser is at work in another fit: give each its own, for instance Adagrad(0.01)")
+        _at_work.add(id(optimizer))
+    try:
+        optimizer.start(params)
+        yield
+    finally:
+        _at_work.discard(id(optimizer))
 
 
 class Optimizer:

@@ -1,8 +1,12 @@
 """The run folder: checkpoint.npz, from which a run resumes to the bit, metrics.csv and config.json."""
 
+import contextlib
 import csv
 import io
 import json
+import math
+import time
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,7 +18,8 @@ from scratchvae.inference.objectives import OBJECTIVES
 from scratchvae.inference.posteriors import POSTERIORS
 from scratchvae.models.full_vb import FullVB
 from scratchvae.models.vae import VAE
-from scratchvae.training.checkpoint import CheckpointError, load, previous_of, save, write_atomically
+from scratchvae.training.checkpoint import CheckpointError, load, previous_of, save, sweep, write_atomically
+from scratchvae.training.claim import Claim
 
 HISTORY = np.dtype(
     [
@@ -54,14 +59,21 @@ class Progress:
         return np.array([*self.rows, *ending], HISTORY)
 
 
+PROGRESS = ("step", "samples", "total", "seen", "seconds")  # what a checkpoint keeps of it as facts
+FILES = ("config.json", "checkpoint.npz", "checkpoint.previous.npz", "metrics.csv")
+ROWS = 1000  # of the history that all have a checkpoint
+SHARE = 0.05  # of the time that the checkpoints of later rows may take
+
+
 class RunFolder:
     """Keeps checkpoint.npz, metrics.csv and config.json in a folder; with path None nothing is kept.
 
     facts are what a run must share with the checkpoint that it resumes, as JSON. options are the caller's own, for
     config.json. more holds arrays beside the parameters and the optimiser's state that the run goes on from, by name.
+    take_over is that of `training.claim.Claim`.
     """
 
-    def __init__(self, path, model, optimizer, facts, options=None, more=None):
+    def __init__(self, path, model, optimizer, facts, options=None, more=None, take_over=False):
         self.path = None if path is None else Path(path)
         self.model = model
         self.optimizer = optimizer
@@ -69,15 +81,51 @@ class RunFolder:
         self.more = more or {}
         self.config = json.dumps({"options": options, "run": facts}, indent=2, ensure_ascii=False) + "\n"
         self.kept_at = 0.0  # Progress.seconds of the last checkpoint
+        self.took = 0.0  # how many seconds it took
+        self.claim = None if path is None else Claim(path, take_over)
+
+    @contextlib.contextmanager
+    def open(self, resume):
+        """Claim the folder, and give the Progress of a run that begins, or goes on with `resume`.
+
+        No other process can write to the folder meanwhile; if one has claimed it, a ValueError says which. What a
+        process that was killed has left half-written is removed.
+        """
+        if self.claim is None:
+            yield self.begin()
+            return
+        self.claim.acquire()
+        try:
+            sweep(self.path, FILES)
+            yield self.restore() if resume else self.begin()
+        finally:
+            self.claim.release()
 
     def begin(self):
-        """Keep the initial state, before the first step, and return it; a folder with a run raises a ValueError."""
-        checkpoint = None if self.path is None else self.path / "checkpoint.npz"
-        if checkpoint is not None and (checkpoint.exists() or previous_of(checkpoint).exists()):
-            raise ValueError(f"{self.path} holds a run: go on with it (resume), or choose another folder (out)")
+        """Keep the initial state, before the first step, and return it.
+
+        A folder with a checkpoint that can be read raises a ValueError. If no checkpoint there can be read, as after a
+        first write that failed, the run begins; what cannot be read is kept under the name checkpoint.broken.npz, with
+        a warning.
+        """
         now = Progress()
+        if self.path is not None:
+            if has_checkpoint(self.path):
+                raise ValueError(f"{self.path} holds a run: go on with it (resume), or choose another folder (out)")
+            for path in filter(Path.exists, _checkpoints(self.path)):
+                path.replace(path.with_name("checkpoint.broken.npz"))
+                text = f"{path} cannot be read, and the run begins anew: it is kept as checkpoint.broken.npz"
+                warnings.warn(text, stacklevel=7)
         self.keep(now)
         return now
+
+    def is_due(self, now):
+        """Say whether a new row is worth a checkpoint: each of the first thousand is.
+
+        The whole history is written each time. Of later rows only so many have a checkpoint that all of these take no
+        more than 5 % of the time.
+        """
+        return len(now.rows) <= ROWS or SHARE * (now.seconds - self.kept_at) >= self.took
 
     def keep(self, now, *ending):
         """Write the checkpoint and metrics.csv as of `now`.
@@ -85,25 +133,28 @@ class RunFolder:
         A row that only marks the end of the run, `ending`, goes into metrics.csv but not into the checkpoint: had the
         run been asked for more samples, it would not have stopped there.
 
-        Nothing is written, and a FloatingPointError is raised, if a parameter is not finite.
+        Nothing is written, and a FloatingPointError is raised, if a parameter or the optimiser's state is not finite.
         """
         self.kept_at = now.seconds
+        begun = time.perf_counter()
+        for name, window in self._learned().items():
+            if not np.isfinite(window).all():
+                raise FloatingPointError(
+                    f"{_in_words(name)} is not finite after step {now.step}: {_remedy(name)}, in a new folder"
+                )
         if self.path is None:
+            self.took = time.perf_counter() - begun
             return
-        if not np.isfinite(self.model.params.value).all():
-            raise FloatingPointError(
-                f"{self.model.params.non_finite()} is not finite after step {now.step}: "
-                "try a smaller step size, in a new folder"
-            )
+        self.claim.beat()
+        arrays = {name: move(window, "numpy") for name, window in (self._learned() | self.more).items()}
         if self.config is not None:  # once a run
-            self.path.mkdir(parents=True, exist_ok=True)
             write_atomically(self.path / "config.json", self.config.encode())
             self.config = None
-        where = {name: getattr(now, name) for name in ("step", "samples", "total", "seen", "seconds")}
+        where = {name: getattr(now, name) for name in PROGRESS}
         facts = {"run": self.facts, "progress": where}
-        arrays = {name: move(window, "numpy") for name, window in self._windows().items()}
         save(self.path / "checkpoint.npz", {**arrays, "history": now.history()}, facts)
         write_history(self.path / "metrics.csv", now.history(*ending))
+        self.took = time.perf_counter() - begun
 
     def restore(self):
         """Fill the parameters and the optimiser's state from the checkpoint and return its Progress.
@@ -116,14 +167,13 @@ class RunFolder:
         for name, theirs, ours in _differences(stored["run"], self.facts):
             raise CheckpointError(f"{path} cannot be resumed: it has {name} {theirs!r}, this run asks for {ours!r}")
         history = arrays.pop("history")
-        _fill(path, arrays, self._windows())
+        _fill(path, arrays, self._learned() | self.more)
         self.kept_at = stored["progress"]["seconds"]
         return Progress(**stored["progress"], rows=history.tolist())
 
-    def _windows(self):
-        """Return by name the arrays that a checkpoint keeps: parameters, the optimiser's state, and `more`."""
-        state = {f"optimizer/{k}": v for k, v in self.optimizer.state.items()}
-        return {**_parameters(self.model), **state, **self.more}
+    def _learned(self):
+        """Return the windows on parameters and on the optimiser's state, by name."""
+        return _parameters(self.model) | {f"optimizer/{k}": v for k, v in self.optimizer.state.items()}
 
 
 DOORS = {"estimator": OBJECTIVES, "likelihood": LIKELIHOODS, "posterior": POSTERIORS}
@@ -138,8 +188,7 @@ def load_model(folder, estimator=None, backend="numpy", likelihood=None, posteri
     estimator, likelihood and posterior are your own objects, for a model that was trained with them. If the file is
     broken, or if an object is missing or not the one of the training, a CheckpointError is raised.
     """
-    path = Path(folder)
-    path = path / "checkpoint.npz" if path.suffix != ".npz" else path
+    path = checkpoint_of(folder)
     arrays, stored = _load(path)
     config = stored["run"]["model"]
     own = {"estimator": estimator, "likelihood": likelihood, "posterior": posterior}
@@ -149,13 +198,47 @@ def load_model(folder, estimator=None, backend="numpy", likelihood=None, posteri
             what = "the function" if door == "estimator" else "the object"
             raise CheckpointError(f"{path} was trained with {door} {config[door]!r}: pass {what}, {door}=…")
     cls = FullVB if "theta_noise" in config else VAE
-    model = cls(**config | own | {"backend": backend})
+    try:
+        model = cls(**config | own | {"backend": backend})
+    except (TypeError, ValueError) as error:
+        if own or backend != "numpy":  # it may be these that do not fit
+            raise
+        raise CheckpointError(f"{path} describes no model that this version can build: {error}") from None
     for door in own:
         came = model.config.get(door, "gaussian")
         if came != config.get(door, "gaussian"):
             raise CheckpointError(f"{path} was trained with {door} {config.get(door, 'gaussian')!r}, not {came!r}")
     _fill(path, {name: array for name, array in arrays.items() if name.startswith("params/")}, _parameters(model))
     return model
+
+
+def checkpoint_of(folder):
+    """Return the path of the checkpoint in a run folder; the path of a checkpoint is returned as it is."""
+    path = Path(folder)
+    return path if path.suffix == ".npz" and not path.is_dir() else path / "checkpoint.npz"
+
+
+def has_checkpoint(folder):
+    """Say whether a run folder holds a checkpoint that can be read, the last one or the one before it."""
+    return any(path.exists() and _readable(path) for path in _checkpoints(folder))
+
+
+def foreign_files(folder):
+    """Return the names of what is in `folder` and was not put there by a run."""
+    ours = (*FILES, "claim.json", "checkpoint.broken.npz", "figures")
+    names = sorted(path.name for path in Path(folder).iterdir())
+    return [name for name in names if name not in ours and not (name.endswith(".tmp") and name.startswith(FILES))]
+
+
+def _checkpoints(folder):
+    """Return the paths of the checkpoint in a run folder and of the one before it."""
+    path = Path(folder) / "checkpoint.npz"
+    return path, previous_of(path)
+
+
+def facts_of_run(folder):
+    """Return what the checkpoint of a run says of its training, a dict; one that is broken raises a CheckpointError."""
+    return _load(checkpoint_of(folder))[1]["run"]
 
 
 def write_history(path, history):
@@ -186,10 +269,45 @@ def _load(path):
     arrays, facts = load(path)
     if not {"run", "progress"} <= facts.keys() or "history" not in arrays:
         raise CheckpointError(f"{path} is a checkpoint, but not of a training run")
-    model = facts["run"]["model"]
+    run = facts["run"]
+    progress = facts["progress"]
+    model = run.get("model") if isinstance(run, dict) else None
+    if not isinstance(model, dict) or not isinstance(model.get("estimator"), str):
+        raise CheckpointError(f"{path} does not say which model it is of")
+    if not isinstance(progress, dict) or set(progress) != set(PROGRESS) or not _is_progress(**progress):
+        raise CheckpointError(f"{path} does not say how far its run is; expected the numbers {', '.join(PROGRESS)}")
+    if arrays["history"].dtype != HISTORY or arrays["history"].ndim != 1:
+        raise CheckpointError(f"{path} has no history with the columns {', '.join(HISTORY.names)}")
     if model["estimator"] == "black_box":  # what it was called when it had to be passed as a function
         model["estimator"] = "black-box"
     return arrays, facts
+
+
+def _readable(path):
+    """Say whether there is a whole checkpoint at `path`."""
+    try:
+        load(path)
+    except CheckpointError:
+        return False
+    return True
+
+
+def _is_progress(total, seconds, **counts):
+    """Say whether these are numbers that a `Progress` can have."""
+    floats = all(isinstance(value, int | float) and math.isfinite(value) for value in (total, seconds))
+    return floats and seconds >= 0 and all(type(count) is int and count >= 0 for count in counts.values())
+
+
+def _remedy(name):
+    """Return what helps against an array of a checkpoint that is not finite, for a message."""
+    state = name.startswith("optimizer/")
+    return "bring the data nearer to 1, or take dtype float64" if state else "try a smaller step size"
+
+
+def _in_words(name):
+    """Return what a message calls an array of a checkpoint."""
+    kind, _, rest = name.partition("/")
+    return {"params": rest, "optimizer": f"{rest}, the optimiser's state,"}.get(kind, name)
 
 
 def _parameters(model):
@@ -200,17 +318,26 @@ def _parameters(model):
 def _fill(path, arrays, windows):
     """Copy arrays into the windows of the same names.
 
-    One that is missing, that does not fit or that has no window raises a CheckpointError.
+    One that is missing, that does not fit or that has no window raises a CheckpointError, and so do parameters and a
+    state of the optimiser that are not finite.
     """
     for name, window in windows.items():
         array = arrays.get(name)
         if array is None or array.shape != window.shape or array.dtype != window.dtype:
             came = "nothing" if array is None else f"{array.dtype} {array.shape}"
             raise CheckpointError(f"{path} has {came} for {name}; the model expects {window.dtype} {window.shape}")
+        if name.startswith(("params/", "optimizer/")) and not np.isfinite(array).all():
+            raise CheckpointError(f"{path} has values for {name} that are not finite")
     if left := arrays.keys() - windows.keys():
         raise CheckpointError(f"{path} has {', '.join(sorted(left))}, which this model does not have")
     for name, window in windows.items():
         window[...] = move(arrays[name], kind(window))
+
+
+def same(theirs, ours):
+    """Say whether two facts are the same; a fingerprint of data in an older run is their SHA-256 alone."""
+    older = isinstance(theirs, str) and isinstance(ours, str) and len(theirs) == 64
+    return ours.startswith(f"{theirs} ") if older else theirs == ours
 
 
 def _differences(theirs, ours, prefix=""):
@@ -220,5 +347,5 @@ def _differences(theirs, ours, prefix=""):
         b = ours.get(name)
         if isinstance(a, dict) and isinstance(b, dict):
             yield from _differences(a, b, f"{prefix}{name}.")
-        elif a != b:
+        elif not same(a, b):
             yield f"{prefix}{name}", a, b

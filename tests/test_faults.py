@@ -1,0 +1,471 @@
+"""What a run survives (tests/faults/soak.py, on a small scale), who may write to its folder, and what is printed."""
+
+import errno
+import io
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+from scratchvae import VAE, Adagrad, FullVB, evaluate, fit, load_model
+from scratchvae.cli import main
+from scratchvae.cli.output import Output
+from scratchvae.cli.shared import run_options, unused
+from scratchvae.training import loop
+from scratchvae.training.checkpoint import CheckpointError, save
+from scratchvae.training.claim import Claim
+from scratchvae.training.run import RunFolder, load
+
+sys.path.insert(0, str(Path(__file__).parent / "faults"))
+soak = pytest.importorskip("soak")
+sys.path.remove(str(Path(__file__).parent / "faults"))
+
+X = soak.X
+QUICK = ("--samples", "500", "--hidden", "4", "--latent", "2")
+NEVER = float("inf")
+
+
+@pytest.fixture(scope="module")
+def expected():
+    return soak.unbroken()
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    assert main(["train", *QUICK, "--out", str(folder), "--quiet"]) == 0
+    return folder
+
+
+def error_of(capsys, *words):
+    assert main([str(word) for word in words]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("scratchvae: error: ") and error.count("\n") == 1
+    return error
+
+
+def test_after_a_write_that_fails_a_run_goes_on_or_begins_anew_and_ends_as_if_nothing_had_been(expected):
+    def places(count):
+        return sorted({1, 2, 3, 4, 5, 6, 7, 8, 12, 13, 17, 22, count - 2, count - 1, count})
+
+    tried, wrong = soak.writes(NEVER, expected, places)
+    assert tried > 50 and wrong == []
+
+
+def test_after_a_kill_nothing_is_left_behind_or_lost(expected):
+    tried, wrong = soak.kills(NEVER, expected, count=25)
+    assert tried == 25 and wrong == []
+
+
+def test_two_signals_in_quick_succession_end_a_program_in_one_line():
+    tried, wrong = soak.signals(NEVER, count=2)
+    assert tried == 2 and wrong == []
+
+
+def test_mutated_files_of_a_run_are_refused_by_typed_errors_in_bounded_memory():
+    tried, wrong = soak.files(NEVER, count=100)
+    assert tried == 300 and wrong == []
+
+
+def test_a_full_disk_is_told_with_the_file_what_it_takes_and_what_is_safe(tmp_path, monkeypatch, capsys):
+    fsync = os.fsync
+    calls = []
+
+    def full(file):
+        calls.append(file)
+        if len(calls) > 1:  # config.json has room, the checkpoint has none
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fsync(file)
+
+    monkeypatch.setattr(os, "fsync", full)
+    folder = tmp_path / "run"
+    error = error_of(capsys, "train", *QUICK, "--out", folder)
+    assert f"{folder}/checkpoint.npz could not be written (No space left on device): it takes " in error
+    assert " are free; nothing was there before" in error
+    monkeypatch.undo()
+    assert [path.name for path in folder.iterdir()] == ["config.json"]
+    assert "begin it anew in the same folder" in error_of(capsys, "train", "--resume", folder)
+    assert main(["train", *QUICK, "--out", str(folder), "--quiet"]) == 0
+    calls.clear()
+    monkeypatch.setattr(os, "fsync", full)
+    error = error_of(capsys, "train", "--resume", folder, "--samples", 1000)
+    assert "the file that was there before is whole" in error
+    monkeypatch.undo()
+    assert main(["train", "--resume", str(folder), "--samples", "1000", "--quiet"]) == 0
+
+
+def test_a_checkpoint_that_cannot_be_read_is_kept_aside_when_a_run_begins_in_its_folder(tmp_path):
+    (tmp_path / "checkpoint.npz").write_bytes(b"half a checkpoint")
+    with pytest.warns(UserWarning, match=r"checkpoint\.npz cannot be read, and the run begins anew: it is kept as"):
+        soak.train(tmp_path)
+    assert (tmp_path / "checkpoint.broken.npz").read_bytes() == b"half a checkpoint"
+    load_model(tmp_path)
+
+
+# The claim
+
+
+def test_a_folder_is_written_to_by_one_run_at_a_time_and_the_second_is_told_by_whom(tmp_path):
+    with RunFolder(tmp_path, VAE(6, 5, 2), optimizer(), {}).open(resume=False):
+        claim = json.loads((tmp_path / "claim.json").read_text())
+        assert (claim["host"], claim["process"]) == (socket.gethostname(), os.getpid())
+        for resume in (False, True):
+            with pytest.raises(ValueError, match=f"is in use: process {os.getpid()} on .* has written to it since 2"):
+                soak.train(tmp_path, resume=resume)
+    assert not (tmp_path / "claim.json").exists()
+    assert load(tmp_path / "checkpoint.npz")[1]["progress"]["step"] == 0
+
+
+def optimizer():
+    rule = Adagrad(0.1)
+    rule.start(VAE(6, 5, 2).params)
+    return rule
+
+
+RACE = """
+import sys, time
+from pathlib import Path
+sys.path[:0] = {path!r}
+import soak
+print("ready", flush=True)
+sys.stdin.readline()
+try:
+    soak.train(sys.argv[1], samples=4000)
+    print("trained", flush=True)
+except ValueError as error:
+    print(error, flush=True)
+"""
+
+
+def test_of_four_runs_that_start_together_in_one_folder_one_trains(tmp_path):
+    code = RACE.format(path=[str(Path(soak.__file__).parent), *filter(None, sys.path)])
+    command = [sys.executable, "-c", code, str(tmp_path / "run")]
+    runs = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    for run in runs:
+        assert run.stdout.readline() == "ready\n"
+    for run in runs:
+        run.stdin.write("go\n")
+        run.stdin.flush()
+    told = sorted(run.communicate()[0] for run in runs)
+    assert told.count("trained\n") == 1
+    assert all("is in use" in text or "holds a run" in text for text in told if text != "trained\n")
+
+
+def test_the_claim_of_a_process_that_died_is_taken_over_at_once(tmp_path):
+    pid = os.fork()
+    if pid == 0:
+        Claim(tmp_path).acquire()
+        os._exit(0)
+    os.waitpid(pid, 0)
+    assert json.loads((tmp_path / "claim.json").read_text())["process"] == pid
+    soak.train(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("age", "take_over", "message"),
+    [
+        (60, False, r"last heard of 60 s ago; wait for it"),
+        (60, True, r"last heard of 60 s ago; wait for it"),
+        (700, False, r"last heard of 12 minutes ago: if it is dead, take the folder over \(--take-over"),
+        (700, True, None),
+    ],
+)
+def test_the_claim_of_another_host_is_taken_over_when_it_is_old_and_one_says_so(tmp_path, age, take_over, message):
+    claim = tmp_path / "claim.json"
+    holder = {"host": "elsewhere", "process": 7, "since": "2026-01-01T00:00:00+00:00", "word": "x"}
+    claim.write_text(json.dumps(holder))
+    os.utime(claim, (time.time() - age,) * 2)
+    settings = soak.SETTINGS | {"samples": 40, "out": tmp_path, "take_over": take_over}
+    if message is None:
+        fit(VAE(6, 5, 2), X, **settings)
+        return
+    with pytest.raises(ValueError, match=rf"is in use: process 7 on elsewhere has written to it since 2026.*{message}"):
+        fit(VAE(6, 5, 2), X, **settings)
+    assert json.loads(claim.read_text()) == holder
+
+
+def test_a_run_whose_folder_was_taken_over_stops_before_it_writes(tmp_path):
+    folder = RunFolder(tmp_path, VAE(6, 5, 2), optimizer(), {})
+    with folder.open(resume=False) as now:
+        before = (tmp_path / "checkpoint.npz").read_bytes()
+        (tmp_path / "claim.json").write_text(json.dumps({"host": "elsewhere", "process": 7, "since": "now"}))
+        now.step = 5
+        with pytest.raises(ValueError, match="is no longer this run's: process 7 on elsewhere has taken it over"):
+            folder.keep(now)
+        assert (tmp_path / "checkpoint.npz").read_bytes() == before
+
+
+def test_a_forked_process_does_not_give_back_the_claim_of_its_parent(tmp_path):
+    claim = Claim(tmp_path)
+    claim.acquire()
+    pid = os.fork()
+    if pid == 0:
+        claim.release()
+        os._exit(0)
+    os.waitpid(pid, 0)
+    with pytest.raises(ValueError, match="is in use"):
+        Claim(tmp_path).acquire()
+    claim.release()
+    again = Claim(tmp_path)
+    again.acquire()
+    again.release()
+
+
+def test_no_two_processes_get_the_same_unnamed_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert [str(unused("runs/digits2")) for _ in range(3)] == ["runs/digits2", "runs/digits2-2", "runs/digits2-3"]
+
+
+def test_a_run_that_cannot_be_trained_leaves_no_folder_that_nobody_named(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert "batch_size is 0" in error_of(capsys, "train", *QUICK, "--batch-size", 0)
+    assert list((tmp_path / "runs").glob("*")) == []
+
+
+# What a run folder says
+
+
+def test_images_that_are_not_those_of_the_training_are_named_and_there_is_a_way_out(tmp_path, capsys):
+    generator = np.random.default_rng(0)
+    parts = {part: generator.integers(0, 256, (30, 3, 3), np.uint8) for part in ("train", "valid", "test")}
+    np.savez(tmp_path / "x.npz", **parts)
+    run = tmp_path / "run"
+    small = (*QUICK, "--batch-size", "10", "--quiet")
+    assert main(["train", "--data", str(tmp_path / "x.npz"), *small, "--out", str(run)]) == 0
+    capsys.readouterr()
+    for part, use in {"train": "train", "valid": "validate", "test": "test"}.items():
+        changed = parts[part].copy()
+        changed[-1, 2, 2] ^= 1
+        np.savez(tmp_path / "x.npz", **parts | {part: changed})
+        for command in ("evaluate", "plot"):
+            message = f"the images of {tmp_path / 'x.npz'} to {use} with are not those that {run} was trained with: "
+            error = error_of(capsys, command, run)
+            assert message in error and "or take these all the same (--changed-data)" in error
+        assert main(["evaluate", str(run), "--changed-data"]) == 0
+        capsys.readouterr()
+    np.savez(tmp_path / "x.npz", **parts)
+    assert main(["evaluate", str(run)]) == 0
+
+
+def test_a_binarization_that_was_edited_in_config_json_is_not_believed(trained, capsys):
+    path = trained / "config.json"
+    before = path.read_text()
+    path.write_text(before.replace('"binarization": "grey"', '"binarization": "fixed"', 1))
+    try:
+        assert "config.json says binarization 'fixed', and the checkpoint 'grey'" in error_of(
+            capsys, "evaluate", trained
+        )
+    finally:
+        path.write_text(before)
+
+
+ODD = [None, True, -1, 1.5, "x", "", [], [1.5], ["a"], {}, float("nan"), float("inf")]
+
+
+def test_every_option_of_another_kind_in_config_json_is_named(trained):
+    path = trained / "config.json"
+    before = path.read_text()
+    whole = json.loads(before)
+    try:
+        for key in whole["options"]:
+            refused = 0
+            for value in ODD:
+                path.write_text(json.dumps(whole | {"options": whole["options"] | {key: value}}))
+                try:
+                    run_options(trained)
+                except ValueError as error:
+                    assert str(error).startswith(f"{path} does not hold the options of a run") and key in str(error)
+                    refused += 1
+            assert refused >= 7, key
+        path.write_text(json.dumps(whole | {"options": whole["options"] | {"colour": 1}}))
+        with pytest.raises(ValueError, match="this version knows no colour: update scratchvae"):
+            run_options(trained)
+    finally:
+        path.write_text(before)
+
+
+CRAFTED = {
+    "facts of another kind": lambda facts: [1],
+    "no run": lambda facts: {"progress": facts["progress"]},
+    "a run of another kind": lambda facts: facts | {"run": 3},
+    "a model of another kind": lambda facts: facts | {"run": facts["run"] | {"model": [1]}},
+    "an unknown setting of the model": lambda facts: with_model(facts, colour=1),
+    "a width of another kind": lambda facts: with_model(facts, n_hidden="many"),
+    "an estimator of another kind": lambda facts: with_model(facts, estimator=3),
+    "a progress of another kind": lambda facts: facts | {"progress": 7},
+    "steps of another kind": lambda facts: facts | {"progress": facts["progress"] | {"step": "2"}},
+    "steps below none": lambda facts: facts | {"progress": facts["progress"] | {"step": -2}},
+    "an unknown word on the progress": lambda facts: facts | {"progress": facts["progress"] | {"mood": 1}},
+}
+
+
+def with_model(facts, **settings):
+    run = facts["run"]
+    return facts | {"run": run | {"model": run["model"] | settings}}
+
+
+@pytest.mark.parametrize("what", CRAFTED)
+def test_a_checkpoint_that_was_made_up_is_refused_by_a_typed_error(trained, tmp_path, what):
+    arrays, facts = load(trained / "checkpoint.npz")
+    save(tmp_path / "checkpoint.npz", arrays, CRAFTED[what](facts))
+    with pytest.raises(CheckpointError, match=r"checkpoint\.npz"):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["params/encoder.mu.W", "optimizer/m"])
+def test_values_that_are_not_finite_are_refused_by_name(trained, tmp_path, name):
+    arrays, facts = load(trained / "checkpoint.npz")
+    arrays[name].flat[-1] = np.nan
+    save(tmp_path / "checkpoint.npz", arrays, facts)
+    (tmp_path / "config.json").write_bytes((trained / "config.json").read_bytes())
+    with pytest.raises(CheckpointError, match=f"has values for {name} that are not finite"):
+        if name.startswith("params"):
+            load_model(tmp_path)
+        else:
+            raise CheckpointError(resumed(tmp_path))
+
+
+def resumed(folder):
+    """The error of going on with the run in this folder."""
+    error = io.StringIO()
+    sys.stderr, before = error, sys.stderr
+    try:
+        assert main(["train", "--resume", str(folder), "--samples", "1000", "--quiet"]) == 2
+    finally:
+        sys.stderr = before
+    return error.getvalue()
+
+
+def test_a_folder_whose_name_ends_like_a_checkpoint_is_a_run_folder(tmp_path, capsys):
+    assert main(["train", *QUICK, "--out", str(tmp_path / "a.npz"), "--quiet"]) == 0
+    for command in ("evaluate", "plot"):
+        assert main([command, str(tmp_path / "a.npz")]) == 0
+    assert evaluate(load_model(tmp_path / "a.npz" / "checkpoint.npz"), np.zeros((2, 64), np.uint8))["n"] == 2
+
+
+def test_an_optimisers_state_that_overflows_ends_the_run_with_its_name(tmp_path):
+    """Adagrad's h of float32: free-mean Gaussian data of size 1e9 have squared gradients beyond it."""
+    model = VAE(6, 5, 2, "gaussian", mean="free")
+    with pytest.raises(FloatingPointError, match=r"h, the optimiser's state, is not finite after step .*float64"):
+        fit(model, 1e9 * X, samples=2000, batch_size=10, optimizer=Adagrad(1e-9), log_every=10)
+
+
+def test_checkpoints_of_a_long_history_take_a_bounded_share_of_the_time(tmp_path):
+    folder = RunFolder(None, VAE(6, 5, 2), optimizer(), {})
+    now = loop.RunFolder.begin(folder)
+    folder.took = 0.05
+    folder.kept_at = 10.0
+    for rows, seconds, due in [(1000, 10.001, True), (1001, 10.5, False), (1001, 10.99, False), (1001, 11.01, True)]:
+        now.rows = [()] * rows
+        now.seconds = seconds
+        assert folder.is_due(now) is due
+
+
+# Output
+
+
+class Closed(io.StringIO):
+    """A pipe whose reader has gone."""
+
+    def write(self, text):
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp437", "cp850", "cp932", "gbk", "koi8-r", "cp1252"])
+def test_what_an_encoding_does_not_have_is_a_question_mark(encoding):
+    raw = io.BytesIO()
+    out = Output(io.TextIOWrapper(raw, encoding=encoding))
+    print("θ ~ q(θ), σ² ≤ ‖x‖, ê, done", file=out)
+    shown = raw.getvalue().decode(encoding)
+    assert shown.endswith("done\n") and shown.startswith(("? ~ q(?)", "θ ~ q(θ)"))
+
+
+def test_training_goes_on_when_the_reader_of_its_output_has_gone(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", Closed())
+    monkeypatch.setattr(sys, "stderr", Closed())
+    assert main(["train", *QUICK, "--out", str(tmp_path / "run")]) == 0
+    assert (tmp_path / "run" / "figures" / "reconstructions.png").exists()
+
+
+def test_output_that_a_full_disk_does_not_take_is_an_error_after_the_work_is_done(trained, monkeypatch, capsys):
+    class Full(io.StringIO):
+        def write(self, text):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(sys, "stdout", Full())
+    assert main(["evaluate", str(trained)]) == 2
+    assert capsys.readouterr().err == ("scratchvae: error: the output could not be written (No space left on device)\n")
+
+
+def test_without_a_console_training_is_silent(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    assert main(["train", *QUICK, "--out", str(tmp_path / "run")]) == 0
+    assert main(["train", *QUICK, "--out", str(tmp_path / "run")]) == 2
+    assert len(fit(FullVB(6, 5, 2), X, samples=20, batch_size=10, progress=True)) == 1
+
+
+def test_pictures_that_cannot_be_drawn_are_named_and_the_run_is_whole(tmp_path, monkeypatch, capsys):
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context({"text.usetex": True}):
+        monkeypatch.setattr(
+            Figure, "savefig", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("latex could not be found"))
+        )
+        assert main(["train", *QUICK, "--out", str(tmp_path / "a run"), "--quiet"]) == 0
+    error = capsys.readouterr().err
+    assert "scratchvae: warning: learning_curve, reconstructions, " in error
+    assert "(RuntimeError: latex could not be found); the run is whole, and they can be drawn later: " in error
+    assert f"scratchvae plot '{tmp_path}/a run'" in error
+    assert "could not be drawn" in error_of(capsys, "plot", tmp_path / "a run")
+    monkeypatch.undo()
+    assert main(["plot", str(tmp_path / "a run")]) == 0
+    assert not list((tmp_path / "a run" / "figures").glob("*.tmp"))
+
+
+def test_a_matplotlib_that_cannot_be_loaded_costs_the_pictures_and_not_the_run(tmp_path):
+    command = [sys.executable, "-m", "scratchvae", "train", *QUICK, "--out", str(tmp_path / "run"), "--quiet"]
+    environment = {**os.environ, "MPLBACKEND": "nosuch", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0
+    assert "no pictures: Matplotlib cannot be loaded (ValueError: Key backend: 'nosuch'" in done.stderr
+    load_model(tmp_path / "run")
+
+
+def test_a_path_with_a_space_is_quoted_in_the_command_that_goes_on(tmp_path, monkeypatch, capsys):
+    def stopped(*arguments, out, **settings):
+        fit(VAE(6, 5, 2), X, samples=20, batch_size=10, out=out)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "fit", stopped)
+    assert main(["train", *QUICK, "--out", str(tmp_path / "a run"), "--quiet"]) == 130
+    assert f"scratchvae train --resume '{tmp_path}/a run'\n" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGINT) is not None
+
+
+def test_two_fits_at_once_do_not_share_an_optimiser(monkeypatch):
+    rule = Adagrad(0.1)
+    inner = []
+    noise = VAE.noise
+
+    def nested(self, *arguments):
+        if not inner:
+            inner.append(1)
+            with pytest.raises(ValueError, match="this optimiser is at work in another fit: give each its own"):
+                fit(VAE(6, 5, 2), X, samples=20, batch_size=10, optimizer=rule)
+        return noise(self, *arguments)
+
+    monkeypatch.setattr(VAE, "noise", nested)
+    history = fit(VAE(6, 5, 2), X, samples=20, batch_size=10, optimizer=rule)
+    monkeypatch.undo()
+    again = fit(VAE(6, 5, 2), X, samples=20, batch_size=10, optimizer=rule)  # afterwards it is free
+    assert_array_equal(history["train_bound"], again["train_bound"])
