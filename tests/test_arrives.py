@@ -21,7 +21,7 @@ from numpy.testing import assert_array_equal
 
 from scratchvae import VAE, FullVB, bench, cli, data, gradcheck, plots
 from scratchvae.backend import move
-from scratchvae.cli import main
+from scratchvae.cli import main, shared
 from scratchvae.inference import marginal
 from scratchvae.training import loop, optim
 from scratchvae.training.run import HISTORY
@@ -285,6 +285,7 @@ TRAIN = {
         optimizer__lr=0.5,
         blas__threads=(2, "blas"),
     ),
+    "--take-over": row("--take-over", fit__take_over=True),
     "--quiet": row("--quiet", fit__progress=False, printed__anything=False),
 }
 
@@ -425,6 +426,9 @@ def evaluation(noted, capsys):
         noted.loaded.n_samples = 4
         return noted.loaded
 
+    def require_same_data(run, options, images, changed_data=None):
+        noted.put("require_same_data", run=str(run), images=noted.part(images.train), changed_data=changed_data)
+
     def evaluate(*arguments, **settings):
         given = bound(functions[0], arguments, settings)
         model = given.pop("model")
@@ -451,6 +455,7 @@ def evaluation(noted, capsys):
     original = run.load_model
     functions = loop.evaluate, loop.evaluate_theta, marginal.importance
     noted.instead(original, load_model)
+    noted.instead(shared.require_same_data, require_same_data)
     noted.instead(data.load_data, noted.load_data)
     for function, stand_in in zip(functions, (evaluate, evaluate_theta, importance), strict=True):
         noted.instead(function, stand_in)
@@ -472,6 +477,7 @@ EVALUATE = {
     "run": row(
         "{here}/full",
         "--json --n-theta 0",
+        require_same_data__run="{here}/full",
         load_model__folder="{here}/full",
         printed__run="{here}/full",
     ),
@@ -502,6 +508,7 @@ EVALUATE = {
     ),
     "--data-dir": row("--data-dir folder", JSON, load_data__data_dir="{here}/folder"),
     "--data": row("--data own.npy", JSON, load_data__name="{here}/own.npy", printed__data="{here}/own.npy"),
+    "--changed-data": row("--changed-data", JSON, require_same_data__changed_data=True),
     "--json": row(
         "--json",
         "{here}/run",
@@ -565,6 +572,9 @@ def plotting(noted, capsys):
         noted.put("load_model", folder=str(folder), **settings)
         return model
 
+    def require_same_data(run, options, images, changed_data=None):
+        noted.put("require_same_data", run=str(run), images=noted.part(images.train), changed_data=changed_data)
+
     def draw_run(folder, given, images, history, seed=0):
         assert given is model
         noted.put("draw_run", folder=str(folder), seed=seed, test=noted.part(images.test), rows=history.tolist())
@@ -572,6 +582,7 @@ def plotting(noted, capsys):
 
     noted.instead(run.load_model, load_model)
     noted.instead(data.load_data, noted.load_data)
+    noted.instead(shared.require_same_data, require_same_data)
     noted.instead(plots.draw_run, draw_run)
 
     def go(*arguments):
@@ -584,9 +595,11 @@ def plotting(noted, capsys):
 
 
 PLOT = {
+    "--changed-data": row("--changed-data", "{here}/run", require_same_data__changed_data=True),
     "run": row(
         "{here}/full",
         "",
+        require_same_data__run="{here}/full",
         load_model__folder="{here}/full",
         draw_run__folder="{here}/full/figures",
         draw_run__rows=[(2, 2, 2.0, 2.0, 2.0, 2.0)],

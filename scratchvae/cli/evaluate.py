@@ -115,6 +115,7 @@ def _log_likelihood(model, x, n_samples, seed, binarization):
     known |= {"k_hat": float(estimate.k_hat.max()), "k_hat_threshold": estimate.threshold()}
     known = {key: value if math.isfinite(value) else None for key, value in known.items()}
     untrusted = int(estimate.untrusted().sum())
+    known["unsure"] = int(estimate.unsure().sum())
     return {"log_likelihood": mean, "log_likelihood_samples": n_samples, **known, "untrusted": untrusted}
 
 
@@ -148,6 +149,8 @@ def _log_likelihood_in_words(result):
     if result["untrusted"]:
         text += f", above {result['k_hat_threshold']:.2f} for {result['untrusted']:,} of {result['n']:,}"
         text += ", whose error is not known"
+    if result["unsure"]:
+        text += f"; between 0.5 and that for {result['unsure']:,}, whose errors are too small"
     return text
 
 
