@@ -133,12 +133,16 @@ class RunFolder:
         A row that only marks the end of the run, `ending`, goes into metrics.csv but not into the checkpoint: had the
         run been asked for more samples, it would not have stopped there.
 
-        Nothing is written, and a FloatingPointError is raised, if a parameter or the optimiser's state is not finite.
+        Nothing is written, and a FloatingPointError is raised, if a parameter or the optimiser's state is not finite. On
+        a device that is seen where there is a folder, since only then they are read.
         """
         self.kept_at = now.seconds
         begun = time.perf_counter()
-        for name, window in self._learned().items():
-            if not np.isfinite(window).all():
+        if self.path is None and self.model.backend != "numpy":  # nothing is read from a device for this alone
+            return
+        learned = {name: move(window, "numpy") for name, window in self._learned().items()}
+        for name, array in learned.items():
+            if not np.isfinite(array).all():
                 raise FloatingPointError(
                     f"{_in_words(name)} is not finite after step {now.step}: {_remedy(name)}, in a new folder"
                 )
@@ -146,7 +150,7 @@ class RunFolder:
             self.took = time.perf_counter() - begun
             return
         self.claim.beat()
-        arrays = {name: move(window, "numpy") for name, window in (self._learned() | self.more).items()}
+        arrays = learned | {name: move(array, "numpy") for name, array in self.more.items()}
         if self.config is not None:  # once a run
             write_atomically(self.path / "config.json", self.config.encode())
             self.config = None
