@@ -132,9 +132,9 @@ def test_own_floats_bools_and_flat_rows(tmp_path):
     assert load_data(tmp_path / "float.npy").train.max() <= 1
     np.save(tmp_path / "bool.npy", IMAGES > 100)
     assert set(np.unique(load_data(tmp_path / "bool.npy").train)) == {0, 255}
-    np.save(tmp_path / "rows.npy", np.zeros((10, 16), np.uint8))
+    np.save(tmp_path / "rows.npy", np.full((10, 16), 200, np.uint8))
     assert load_data(tmp_path / "rows.npy").image_shape == (4, 4)
-    np.save(tmp_path / "rows.npy", np.zeros((10, 7), np.uint8))
+    np.save(tmp_path / "rows.npy", np.full((10, 7), 200, np.uint8))
     with pytest.warns(UserWarning, match=r"rows of 7, drawn as 1 x 7: save \(N, height, width\) for pictures"):
         assert load_data(tmp_path / "rows.npy", split=(2, 2, 2)).image_shape == (1, 7)
 

@@ -18,6 +18,7 @@ DEFAULTS = {
     "n_train": None,
     "split": None,
     "binarization": "grey",
+    "background": None,
     "likelihood": "bernoulli",
     "mean": "sigmoid",
     "latent": 20,
@@ -54,7 +55,7 @@ DEFAULTS = {
 }
 OF_THETA = ("theta_noise", "alpha", "learn_hyperprior", "log_sigma")  # arguments of a FullVB that a VAE does not take
 NEWER = ("backend", "threads", "full_vb", "warm_start", "architecture", "channels", "flow", "decay")
-NEWER += ("posterior", *OF_THETA)
+NEWER += ("posterior", "background", *OF_THETA)
 SINCE = {key: DEFAULTS[key] for key in NEWER}  # the config.json of an older run may lack these: it had the defaults
 
 
@@ -81,7 +82,7 @@ def run_options(run):
 
 def images_of(options):
     """Load the images that a run with these options is trained on and evaluated at."""
-    keys = ("data_dir", "n_train", "split", "binarization")
+    keys = ("data_dir", "n_train", "split", "binarization", "background")
     return data.load_data(options["data"], **{key: options[key] for key in keys})
 
 
