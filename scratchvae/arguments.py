@@ -116,8 +116,9 @@ def _require_range(name, x, model):
         raise ValueError(f"{name} has values that are not finite; expected numbers")
     came = f"values from {in_words(lowest)} to {in_words(highest)}"
     if lowest < low or highest > high:
-        hint = "for a Bernoulli model or a sigmoid mean: divide by 255, or save as uint8"
-        hint = hint if (low, high) == (0, 1) else f"for a likelihood {model.config['likelihood']}"
+        hint = f"for a likelihood {model.config['likelihood']}"
+        if (low, high) == (0, 1):
+            hint += ", whose pixels are in [0, 1]: divide by 255, or save as uint8"
         came += ", pixels being read as x/255" if read > 1 else ""
         raise ValueError(f"{name} has {came}; expected [{low:g}, {high:g}] {hint}")
     if max(-lowest, highest) > np.finfo(model.dtype).max:

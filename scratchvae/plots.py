@@ -61,11 +61,13 @@ def reconstructions(ax, x, reconstructed, image_shape, columns=10):
     pad = columns - len(pairs[-1])
     if pad:  # a short last row ends in grey, so that its reconstructions stay below it
         pairs[-2:] = [np.concatenate([row, np.full((pad, row.shape[1]), 0.5)]) for row in pairs[-2:]]
+    ax.set_title("rows in turns: originals, and below them their reconstructions", fontsize=8, loc="left")
     return image_grid(ax, np.concatenate(pairs), image_shape, columns)
 
 
 def samples(ax, model, image_shape, n=100, columns=10, seed=0):
     """Draw E[x|z] for n latents z from the prior, 100 unless given, as in Figure 5."""
+    ax.set_title("E[x|z] at draws z ~ p(z)", fontsize=8, loc="left")
     return image_grid(ax, model.sample(n, seed), image_shape, columns)
 
 
@@ -120,6 +122,7 @@ def random_walk(ax, model, image_shape, steps=100, sd=0.1, columns=10, seed=0):
     """
     moves = np.random.default_rng(seed).standard_normal((steps, model.n_latent))
     moves[1:] *= sd
+    ax.set_title(f"E[x|z] along a random walk in z, in reading order; each step has sd {sd:g}", fontsize=8, loc="left")
     return image_grid(ax, model.decode(np.cumsum(moves, axis=0)), image_shape, columns)
 
 
@@ -220,12 +223,14 @@ def draw_run(folder, model, data, history, seed=0):
         fig.savefig(paths[-1])
 
     full_vb = hasattr(model, "theta_sample")
-    code_alone = model.config["estimator"] == "autoencoder"
+    code_alone = not getattr(getattr(model.estimator, "func", model.estimator), "bound", True)
     if len(history):
         fig, ax = figure(6, 4)
         names = ["train, (22) with the θ-KL", "validation, at the mean of θ"] if full_vb else []
         if model.config["estimator"] in ("iwae", "dreg"):
             names = [f"train, of {model.n_samples} draws together", "validation, (7)"]
+            if full_vb:
+                names = [f"{names[0]}, with the θ-KL", f"{names[1]} at the mean of θ"]
         learning_curve(ax, history, *names)
         if code_alone:
             ax.set_ylabel("log p(x|z) at the code (nats per datapoint)")

@@ -415,7 +415,7 @@ def test_argparse_refuses_with_exit_code_2(arguments, capsys):
 
 def test_values_outside_0_1_are_refused_for_bernoulli_and_taken_by_a_free_gaussian(tmp_path, capsys):
     np.save(tmp_path / "x.npy", np.random.default_rng(0).standard_normal((100, 9)))
-    assert "expected [0, 1] for a Bernoulli model" in refused(capsys, "train", "--data", tmp_path / "x.npy")
+    assert "expected [0, 1] for a likelihood bernoulli" in refused(capsys, "train", "--data", tmp_path / "x.npy")
     free = ("--likelihood", "gaussian", "--mean", "free", "--out", tmp_path / "run", "--quiet")
     assert run("train", *QUICK, "--data", tmp_path / "x.npy", *free) == 0
 

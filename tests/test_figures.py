@@ -57,8 +57,8 @@ def test_the_studies_of_full_vb_run_on_a_small_scale_and_go_on_where_they_stoppe
     assert len(table) == 1 + {"full_vb": 2 * 2 * 5, "full_vb_variance": 4 * 4 * 14}[script]
     assert not [row for row in table if "nan" in row and ",minibatch," not in row]  # z of plain against itself
     if script == "full_vb":
-        assert (tmp_path / "results" / "full_vb.png").stat().st_size > 10_000
-        assert (tmp_path / "results" / "full_vb_uncertainty.png").stat().st_size > 3_000
+        assert (tmp_path / "results" / "full_vb.png").stat().st_size > 3_000
+        assert (tmp_path / "results" / "full_vb_uncertainty.png").stat().st_size > 1_000
 
 
 STUDIES = {  # arguments beside --scale, and the rows of the tables
@@ -96,7 +96,7 @@ def test_the_papers_figures_run_on_a_small_scale_and_go_on_where_they_stopped(sc
         assert name in ("estimators", "marginal", "ladder") or "nan" not in "".join(
             table
         )  # no bound of an autoencoder, no k_hat of 20
-    assert (tmp_path / "results" / f"{script}.png").stat().st_size > 10_000
+    assert (tmp_path / "results" / f"{script}.png").stat().st_size > 3_000
     for config in tmp_path.glob("runs/examples/*/*/config.json"):  # what a folder is called is what was trained in it
         run = json.loads(config.read_text())["run"]
         assert run["model"]["estimator"] == trained_by(config.parent.name), config

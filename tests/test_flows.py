@@ -289,7 +289,7 @@ def test_it_trains_alike_on_both_backends(waits):
         (
             {"estimator": "B"},
             "estimator is 'B', which needs KL(q(z|x) ‖ p(z)) in closed form, and the posterior 'flow over gaussian' "
-            "has no neg_kl: take another estimator, such as 'A', or a posterior such as gaussian",
+            "has no neg_kl: take another estimator, such as 'A', or leave flow out",
         ),
         ({"n_latent": 0}, "n_latent is 0; expected a whole number ≥ 1"),
     ],

@@ -279,7 +279,7 @@ def test_the_bar_is_silent_off_a_terminal_and_shows_bound_and_rate_when_asked(ca
     [
         (rows(0), {}, r"train has shape \(0, 6\); expected \(N, 6\) with N ≥ 1"),
         (rows(5, 4), {}, r"train has shape \(5, 4\); expected \(N, 6\)"),
-        (rows() + 1, {}, r"train has values from 1\.\d+ to 1\.\d+; expected \[0, 1\] for a Bernoulli model"),
+        (rows() + 1, {}, r"train has values from 1\.\d+ to 1\.\d+; expected \[0, 1\] for a likelihood bernoulli"),
         (rows() * np.nan, {}, "train has values that are not finite"),
         (rows(), {"valid": rows() - 1}, r"valid has values from"),
         (rows(), {"samples": 0}, "samples is 0; expected a whole number ≥ 1"),
@@ -370,7 +370,7 @@ def test_a_checkpoint_that_is_not_of_a_run_is_refused(tmp_path):
 
 
 def test_values_outside_0_1_are_refused_for_a_sigmoid_mean_and_taken_by_a_free_one():
-    with pytest.raises(ValueError, match=r"expected \[0, 1\] for a Bernoulli model or a sigmoid mean"):
+    with pytest.raises(ValueError, match=r"expected \[0, 1\] for a likelihood gaussian, whose"):
         fit(small("gaussian"), TRAIN * 255)
     fit(small("gaussian", "free"), TRAIN * 2 - 1, epochs=1, batch_size=10)
 

@@ -66,6 +66,11 @@ def evaluate(
         print(json.dumps(result))
         return 0
     print(_bound_in_words(result))
+    if model.config["estimator"] in ("iwae", "dreg"):
+        print(
+            f"that is the bound (7), each draw by itself; it was trained on that of {model.config['n_samples']} draws "
+            "together: see --log-likelihood"
+        )
     if note:
         print(note)
     if log_likelihood is not None:
@@ -122,7 +127,7 @@ def _log_likelihood_in_words(result):
     error_known = result["log_likelihood_error"] is not None
     text = f"log p(x) {result['log_likelihood']:.2f}"
     if error_known:
-        text += f" ± {result['log_likelihood_error']:.2f}"
+        text += f" ± {result['log_likelihood_error']:.2g}"
     text += f" nats per datapoint, by importance with {result['log_likelihood_samples']:,} draws from q(z|x)"
     if error_known:
         text += f", too low on average by some {-result['log_likelihood_bias']:.2g}"
@@ -132,6 +137,7 @@ def _log_likelihood_in_words(result):
         text += f"; k_hat up to {result['k_hat']:.2f}"
     if result["untrusted"]:
         text += f", above {result['k_hat_threshold']:.2f} for {result['untrusted']:,} of {result['n']:,}"
+        text += ", whose error is not known"
     return text
 
 

@@ -75,7 +75,9 @@ def load_data(name, data_dir=None, n_train=None, split=None, binarization="grey"
             "or the path of a .npy, .npz or folder (if yours has moved, its new place)"
         )
     if level is not None and (name in DATASETS or not Path(name).is_dir()):
-        raise ValueError(f"background is {background!r}; it is for a folder of images, and {name} is none: leave it out")
+        raise ValueError(
+            f"background is {background!r}; it is for a folder of images, and {name} is none: leave it out"
+        )
     if len(parts) == 1:  # these data come without splits
         parts = _split(*parts[0], SPLITS.get(name) if split is None else split, shuffle=True)
     elif split is not None:  # these come in splits, and other ones are asked for
@@ -88,7 +90,9 @@ def load_data(name, data_dir=None, n_train=None, split=None, binarization="grey"
         warn_if_dark(str(name), parts[0][0], stacklevel=2)
     if binarization == "fixed":
         generator = np.random.default_rng(BINARIZATION_SEED)
-        parts = [(binarise(arrays.unit(name, x), thresholds(x.shape, x.dtype, generator)), labels) for x, labels in parts]
+        parts = [
+            (binarise(arrays.unit(name, x), thresholds(x.shape, x.dtype, generator)), labels) for x, labels in parts
+        ]
     if n_train is not None:
         rows, labels = parts[0]
         if not _is_whole(n_train) or not 1 <= n_train <= len(rows):

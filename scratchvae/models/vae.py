@@ -25,7 +25,7 @@ from scratchvae.trials import copied, try_objective
 class VAE:
     """A VAE: p(z) = N(0, I), a decoder p(x|z) and an encoder q(z|x), both of them networks, trained by an objective.
 
-    Each of the three doors takes a name or an object of your own:
+    Each of the three doors takes a name or an object of your own, of which the model keeps a copy:
 
     posterior    is q(z|x): "gaussian", which is the default, N(μ, σ² I) (9), or "full", a Gaussian with full
                  covariance. See `inference.posteriors`.
@@ -236,7 +236,7 @@ class VAE:
     def latents(self, x, eps):
         """Return z ~ q(z|x), (L, M, J), and log q(z|x) in nats, (L, M), for x (M, D) and eps (L, M, J)."""
         x = self.pixels(x)
-        return self.encoder.draw(x, self._eps(eps, len(x)))
+        return self.encoder.draw(x, self._eps(eps, len(x), least=0))
 
     # What one does with a trained model
 
@@ -251,7 +251,7 @@ class VAE:
             raise ValueError(
                 f"the posterior {self.config['posterior']} has no moments: take encode_mean or encode_samples"
             )
-        batches = _batches(self._shaped("x", x, self.n_visible))
+        batches = _batches(self._shaped("x", x, self.n_visible), self.rows_at_once())
         moments = [posterior.moments(*self.encoder.forward(self.pixels(rows))) for rows in batches]
         return tuple(np.concatenate(part) for part in zip(*moments, strict=True))
 
@@ -275,7 +275,7 @@ class VAE:
     @one_thread
     def decode(self, z):
         """Return E[x|z], (M, D), for z (M, J): a Bernoulli decoder's probabilities, or a Gaussian one's means."""
-        return np.concatenate([self.decoder.mean(rows) for rows in _batches(self._codes(z))])
+        return np.concatenate([self.decoder.mean(rows) for rows in _batches(self._codes(z), self.rows_at_once())])
 
     @one_thread
     def draw(self, z, seed=0):
@@ -285,7 +285,7 @@ class VAE:
         """
         generator = np.random.default_rng(seed)
         parts = []
-        for rows in _batches(self._codes(z)):
+        for rows in _batches(self._codes(z), self.rows_at_once()):
             noise = self._pixel_noise(generator, len(rows))
             parts.append(self.decoder.draw(rows, noise))
         return np.concatenate(parts)
@@ -326,11 +326,16 @@ class VAE:
         outputs = len(self.likelihood.outputs) + len(getattr(self.likelihood, "shared", {}))
         of_x = 2 + 4 * outputs  # how many arrays as wide as x exist at once, for each z
         per_z = of_x * self.n_visible + 4 * sum(self.config["n_hidden"]) + 12 * self.n_latent
-        per_z += 5 * sum(self.encoder.posterior.outputs(self.n_latent).values())
+        per_z += 6 * sum(self.encoder.posterior.outputs(self.n_latent).values())
         layers = self.encoder.layers + self.decoder.layers
         per_z += 2 * sum(layer.geometry.n_entries() for layer in layers if hasattr(layer, "geometry"))
         dreams = len(trait(self.estimator, "noise", ("eps",))) - 1  # if there are any, a second pass takes them
         return (self.n_samples * per_z + min(dreams, 1) * per_z + 2 * self.n_visible) * m * self.dtype.itemsize
+
+    def rows_at_once(self):
+        """Return how many datapoints are encoded or decoded at a time: 1,000, or as many as take some 256 MiB."""
+        one = VAE.working_memory(self, 1) // max(self.n_samples, 1)
+        return max(1, min(1000, (1 << 28) // one))
 
     def pixels(self, x):
         """Return rows x (M, D) in the model's dtype: uint8 pixels as x/255, and floats as they are.
@@ -350,7 +355,8 @@ class VAE:
 
     def _encode_at(self, x, eps):
         """Return the z of `latents`, which is called for some rows at a time."""
-        rows = _batches(x), _batches(eps.swapaxes(0, 1))
+        size = self.rows_at_once()
+        rows = _batches(x, size), _batches(eps.swapaxes(0, 1), size)
         return np.concatenate([self.latents(x, e.swapaxes(0, 1))[0] for x, e in zip(*rows, strict=True)], axis=1)
 
     def _checked_noise(self, noise, m):
@@ -370,9 +376,9 @@ class VAE:
             raise ValueError(f"z and u of the noise have {sizes} rows; expected as many of both, 1 or more")
         return tuple(rows[name] if name in rows else self._eps(parts[name], m) for name in names)
 
-    def _eps(self, noise, m):
-        """Return ε in the model's dtype; a shape other than (L, m, J), and m = 0, raise a ValueError."""
-        if m == 0:
+    def _eps(self, noise, m, least=1):
+        """Return ε in the model's dtype; a shape other than (L, m, J), and m below `least`, raise a ValueError."""
+        if m < least:
             raise ValueError("x has no rows; expected one datapoint or more")
         noise = own("noise", noise, self.backend).astype(self.dtype, copy=False)
         if noise.ndim != 3 or noise.shape[1:] != (m, self.n_latent) or len(noise) == 0:
@@ -412,6 +418,6 @@ class VAE:
         return rows
 
 
-def _batches(rows, size=1000):
+def _batches(rows, size):
     """Return consecutive slices of at most `size` rows, so that memory does not grow with the number of datapoints."""
     return (rows[i : i + size] for i in range(0, max(len(rows), 1), size))

@@ -223,7 +223,7 @@ def evaluate_theta(model, x, n_theta=10, seed=0, binarization="grey"):
 
 def _block(model):
     """How many rows `evaluate` takes at a time: 1,000 z."""
-    return max(1, 1000 // model.n_samples)
+    return max(1, model.rows_at_once() // whole("n_samples", model.n_samples))
 
 
 @contextlib.contextmanager

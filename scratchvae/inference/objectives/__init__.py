@@ -14,6 +14,12 @@ of q and p. It knows neither N nor M, so that a part of a minibatch is weighted 
     dz = p.backward(weight)         weight = ∂bound/∂log p(x|z): θ's gradient is left, and ∂bound/∂z comes back
     q.backward(dz, dlog_q)          φ's gradient is left, from ∂bound/∂z and ∂bound/∂log q
 
+and, if its posterior has them (see `needs`),
+
+    neg_kl = q.neg_kl()             -KL(q(z|x) ‖ p(z)) in closed form, (M,), of the last draw's x
+    q.backward(dz, dneg_kl=weight)  the same for weight = ∂bound/∂(-KL), one number
+    q.grad_z()                      ∇_z log q(z|x) at the last draw, with φ held, (L, M, J)
+
 The function may have these attributes:
 
     needs           lists the methods that its posterior must have, such as ("neg_kl",).

@@ -49,7 +49,7 @@ class FullGaussian:
         if dneg_kl:
             dmu = dmu - dneg_kl * self.mu  # through -KL: ∂/∂μ = -μ
             dlog_var = dlog_var + dneg_kl * 0.5 * (1 - self.sigma * self.sigma)  # ∂/∂log L_jj² = ½ (1 - L_jj²)
-            dL = dL - dneg_kl * self.below  # ∂/∂L_ij = -L_ij
+            dL -= dneg_kl * self.below  # ∂/∂L_ij = -L_ij
         dlower = [dL[:, i, :i] for i in range(self.n_latent)]  # row by row, as they are read; the first row has none
         return dmu, dlog_var, np.concatenate(dlower, axis=1)
 
