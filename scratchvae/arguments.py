@@ -43,13 +43,13 @@ def float_rows(x, width=None):
 
 
 def rows_of(name, x, model):
-    """Return x as contiguous rows in host memory, at which `model` can be trained or evaluated; None for None.
+    """Return x as contiguous rows in host memory, at which `model` can be trained or evaluated.
 
-    The rows are those of `model_rows`, one or more. A warning is given for uint8 that do not look like 0 to 255, and
-    for uint8 where the likelihood does not say which values data may have. Inside `fit`, which has given it, it is not
-    given again.
+    For "valid" x may be None, which is returned. The rows are those of `model_rows`, one or more. A warning is given
+    for uint8 that do not look like 0 to 255, and for uint8 where the likelihood does not say which values data may
+    have. Inside `fit`, which has given it, it is not given again.
     """
-    if x is None:
+    if x is None and name == "valid":
         return None
     if kind(x) == "cupy":
         raise ValueError(

@@ -5,6 +5,7 @@ is taken for an array, pickles are refused before a byte of them is read, and a 
 for is not expanded. Whatever is wrong with a file raises a `FileError`, which names the file and the reason.
 """
 
+import io
 import math
 import os
 import stat
@@ -115,11 +116,12 @@ def _member(archive, member, n_bytes):
 
 def _array(file, n_bytes):
     """Return the array in an open .npy file of n_bytes; raise a ValueError unless it is one, whole and alone."""
-    version = npy.read_magic(file)
+    head = io.BytesIO(file.read(HEADER))  # from a file the parser takes as much memory as a broken header promises
+    version = npy.read_magic(head)
     if version not in ((1, 0), (2, 0)):
         raise ValueError(f"version {version} of the format; expected (1, 0) or (2, 0), for arrays without fields")
     read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-    shape, columns_first, dtype = read_header(file, HEADER)
+    shape, columns_first, dtype = read_header(head, HEADER)
     if dtype.hasobject:
         raise ValueError("it holds Python objects, that is, a pickle; expected numbers")
     if dtype.names is not None or dtype.subdtype is not None or dtype.itemsize == 0:
@@ -127,20 +129,21 @@ def _array(file, n_bytes):
     if any(isinstance(n, bool) or n < 0 for n in shape):
         raise ValueError(f"its shape is {shape}")
     promised = math.prod(shape) * dtype.itemsize
-    held = n_bytes - file.tell()
+    held = n_bytes - head.tell()
     if promised != held:
         raise ValueError(f"its header promises {promised:,} bytes, and it holds {held:,}")
     if promised > host_memory():
         raise ValueError(f"it has {promised:,} bytes, and this machine has {host_memory():,.0f}")
     content = np.empty(promised, np.uint8)
     window = memoryview(content)
-    begun = 0
+    begun = len(rest := head.read(promised))
+    window[:begun] = rest
     while begun < promised:
         count = file.readinto(window[begun : begun + CHUNK])
         if not count:
             raise ValueError(f"it is cut short: {begun:,} of {promised:,} bytes")
         begun += count
-    if file.read(1):  # for a member of an archive this also compares its checksum
+    if head.read(1) or file.read(1):  # for a member of an archive this also compares its checksum
         raise ValueError(f"it goes on behind the {promised:,} bytes that its header promises")
     return np.ndarray(shape, dtype, content, order="F" if columns_first else "C")
 

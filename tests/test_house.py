@@ -16,8 +16,8 @@ GUIDE = re.findall(
     r"^\| (.+?) \| `(.+?)` `(.+?)` \| `(.+?)::(.+?)` \|$", (ROOT / "README.md").read_text(), re.MULTILINE
 )
 
-# Each may import those that stand before it, and its own floor; oracle imports nothing; plots, backend, guard are leaves,
-# and data knows of nothing but how files are read.
+# Each may import those that stand before it, and its own floor; oracle imports nothing; plots, backend, guard are
+# leaves, and data knows of nothing but how files are read.
 FLOORS = ["oracle plots backend guard diagnostics", "files", "data"]
 FLOORS += ["arguments noise nets.params nets.layers inference.distributions"]
 FLOORS += [

@@ -35,7 +35,7 @@ def own(path, background=None):
 
 
 def _arrays(path):
-    """Return the arrays that are needed of a .npy or .npz file, by name: "images", or train, valid and test, and labels.
+    """Return the arrays that are needed of a .npy or .npz file, by name: images, or train, valid and test, and labels.
 
     The file is read by its content, whatever its name ends in. A warning names the arrays that are left out.
     """

@@ -4,6 +4,7 @@ Images come from anywhere, so their format and their size are checked before the
 in the decoder raises a DataError that names the file.
 """
 
+import io
 import warnings
 from pathlib import Path
 
@@ -123,7 +124,10 @@ def _read(file, background):
             raise DataError(f"{file} has {file.stat().st_size:,} bytes; expected {MOST_BYTES:,} at most")
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")  # what the decoder says is passed on below, with the name of the file
-            with Image.open(file, formats=[name for name in FORMATS if name in Image.OPEN]) as image:
+            formats = [name for name in FORMATS if name in Image.OPEN]
+            # The decoder gets the content. From a file it takes as much memory as a broken chunk promises, and a path
+            # it may map, which mixes up the rows of a TIFF that is to be turned.
+            with Image.open(io.BytesIO(file.read_bytes()), formats=formats) as image:
                 width, height = image.size
                 if not 0 < width * height <= MOST_PIXELS:
                     raise DataError(f"{file} has {width} x {height} pixels; expected {MOST_PIXELS:,} at most")

@@ -30,10 +30,10 @@ It may also have
     unbounded     which is True if the density has no upper bound, so that pixels that never vary lead to infinity.
     note          a sentence that `scratchvae evaluate` prints below its bounds.
 
-Pixels are read by their type. Rows of uint8 are pixels from 0 to 255, and `log_prob` and `check` get them as x/255, from
-0 to 1. Rows of floats are taken as the numbers they are. Counts and other whole numbers are therefore handed over as
-floats, x.astype(np.float32). Since a likelihood whose `support` goes beyond [0, 1] is seldom one of pixels, uint8 rows
-are refused for it unless it has `pixels`. If it has no `support`, they are read as pixels, with a warning.
+Pixels are read by their type. Rows of uint8 are pixels from 0 to 255, and `log_prob` and `check` get them as x/255,
+from 0 to 1. Rows of floats are taken as the numbers they are. Counts and other whole numbers are therefore handed over
+as floats, x.astype(np.float32). Since a likelihood whose `support` goes beyond [0, 1] is seldom one of pixels, uint8
+rows are refused for it unless it has `pixels`. If it has no `support`, they are read as pixels, with a warning.
 
 `VAE(likelihood=…)` takes a name from below, or an object of your own, for which examples/own_likelihood.py is a recipe.
 To add a likelihood to the package, write a file here and a line in `LIKELIHOODS`.
