@@ -1,4 +1,4 @@
-"""The gates for data: folders of images, uint8 that are no pixels, arrays of every kind, and files that promise much."""
+"""The gates for data: image folders, uint8 that are no pixels, arrays of all kinds, files that promise too much."""
 
 import contextlib
 import gzip
@@ -782,6 +782,8 @@ def changed(content, generator):
     """The bytes with some of them changed, cut out, or put in."""
     content = bytearray(content)
     for _ in range(generator.integers(1, 5)):
+        if not content:
+            break
         at = (
             int(generator.integers(len(content)))
             if generator.random() < 0.5
