@@ -17,7 +17,7 @@ GUIDE = re.findall(
 )
 
 # Each may import those that stand before it, and its own floor; oracle imports nothing; plots, backend, guard are
-# leaves, and data knows of nothing but how files are read.
+# leaves, and data knows only how files are read and how much memory there is.
 FLOORS = ["oracle plots backend guard diagnostics", "files", "data"]
 FLOORS += ["arguments noise nets.params nets.layers inference.distributions"]
 FLOORS += [
