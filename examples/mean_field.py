@@ -71,7 +71,7 @@ def main():
     settings = parse(p)
     data, seeds, K = load_data("digits"), max(2, int(settings.seeds * settings.scale)), settings.components
     chosen = np.isin(data.train_labels, DIGITS)
-    pixels = data.train[chosen]
+    pixels = data.train[chosen] / 255
     z = PPCA(2).fit(pixels).transform(pixels)
     fig = plots.Figure(figsize=(13, 4.2), dpi=150, layout="constrained")
     left, middle, right = fig.subplots(1, 3)

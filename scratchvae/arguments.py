@@ -1,10 +1,12 @@
 """Checks that many public entries make of an argument; `name` is what a message calls the argument."""
 
 import math
+import warnings
 
 import numpy as np
 
-from scratchvae.backend import kind
+from scratchvae.backend import kind, plain
+from scratchvae.data.pixels import in_words, warn_if_dark
 
 
 def whole(name, value, least=1):
@@ -30,49 +32,58 @@ def fitted(model, name="mean_"):
 
 
 def float_rows(x, width=None):
-    """Return x as float64 rows (N, width), with uint8 pixels as x/255.
+    """Return x as float64 rows (N, width). Whole numbers, uint8 among them, are taken as the numbers they are.
 
-    width is any number unless given. Other shapes, and numbers that are not finite, raise a ValueError.
+    width is any number unless given. Other shapes, and what is no array of finite numbers, raise a ValueError.
     """
-    x = np.asarray(x)
-    x = x / 255 if x.dtype == np.uint8 else x.astype(float)
-    if x.ndim != 2 or len(x) == 0 or x.shape[1] != (width or x.shape[1]):
+    x = plain("x", x)
+    if x.ndim != 2 or x.size == 0 or x.shape[1] != (width or x.shape[1]):
         raise ValueError(f"x has shape {x.shape}; expected (N, {width or 'D'}) with N ≥ 1, one datapoint per row")
-    if not np.isfinite(x).all():
-        raise ValueError("x has values that are not finite; expected numbers")
-    return x
+    return finite("x", x.astype(float))
 
 
 def rows_of(name, x, model):
-    """Return x as contiguous rows in host memory, at which `model` can be trained or evaluated; None for None.
+    """Return x as contiguous rows in host memory, at which `model` can be trained or evaluated.
 
-    The rows are uint8 or finite floats, in the support of the model's likelihood. Others raise a ValueError.
+    For "valid" x may be None, which is returned. The rows are those of `model_rows`, one or more. A warning is given
+    for uint8 that do not look like 0 to 255, and for uint8 where the likelihood does not say which values data may
+    have. Inside `fit`, which has given it, it is not given again.
     """
-    if x is None:
+    if x is None and name == "valid":
         return None
     if kind(x) == "cupy":
         raise ValueError(
             f"{name} is on the device, a cupy array; expected rows in host memory, which are moved from there"
         )
-    x = np.ascontiguousarray(x)
-    if x.ndim != 2 or x.shape[1] != model.n_visible or len(x) == 0:
+    x = np.ascontiguousarray(model_rows(name, x, model, least=1))
+    if x.dtype == np.uint8 and name != "valid" and model.guard.depth < 2:
+        warn_if_dark(name, x, stacklevel=4)
+        if not hasattr(model.likelihood, "support"):
+            warnings.warn(
+                f"{name} holds uint8, which is read as x/255; if the likelihood {model.config['likelihood']} is one of "
+                f"whole numbers, hand over {name}.astype(np.float32), and else give it support = (0, 1)",
+                stacklevel=4,
+            )
+    return x
+
+
+def model_rows(name, x, model, least=0):
+    """Return x, which lies in host memory, as rows (N, D) of uint8 or finite floats that `model` can score.
+
+    They are in the support of the model's likelihood, which is asked with its own `check` too. least is the smallest N,
+    0 unless given. Others raise a ValueError.
+    """
+    x = plain(name, x)
+    if x.ndim != 2 or x.shape[1] != model.n_visible or len(x) < least:
         raise ValueError(
-            f"{name} has shape {x.shape}; expected (N, {model.n_visible}) with N ≥ 1, one datapoint per row"
+            f"{name} has shape {x.shape}; expected ({'N' if least else 'M'}, {model.n_visible})"
+            f"{' with N ≥ 1' if least else ''}, one datapoint per row"
         )
     if x.dtype != np.uint8 and x.dtype.kind != "f":
         raise ValueError(f"{name} holds {x.dtype}; expected uint8 pixels, which are read as x/255, or floats")
-    if x.dtype != np.uint8 and not np.isfinite(x).all():
-        raise ValueError(f"{name} has values that are not finite; expected numbers")
-    low, high = getattr(model.likelihood, "support", (-math.inf, math.inf))
-    read = 255 if x.dtype == np.uint8 else 1  # since pixels are read as x/255
-    lowest = x.min() / read
-    highest = x.max() / read
-    if lowest < low or highest > high:
-        hint = f"for a likelihood {model.config['likelihood']}"
-        if (low, high) == (0, 1):
-            hint += ", whose pixels are in [0, 1]: divide by 255, or save as uint8"
-        came = f"values from {lowest:g} to {highest:g}{', pixels being read as x/255' if read > 1 else ''}"
-        raise ValueError(f"{name} has {came}; expected [{low:g}, {high:g}] {hint}")
+    if x.size == 0:
+        return x
+    _require_range(name, x, model)
     if hasattr(model.likelihood, "check"):
         try:
             model.likelihood.check(x / 255 if x.dtype == np.uint8 else x)
@@ -80,17 +91,53 @@ def rows_of(name, x, model):
             raise ValueError(
                 f"{name} cannot be scored by the likelihood {model.config['likelihood']}: {error}"
             ) from None
+    if x.dtype == np.uint8 and not _reads_pixels(model.likelihood):
+        raise ValueError(
+            f"{name} holds uint8, which would be read as x/255, and the likelihood {model.config['likelihood']} takes "
+            f"values up to {model.likelihood.support[1]:g}: hand over floats, {name}.astype(np.float32) for the "
+            f"numbers as they are or {name} / 255 for pixels"
+        )
+    return x
+
+
+def _reads_pixels(likelihood):
+    """Say whether a likelihood takes uint8 as pixels: if its support is in [0, 1], or it says so by `pixels`."""
+    low, high = getattr(likelihood, "support", (0, 1))
+    return getattr(likelihood, "pixels", False) or (low >= 0 and high <= 1)
+
+
+def _require_range(name, x, model):
+    """Raise a ValueError unless the entries of x are finite, in the model's precision too, and in its support."""
+    low, high = getattr(model.likelihood, "support", (-math.inf, math.inf))
+    read = 255 if x.dtype == np.uint8 else 1  # since pixels are read as x/255
+    lowest = x.min() / read  # both are NaN if an entry of x is
+    highest = x.max() / read
+    if not (math.isfinite(lowest) and math.isfinite(highest)):
+        raise ValueError(f"{name} has values that are not finite; expected numbers")
+    came = f"values from {in_words(lowest)} to {in_words(highest)}"
+    if lowest < low or highest > high:
+        hint = f"for a likelihood {model.config['likelihood']}"
+        if (low, high) == (0, 1):
+            hint += ", whose pixels are in [0, 1]: divide by 255, or save as uint8"
+        came += ", pixels being read as x/255" if read > 1 else ""
+        raise ValueError(f"{name} has {came}; expected [{low:g}, {high:g}] {hint}")
+    if max(-lowest, highest) > np.finfo(model.dtype).max:
+        raise ValueError(f"{name} has {came}, beyond {model.dtype}, in which the model computes: rescale it")
+
+
+def finite(name, x):
+    """Return the array x; a ValueError is raised if it has numbers that are not finite."""
+    if not np.isfinite(x).all():
+        raise ValueError(f"{name} has values that are not finite; expected numbers")
     return x
 
 
 def finite_array(name, value, shape):
     """Return a float64 copy of `value`; a ValueError is raised for another shape or numbers that are not finite."""
-    value = np.array(value, float)
+    value = np.array(plain(name, value), float)
     if value.shape != shape:
         raise ValueError(f"{name} has shape {value.shape}; expected {shape or 'a number'}")
-    if not np.isfinite(value).all():
-        raise ValueError(f"{name} has values that are not finite; expected numbers")
-    return value
+    return finite(name, value)
 
 
 def positive_definite(name, value, D):

@@ -96,13 +96,42 @@ def move(array, backend):
     return array.get() if backend == "numpy" else array_module(backend).asarray(array)
 
 
+def plain(name, value):
+    """Return numbers that a user hands over as a plain NumPy array; this is the gate for all arrays in host memory.
+
+    Lists, arrays of other libraries in host memory, and tables whose columns are numbers become arrays. A ValueError,
+    which calls the value `name`, refuses what would lose something on the way: a masked array with masked entries, and
+    sparse matrices, texts, dates, complex numbers, records and Python objects such as Decimal.
+    """
+    if type(value) is np.ndarray and value.dtype.kind in "fiub":
+        return value
+    expected = "expected an array of real numbers"
+    if any(np.ma.is_masked(part) for part in (value if isinstance(value, list | tuple) else [value])):
+        raise ValueError(f"{name} has masked entries; {expected}: leave those rows out, or fill them in with filled()")
+    if hasattr(value, "toarray") or hasattr(value, "todense"):
+        raise ValueError(f"{name} is a sparse {type(value).__name__}; {expected}: hand over {name}.toarray()")
+    try:
+        array = np.asarray(value)
+        columns = getattr(value, "dtypes", [])  # of a table; where they differ NumPy makes objects of the numbers
+        if array.dtype == object and len(columns) and all(getattr(c, "kind", "O") in "fiub" for c in columns):
+            array = value.to_numpy(float)
+    except Exception as error:  # every library has its own for what is no array
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"{name} is no array ({type(value).__name__}: {reason}); {expected}") from None
+    if array.dtype.kind not in "fiub":
+        kinds = {"O": "Python objects", "U": "texts", "S": "texts", "M": "dates", "m": "times", "c": "complex numbers"}
+        what = kinds.get(array.dtype.kind, "records")
+        raise ValueError(f"{name} holds {what} ({array.dtype}); {expected}, such as np.asarray(..., float) makes")
+    return array
+
+
 def own(name, array, backend):
-    """Return `array` if it lies on `backend`, where the model is; lists become arrays in host memory.
+    """Return `array` if it lies on `backend`, where the model is; in host memory it may be all that `plain` takes.
 
     An array that lies elsewhere raises a ValueError, which calls it `name` and says how to move it.
     """
     if backend == "numpy" and kind(array) != "cupy":
-        return np.asarray(array)
+        return plain(name, array)
     if kind(array) == backend:
         return array
     raise ValueError(

@@ -15,8 +15,9 @@ _guards = weakref.WeakSet()
 class Guard:
     """A lock that does not wait: `with guard:` raises a RuntimeError while another thread is inside.
 
-    The thread that holds it may take it again. `moment` is a second lock, which is held for one step or one call.
-    Whoever copies the model waits for it, so that a copy has all of a step or nothing of it.
+    The thread that holds it may take it again, and `depth` is how often it has. `moment` is a second lock, which is
+    held for one step or one call. Whoever copies the model waits for it, so that a copy has all of a step or nothing of
+    it.
 
     A copy or a pickle of a guard is a new guard that nobody holds. In a forked process all guards are made anew, since
     the thread that held them does not live there.
@@ -29,6 +30,7 @@ class Guard:
     def _renew(self):
         self.lock = threading.RLock()
         self.moment = threading.RLock()
+        self.depth = 0
 
     def __enter__(self):
         if not self.lock.acquire(blocking=False):
@@ -37,7 +39,10 @@ class Guard:
                 "take copy.deepcopy(model) there, for instance to look at it while it is trained"
             )
 
+        self.depth += 1
+
     def __exit__(self, *_):
+        self.depth -= 1
         self.lock.release()
 
     def __reduce__(self):

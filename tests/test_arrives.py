@@ -189,6 +189,7 @@ TRAIN = {
         load_data__binarization="dynamic",
         fit__binarization="dynamic",
     ),
+    "--background": row("--background 7", options={"background": 7}, load_data__background=7),
     "--likelihood": row("--likelihood laplace", options={"likelihood": "laplace"}, model__likelihood="laplace"),
     "--mean": row("--mean free", f"{OUT} --likelihood gaussian", {"mean": "free"}, model__mean="free"),
     "--latent": row("--latent 7", options={"latent": 7}, model__n_latent=7),
@@ -496,6 +497,7 @@ EVALUATE = {
         printed__k_hat=0.2,
         printed__k_hat_threshold=pytest.approx(1 - 1 / np.log10(500)),
         printed__untrusted=0,
+        printed__unsure=0,
     ),
     "--n-theta": row("--n-theta 3", "{here}/full --json", evaluate_theta__n_theta=3, printed__n_theta=3),
     "--seed": row(

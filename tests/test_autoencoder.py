@@ -108,9 +108,10 @@ def test_samples_lie_in_the_subspace_with_the_covariance_of_the_codes():
         assert (np.abs(np.cov(drawn.T) - expected) < 4.89 * spread).all()
 
 
-def test_pixels_are_read_as_x_over_255():
+def test_whole_numbers_are_taken_as_the_numbers_they_are():
     x = load_data("digits").train
-    assert_allclose(PCA(3).fit(x).score(x), PCA(3).fit(x / 255).score(x / 255))
+    for dtype in (np.uint8, np.int32):
+        assert PCA(3).fit(x.astype(dtype)).score(x) == PCA(3).fit(x.astype(float)).score(x.astype(float))
 
 
 @pytest.mark.parametrize(

@@ -247,7 +247,7 @@ def test_data_that_do_not_fit_are_sent_by_the_minibatch_with_the_same_result(wai
 
 @pytest.mark.parametrize("make", [SGD, Adagrad, Adam])
 def test_too_little_device_memory_is_refused_with_what_the_job_needs(waits, tmp_path, make):
-    model, train = VAE(784, 500, 20, backend="cupy"), np.zeros((200, 784), np.uint8)
+    model, train = VAE(784, 500, 20, backend="cupy"), np.full((200, 784), 255, np.uint8)
     size = model.params.value.nbytes
     for valid, work in [(None, model.working_memory(100)), (np.zeros((2000, 784)), model.working_memory(1000))]:
         needed = work + (1 + len(make.names)) * size

@@ -1,6 +1,7 @@
-"""data.py: the three data sets, the user's own images, and every way in which a file can be wrong."""
+"""data/: the three data sets, the user's own images, and every way in which a file can be wrong."""
 
 import gzip
+import hashlib
 import os
 import shutil
 from pathlib import Path
@@ -91,6 +92,36 @@ def test_fixed_binarisation_is_one_draw_for_all_time_and_named_in_the_log(digits
         load_data("digits", binarization="no")
 
 
+SHA256 = {  # of the bytes of every split and of its labels
+    ("digits", "train"): "7329f2affe127c91ed208a89efffad97576c80f217b960d5d7f3774e9384931b",
+    ("digits", "valid"): "4a5440eea3fdba5fdde3f4bf8f0df04d9fbd98cd5a9f767cf2c75c0a97a77f7d",
+    ("digits", "test"): "bbeffb93965cdc7862ea90b4fe95c9322708471e4f629ef5a159ca48be8cd324",
+    ("digits", "train_labels"): "2b11282ac0c9af15c6e440ea3209a19e467e9c3f5787227001b1e8de89b6cafa",
+    ("digits", "valid_labels"): "6f73d161e9aa6182a5cbf0def809a530a3eb69bbb431d237c970a6888acbde92",
+    ("digits", "test_labels"): "3eea5490dbda43ba92cacebb3cfa7f64eb0937cf665896f7513a964ff3e85bc9",
+    ("mnist", "train"): "c80ceb24eedca80f31cfca280b8fb911cbb41b9990f998bebd40e26b1ab6d0f8",
+    ("mnist", "valid"): "2b079632b0defaf508a5ebf8c4ac1e18ce15c8b337da087e9c3e1c84c618d244",
+    ("mnist", "test"): "6d87418db22cc8025d05968bec9bd5c3932904b23485740db143a061a2c9d161",
+    ("mnist", "train_labels"): "6072d13d0c3b831e9e4dc3ba693426579504082fc45c186db0f74c0a3092638d",
+    ("mnist", "valid_labels"): "f46875b7c22368a38a50c5c7639c3842341b81fe4d628c55fa1818e21e96ab3b",
+    ("mnist", "test_labels"): "ddeff807876a9661a1110d45c266c86239a3a1b7d37da0c3716a7a683c852ff5",
+    ("frey", "train"): "401554fd6406795436e824faceaa0d4496e672df276dba61eda69f840fec2bbd",
+    ("frey", "valid"): "64995ff30424d6c26b9d35e02a3f1c1754650cd94b636c69ae080b43202bb2e4",
+    ("frey", "test"): "5fd5590e09aaca2696d5f0708a587ac7a489e3bf0a1047c312208d88d81ff49f",
+}
+
+
+@pytest.mark.parametrize("name", ["digits", "mnist", "frey"])
+def test_pixels_labels_and_splits_are_the_same_for_all_time(request, name):
+    data = request.getfixturevalue(name)
+    for part in ("train", "valid", "test"):
+        for key in (part, f"{part}_labels"):
+            array = getattr(data, key)
+            assert (array is None) == ((name, key) not in SHA256)
+            assert array is None or hashlib.sha256(array.tobytes()).hexdigest() == SHA256[name, key], key
+            assert array is None or array.dtype == np.uint8
+
+
 # The user's own
 
 
@@ -132,9 +163,9 @@ def test_own_floats_bools_and_flat_rows(tmp_path):
     assert load_data(tmp_path / "float.npy").train.max() <= 1
     np.save(tmp_path / "bool.npy", IMAGES > 100)
     assert set(np.unique(load_data(tmp_path / "bool.npy").train)) == {0, 255}
-    np.save(tmp_path / "rows.npy", np.zeros((10, 16), np.uint8))
+    np.save(tmp_path / "rows.npy", np.full((10, 16), 200, np.uint8))
     assert load_data(tmp_path / "rows.npy").image_shape == (4, 4)
-    np.save(tmp_path / "rows.npy", np.zeros((10, 7), np.uint8))
+    np.save(tmp_path / "rows.npy", np.full((10, 7), 200, np.uint8))
     with pytest.warns(UserWarning, match=r"rows of 7, drawn as 1 x 7: save \(N, height, width\) for pictures"):
         assert load_data(tmp_path / "rows.npy", split=(2, 2, 2)).image_shape == (1, 7)
 

@@ -366,11 +366,11 @@ def test_evaluate_says_that_densities_and_cross_entropies_cannot_be_compared(dig
     note = ContinuousBernoulli.note
     assert "densities" in note and "cross entropies" in note
     capsys.readouterr()
-    assert main(["evaluate", str(tmp_path / "continuous-bernoulli")]) == 0
+    assert main(["evaluate", str(tmp_path / "continuous-bernoulli"), "--changed-data"]) == 0
     assert capsys.readouterr().out.splitlines()[1] == note
-    assert main(["evaluate", str(tmp_path / "continuous-bernoulli"), "--json"]) == 0
+    assert main(["evaluate", str(tmp_path / "continuous-bernoulli"), "--changed-data", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["note"] == note
-    assert main(["evaluate", str(tmp_path / "bernoulli")]) == 0
+    assert main(["evaluate", str(tmp_path / "bernoulli"), "--changed-data"]) == 0
     assert "densities" not in capsys.readouterr().out
-    assert main(["evaluate", str(tmp_path / "bernoulli"), "--json"]) == 0
+    assert main(["evaluate", str(tmp_path / "bernoulli"), "--changed-data", "--json"]) == 0
     assert "note" not in json.loads(capsys.readouterr().out)

@@ -29,6 +29,7 @@ DEFAULTS = {
     "n_train": None,
     "split": None,
     "binarization": "grey",
+    "background": None,
     "likelihood": "bernoulli",
     "mean": "sigmoid",
     "latent": 20,
@@ -87,7 +88,7 @@ NAMES = {
 }
 OF_THETA = ("theta_noise", "alpha", "learn_hyperprior", "log_sigma")  # arguments of a FullVB that a VAE does not take
 NEWER = ("backend", "threads", "full_vb", "warm_start", "architecture", "channels", "flow", "decay")
-NEWER += ("posterior", "test_images", *OF_THETA)
+NEWER += ("posterior", "background", "test_images", *OF_THETA)
 SINCE = {key: DEFAULTS[key] for key in NEWER}  # the config.json of an older run may lack these: it had the defaults
 
 
@@ -119,7 +120,11 @@ def _checked(path, options):
         raise ValueError(f"this version knows no {', '.join(sorted(unknown))}: update scratchvae")
     if missing := DEFAULTS.keys() - options.keys():
         raise ValueError(f"there is no {', '.join(sorted(missing))}")
-    kinds = {key: kind for kind, keys in KINDS.items() for key in keys} | NAMES | {"init": "init"}
+    kinds = (
+        {key: kind for kind, keys in KINDS.items() for key in keys}
+        | NAMES
+        | {"init": "init", "background": "background"}
+    )
     for key, value in options.items():
         if not _is(kinds[key], value) and not (value is None and DEFAULTS[key] is None):
             raise ValueError(f"{key} is {value!r}")
@@ -131,6 +136,8 @@ def _is(kind, value):
     number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf")
     if kind == "init":
         return number or value == "glorot"
+    if kind == "background":
+        return value in ("white", "black") or (type(value) is int and 0 <= value <= 255)
     if kind == "list":
         return isinstance(value, list) and all(type(n) is int for n in value)
     if kind in (bool, int, str):
@@ -170,7 +177,7 @@ USES = {"train": "train", "valid": "validate", "test": "test"}
 
 def images_of(options):
     """Load the images that a run with these options is trained on and evaluated at."""
-    keys = ("data_dir", "n_train", "split", "binarization")
+    keys = ("data_dir", "n_train", "split", "binarization", "background")
     return data.load_data(options["data"], **{key: options[key] for key in keys})
 
 

@@ -321,6 +321,12 @@ def add_to(commands):
         choices=data.BINARIZATIONS,
         help="pixels as they are (grey, default), or drawn as Bernoulli(x), once (fixed) or every time (dynamic)",
     )
+    g.add_argument(
+        "--background",
+        type=_background,
+        metavar="white|black|0..255",
+        help="what transparent pixels of a folder of images are laid on (without it such images are refused)",
+    )
     g = p.add_argument_group("model (section 3, appendix C)")
     g.add_argument(
         "--likelihood",
@@ -479,6 +485,11 @@ def add_to(commands):
 def _widths(text):
     """Read the widths of the hidden layers: whole numbers with commas between them, or none."""
     return [] if text == "none" else numbers(text)
+
+
+def _background(text):
+    """Read a background: white, black, or a grey level; `load_data` refuses others."""
+    return int(text) if text.isdecimal() else text
 
 
 def _init(text):

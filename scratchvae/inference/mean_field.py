@@ -11,11 +11,11 @@ and with the other factors held it is largest at ln q_i = E_{j≠i}[ln p(x, z)] 
 so the normaliser of the factor that was updated last is nearly all of the bound. No update can lower the bound, and
 none needs a gradient or a draw.
 
-Data are rows x (N, D), one datapoint per row, in host memory, and everything is computed in float64. Each of the models
-takes `tol` and `max_iter`. A sweep updates every factor once; the ascent ends when a sweep raises L by less than `tol`
-nats, or after `max_iter` sweeps, with a warning. A fall of L by more than rounding is no convergence, and raises a
-FloatingPointError. `fit` returns the model itself, and leaves L after every sweep in `bound_`, in nats, summed over the
-datapoints.
+Data are rows x (N, D), one datapoint per row, in host memory. They are taken as the numbers they are, uint8 too, and
+everything is computed in float64. Each of the models takes `tol` and `max_iter`. A sweep updates every factor once; the
+ascent ends when a sweep raises L by less than `tol` nats, or after `max_iter` sweeps, with a warning. A fall of L by
+more than rounding is no convergence, and raises a FloatingPointError. `fit` returns the model itself, and leaves L after
+every sweep in `bound_`, in nats, summed over the datapoints.
 """
 
 import math
@@ -25,6 +25,7 @@ import numpy as np
 from scipy.special import digamma, entr, gammaln, multigammaln, softmax
 
 from scratchvae.arguments import finite_array, fitted, positive, positive_definite, whole
+from scratchvae.backend import plain
 from scratchvae.inference.distributions import LOG_2PI
 
 ROUNDING = 1e-9  # of the bound, or nats where the bound is below 1: a fall that is larger is none of rounding
@@ -265,7 +266,7 @@ class MixtureOfGaussians(_Ascent):
 
     def _rows(self, x, width=None):
         """Return x as float64 rows; a ValueError is raised for other shapes, and for too few rows to fit."""
-        x = np.asarray(x, float)
+        x = plain("x", x)
         if x.ndim != 2 or x.size == 0 or x.shape[1] != (width or x.shape[1]):
             raise ValueError(f"x has shape {x.shape}; expected (N, {width or 'D'}), one datapoint per row")
         if width is None and len(x) < self.n_components:

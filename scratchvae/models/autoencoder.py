@@ -5,10 +5,10 @@ autoencoder reaches the same minimum (P. Baldi & K. Hornik 1989, "Neural network
 learning from examples without local minima"), but its A and B are known only up to an invertible map of z: their
 product A B is PCA's projection.
 
-Data are rows x (N, D) in host memory, one datapoint per row: uint8 pixels, which are read as x/255, or numbers. So A is
-(D, J), B is (J, D), and results are in float64. Rows of another shape, and values that are not finite, raise a
-ValueError everywhere; so does any use of a model before `fit`. An autoencoder with hidden layers is
-`VAE(estimator="autoencoder")`.
+Data are rows x (N, D) in host memory, one datapoint per row. They are taken as the numbers they are, uint8 too: divide
+pixels by 255 to have them in [0, 1], as a VAE does by itself. So A is (D, J), B is (J, D), and results are in float64.
+Rows of another shape, and values that are not finite, raise a ValueError everywhere; so does any use of a model before
+`fit`. An autoencoder with hidden layers is `VAE(estimator="autoencoder")`.
 """
 
 import warnings

@@ -6,7 +6,8 @@ Both say that x = z W + m + ε with z ~ N(0, I) and noise ε ~ N(0, Ψ), so that
 
 In probabilistic PCA Ψ is σ² I (Tipping & Bishop 1999, "Probabilistic principal component analysis"), and in factor
 analysis it is diagonal. G is the same for all x. Datapoints are rows here, so W has the shape (J, D) and is the
-transpose of the W of the textbooks.
+transpose of the W of the textbooks. Rows are taken as the numbers they are, uint8 too: divide pixels by 255 to have
+them in [0, 1], as a VAE does by itself.
 """
 
 import warnings

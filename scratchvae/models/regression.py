@@ -16,6 +16,7 @@ import math
 import numpy as np
 
 from scratchvae.arguments import positive
+from scratchvae.backend import plain
 from scratchvae.inference.distributions import LOG_2PI, log_bernoulli
 
 
@@ -27,8 +28,8 @@ class Regression:
     """
 
     def __init__(self, x, y, alpha):
-        self.x = np.asarray(x, float)
-        self.y = np.asarray(y, float)
+        self.x = np.asarray(plain("x", x), float)
+        self.y = np.asarray(plain("y", y), float)
         if self.x.ndim != 2 or self.y.shape != self.x.shape[:1] or self.x.size == 0:
             raise ValueError(f"x has shape {self.x.shape} and y {self.y.shape}; expected (N, P) and (N,)")
         if not (np.isfinite(self.x).all() and np.isfinite(self.y).all()):

@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 
-from scratchvae.arguments import whole
+from scratchvae.arguments import finite, model_rows, whole
 from scratchvae.backend import move, own, writable
 from scratchvae.doors import opened
 from scratchvae.guard import Guard, one_thread
@@ -251,7 +251,7 @@ class VAE:
             raise ValueError(
                 f"the posterior {self.config['posterior']} has no moments: take encode_mean or encode_samples"
             )
-        batches = _batches(own("x", x, self.backend), self.rows_at_once())
+        batches = _batches(self._shaped("x", x, self.n_visible), self.rows_at_once())
         moments = [posterior.moments(*self.encoder.forward(self.pixels(rows))) for rows in batches]
         return tuple(np.concatenate(part) for part in zip(*moments, strict=True))
 
@@ -260,6 +260,7 @@ class VAE:
 
         With a flow it is the mean before the maps, sent through them.
         """
+        x = self._shaped("x", x, self.n_visible)
         return self._encode_at(x, np.zeros_like(self.params.value, shape=(1, len(x), self.n_latent)))[0]
 
     def encode_samples(self, x, n_samples=1, seed=0):
@@ -267,14 +268,14 @@ class VAE:
 
         n_samples is the number of draws, 1 unless given. seed, a whole number ≥ 0, selects them; 0 unless given.
         """
+        x = self._shaped("x", x, self.n_visible)
         shape = whole("n_samples", n_samples), len(x), self.n_latent
         return self._encode_at(x, standard_normal(_seeded(seed), shape, self.dtype, self.backend))
 
     @one_thread
     def decode(self, z):
         """Return E[x|z], (M, D), for z (M, J): a Bernoulli decoder's probabilities, or a Gaussian one's means."""
-        batches = _batches(own("z", z, self.backend), self.rows_at_once())
-        return np.concatenate([self.decoder.mean(self._rows(rows, self.n_latent, "z")) for rows in batches])
+        return np.concatenate([self.decoder.mean(rows) for rows in _batches(self._codes(z), self.rows_at_once())])
 
     @one_thread
     def draw(self, z, seed=0):
@@ -284,9 +285,9 @@ class VAE:
         """
         generator = _seeded(seed)
         parts = []
-        for rows in _batches(own("z", z, self.backend), self.rows_at_once()):
+        for rows in _batches(self._codes(z), self.rows_at_once()):
             noise = self._pixel_noise(generator, len(rows))
-            parts.append(self.decoder.draw(self._rows(rows, self.n_latent, "z"), noise))
+            parts.append(self.decoder.draw(rows, noise))
         return np.concatenate(parts)
 
     def reconstruct(self, x):
@@ -342,9 +343,13 @@ class VAE:
     def pixels(self, x):
         """Return rows x (M, D) in the model's dtype: uint8 pixels as x/255, and floats as they are.
 
-        Other kinds and shapes raise a ValueError.
+        Other kinds and shapes raise a ValueError. So do values that are not finite or outside the support of the
+        likelihood. `fit`, `evaluate` and the like have looked for these before they call the methods of the model, and
+        no step looks again. On the device nothing is looked for, since that would wait for it.
         """
         x = own("x", x, self.backend)
+        if self._looks():
+            model_rows("x", x, self)
         if x.dtype == np.uint8:
             return self._rows(x, self.n_visible, "x") / 255
         if x.dtype.kind != "f":
@@ -354,7 +359,7 @@ class VAE:
     def _encode_at(self, x, eps):
         """Return the z of `latents`, which is called for some rows at a time."""
         size = self.rows_at_once()
-        rows = _batches(own("x", x, self.backend), size), _batches(eps.swapaxes(0, 1), size)
+        rows = _batches(x, size), _batches(eps.swapaxes(0, 1), size)
         return np.concatenate([self.latents(x, e.swapaxes(0, 1))[0] for x, e in zip(*rows, strict=True)], axis=1)
 
     def _checked_noise(self, noise, m):
@@ -381,7 +386,20 @@ class VAE:
         noise = own("noise", noise, self.backend).astype(self.dtype, copy=False)
         if noise.ndim != 3 or noise.shape[1:] != (m, self.n_latent) or len(noise) == 0:
             raise ValueError(f"noise has shape {noise.shape}; expected (L, {m}, {self.n_latent}) with L ≥ 1")
-        return noise
+        return finite("noise", noise) if self._looks() else noise
+
+    def _looks(self):
+        """Say whether the values of what is handed over are looked at.
+
+        On the device they are not. Nor are they inside a function that holds the model, such as `fit`, which has looked
+        at its rows before and is one level deeper than a method that is called from outside.
+        """
+        return self.backend == "numpy" and self.guard.depth < 2
+
+    def _codes(self, z):
+        """Return z (M, J) in the model's dtype; other shapes, and numbers that are not finite, raise a ValueError."""
+        z = self._rows(z, self.n_latent, "z")
+        return finite("z", z) if self._looks() else z
 
     def _prior_draws(self, generator, n):
         """Return n draws of p(z), (n, J)."""
@@ -393,7 +411,11 @@ class VAE:
 
     def _rows(self, rows, width, name):
         """Return rows in the model's dtype; a shape other than (M, width) raises a ValueError that names them."""
-        rows = own(name, rows, self.backend).astype(self.dtype, copy=False)
+        return self._shaped(name, rows, width).astype(self.dtype, copy=False)
+
+    def _shaped(self, name, rows, width):
+        """Return rows as they are; a shape other than (M, width) raises a ValueError that names them."""
+        rows = own(name, rows, self.backend)
         if rows.ndim != 2 or rows.shape[1] != width:
             raise ValueError(f"{name} has shape {rows.shape}; expected (M, {width}), one datapoint per row")
         return rows

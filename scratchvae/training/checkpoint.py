@@ -16,6 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
+from scratchvae.files import FileError, read_npz
+
 FORMAT = 1
 
 
@@ -51,20 +53,19 @@ def load(path):
     If it is not there, or was changed since `save`, a CheckpointError says what is wrong with it and what to do.
     """
     path = Path(path)
+    if not path.exists():
+        raise _broken(path, "is not there")
     try:
-        with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+        arrays = read_npz(path)
         manifest = json.loads(str(arrays.pop("manifest")))
         number = manifest["format"]
         facts = dict(manifest["facts"])
         listed = dict(manifest["arrays"])
         found = {name: [list(array.shape), str(array.dtype)] for name, array in arrays.items()}
-    except FileNotFoundError:
-        raise _broken(path, "is not there") from None
-    except MemoryError:
-        raise
-    except Exception as error:  # zipfile, the parser of npy headers and json raise a dozen kinds for a broken file
-        raise _broken(path, f"is truncated or no checkpoint ({type(error).__name__}: {error})") from None
+    except FileError as error:
+        raise _broken(path, f"is truncated or no checkpoint ({error})") from None
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise _broken(path, f"has no manifest of a checkpoint ({type(error).__name__}: {error})") from None
     if number != FORMAT:
         raise CheckpointError(
             f"{path} has format {number}; this version of scratchvae reads {FORMAT}: update scratchvae"

@@ -24,10 +24,16 @@ It may also have
     links         {name of an output: a layer class such as Sigmoid}, the layers that the numbers of an output go
                   through.
     support       (lowest, highest), the values of x that data may have.
+    pixels        which is True if uint8 data are pixels, read as x/255, though the support goes beyond [0, 1].
     check(x)      which raises a ValueError if rows x cannot be scored for another reason.
     binary        which is True if pixels that are drawn as 0 or 1 make sense.
     unbounded     which is True if the density has no upper bound, so that pixels that never vary lead to infinity.
     note          a sentence that `scratchvae evaluate` prints below its bounds.
+
+Pixels are read by their type. Rows of uint8 are pixels from 0 to 255, and `log_prob` and `check` get them as x/255,
+from 0 to 1. Rows of floats are taken as the numbers they are. Counts and other whole numbers are therefore handed over
+as floats, x.astype(np.float32). Since a likelihood whose `support` goes beyond [0, 1] is seldom one of pixels, uint8
+rows are refused for it unless it has `pixels`. If it has no `support`, they are read as pixels, with a warning.
 
 `VAE(likelihood=…)` takes a name from below, or an object of your own, for which examples/own_likelihood.py is a recipe.
 To add a likelihood to the package, write a file here and a line in `LIKELIHOODS`.

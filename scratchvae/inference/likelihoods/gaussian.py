@@ -18,6 +18,7 @@ class Gaussian:
     outputs = ("mu", "log_var")
     means = ("sigmoid", "free")
     unbounded = True
+    pixels = True
 
     def __init__(self, mean="sigmoid"):
         self.links = {"mu": Sigmoid} if mean == "sigmoid" else {}

@@ -1,0 +1,135 @@
+"""Reads data sets: the digits of scikit-learn, MNIST, Frey Face, or your own images.
+
+Nothing else in the library reads data files. Images are rows (N, D), one datapoint per row, in host memory. Pixels keep
+the type in which they are stored. The data sets that are known by name are uint8, which a model reads as x/255, a
+minibatch at a time. MNIST is split by position. The others are split by a fixed random permutation, since their
+neighbours resemble each other.
+
+`named` reads the data sets that are known by name, `arrays` and `images` the user's own. No file is read further than
+it says itself, and sizes and hashes are checked before a file is believed.
+"""
+
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+
+from scratchvae.data import arrays, images, named
+from scratchvae.data.dataset import Data, DataError
+from scratchvae.data.named import MNIST_FILES
+from scratchvae.data.pixels import binarise, thresholds, warn_if_dark
+
+__all__ = ["BINARIZATIONS", "DATASETS", "MNIST_FILES", "Data", "DataError", "binarise", "load_data", "thresholds"]
+
+DATASETS = ("digits", "mnist", "frey")
+BINARIZATIONS = ("grey", "fixed", "dynamic")
+SPLITS = {"digits": (1437, 180, 180), "frey": (1565, 200, 200)}  # MNIST's is by position: 50,000 / 10,000 / 10,000
+SPLIT_SEED = 0  # this seed and the next belong to the data, whatever the seed of the run is
+BINARIZATION_SEED = 1
+
+
+def load_data(name, data_dir=None, n_train=None, split=None, binarization="grey", background=None):
+    """Read the data set `name` and return it as `Data`.
+
+    name           is "digits" (scikit-learn's 1,797 images of 8 x 8, which need no download), "mnist", "frey", or the
+                   path of your own images. These may be a .npy file with (N, D) or (N, height, width); a .npz file with
+                   train, valid and test, or with one array of images, and labels if you have them; a folder with images
+                   of one size; or a folder of class folders, whose names in order become the labels 0, 1, … Pixels are
+                   uint8 from 0 to 255, or floats in [0, 1]; for a Gaussian decoder with a free mean, any floats.
+    data_dir       is the folder in which MNIST and Frey Face are looked for first. Then come the folder that the
+                   environment variable SCRATCHVAE_DATA names, the user's cache, and a download.
+    n_train        keeps the first so many of the training rows; all of them unless given.
+    split          gives the three sizes of train, valid and test. Unless given, a data set known by name, or a file
+                   that comes in splits, keeps the sizes it has; other data are split 80 / 10 / 10 %.
+    binarization   is "grey", "fixed" or "dynamic"; "grey" unless given, which leaves the pixels as they are. "fixed"
+                   draws each pixel once from Bernoulli(x), the same whatever the seed of a run. "dynamic" leaves the
+                   pixels as they are here; `fit` and `evaluate` draw them anew for each minibatch if they are called
+                   with binarization=data.binarization.
+    background     is what transparent pixels of a folder of images are laid on: "white", "black" or a grey level from 0
+                   to 255. Images with such pixels are refused unless it is given, since a wrong one may hide the ink.
+
+    Arguments that do not fit raise a ValueError. A file that is missing or broken raises a DataError, which says what
+    to do. A warning is given where uint8 data of your own do not look like 0 to 255, where pages of a file or arrays of
+    a .npz are left out, and where rows have no square number of pixels.
+    """
+    if not isinstance(name, str | PathLike):
+        raise ValueError(f"name is a {type(name).__name__}; expected the name of a data set, or a path")
+    if binarization not in BINARIZATIONS:
+        raise ValueError(f"binarization is {binarization!r}; expected one of {', '.join(BINARIZATIONS)}")
+    level = images.grey_level(background)
+    classes = None
+    if name == "digits":
+        parts = named.digits()
+        shape = (8, 8)
+    elif name == "mnist":
+        parts = named.mnist(data_dir)
+        shape = (28, 28)
+    elif name == "frey":
+        parts = named.frey(data_dir)
+        shape = (28, 20)
+    elif _exists(name):
+        parts, shape, classes = arrays.own(Path(name), level)
+    else:
+        raise DataError(
+            f"there is no data set {str(name)!r}; expected {', '.join(DATASETS)}, "
+            "or the path of a .npy, .npz or folder (if yours has moved, its new place)"
+        )
+    if level is not None and (name in DATASETS or not Path(name).is_dir()):
+        raise ValueError(
+            f"background is {background!r}; it is for a folder of images, and {name} is none: leave it out"
+        )
+    if len(parts) == 1:  # these data come without splits
+        parts = _split(*parts[0], SPLITS.get(name) if split is None else split, shuffle=True)
+    elif split is not None:  # these come in splits, and other ones are asked for
+        rows, labels = zip(*parts, strict=True)
+        if len({part is None for part in labels}) > 1:
+            raise ValueError(f"{name} has labels for some of its splits only: leave split out, or give all labels")
+        labels = None if labels[0] is None else np.concatenate(labels)
+        parts = _split(np.concatenate(rows), labels, split, shuffle=False)
+    if name not in DATASETS:
+        warn_if_dark(str(name), parts[0][0], stacklevel=2)
+    if binarization == "fixed":
+        generator = np.random.default_rng(BINARIZATION_SEED)
+        parts = [
+            (binarise(arrays.unit(name, x), thresholds(x.shape, x.dtype, generator)), labels) for x, labels in parts
+        ]
+    if n_train is not None:
+        rows, labels = parts[0]
+        if not _is_whole(n_train) or not 1 <= n_train <= len(rows):
+            raise ValueError(f"n_train is {n_train}; expected 1 to {len(rows)}, the training rows of {name}")
+        parts[0] = (rows[:n_train], None if labels is None else labels[:n_train])
+    (train, a), (valid, b), (test, c) = parts
+    return Data(Path(name).name, shape, binarization, train, valid, test, a, b, c, classes)
+
+
+def _exists(name):
+    """Say whether there is a file or folder at a path; one that the system cannot look at raises a DataError."""
+    try:
+        return str(name) != "" and Path(name).exists()
+    except (OSError, TypeError, ValueError) as error:
+        raise DataError(f"{name!r} cannot be read ({error})") from None
+
+
+def _split(rows, labels, sizes, shuffle):
+    """Return three pairs (rows, labels) of these sizes, 80 / 10 / 10 % for None, in random order if `shuffle`."""
+    n = len(rows)
+    if n < 3:
+        raise ValueError(f"there are {n} datapoints; expected at least 3, one each to train, validate and test")
+    if sizes is None:
+        tenth = max(1, n // 10)
+        sizes = (n - 2 * tenth, tenth, tenth)
+    three = isinstance(sizes, tuple | list) and len(sizes) == 3 and all(map(_is_whole, sizes))
+    if not three or min(sizes) < 1 or sum(sizes) > n:
+        shown = tuple(sizes) if isinstance(sizes, tuple | list) else repr(sizes)
+        raise ValueError(f"split is {shown}; expected three sizes ≥ 1 whose sum is at most {n}, the datapoints")
+    order = np.random.default_rng(SPLIT_SEED).permutation(n) if shuffle else slice(None)
+    rows = rows[order]
+    labels = None if labels is None else labels[order]
+    a, b, c = np.cumsum(sizes)
+    cuts = [slice(0, a), slice(a, b), slice(b, c)]
+    return [(rows[cut], None if labels is None else labels[cut]) for cut in cuts]
+
+
+def _is_whole(number):
+    """Say whether an argument is a whole number. A bool is none."""
+    return isinstance(number, int | np.integer) and not isinstance(number, bool)

@@ -1,0 +1,118 @@
+"""Reads the user's own images: a .npy, a .npz or a folder, and what is asked of the arrays in them."""
+
+import math
+import warnings
+
+import numpy as np
+
+from scratchvae.data.dataset import DataError
+from scratchvae.data.images import read_folder
+from scratchvae.data.pixels import in_words
+from scratchvae.files import FileError, is_archive, names_in, read_npy, read_npz
+
+PARTS = ("train", "valid", "test")
+
+
+def own(path, background=None):
+    """Return the user's data at `path`: a list of (rows, labels), one for each split, and more about them.
+
+    The second is the shape of an image, and the third the names of the classes, None without class folders. background
+    is that of `read_folder`. A DataError says what is wrong with the file.
+    """
+    classes = None
+    labels = None
+    if path.is_dir():
+        images, labels, classes = read_folder(path, background)
+    elif path.suffix not in (".npy", ".npz"):
+        raise DataError(f"{path} is a {path.suffix or 'file'}; expected .npy, .npz or a folder of images")
+    else:
+        arrays = _arrays(path)
+        if arrays.keys() >= set(PARTS):
+            return _in_splits(path, arrays), _shape(path, arrays["train"]), None
+        labels = arrays.pop("labels", None)
+        (images,) = arrays.values()
+    return [(_rows(path, images), _labels(path, images, labels))], _shape(path, images), classes
+
+
+def _arrays(path):
+    """Return the arrays that are needed of a .npy or .npz file, by name: images, or train, valid and test, and labels.
+
+    The file is read by its content, whatever its name ends in. A warning names the arrays that are left out.
+    """
+    try:
+        if not is_archive(path):
+            return {"images": read_npy(path)}
+        return read_npz(path, _chosen(path, names_in(path)))
+    except FileError as error:
+        raise DataError(str(error)) from None
+
+
+def _chosen(path, names):
+    """Return those of the names of the arrays in a .npz file that are needed."""
+    if set(names) >= set(PARTS):
+        chosen = [name for part in PARTS for name in (part, f"{part}_labels") if name in names]
+    else:
+        images = [name for name in names if name != "labels"]
+        if "images" in images:
+            images = ["images"]
+        if len(images) != 1:
+            raise DataError(f"{path} holds {', '.join(images) or 'nothing'}; expected images, or train, valid and test")
+        chosen = images + ["labels"] * ("labels" in names)
+    if left := [name for name in names if name not in chosen]:
+        warnings.warn(f"{path}: {', '.join(left)} are left out; read are {', '.join(chosen)}", stacklevel=5)
+    return chosen
+
+
+def _in_splits(path, arrays):
+    """Return (rows, labels) of each split of a .npz file."""
+    parts = [(arrays[part], arrays.get(f"{part}_labels")) for part in PARTS]
+    kinds = {f"{images.dtype} {images.shape[1:]}" for images, _ in parts}
+    if len(kinds) > 1:
+        raise DataError(f"{path} has splits of different kinds: {', '.join(sorted(kinds))}")
+    return [(_rows(path, images), _labels(path, images, labels)) for images, labels in parts]
+
+
+def _shape(path, images):
+    """Return (height, width) of an array of images; a row of D numbers is a square image if D is a square number."""
+    if images.ndim == 3:
+        return images.shape[1:]
+    width = images.shape[1]
+    if (side := math.isqrt(width)) ** 2 == width:
+        return side, side
+    warnings.warn(
+        f"{path} has rows of {width}, drawn as 1 x {width}: save (N, height, width) for pictures", stacklevel=4
+    )
+    return 1, width
+
+
+def _rows(path, images):
+    """Return images as contiguous rows (N, D) of uint8 or floats; other kinds raise a DataError."""
+    if images.ndim not in (2, 3) or images.size == 0:
+        raise DataError(f"{path} has shape {images.shape}; expected (N, D) or (N, height, width), none of them 0")
+    rows = np.ascontiguousarray(images.reshape(len(images), -1))
+    if rows.dtype == np.uint8:
+        return rows
+    if rows.dtype == bool:
+        return rows * np.uint8(255)
+    if rows.dtype.kind != "f":
+        raise DataError(f"{path} holds {rows.dtype}; expected uint8 pixels or floats")
+    if not np.isfinite(rows).all():
+        raise DataError(f"{path} has values that are not finite; expected numbers")
+    return rows.astype(np.float32, copy=False) if rows.itemsize < 4 else rows
+
+
+def _labels(path, images, labels):
+    """Return the labels, or None; a DataError is raised unless there is one whole number for each image."""
+    if labels is not None and (labels.shape != (len(images),) or labels.dtype.kind not in "iu"):
+        raise DataError(
+            f"{path} has labels {labels.dtype} {labels.shape} for {len(images)} images; expected a whole number each"
+        )
+    return labels
+
+
+def unit(name, images):
+    """Return the images; a DataError is raised for floats outside [0, 1], which are no probabilities."""
+    if images.dtype != np.uint8 and (images.min() < 0 or images.max() > 1):
+        came = f"values from {in_words(images.min())} to {in_words(images.max())}"
+        raise DataError(f"{name} has {came}; expected [0, 1] to binarise")
+    return images

@@ -1,0 +1,168 @@
+"""Reads a folder of images as grey levels of 8 bits, or a folder of class folders with labels.
+
+Images come from anywhere, so their format and their size are checked before they are decoded, and whatever goes wrong
+in the decoder raises a DataError that names the file.
+"""
+
+import io
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+from scratchvae.backend import host_memory
+from scratchvae.data.dataset import DataError
+
+FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")  # PPM stands for PBM and PGM as well
+MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")  # of pixels with 8 bits a channel
+MOST_PIXELS = 1 << 24  # of one image, 4096 x 4096
+MOST_BYTES = 1 << 28  # of one file
+SPLITS = {"train", "training", "valid", "validation", "val", "test", "testing"}  # names that are no classes'
+GREY = {"black": 0, "white": 255}
+
+
+def grey_level(background):
+    """Return the grey level of a background, 0 to 255, or None for None; anything else raises a ValueError."""
+    if background is None:
+        return None
+    if isinstance(background, str) and background in GREY:
+        return GREY[background]
+    whole = isinstance(background, int | np.integer) and not isinstance(background, bool)
+    if not whole or not 0 <= background <= 255:
+        raise ValueError(f"background is {background!r}; expected 'white', 'black' or a grey level from 0 to 255")
+    return int(background)
+
+
+def read_folder(path, background=None):
+    """Return the images of a folder (N, height, width) uint8, their labels (N,) and the names of the classes.
+
+    path         is a folder that holds images alone, or class folders alone, which hold images. Then the classes have
+                 the labels 0, 1, … in the order of their names. A folder of images has no labels: None and None.
+    background   is the grey level, 0 to 255, on which transparent pixels are laid. If it is None, an image with such
+                 pixels raises a DataError.
+
+    The images are in the order of their names, that of the class first. They are turned upright as their EXIF tag says.
+    Files whose names begin with a dot are passed over. Of a file with several pages the first is read, and a warning
+    counts the others.
+    """
+    classes = None
+    try:
+        files, folders = _content(path)
+        labels = None
+        if folders:
+            classes = tuple(folder.name for folder in folders)
+            if files:
+                raise DataError(f"{path} holds both images and folders ({', '.join(classes)}); expected one of them")
+            if SPLITS.issuperset(name.lower() for name in classes):
+                raise DataError(
+                    f"{path} holds {', '.join(classes)}, which are splits and no classes: save an .npz with train, "
+                    "valid and test, or give one of the folders"
+                )
+            groups = [_images_of_class(folder) for folder in folders]
+            files = [file for group in groups for file in group]
+            labels = np.repeat(np.arange(len(groups)), [len(group) for group in groups])
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error})") from None
+    if not files:
+        raise DataError(f"{path} has no images in it")
+    return _stacked(files, background), labels, classes
+
+
+def _content(path):
+    """Return the files and the folders in a folder, sorted by name, without those whose names begin with a dot."""
+    entries = sorted(entry for entry in Path(path).iterdir() if not entry.name.startswith("."))
+    for entry in entries:
+        if not entry.is_file() and not entry.is_dir():
+            raise DataError(f"{entry} is no regular file: leave only images in the folder")
+    return [entry for entry in entries if entry.is_file()], [entry for entry in entries if entry.is_dir()]
+
+
+def _images_of_class(folder):
+    """Return the files of a class folder; a DataError is raised for one without images, or with folders in it."""
+    files, folders = _content(folder)
+    if folders:
+        raise DataError(f"{folder} holds folders ({', '.join(inner.name for inner in folders)}); expected images")
+    if not files:
+        raise DataError(f"{folder} has no images in it: leave out a class without images")
+    return files
+
+
+def _stacked(files, background):
+    """Return the images in the files as one array (N, height, width) of uint8; all must have one size."""
+    images = None
+    further = 0  # pages that are left out
+    several = []  # the files that have them
+    for k, file in enumerate(files):
+        image, pages = _read(file, background)
+        if images is None:
+            if len(files) * image.size > host_memory():
+                raise DataError(f"{file.parent} has {len(files):,} images of {image.shape}, more than memory holds")
+            images = np.empty((len(files), *image.shape), np.uint8)
+        if image.shape != images.shape[1:]:
+            raise DataError(f"{file} is {image.shape}, the images before it {images.shape[1:]}; expected one size")
+        images[k] = image
+        if pages > 1:
+            further += pages - 1
+            several.append(file)
+    if several:
+        warnings.warn(
+            f"{several[0]}{f' and {len(several) - 1} more files' if several[1:] else ''} hold several pages: the first "
+            f"is read and {further:,} are left out; save them as files of their own to read them",
+            stacklevel=5,
+        )
+    return images
+
+
+def _read(file, background):
+    """Return an image (height, width) as grey levels, and the number of pages in its file."""
+    from PIL import Image, ImageOps
+
+    Image.init()
+    said = []
+    try:
+        if file.stat().st_size > MOST_BYTES:
+            raise DataError(f"{file} has {file.stat().st_size:,} bytes; expected {MOST_BYTES:,} at most")
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")  # what the decoder says is passed on below, with the name of the file
+            formats = [name for name in FORMATS if name in Image.OPEN]
+            # The decoder gets the content. From a file it takes as much memory as a broken chunk promises, and a path
+            # it may map, which mixes up the rows of a TIFF that is to be turned.
+            with Image.open(io.BytesIO(file.read_bytes()), formats=formats) as image:
+                width, height = image.size
+                if not 0 < width * height <= MOST_PIXELS:
+                    raise DataError(f"{file} has {width} x {height} pixels; expected {MOST_PIXELS:,} at most")
+                deep = [str(tile[3]) for tile in image.tile if ";16" in str(tile[3])]  # cut down to 8 bits unseen
+                if image.mode not in MODES or deep:
+                    mode = deep[0] if image.mode in MODES else image.mode
+                    raise DataError(f"{file} has pixels of mode {mode}; expected 8 bits a channel: convert it")
+                grey = _grey(file, ImageOps.exif_transpose(image), background)
+                pages = getattr(image, "n_frames", 1)
+    except DataError:
+        raise
+    except Exception as error:  # the decoders raise dozens of kinds for a broken file
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(
+            f"{file} is no image in {', '.join(FORMATS)} that can be read ({reason}): leave only images in the folder"
+        ) from None
+    for warning in said:
+        if not issubclass(warning.category, DeprecationWarning | Image.DecompressionBombWarning):
+            warnings.warn(f"{file}: {warning.message}", stacklevel=6)
+    return grey, pages
+
+
+def _grey(file, image, background):
+    """Return the grey levels of an image (height, width), whose transparent pixels are laid on the background."""
+    palette = getattr(image.palette, "mode", "") if image.mode == "P" else ""
+    if image.mode not in ("LA", "PA", "RGBA") and "transparency" not in image.info and not palette.endswith("A"):
+        return np.asarray(image.convert("L"))
+    image = image.convert("RGBA")
+    alpha = np.asarray(image.getchannel("A")).astype(np.uint32)
+    ink = np.asarray(image.convert("RGB").convert("L"))
+    if alpha.min() == 255:
+        return ink
+    if background is None:
+        raise DataError(
+            f"{file} has transparent pixels: say what lies behind them with background, 'white', 'black' or a grey "
+            "level from 0 to 255 (--background on the command line)"
+        )
+    return ((ink * alpha + background * (255 - alpha) + 127) // 255).astype(np.uint8)

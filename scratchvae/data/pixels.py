@@ -1,0 +1,49 @@
+"""How numbers are read as pixels: uint8 as x/255, and drawn as Bernoulli(x) where a data set is binarised."""
+
+import warnings
+
+import numpy as np
+
+DARK = 127  # uint8 data without a pixel brighter than this, half of white, are suspected not to be 0..255
+
+
+def binarise(x, u):
+    """Return pixels drawn from Bernoulli(x): white where u < x, and else black.
+
+    x is of any shape, uint8 or floats in [0, 1]. u has the same shape, from `thresholds`. The result has the type of x,
+    with 0 and 255 for uint8 and with 0 and 1 for floats.
+    """
+    white = 255 if x.dtype == np.uint8 else 1
+    return (u < x).astype(x.dtype) * white
+
+
+def thresholds(shape, dtype, generator):
+    """Draw the random numbers that `binarise` compares pixels of this shape and dtype with.
+
+    For uint8 they are uniform on 0, …, 254, so that P(u < x) is exactly x/255, and else uniform on [0, 1). generator is
+    NumPy's.
+    """
+    return generator.integers(0, 255, shape, dtype=np.uint8) if dtype == np.uint8 else generator.random(shape)
+
+
+def warn_if_dark(name, x, stacklevel):
+    """Warn, calling the rows `name`, if x is uint8 and no number in it exceeds DARK.
+
+    Masks of 0 and 1, grey levels from 0 to 16 and percentages are often stored as uint8, and x/255 then makes all of
+    them nearly black. Images that are dark in truth are warned about as well, and are used as they are. stacklevel is
+    that of `warnings.warn`, counted from the caller.
+    """
+    if x.dtype != np.uint8 or (highest := int(x.max())) > DARK:
+        return
+    remedy = f"if white is {highest}, hand over x / np.float32({highest})" if highest else "is that meant?"
+    warnings.warn(
+        f"{name} holds uint8 up to {highest}, which is read as x/255, as pixels up to {highest / 255:.2g}: {remedy}; "
+        "if the images are that dark, ignore this",
+        stacklevel=stacklevel + 1,
+    )
+
+
+def in_words(number):
+    """Return a number in few digits, or in all of them where few would show another number."""
+    short = f"{number:g}"
+    return short if float(short) == number else str(number)
