@@ -68,12 +68,13 @@ def names_in(path):
         raise FileError(f"{path} is no NumPy file of plain arrays ({_reason(error)})") from None
 
 
-def read_npz(path, names=None):
+def read_npz(path, names=None, fields=False):
     """Return a dict of the arrays in the .npz file at `path`, by name.
 
-    path    is that of a .npz file, compressed or not.
-    names   are the names of those that are read; all of them unless given. The other members are neither expanded nor
-            checked.
+    path     is that of a .npz file, compressed or not.
+    names    are the names of those that are read; all of them unless given. The other members are neither expanded nor
+             checked.
+    fields   says whether an array may have named fields, as a table of numbers has; False unless given.
 
     A FileError is raised for a file that is broken, for two members of one name, for a name that is not there, and for
     a member that is no plain array: a pickle, a text, an array shorter or longer than its header promises, or one that
@@ -87,7 +88,7 @@ def read_npz(path, names=None):
             members = _members(archive)
             for name in members if names is None else names:
                 where = f"{path} has no plain array {name!r}"
-                arrays[name] = _member(archive, members[name], path.stat().st_size)
+                arrays[name] = _member(archive, members[name], path.stat().st_size, fields)
     except Exception as error:  # zipfile and the parser of headers raise a dozen kinds for a broken file
         raise FileError(f"{where} ({_reason(error)})") from None
     return arrays
@@ -101,7 +102,7 @@ def _members(archive):
     return members
 
 
-def _member(archive, member, n_bytes):
+def _member(archive, member, n_bytes, fields):
     """Return the array in one member of an archive, which is a file of n_bytes."""
     if not member.filename.endswith(".npy"):
         raise ValueError("its name does not end in .npy")
@@ -111,10 +112,10 @@ def _member(archive, member, n_bytes):
     if member.file_size > most:
         raise ValueError(f"it promises {member.file_size:,} bytes in an archive of {n_bytes:,}")
     with archive.open(member) as file:
-        return _array(file, member.file_size)
+        return _array(file, member.file_size, fields)
 
 
-def _array(file, n_bytes):
+def _array(file, n_bytes, fields=False):
     """Return the array in an open .npy file of n_bytes; raise a ValueError unless it is one, whole and alone."""
     head = io.BytesIO(file.read(HEADER))  # from a file the parser takes as much memory as a broken header promises
     version = npy.read_magic(head)
@@ -124,7 +125,7 @@ def _array(file, n_bytes):
     shape, columns_first, dtype = read_header(head, HEADER)
     if dtype.hasobject:
         raise ValueError("it holds Python objects, that is, a pickle; expected numbers")
-    if dtype.names is not None or dtype.subdtype is not None or dtype.itemsize == 0:
+    if (dtype.names is not None and not fields) or dtype.subdtype is not None or dtype.itemsize == 0:
         raise ValueError(f"it holds {dtype}; expected plain numbers")
     if any(isinstance(n, bool) or n < 0 for n in shape):
         raise ValueError(f"its shape is {shape}")

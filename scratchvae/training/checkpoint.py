@@ -56,7 +56,7 @@ def load(path):
     if not path.exists():
         raise _broken(path, "is not there")
     try:
-        arrays = read_npz(path)
+        arrays = read_npz(path, fields=True)
         manifest = json.loads(str(arrays.pop("manifest")))
         number = manifest["format"]
         facts = dict(manifest["facts"])

@@ -120,7 +120,8 @@ def fit(
     }
     steps_per_epoch = math.ceil(n / m)
     spare = free_memory(model.backend)
-    held = move(train, model.backend) if spare is None or train.nbytes <= spare - work else train
+    taken = work + vectors * model.params.value.nbytes
+    held = move(train, model.backend) if spare is None or train.nbytes <= spare - taken else train
     order = None
     unread = []
 
