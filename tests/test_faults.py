@@ -348,7 +348,7 @@ def test_a_folder_whose_name_ends_like_a_checkpoint_is_a_run_folder(tmp_path, ca
     assert main(["train", *QUICK, "--out", str(tmp_path / "a.npz"), "--quiet"]) == 0
     for command in ("evaluate", "plot"):
         assert main([command, str(tmp_path / "a.npz")]) == 0
-    assert evaluate(load_model(tmp_path / "a.npz" / "checkpoint.npz"), np.zeros((2, 64), np.uint8))["n"] == 2
+    assert evaluate(load_model(tmp_path / "a.npz" / "checkpoint.npz"), np.full((2, 64), 255, np.uint8))["n"] == 2
 
 
 def test_an_optimisers_state_that_overflows_ends_the_run_with_its_name(tmp_path):

@@ -14,8 +14,8 @@ none needs a gradient or a draw.
 Data are rows x (N, D), one datapoint per row, in host memory. They are taken as the numbers they are, uint8 too, and
 everything is computed in float64. Each of the models takes `tol` and `max_iter`. A sweep updates every factor once; the
 ascent ends when a sweep raises L by less than `tol` nats, or after `max_iter` sweeps, with a warning. A fall of L by
-more than rounding is no convergence, and raises a FloatingPointError. `fit` returns the model itself, and leaves L after
-every sweep in `bound_`, in nats, summed over the datapoints.
+more than rounding is no convergence, and raises a FloatingPointError. `fit` returns the model itself, and leaves L
+after every sweep in `bound_`, in nats, summed over the datapoints.
 """
 
 import math

@@ -65,7 +65,7 @@ def load(path):
     except FileError as error:
         raise _broken(path, f"is truncated or no checkpoint ({error})") from None
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise _broken(path, f"has no manifest of a checkpoint ({type(error).__name__}: {error})") from None
+        raise _broken(path, f"is no checkpoint: it has no such manifest ({type(error).__name__}: {error})") from None
     if number != FORMAT:
         raise CheckpointError(
             f"{path} has format {number}; this version of scratchvae reads {FORMAT}: update scratchvae"

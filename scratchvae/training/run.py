@@ -133,8 +133,8 @@ class RunFolder:
         A row that only marks the end of the run, `ending`, goes into metrics.csv but not into the checkpoint: had the
         run been asked for more samples, it would not have stopped there.
 
-        Nothing is written, and a FloatingPointError is raised, if a parameter or the optimiser's state is not finite. On
-        a device that is seen where there is a folder, since only then they are read.
+        Nothing is written, and a FloatingPointError is raised, if a parameter or the optimiser's state is not finite.
+        On a device that is seen where there is a folder, since only then they are read.
         """
         self.kept_at = now.seconds
         begun = time.perf_counter()
