@@ -243,7 +243,8 @@ def kills(until, expected, count=1000, seed=0):
 
 
 TWICE = """
-import contextlib, sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background of a shell begins without it
 sys.path[:0] = {path!r}
 from scratchvae.cli import program
 print("ready", flush=True)
