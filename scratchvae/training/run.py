@@ -264,8 +264,9 @@ def read_history(path):
         return np.array([tuple(map(float, row)) for row in rows], HISTORY)
     except FileNotFoundError:
         raise ValueError(f"there is no {path}") from None
-    except ValueError as error:
-        raise ValueError(f"{path} is not a metrics.csv with columns {', '.join(HISTORY.names)}: {error}") from None
+    except (ValueError, csv.Error) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"{path} is not a metrics.csv with columns {', '.join(HISTORY.names)}: {reason}") from None
 
 
 def _load(path):

@@ -6,8 +6,9 @@ did. The test-suite runs the same parts on a small scale (tests/test_faults.py).
     writes     every write, flush, sync, rename, link and removal in a run folder fails in turn, once and from then on
     kills      SIGKILL at random moments of a run
     signals    two signals, of one kind or of both, at random moments
-    files      mutated checkpoints, config.json and metrics.csv
     encodings  seven encodings of the terminal, five commands
+    files      mutated checkpoints, config.json and metrics.csv
+    data       mutated .npy, .npz, files of MNIST and Frey Face, and images in eight formats
 
 Processes are forked, so it runs where POSIX is.
 """
@@ -20,6 +21,7 @@ import io
 import json
 import mmap
 import os
+import resource
 import shutil
 import signal
 import struct
@@ -28,7 +30,6 @@ import sys
 import tempfile
 import threading
 import time
-import tracemalloc
 import warnings
 from pathlib import Path
 
@@ -45,6 +46,7 @@ X = np.random.default_rng(0).random((40, 6))
 SETTINGS = {"batch_size": 10, "log_every": 20, "optimizer": Adagrad(0.1), "options": {"data": "x"}}
 SAMPLES = 200  # of a run: ten rows of the history, and so eleven checkpoints and the last
 ERRORS = (errno.ENOSPC, errno.EIO, errno.EINTR)
+ROOM = 48 << 20  # bytes that a process may take beside three times the largest file: what its libraries keep
 ENCODINGS = ("ascii", "latin-1", "cp437", "cp850", "cp932", "gbk", "koi8-r")
 
 
@@ -331,6 +333,36 @@ def mutated_json(content, generator):
     return json.dumps(tree).encode()
 
 
+@contextlib.contextmanager
+def memory_below(more):
+    """Let this process take no more than so many bytes more than it has."""
+    has = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (has + more, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+def fault_of(read):
+    """Read a mutated file and return what is wrong with how that went: "" where it is read, or refused as it should."""
+    begun = time.monotonic()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            read()
+    except ValueError as error:
+        if "\n" in str(error):
+            return f"an error of several lines: {error}"
+    except MemoryError as error:
+        if "needs about" not in str(error):  # a model without room for it is refused with how much it takes
+            return "more memory than three times the largest file"
+    except Exception as error:
+        return f"untyped {error!r}"
+    return f"{time.monotonic() - begun:.1f} s" if time.monotonic() - begun > 5 else ""
+
+
 def files(until, count=50_000, seed=0):
     """Read mutated files of a run: each is read, or refused by a typed error, in bounded memory and time."""
     from scratchvae.cli import main
@@ -348,30 +380,40 @@ def files(until, count=50_000, seed=0):
             "metrics.csv": (lambda: read_history(folder / "metrics.csv"), mutated),
         }
         whole = {name: (folder / name).read_bytes() for name in parsers}
-        largest = max(map(len, whole.values()))
-        tracemalloc.start()
-        for _ in range(count):
-            for name, (read, mutate) in parsers.items():
-                if time.monotonic() > until:
-                    tracemalloc.stop()
-                    return tried, wrong
-                (folder / name).write_bytes(mutate(whole[name], generator))
-                tried += 1
-                tracemalloc.reset_peak()
-                begun = time.monotonic()
-                try:
-                    read()
-                except (ValueError, MemoryError):
-                    pass
-                except Exception as error:
-                    wrong.append(f"{name}: untyped {error!r}")
-                peak = tracemalloc.get_traced_memory()[1]
-                if peak > 3 * largest + (4 << 20):
-                    wrong.append(f"{name}: {peak:,} bytes for a file of {largest:,}")
-                if time.monotonic() - begun > 5:
-                    wrong.append(f"{name}: {time.monotonic() - begun:.1f} s")
-                (folder / name).write_bytes(whole[name])
-        tracemalloc.stop()
+        with memory_below(3 * max(map(len, whole.values())) + ROOM):
+            for _ in range(count):
+                for name, (read, mutate) in parsers.items():
+                    if time.monotonic() > until:
+                        return tried, wrong
+                    (folder / name).write_bytes(mutate(whole[name], generator))
+                    tried += 1
+                    if fault := fault_of(read):
+                        wrong.append(f"{name}: {fault}")
+                    (folder / name).write_bytes(whole[name])
+    return tried, wrong
+
+
+def data(until, count=50_000, seed=0):
+    """Read mutated data: .npy, .npz, MNIST's and Frey Face's files, and images in eight formats."""
+    sys.path.insert(0, str(Path(__file__).parent.parent))
+    from test_data_gate import SEEDS, changed, read_changed
+
+    generator = np.random.default_rng(seed)
+    tried = 0
+    wrong = []
+    with tempfile.TemporaryDirectory() as home:
+        for name in SEEDS:
+            (Path(home) / name).parent.mkdir(exist_ok=True)
+        with memory_below(3 * max(map(len, SEEDS.values())) + ROOM):
+            for _ in range(count):
+                for name, content in SEEDS.items():
+                    if time.monotonic() > until:
+                        return tried, wrong
+                    path = Path(home) / name
+                    path.write_bytes(changed(content, generator))
+                    tried += 1
+                    if fault := fault_of(lambda path=path, name=name: read_changed(path, name)):
+                        wrong.append(f"{name}: {fault}")
     return tried, wrong
 
 
@@ -410,19 +452,21 @@ def main():
     parser.add_argument("--seed", type=int, default=0, help="the seed of moments and mutations (0)")
     settings = parser.parse_args()
     expected = unbroken()
-    left = 60 * settings.minutes
-    parts = [  # name, share of the time, the part
-        ("failing writes", 0.35, lambda until: writes(until, expected)),
-        ("SIGKILL", 0.25, lambda until: kills(until, expected, 1000, settings.seed)),
-        ("two signals", 0.1, lambda until: signals(until, 40, settings.seed)),
-        ("mutated files", 0.2, lambda until: files(until, 50_000, settings.seed)),
-        ("encodings", 0.1, encodings),
-    ]
+    end = time.monotonic() + 60 * settings.minutes
+    parts = {  # what takes as long as it takes comes first, and the mutations share what is left
+        "failing writes": lambda until: writes(until, expected),
+        "SIGKILL": lambda until: kills(until, expected, 1000, settings.seed),
+        "two signals": lambda until: signals(until, 40, settings.seed),
+        "encodings": encodings,
+        "files of a run": lambda until: files(until, 50_000, settings.seed),
+        "files of data": lambda until: data(until, 50_000, settings.seed),
+    }
     print(f"{'part':<16} {'tried':>8} {'wrong':>6} {'seconds':>8}")
     failed = False
-    for name, share, part in parts:
+    for k, (name, part) in enumerate(parts.items()):
         begun = time.monotonic()
-        tried, wrong = part(begun + share * left)
+        until = end if k < len(parts) - 2 else begun + (end - begun) / (len(parts) - k)
+        tried, wrong = part(until)
         print(f"{name:<16} {tried:>8,} {len(wrong):>6} {time.monotonic() - begun:>8.0f}", flush=True)
         for line in wrong[:10]:
             print(f"    {line}")
