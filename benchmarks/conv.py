@@ -15,6 +15,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from scratchvae import VAE, Adam, bench
+from scratchvae.cli.output import tolerant
 
 MODEL = {"n_hidden": 128, "n_latent": 2, "channels": (16, 32), "activation": "relu", "init": "glorot", "prior": False}
 M, N = 100, 50_000
@@ -123,4 +124,5 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    with tolerant():
+        main()

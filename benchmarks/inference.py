@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from scratchvae import VAE, bench, load_data
+from scratchvae.cli.output import tolerant
 from scratchvae.inference.hmc import log_joint, sample
 from scratchvae.inference.marginal import importance
 
@@ -74,4 +75,5 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    with tolerant():
+        main()

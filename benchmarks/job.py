@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from scratchvae import VAE, Adagrad, bench, fit
+from scratchvae.cli.output import tolerant
 from scratchvae.training import loop
 
 
@@ -117,4 +118,5 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    with tolerant():
+        main()

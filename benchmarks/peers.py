@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from scratchvae import VAE, bench
+from scratchvae.cli.output import tolerant
 from scratchvae.noise import standard_normal
 from scratchvae.training.loop import STEP, progress_bar, stream
 
@@ -277,4 +278,5 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    with tolerant():
+        main()

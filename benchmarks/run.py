@@ -14,6 +14,7 @@ from pathlib import Path
 
 from scratchvae import bench
 from scratchvae.backend import array_module
+from scratchvae.cli.output import tolerant
 
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
@@ -99,4 +100,5 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    with tolerant():
+        main()

@@ -28,6 +28,7 @@ from threadpoolctl import threadpool_limits
 
 from scratchvae import bench
 from scratchvae.backend import blas_threads
+from scratchvae.cli.output import tolerant
 from scratchvae.training.loop import progress_bar
 
 SIZES = ("64-200-20", "256-300-20", "784-200-20", "784-500-20", "784-1000-50")
@@ -191,4 +192,5 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    with tolerant():
+        main()

@@ -17,6 +17,7 @@ from stages import RESULTS, write_table
 from study import Run, train_all
 
 from scratchvae import VAE, Adagrad, FullVB, load_data, load_model, plots
+from scratchvae.cli.output import tolerant
 from scratchvae.training.run import read_history
 
 METHODS = {
@@ -146,4 +147,5 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    with tolerant():
+        main()

@@ -16,6 +16,7 @@ from stages import RESULTS, write_table
 
 from scratchvae import Adagrad, FullVB, fit, load_data
 from scratchvae.bench import commit
+from scratchvae.cli.output import tolerant
 from scratchvae.inference.full_vb import THETA_NOISE
 from scratchvae.training.loop import progress_bar
 
@@ -111,4 +112,5 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    with tolerant():
+        main()

@@ -4,6 +4,7 @@ import numpy as np
 from stages import options, row, stages, write_table
 
 from scratchvae import plots
+from scratchvae.cli.output import tolerant
 
 
 def main():
@@ -24,4 +25,5 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    with tolerant():
+        main()

@@ -3,6 +3,7 @@
 from stages import options, row, stages, write_table
 
 from scratchvae import plots
+from scratchvae.cli.output import tolerant
 
 
 def main():
@@ -20,4 +21,5 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    with tolerant():
+        main()

@@ -13,6 +13,7 @@ from threadpoolctl import threadpool_limits
 
 from scratchvae import VAE, Adagrad, fit, load_data
 from scratchvae.bench import commit
+from scratchvae.cli.output import tolerant
 from scratchvae.training.loop import progress_bar
 from scratchvae.training.run import read_history
 
@@ -137,9 +138,10 @@ def parse(p):
 
 
 def command(main):
-    """Run the `main` of a script: an error is one line, and Ctrl-C says how to go on."""
+    """Run the `main` of a script: an error is one line, Ctrl-C says how to go on, and no terminal stops the output."""
     try:
-        main()
+        with tolerant():
+            main()
     except KeyboardInterrupt:
         sys.exit("\nstopped; what was trained is kept: the same command goes on with it")
     except (ValueError, OSError) as error:

@@ -469,3 +469,11 @@ def test_two_fits_at_once_do_not_share_an_optimiser(monkeypatch):
     monkeypatch.undo()
     again = fit(VAE(6, 5, 2), X, samples=20, batch_size=10, optimizer=rule)  # afterwards it is free
     assert_array_equal(history["train_bound"], again["train_bound"])
+
+
+@pytest.mark.parametrize("script", ["examples/full_vb_variance.py", "examples/em.py", "benchmarks/run.py"])
+def test_the_help_of_scripts_can_be_read_on_any_terminal(script):
+    root = Path(__file__).parent.parent
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run([sys.executable, str(root / script), "--help"], capture_output=True, env=environment)
+    assert done.returncode == 0 and done.stdout.startswith(b"usage: ")
