@@ -104,9 +104,11 @@ def test_a_full_disk_is_told_with_the_file_what_it_takes_and_what_is_safe(tmp_pa
 
 def test_a_checkpoint_that_cannot_be_read_is_kept_aside_when_a_run_begins_in_its_folder(tmp_path):
     (tmp_path / "checkpoint.npz").write_bytes(b"half a checkpoint")
-    with pytest.warns(UserWarning, match=r"checkpoint\.npz cannot be read, and the run begins anew: it is kept as"):
+    (tmp_path / "checkpoint.previous.npz").write_bytes(b"half of the one before")
+    with pytest.warns(UserWarning, match=r"npz cannot be read, and the run begins anew: it is kept as .*broken\.npz"):
         soak.train(tmp_path)
     assert (tmp_path / "checkpoint.broken.npz").read_bytes() == b"half a checkpoint"
+    assert (tmp_path / "checkpoint.previous.broken.npz").read_bytes() == b"half of the one before"
     load_model(tmp_path)
 
 
@@ -199,6 +201,9 @@ def test_a_run_whose_folder_was_taken_over_stops_before_it_writes(tmp_path):
         (tmp_path / "claim.json").write_text(json.dumps({"host": "elsewhere", "process": 7, "since": "now"}))
         now.step = 5
         with pytest.raises(ValueError, match="is no longer this run's: process 7 on elsewhere has taken it over"):
+            folder.keep(now)
+        (tmp_path / "claim.json").unlink()
+        with pytest.raises(ValueError, match=r"is no longer this run's: its claim\.json was removed or changed"):
             folder.keep(now)
         assert (tmp_path / "checkpoint.npz").read_bytes() == before
 

@@ -85,13 +85,11 @@ class Claim:
 
     def beat(self):
         """Say that this process is alive; a ValueError is raised if another one has taken the claim over meanwhile."""
-        try:
-            now = self.path.read_bytes()
-        except FileNotFoundError:
-            now = None
-        if now != self.text:
-            who = _who(json.loads(now)) if now else "somebody has removed claim.json, and it"
-            raise ValueError(f"{self.folder} is no longer this run's: {who} has taken it over")
+        if not _is_at(self.file, self.path) or self.path.read_bytes() != self.text:
+            with contextlib.suppress(FileNotFoundError), open(self.path, "rb") as file:
+                if holder := _holder(file):
+                    raise ValueError(f"{self.folder} is no longer this run's: {_who(holder)} has taken it over")
+            raise ValueError(f"{self.folder} is no longer this run's: its claim.json was removed or changed")
         with contextlib.suppress(OSError):  # a heartbeat that is missed is no reason to stop
             os.utime(self.path)
 

@@ -105,16 +105,17 @@ class RunFolder:
         """Keep the initial state, before the first step, and return it.
 
         A folder with a checkpoint that can be read raises a ValueError. If no checkpoint there can be read, as after a
-        first write that failed, the run begins; what cannot be read is kept under the name checkpoint.broken.npz, with
-        a warning.
+        first write that failed, the run begins; what cannot be read is kept under another name, checkpoint.broken.npz,
+        with a warning.
         """
         now = Progress()
         if self.path is not None:
             if has_checkpoint(self.path):
                 raise ValueError(f"{self.path} holds a run: go on with it (resume), or choose another folder (out)")
             for path in filter(Path.exists, _checkpoints(self.path)):
-                path.replace(path.with_name("checkpoint.broken.npz"))
-                text = f"{path} cannot be read, and the run begins anew: it is kept as checkpoint.broken.npz"
+                aside = path.with_suffix(".broken.npz")
+                path.replace(aside)
+                text = f"{path} cannot be read, and the run begins anew: it is kept as {aside.name}"
                 warnings.warn(text, stacklevel=7)
         self.keep(now)
         return now
@@ -229,7 +230,7 @@ def has_checkpoint(folder):
 
 def foreign_files(folder):
     """Return the names of what is in `folder` and was not put there by a run."""
-    ours = (*FILES, "claim.json", "checkpoint.broken.npz", "figures")
+    ours = (*FILES, "claim.json", "checkpoint.broken.npz", "checkpoint.previous.broken.npz", "figures")
     names = sorted(path.name for path in Path(folder).iterdir())
     return [name for name in names if name not in ours and not (name.endswith(".tmp") and name.startswith(FILES))]
 
