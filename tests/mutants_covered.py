@@ -32,9 +32,12 @@ def digests(root):
 
 
 def copied(root, folder):
-    """Copy a checkout to `folder`, without what git ignores, and return `folder`."""
+    """Copy a checkout to `folder`, without what git ignores, as a repository of one commit, and return `folder`."""
     ignored = shutil.ignore_patterns(".git", "runs", "__pycache__", ".*_cache", ".hypothesis", "*.egg-info", "build")
     shutil.copytree(root, folder, ignore=ignored)
+    who = ["-c", "user.name=mutants", "-c", "user.email=mutants"]  # some tests ask for the commit
+    for words in (["init", "-q"], ["add", "-A"], [*who, "commit", "-q", "-m", "a copy"]):
+        subprocess.run(["git", *words], cwd=folder, check=True)
     return folder
 
 
@@ -88,8 +91,7 @@ class Covered:
             self._keep()
 
     def _measure(self, root, files):
-        from coverage import CoverageData
-
+        """Run files of tests under coverage, in a copy of the checkout."""
         with tempfile.TemporaryDirectory() as folder:
             copy = copied(root, Path(folder) / "copy")
             (copy / "sitecustomize.py").write_text(SITE)
@@ -97,18 +99,11 @@ class Covered:
             rc.write_text(RC.format(data=Path(folder) / "data", source=copy / "scratchvae"))
             record = Path(folder) / "record"
             _, events = run_tests(copy, record, None, *files, MUTANTS_SECONDS=600, COVERAGE_PROCESS_START=rc)
-            takers = self._read(events)
+            takers = self._times(events)
             for part in Path(folder).glob("data.*"):
-                data = CoverageData(part)
-                data.read()
-                for file in data.measured_files():
-                    name = Path(file).relative_to(copy).as_posix()
-                    for line, contexts in data.contexts_by_lineno(file).items():
-                        for context in contexts:
-                            test = re.sub(r" \((setup|call|teardown)\)$", "", context)  # in a process of a test
-                            self.lines[name][line] |= takers.get(context, {test} & self.seconds.keys())
+                self._take_lines(part, copy, takers)
 
-    def _read(self, events):
+    def _times(self, events):
         """Take over times and failures, and return which tests take a fixture that is made once for several."""
         takers = collections.defaultdict(set)
         for event in events:
@@ -119,6 +114,19 @@ class Covered:
             for fixture in event.get("fixtures", ()):
                 takers[fixture].add(event["begun"])
         return takers
+
+    def _take_lines(self, path, copy, takers):
+        """Take over which contexts cover which lines, from a file of coverage of one process."""
+        from coverage import CoverageData
+
+        data = CoverageData(path)
+        data.read()
+        for file in data.measured_files():
+            lines = self.lines[Path(file).relative_to(copy).as_posix()]
+            for line, contexts in data.contexts_by_lineno(file).items():
+                for context in contexts:
+                    test = re.sub(r" \((setup|call|teardown)\)$", "", context)  # in a process that a test has begun
+                    lines[line] |= takers.get(context, {test} & self.seconds.keys())
 
     def _keep(self):
         number = {test: k for k, test in enumerate(self.seconds)}
