@@ -192,6 +192,20 @@ def test_an_own_likelihood_may_share_outputs_among_all_z_but_under_names_of_thei
         VAE(6, 5, 2, likelihood=Shared("free"))
 
 
+def test_the_check_of_an_own_likelihood_gets_uint8_as_pixels_and_floats_as_they_are():
+    seen = []
+
+    class Noting(Isotropic):
+        def check(self, x):
+            seen.append(x)
+
+    x = np.arange(0, 256, 51, dtype=np.uint8)[None]
+    for given, expected in [(x, x / 255), (x / 510, x / 510)]:
+        seen.clear()
+        evaluate(VAE(6, 5, 2, likelihood=Noting()), given)
+        assert_array_equal(seen[0], expected)
+
+
 # Own posterior, own objective
 
 
