@@ -26,8 +26,9 @@ RC = "[run]\nparallel = true\ndata_file = {data}\nsource = {source}\ncontext = $
 
 
 def digests(root):
-    """Return the SHA-256 of every file that a test may depend on, by name."""
+    """Return the SHA-256 of every file that a test may depend on, by name; mutants.py and its parts are none."""
     paths = sorted(path for folder in TESTED for path in (root / folder).rglob("*.py"))
+    paths = [path for path in paths if not path.name.startswith("mutants")]
     return {path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
 
 
@@ -75,7 +76,6 @@ class Covered:
         kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"digests": {}}
         names = self.now.keys() | kept["digests"].keys()
         stale = {name for name in names if self.now.get(name) != kept["digests"].get(name)}
-        stale -= {"tests/mutants.py", "tests/mutants_covered.py"}
         if not kept["digests"] or not all(Path(name).match("tests/test_*.py") for name in stale):
             kept = {"seconds": {}, "failed": [], "lines": {}}
             stale = {name for name in self.now if Path(name).match("tests/test_*.py")}
