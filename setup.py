@@ -33,6 +33,7 @@ setup(
     extras_require={
         "test": TEST,
         "dev": [*TEST, "ruff==0.17.*"],
+        "mutants": [*TEST, "coverage>=7.4"],  # python tests/mutants.py
         "bench": ["torch==2.13.*", "jax>=0.10", "jaxlib>=0.10"],  # peers of benchmarks/peers.py; autograd is there
         "cuda12": ["cupy-cuda12x[ctk]>=14"],  # ctk: cuBLAS, NVRTC and the like, so that the driver is all it takes
         "cuda13": ["cupy-cuda13x[ctk]>=14"],

@@ -679,7 +679,8 @@ def benching(noted, capsys):
         return {"machine": machine, "repeats": repeats, "cold_start_s": starts, "peak_gflops": peaks, "rows": rows}
 
     def savefig(figure, path, **settings):
-        noted.put("savefig", path=str(path))
+        grids = [ax.get_subplotspec().get_geometry()[:2] for ax in figure.axes]
+        noted.put("savefig", path=str(path), inches=tuple(figure.get_size_inches()), grids=grids)
 
     noted.instead(bench.run, run)
     noted.patch.setattr(plots.Figure, "savefig", savefig)
@@ -723,6 +724,7 @@ def test_an_option_of_bench_arrives_where_it_acts_and_changes_nothing_else(optio
     before = benching(*words(base, noted.folder))
     assert before["run.repeats"] == 10 and before["blas.threads"] == (None, "blas") and before["json.there"]
     assert before["run.batch_size"] == bench.SIZES["batch_size"] and before["run.dtype"] == ["float32", "float64"]
+    assert before["savefig.inches"] == (11, 3.2) and before["savefig.grids"] == [(1, 4)] * 4  # side by side
     after = benching(*words(f"{base} {more}", noted.folder))
     assert changes(before, after) == filled(expected, noted.folder)
 

@@ -439,3 +439,15 @@ def test_a_backend_that_is_not_there_is_one_line_and_exit_code_2(monkeypatch, tm
         "or take backend 'numpy'\n"
     )
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("theta_noise", "all_parameters"), [("antithetic", True), ("datapoint", True), ("local", False)]
+)
+def test_a_step_of_full_vb_foresees_three_sums_of_all_gradients_or_two_of_those_of_theta(theta_noise, all_parameters):
+    model = FullVB(60, 50, 5, theta_noise=theta_noise)
+    zeta = model.noise(np.random.default_rng(0), 4)[1].size
+    P = model.posterior.mu.size
+    summed = 3 * model.params.value.size if all_parameters else 2 * P
+    beside_the_vae = 4 * (3 * P + summed) + 24 * zeta  # float32; Philox's 24 bytes for each number of ζ
+    assert model.working_memory(4) - super(FullVB, model).working_memory(4) == beside_the_vae

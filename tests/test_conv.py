@@ -156,7 +156,14 @@ def test_digits_are_learned_through_convolutions(digits):
         (lambda: conv_vae(channels=(0,)), "channels is 0; expected a whole number ≥ 1"),
         (lambda: conv_vae(channels=(2, 2, 2, 2)), "channels is [2, 2, 2, 2]; these images can be halved 2 times"),
         (lambda: Conv2d("c", (5, 5, 1), 2, 7), "kernel 7, stride 1, padding 0 do not fit images of 5 x 5"),
+        (
+            lambda: Conv2d("c", (5, 5, 1), 2, 6),
+            "kernel 6, stride 1, padding 0 do not fit images of 5 x 5",
+        ),  # 0 positions
+        (lambda: Conv2d("c", (9, 5, 1), 2, 6), "kernel 6, stride 1, padding 0 do not fit images of 9 x 5"),
         (lambda: Conv2d("c", (5, 5, 1), 2, 3, 0), "stride 0"),
+        (lambda: Conv2d("c", (5, 5, 1), 2, 0), "kernel 0"),
+        (lambda: Conv2d("c", (5, 5, 1), 2, 1, 1, -1), "padding -1"),
         (lambda: FullVB(49, 5, 2, channels=(2,), theta_noise="local"), "for affine maps alone"),
     ],
 )

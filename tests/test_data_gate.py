@@ -65,7 +65,9 @@ def over(background):
 
 
 @pytest.mark.parametrize("name", ["a_png", "a_webp", "a_tiff"])
-@pytest.mark.parametrize(("background", "level"), [("white", 255), ("black", 0), (77, 77), (np.uint8(200), 200)])
+@pytest.mark.parametrize(
+    ("background", "level"), [("white", 255), ("black", 0), (77, 77), (np.uint8(200), 200), (0, 0), (255, 255)]
+)
 @pytest.mark.parametrize("mode", ["LA", "RGBA"])
 def test_alpha_is_laid_on_the_background(tmp_path, name, mode, background, level):
     ink = Image.merge(mode, [Image.fromarray(GREY)] * (len(mode) - 1) + [Image.fromarray(ALPHA)])

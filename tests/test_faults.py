@@ -400,6 +400,17 @@ def test_training_goes_on_when_the_reader_of_its_output_has_gone(tmp_path, monke
     assert (tmp_path / "run" / "figures" / "reconstructions.png").exists()
 
 
+def test_a_stream_whose_reader_has_gone_closes_without_an_error():
+    reader, writer = os.pipe()
+    os.close(reader)
+    stream = os.fdopen(writer, "w")
+    output = Output(stream)
+    output.write("a line\n")
+    assert output.error.errno == errno.EPIPE
+    assert os.path.samestat(os.fstat(writer), os.stat(os.devnull))
+    stream.close()  # it writes what it holds back, as at the end of the interpreter
+
+
 def test_output_that_a_full_disk_does_not_take_is_an_error_after_the_work_is_done(trained, monkeypatch, capsys):
     class Full(io.StringIO):
         def write(self, text):

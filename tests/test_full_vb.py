@@ -534,6 +534,9 @@ def test_noise_and_warm_starts_of_another_shape_are_refused():
     eps, zeta = model.noise(np.random.default_rng(0), 7)
     with pytest.raises(ValueError, match=r"zeta has shape \(1, 50\); expected \(1, 51\)"):
         model.bound(rows().astype(np.float32), (eps, zeta[:, :-1]), 40)
+    for noise, name in [(eps, "ndarray"), ((eps,), "tuple"), ([eps, zeta, zeta], "list")]:
+        with pytest.raises(ValueError, match=f"noise is {name}; expected the two arrays"):
+            model.bound(rows().astype(np.float32), noise, 40)
     with pytest.raises(ValueError, match=r"start from has \(6, 4\) for encoder.hidden.W, this one \(6, 5\): give both"):
         model.warm_start(VAE(6, 4, 2))
     with pytest.raises(ValueError, match="start from has mean 'sigmoid', this one 'free'"):

@@ -315,3 +315,15 @@ def test_depth_and_activation_are_options_of_every_model(kind, settings, activat
     model = kind(9, n_latent=2, activation=activation, dtype="float64", **settings)
     assert all(check.passed for check in check_model(model, rows(4, 9)))
     assert type(model.encoder.network.hidden.layers[-1]).__name__.lower() == activation
+
+
+def test_the_matrix_has_each_of_the_four_posteriors_without_and_with_every_noise_of_theta():
+    seen = set()
+    names = ("posterior", "flow", "theta_noise")
+    with cells(lambda k, objective, settings: seen.add((objective, *map(settings.get, names))) is not None):
+        list(check_matrix())
+    for objective in OBJECTIVES:
+        for q in [(None, None), ("full", None), (None, 2), ("full", 1)]:
+            for noise in (None, "minibatch", "antithetic", "datapoint", "local"):
+                assert (objective, *q, noise) in seen
+    assert {settings[1:3] for settings in seen} == {(None, None), ("full", None), (None, 2), ("full", 1)}

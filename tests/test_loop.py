@@ -4,6 +4,7 @@ import math
 import os
 import signal
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from scratchvae import SGD, VAE, Adagrad, Adam, evaluate, fit, load_model
 from scratchvae.data import binarise, thresholds
 from scratchvae.training.checkpoint import CheckpointError, load, save
 from scratchvae.training.loop import HELD_OUT, ORDER, STEP, interruptible, stream
-from scratchvae.training.run import read_history
+from scratchvae.training.run import RunFolder, read_history
 
 TRAIN, VALID = rows(23), rows(9, seed=2)
 
@@ -329,6 +330,31 @@ def test_a_checkpoint_is_written_between_rows_when_the_last_one_is_old(tmp_path,
     monkeypatch.setattr("scratchvae.training.run.RunFolder.keep", lambda self, now, *ending: steps.append(now.step))
     fit(small(), TRAIN, epochs=2, batch_size=10, out=tmp_path)
     assert steps == [0, 1, 2, 3, 4, 5, 6, 6]
+
+
+@pytest.mark.parametrize(("seconds", "expected"), [(29.5, [0, 2, 4, 6, 6]), (30.5, [0, 1, 2, 3, 4, 5, 6, 6])])
+def test_the_last_checkpoint_is_old_after_30_seconds(seconds, expected, tmp_path, monkeypatch):
+    clock = SimpleNamespace(now=0.0, perf_counter=lambda: clock.now)
+
+    class Slow(SGD):
+        def ascend(self, *arguments):
+            super().ascend(*arguments)
+            clock.now += seconds
+
+    steps = []
+    keep = RunFolder.keep
+    monkeypatch.setattr("scratchvae.training.loop.time", clock)
+    monkeypatch.setattr(RunFolder, "keep", lambda *a: steps.append(a[1].step) or keep(*a))
+    fit(small(), TRAIN, optimizer=Slow(1e-4), epochs=2, batch_size=10, out=tmp_path)
+    assert steps == expected
+
+
+def test_checkpoints_of_rows_beyond_a_thousand_take_5_percent_of_the_time():
+    folder = RunFolder(None, VAE(6, 5, 2), SGD(0.1), {})
+    folder.kept_at = 100.0
+    folder.took = 2.0
+    for n, seconds, due in [(1000, 100.1, True), (1001, 139.9, False), (1001, 140.1, True)]:
+        assert folder.is_due(SimpleNamespace(rows=range(n), seconds=seconds)) == due
 
 
 def test_seconds_go_on_where_the_stopped_run_left_them(tmp_path):

@@ -22,6 +22,7 @@ from scratchvae import VAE, Adam, evaluate, fit, load_model, oracle
 from scratchvae.doors import own_name
 from scratchvae.gradcheck import check_density, check_model
 from scratchvae.inference.distributions import LOG_2PI
+from scratchvae.inference.likelihoods.gaussian import Isotropic
 from scratchvae.inference.marginal import importance
 from scratchvae.inference.objectives.sgvb import sgvb_a, sgvb_b
 from scratchvae.inference.posteriors.full import FullGaussian
@@ -171,6 +172,38 @@ def test_the_poissons_draws_have_its_mean_and_variance():
 def test_data_that_are_no_counts_are_refused(x, message):
     with pytest.raises(ValueError, match=message):
         fit(VAE(6, 5, 2, likelihood=Poisson()), x, samples=10)
+
+
+@pytest.mark.parametrize("width", [1, 6])
+def test_an_own_likelihood_may_share_outputs_among_all_z_but_under_names_of_their_own(width):
+    class Shared(Isotropic):
+        shared = {"log_var": width}  # noqa: RUF012  a constant
+
+    settings = {"dtype": "float64", "init": 0.5}
+    model = VAE(6, 5, 2, likelihood=Shared("free"), **settings)
+    x = counts(4)
+    assert all(check.passed for check in check_model(model, x))
+    if width == 1:
+        ours = VAE(6, 5, 2, likelihood="isotropic", mean="free", **settings)
+        noise = ours.noise(np.random.default_rng(0), 4)
+        assert model.bound(x, noise, 9) == ours.bound(x, noise, 9)
+    Shared.shared = {"mu": width}
+    with pytest.raises(ValueError, match=r"shared of likelihood Shared is \{'mu': .*other names than those of outputs"):
+        VAE(6, 5, 2, likelihood=Shared("free"))
+
+
+def test_the_check_of_an_own_likelihood_gets_uint8_as_pixels_and_floats_as_they_are():
+    seen = []
+
+    class Noting(Isotropic):
+        def check(self, x):
+            seen.append(x)
+
+    x = np.arange(0, 256, 51, dtype=np.uint8)[None]
+    for given, expected in [(x, x / 255), (x / 510, x / 510)]:
+        seen.clear()
+        evaluate(VAE(6, 5, 2, likelihood=Noting()), given)
+        assert_array_equal(seen[0], expected)
 
 
 # Own posterior, own objective

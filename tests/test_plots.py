@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from conftest import small
+from matplotlib.text import Text
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.stats import norm
 
@@ -137,3 +138,28 @@ def test_a_run_gets_every_picture_that_fits_its_latent_space(tmp_path, digits, n
     names = ["learning_curve", "reconstructions", "uncertainty", "samples", "random_walk", "manifold", "latent"]
     assert [path.stem for path in paths] == names[: 7 if n_latent == 2 else 5]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths)
+
+
+X = np.zeros((4, 6))
+TITLED = {
+    "reconstructions": lambda ax: plots.reconstructions(ax, X, X, (2, 3)),
+    "samples": lambda ax: plots.samples(ax, small(), (2, 3), n=4),
+    "manifold": lambda ax: plots.manifold(ax, small(), (2, 3), rows=2, columns=2),
+    "random_walk": lambda ax: plots.random_walk(ax, small(), (2, 3), steps=4),
+    "uncertainty": lambda ax: plots.uncertainty([ax, *plots.Figure().subplots(2)], X, X[None], (2, 3)),
+}
+
+
+@pytest.mark.parametrize("name", TITLED)
+def test_a_title_stands_at_the_left_in_letters_of_8_points(ax, name):
+    TITLED[name](ax)
+    title = ax.get_title(loc="left")
+    assert title and [text.get_fontsize() for text in ax.findobj(Text) if text.get_text() == title] == [8]
+
+
+def test_the_points_of_latents_are_small_and_their_legend_stands_beside_them_without_a_frame(ax):
+    points = plots.latent_scatter(ax, np.eye(2), np.arange(2))
+    legend = ax.get_legend()
+    assert_array_equal(points.get_sizes(), [4])
+    assert not legend.get_frame_on() and ax.get_aspect() == 1
+    assert_array_equal(ax.transAxes.inverted().transform(legend.get_bbox_to_anchor().p0), [1, 0.5])

@@ -199,7 +199,8 @@ def test_the_spread_over_z_is_at_the_mean_of_theta_and_that_over_theta_at_the_me
         f"sd over z, white is {over_z.max():.2f}",
         f"sd over θ, white is {over_theta.max():.2f}",
     ]
-    assert inspect.signature(plots.theta_uncertainty).parameters["draws"].default == 64
+    defaults = inspect.signature(plots.theta_uncertainty).parameters
+    assert defaults["draws"].default == 64 and defaults["seed"].default == 0
 
 
 def test_step_costs_has_a_line_of_milliseconds_against_each_size_with_the_others_as_usual():
