@@ -12,7 +12,7 @@ import standin
 from conftest import shared
 from numpy.testing import assert_allclose
 
-from scratchvae import VAE, Adagrad, bench, plots
+from scratchvae import VAE, Adagrad, FullVB, bench, plots
 from scratchvae.bench import Workload
 from scratchvae.cli import main
 from scratchvae.training.loop import STEP, stream
@@ -110,6 +110,13 @@ def test_a_row_has_the_lower_quartile_median_and_upper_quartile_over_its_rounds(
     assert [row[key] for key in ("ms", "ms_median", "ms_upper_quartile", "over_products")] == [3, 4, 5, 3]
     assert row["batch_size"] == 100 and row["steps_in_a_round"] == 7
     assert_allclose(row["gflops"], Workload().flops() / 3e6, rtol=5e-4)  # kept to four figures
+
+
+def test_the_models_are_what_their_names_say():
+    made = {name: make(6, 5, 2) for name, make in bench.MODELS.items()}
+    noise = {name: model.config["theta_noise"] for name, model in made.items() if name != "vae"}
+    assert type(made["vae"]) is VAE and all(type(made[name]) is FullVB for name in noise)
+    assert noise == {"full-vb": "minibatch", "full-vb-local": "local"}
 
 
 def test_the_straight_line_and_the_crossover_are_read_from_the_rows():
