@@ -446,7 +446,7 @@ def check_cell(objective, settings, x, seed=0, backend="numpy"):
     """
     kind = FullVB if "theta_noise" in settings else VAE
     model = kind(x.shape[1], n_latent=2, estimator=objective, dtype=np.float64, seed=seed, backend=backend, **settings)
-    return check_model(model, x, seed=seed, entries=4)
+    return check_model(model, x, seed=seed, entries=6)
 
 
 def _cell(objective, settings):

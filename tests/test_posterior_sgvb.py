@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from autograd import grad
 from autograd.scipy.stats import norm
+from conftest import is_drawn
 from numpy.testing import assert_allclose
 from scipy import stats
 from test_reparameterise import LAWS, close
@@ -269,7 +270,7 @@ def test_the_regression_study_runs_on_a_small_scale(tmp_path):
     subprocess.run(command, check=True, capture_output=True, cwd=tmp_path)
     table = (tmp_path / "results" / "regression.csv").read_text().splitlines()
     assert len(table) == 1 + 5 + 3
-    assert (tmp_path / "results" / "regression.png").stat().st_size > 3_000
+    assert is_drawn(tmp_path / "results" / "regression.png")
 
 
 @pytest.mark.parametrize("size", [1, 1e6, 1e9])

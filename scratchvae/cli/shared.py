@@ -164,15 +164,13 @@ def require_same_data(run, options, images, changed_data=None):
     here = {part: fingerprint(getattr(images, part, None)) for part in stored}
     changed = [part for part, theirs in stored.items() if theirs is not None and not same(theirs, here[part])]
     if changed:
+        uses = " and ".join(changed).replace("valid", "validate")
         way_out = "" if changed_data is None else ", or take these all the same (--changed-data)"
         raise ValueError(
-            f"the images of {options['data']} to {' and '.join(map(USES.get, changed))} with are not those that {run} "
+            f"the images of {options['data']} to {uses} with are not those that {run} "
             "was trained with: put back what was added, left out or changed, or say where they are now (--data, "
             f"--data-dir){way_out}"
         )
-
-
-USES = {"train": "train", "valid": "validate", "test": "test"}
 
 
 def images_of(options):
