@@ -1,0 +1,184 @@
+"""Derivatives of a loss by differences of its values, each with a bound on its own error.
+
+A central difference (f(a + h) - f(a - h)) / 2h has two errors. Curvature adds about h² f'''/6, and rounding adds the noise
+of f divided by h. The first is seen in the change from one step to another, and the second follows from the noise of f,
+which is measured (Moré & Wild 2011, "Estimating Computational Noise"). So a gradient is called wrong only where it is
+further from the difference than both errors together, and what is too small to be seen is said.
+"""
+
+import itertools
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from scratchvae.backend import kind, move
+
+SAFETY = 20  # an error by rounding is taken to be this many times the measured noise
+FACTOR = 8  # between one step and the next
+DOWN = 7  # how many steps are tried below the first one
+UP = 5  # and above
+
+
+class Loss:
+    """A loss as the terms that it is the sum of, in float64.
+
+    Differences are taken of each term before they are summed. What does not move then cancels exactly, and what is
+    large and constant adds no rounding.
+
+    function   takes no argument and returns a number, or an array whose sum is meant.
+    """
+
+    def __init__(self, function):
+        self.function = function
+
+    def __call__(self):
+        with np.errstate(all="ignore"):  # a step may lead to where the loss overflows, and is then not taken
+            value = self.function()
+        if kind(value) == "cupy":
+            value = move(value, "numpy")
+        return np.asarray(value, np.float64).reshape(-1)
+
+
+class Entry:
+    """A line through the point at which an array is, along one of its entries."""
+
+    def __init__(self, loss, array, place):
+        self.loss = loss
+        self.array = array
+        self.place = np.unravel_index(int(place), array.shape)
+        self.before = array[self.place].copy() if kind(array) == "cupy" else array[self.place]
+
+    def at(self, t):
+        """Return the terms of the loss with the entry moved by about t, and by how much it was moved."""
+        start = float(self.before)
+        self.array[self.place] = start + t
+        moved = float(self.array[self.place]) - start
+        try:
+            return self.loss(), moved
+        finally:
+            self.array[self.place] = self.before
+
+    def along(self, gradient):
+        """Return the derivative along the line that a gradient of the array predicts."""
+        return float(gradient[self.place])
+
+
+class Direction:
+    """A line through the point at which arrays are, along a direction that moves all their entries.
+
+    arrays       is a list of arrays.
+    directions   is a list of arrays of their shapes in host memory, in float64.
+    """
+
+    def __init__(self, loss, arrays, directions):
+        self.loss = loss
+        self.arrays = arrays
+        self.directions = directions
+        self.before = [array.copy() for array in arrays]
+
+    def at(self, t):
+        """Return the terms of the loss with the arrays moved by t times the direction, and t."""
+        try:
+            for array, before, direction in zip(self.arrays, self.before, self.directions, strict=True):
+                array[...] = before + move(t * direction, kind(array)).astype(array.dtype)
+            return self.loss(), t
+        finally:
+            for array, before in zip(self.arrays, self.before, strict=True):
+                array[...] = before
+
+    def along(self, *gradients):
+        """Return the derivative along the line that gradients of the arrays predict."""
+        return float(sum((d * g).sum(dtype=np.float64) for d, g in zip(self.directions, gradients, strict=True)))
+
+
+@dataclass(frozen=True)
+class Slope:
+    """A derivative along a line, as differences see it.
+
+    value          is the central difference.
+    error          is a bound on its error, by curvature and by rounding.
+    left, right    are the one-sided differences.
+    kink           says whether these two stay apart as the step shrinks: the loss has a kink at this point.
+    step           is the step that was taken.
+    """
+
+    value: float
+    error: float
+    left: float
+    right: float
+    kink: bool
+    step: float
+
+    def excess(self, ours):
+        """Return by how much a derivative differs from this one, beyond the error.
+
+        At a kink every slope between the one-sided differences is right, since what the derivative is there is a matter
+        of convention.
+        """
+        if self.error == math.inf:
+            return -math.inf
+        if self.kink:
+            low, high = sorted((self.left, self.right))
+            return max(low - ours, ours - high, 0.0) - self.error
+        return abs(self.value - ours) - self.error
+
+
+UNSEEN = Slope(0.0, math.inf, 0.0, 0.0, False, 0.0)  # where the loss gives no number, or no step moves the array
+
+
+def noise_of(line, eps):
+    """Return the noise of the loss: the standard deviation of the rounding errors in its value.
+
+    Nine values at neighbouring points are differenced until a polynomial is gone, and rounding is left: the k-th
+    differences of independent errors have (2k)! / (k!)² times their variance (Moré & Wild 2011, section 2). This is done
+    at three distances, since at a small one a loss that is the difference of large numbers may not move at all.
+
+    line   moves the arrays by about their own size.
+    eps    is that of the coarsest array.
+    """
+    found = []
+    for distance in (eps**0.87, eps**0.62, eps**0.42):
+        values = np.array([line.at(k * distance)[0] for k in range(-4, 5)])
+        for k in (3, 4, 5):
+            differences = np.diff(values, k, axis=0).sum(axis=1)
+            found.append(math.sqrt(np.mean(differences**2) / math.comb(2 * k, k)))
+    return float(max(found))
+
+
+def slope(line, here, h, noise):
+    """Return the slope along a line by the step h, with the error that rounding alone makes. `here` are the terms at 0."""
+    above, up = line.at(h)
+    below, down = line.at(-h)
+    with np.errstate(invalid="ignore"):
+        if up == down:
+            return UNSEEN
+        value = float((above - below).sum() / (up - down))
+        right = float((above - here).sum() / up) if up else math.nan
+        left = float((below - here).sum() / down) if down else math.nan
+    return Slope(value, SAFETY * noise / h, left, right, False, h) if math.isfinite(value) else UNSEEN
+
+
+def best_slope(line, here, h, noise):
+    """Return the slope along a line by that step, among many, whose errors are the least.
+
+    What a step is off by, beyond rounding, shows in how far it is from all finer ones: each of these is nearer to the
+    truth by curvature, and off by no more than its own rounding. If the one-sided differences stay apart as the step
+    shrinks, the point itself is a kink.
+    """
+    ladder = [slope(line, here, h * FACTOR**k, noise) for k in range(-DOWN, UP + 1)]
+    ladder = [one for one in ladder if one is not UNSEEN]
+    best = UNSEEN
+    for k, one in enumerate(ladder):
+        far = max([abs(one.value - finer.value) - finer.error for finer in ladder[:k]], default=0.0)
+        error = max(far, 0.0) + one.error
+        if error < best.error:
+            kink = any(_stay_apart(*pair) for pair in itertools.pairwise(ladder[max(k - 1, 0) : k + 2]))
+            best = Slope(one.value, error, one.left, one.right, kink, one.step)
+    return best
+
+
+def _stay_apart(finer, coarser):
+    """Say whether the one-sided differences do not come nearer to each other as the step shrinks."""
+    bend = abs(finer.right - finer.left)
+    return bend > abs(coarser.right - coarser.left) / 2 and bend > 4 * finer.error

@@ -1,0 +1,252 @@
+"""check_layer and check_density: the gradients of a layer, and the partials of a density."""
+
+import copy
+import inspect
+
+import numpy as np
+
+from scratchvae.backend import BACKENDS, kind, move
+from scratchvae.gradcheck.check import check_gradients
+from scratchvae.gradcheck.report import Report, Row
+from scratchvae.nets.params import Params
+
+
+def check_layer(layer, *inputs, oracle=None, name=None, seed=0, backend="numpy", **settings):
+    """Check a copy of a layer with `forward` and `backward`, and return a `Report`, with a row for each array.
+
+    Checked are the gradients of every parameter array and of every input that holds floats. The loss is Σ c ⊙ y with a
+    random c; it is never the plain sum of the outputs, whose cotangent is all ones and hides errors that cancel.
+
+    layer      has forward(*inputs), which returns one array or several in a tuple, and backward, which takes the gradients
+               of the outputs and returns those of the inputs, None for one that has none. Its parameters are found in
+               three ways. If it has `shapes`, such as {"W": (3, 4)}, W and dW are laid as windows and W is drawn here, as
+               a model does. If it has the dicts `params` and `grads`, they are taken from there. Otherwise each array W
+               for which there is a dW after a call of backward is one.
+    inputs     are the arguments of `forward`. Floats are read as float64; integers, such as labels, stay integers and
+               have no gradient.
+    oracle     is a function (arrays, *inputs) that returns the same outputs, as in `check_gradients`, or None.
+    name       is put before the names of the arrays; the name of the layer's class unless given.
+    seed       is that of parameters and cotangents, 0 unless given.
+    backend    is "numpy", unless given, or "cupy": where the arrays lie and the gradients are computed.
+    settings   are those of `check_gradients`: sizes, rtol, atol, entries, points.
+
+    A backward that returns another number of gradients than there are inputs, or none for an input that holds floats
+    where the layer does not say `reads_data`, raises a ValueError; so do gradients of other shapes than their arrays.
+    """
+    generator = np.random.default_rng(seed)
+    layer = copy.deepcopy(layer)
+    title = type(layer).__name__
+    laid = _lay(layer, generator, backend)
+    inputs = {f"x{k}" if k else "x": _argument(x, backend) for k, x in enumerate(inputs)}
+    floats = {key: x for key, x in inputs.items() if x.dtype.kind == "f"}
+    before = {key: x.copy() for key, x in inputs.items()}
+    outputs = _tuple(layer.forward(*inputs.values()))
+    cotangents = [move(generator.standard_normal(np.shape(y)), backend) for y in outputs]
+    passed_on = [c.copy() for c in cotangents]
+    returned = _backward(layer, passed_on, inputs, title)
+    changed = [f"forward or backward changes {key}, its input" for key, x in inputs.items() if _differ(x, before[key])]
+    changed += ["backward changes the gradient that is handed to it"] * any(map(_differ, passed_on, cotangents))
+    if changed:
+        return Report([Row(f"{name or title} forward", False, notes=tuple(changed))])
+    read = {key: x for key, x in floats.items() if returned[key] is not None}
+    if len(read) < len(floats) and not any(getattr(part, "reads_data", False) for part in _parts(layer)):
+        missing = next(key for key in floats if key not in read)
+        raise ValueError(f"backward of {title} returned None for {missing}; expected the gradient of that input")
+    parameters = laid.named(laid.value) if laid else _own_parameters(layer)
+    if not parameters and not read:
+        raise ValueError(f"{title} has neither parameters nor inputs of floats; expected something to differentiate by")
+
+    def loss():
+        return np.concatenate(
+            [move(c * y, "numpy").reshape(-1) for c, y in zip(cotangents, _tuple(layer.forward(*inputs.values())), strict=True)]
+        )
+
+    def gradients():
+        layer.forward(*inputs.values())
+        returned = _backward(layer, [c.copy() for c in cotangents], inputs, title)
+        own = _own_gradients(layer, laid, parameters)
+        return {**own, **{key: returned[key] for key in read}}
+
+    def witness(arrays):
+        outputs = _tuple(oracle(arrays, *(arrays.get(key, move(x, "numpy")) for key, x in inputs.items())))
+        return sum((move(c, "numpy") * y).sum() for c, y in zip(cotangents, outputs, strict=True))
+
+    sizes = {"M": len(inputs["x"])} if "x" in inputs and inputs["x"].ndim > 1 else {}
+    settings = {"sizes": sizes, **settings}
+    report = check_gradients(
+        loss, {**parameters, **read}, gradients, oracle=witness if oracle else None, seed=seed, **settings
+    )
+    return named_after(title if name is None else name, report)
+
+
+def check_density(density, *arguments, oracle=None, skip=0, name=None, seed=0, backend="numpy", **settings):
+    """Check a function that returns (value, partial, partial, …), and return a `Report` with a row for each partial.
+
+    The loss is Σ c ⊙ value with a random c.
+
+    density     is the function. Its value has one number for each row, or one for each element, as broadcasting gives
+                it; a partial is the derivative of the value by its argument, element by element.
+    arguments   are those of the function. Floats are read as float64; integers stay integers and have no partial.
+    oracle      is a function (*arguments) that returns the same value, as in `check_gradients`, or None.
+    skip        is how many of the first arguments have no partial, such as the x of log p(x|…); 0 unless given.
+    name        is put before the names of the partials; the name of the function unless given.
+    seed        is that of the cotangent, 0 unless given.
+    backend     is "numpy", unless given, or "cupy".
+    settings    are those of `check_gradients`: sizes, rtol, atol, entries, points.
+
+    Another number of partials than there are arguments for them, and partials of shapes that do not fit, raise a
+    ValueError.
+    """
+    generator = np.random.default_rng(seed)
+    title = getattr(density, "__name__", type(density).__name__)
+    arguments = [_argument(argument, backend) for argument in arguments]
+    names = list(inspect.signature(density).parameters)[: len(arguments)]
+    names += [f"argument {k}" for k in range(len(names), len(arguments))]
+    differentiated = [k for k, a in enumerate(arguments) if k >= skip and a.dtype.kind == "f"]
+    arrays = {f"∂{names[k]}": arguments[k] for k in differentiated}
+
+    def value_and_partials():
+        result = density(*arguments)
+        if not isinstance(result, tuple | list):
+            raise ValueError(f"{title} returned {type(result).__name__}; expected (value, partial, …)")
+        value, *partials = result
+        partials = [p for p in partials if p is not None]
+        if len(partials) != len(arrays):
+            raise ValueError(
+                f"{title} returned {len(partials)} partials for {len(arrays)} arguments ({', '.join(arrays)}); expected "
+                "one for each: skip= says how many of the first arguments have none"
+            )
+        return value, partials
+
+    value, _ = value_and_partials()
+    cotangent = move(generator.standard_normal(np.shape(value)), backend)
+
+    def gradients():
+        value, partials = value_and_partials()
+        return {key: _weighted(title, key, cotangent, p, arrays[key]) for key, p in zip(arrays, partials, strict=True)}
+
+    def witness(found):
+        read = [move(argument, "numpy") for argument in arguments]
+        for k, key in zip(differentiated, arrays, strict=True):
+            read[k] = found[key]
+        return (move(cotangent, "numpy") * oracle(*read)).sum()
+
+    def loss():
+        return cotangent * density(*arguments)[0]
+
+    sizes = {"M": len(arguments[-1])} if arguments and arguments[-1].ndim > 1 else {}
+    settings = {"sizes": sizes, **settings}
+    report = check_gradients(loss, arrays, gradients, oracle=witness if oracle else None, seed=seed, **settings)
+    return named_after(title if name is None else name, report)
+
+
+def named_after(name, report):
+    """Return a report whose rows have `name` before their own."""
+    prefix = f"{name} " if name else ""
+    return Report([Row(**{**vars(row), "name": prefix + row.name}) for row in report], report.facts)
+
+
+def _argument(value, backend):
+    """Return an argument as an array on a backend: floats in float64, integers as they are."""
+    array = np.array(move(value, "numpy") if kind(value) == "cupy" else value)
+    if array.dtype.kind not in "fiub":
+        raise ValueError(f"an argument holds {array.dtype}; expected real numbers or integers")
+    return move(array.astype(np.float64) if array.dtype.kind == "f" else array, backend)
+
+
+def _weighted(title, key, cotangent, partial, argument):
+    """Return the gradient of Σ c ⊙ value with respect to an argument, from the partial of the value.
+
+    Where the value has been summed over the last axis, c has none; where the argument was broadcast, the sum over what
+    it was broadcast to is taken.
+    """
+    shape = np.shape(partial)
+    if cotangent.ndim < len(shape) and shape[: cotangent.ndim] == cotangent.shape:
+        cotangent = cotangent.reshape(cotangent.shape + (1,) * (len(shape) - cotangent.ndim))
+    try:
+        product = cotangent * partial
+        extra = product.ndim - argument.ndim
+        axes = [k for k in range(product.ndim) if k < extra or (argument.shape[k - extra] == 1 < product.shape[k])]
+        return product.sum(axis=tuple(axes)).reshape(argument.shape)
+    except ValueError:
+        raise ValueError(
+            f"partial {key} of {title} has the shape {shape}; its argument has {argument.shape} and the value "
+            f"{cotangent.shape}: expected the shape of the argument, or that of the value"
+        ) from None
+
+
+# Layers
+
+
+def _parts(layer):
+    return getattr(layer, "layers", [layer])
+
+
+def _lay(layer, generator, backend):
+    """Lay the windows of a layer that names its parameters in `shapes`, and draw them; return the `Params`, or None."""
+    parts = _parts(layer)
+    if not any(getattr(part, "shapes", None) for part in parts):
+        return None
+    for part in parts:
+        part.shapes = getattr(part, "shapes", {})
+        part.name = getattr(part, "name", type(part).__name__)
+    params = Params(parts, np.float64, backend)
+    params.value[...] = move(generator.standard_normal(params.value.size), backend)
+    for part in parts:
+        for key, array in vars(part).items():
+            if key not in part.shapes and kind(array) == backend and kind(getattr(part, "d" + key, None)) == backend:
+                raise ValueError(f"{part.name} has {key} and d{key}, but its shapes does not name {key}: not checked")
+    return params
+
+
+def _own_parameters(layer):
+    """Return the parameters of a layer without `shapes`, by name: those of its dict `params`, or each W that has a dW.
+
+    They become float64.
+    """
+    if isinstance(getattr(layer, "params", None), dict) and isinstance(getattr(layer, "grads", None), dict):
+        for key, array in layer.params.items():
+            layer.params[key] = np.array(array, np.float64)
+        return dict(layer.params)
+    found = {}
+    for key, array in list(vars(layer).items()):
+        if kind(array) in BACKENDS and hasattr(array, "dtype") and array.dtype.kind == "f" and hasattr(layer, "d" + key):
+            setattr(layer, key, array.astype(np.float64))
+            found[key] = getattr(layer, key)
+    return found
+
+
+def _own_gradients(layer, laid, parameters):
+    """Return the gradients of a layer's parameters, wherever `backward` has left them.
+
+    A backward that assigns self.dW = … leaves the window that it should write into; what it assigned is taken.
+    """
+    if laid:
+        found = dict(laid.named(laid.grad))
+        for part, key, name in laid.owners:
+            found[name] = getattr(part, "d" + key)
+        return found
+    if parameters and isinstance(getattr(layer, "params", None), dict) and hasattr(layer, "grads"):
+        return {key: layer.grads[key] for key in parameters}
+    return {key: getattr(layer, "d" + key) for key in parameters}
+
+
+def _backward(layer, cotangents, inputs, title):
+    """Return what backward returns, by the names of the inputs."""
+    returned = _tuple(layer.backward(*cotangents))
+    floats = [key for key, x in inputs.items() if x.dtype.kind == "f"]
+    for keys in (list(inputs), floats):
+        if len(returned) == len(keys):
+            return dict.fromkeys(inputs) | dict(zip(keys, returned, strict=True))
+    raise ValueError(
+        f"backward of {title} returned {len(returned)} gradients for {len(inputs)} inputs ({', '.join(inputs)}); expected "
+        "one for each"
+    )
+
+
+def _differ(one, other):
+    return not np.array_equal(move(one, "numpy"), move(other, "numpy"))
+
+
+def _tuple(outputs):
+    return tuple(outputs) if isinstance(outputs, tuple | list) else (outputs,)

@@ -1,0 +1,194 @@
+"""The loss at one point: the gradient of each array there, against differences along many lines."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from scratchvae.backend import move
+from scratchvae.gradcheck.differences import UNSEEN, Direction, Entry, Slope, best_slope, noise_of, slope
+
+REFINED = 4  # of the entries of an array that disagree, so many are looked at with many steps
+REFERENCE = 4096  # entries up to which the whole right gradient is found, to say what is wrong
+EPS = 2.0**-52
+
+
+@dataclass
+class Measured:
+    """How the gradient of one array compares with differences.
+
+    wrong     says whether a line disagrees by more than the tolerance and the error of the difference.
+    places    is an array with the flat indices of the entries that were moved one by one.
+    theirs    is an array with the differences there.
+    error     is the largest bound on the error of one of them.
+    sees      is the smallest error of a single entry that would have been seen.
+    kinks     is at how many of these entries the loss has a kink.
+    step      is the step of the differences, relative to the size of the array's entries.
+    """
+
+    wrong: bool
+    places: np.ndarray
+    theirs: np.ndarray
+    error: float
+    sees: float
+    kinks: int
+    step: float
+
+
+class Point:
+    """The loss at the point at which its arrays are.
+
+    loss        is a `Loss`.
+    arrays      is a dict of its arrays by name.
+    eps         is that of the coarsest of them.
+    generator   is NumPy's, which draws directions and entries.
+    gradients   is a dict of the gradients to check.
+    step        is the first step of the differences, relative to the size of an array's entries; None derives it from
+                the noise of the loss.
+    noise       is what the noise of the loss is at least, 0 unless given.
+    """
+
+    def __init__(self, loss, arrays, eps, generator, gradients, step=None, noise=0.0):
+        self.loss = loss
+        self.arrays = arrays
+        self.generator = generator
+        self.here = loss()
+        self.scales = sizes_of(arrays, gradients)
+        effects = [self.scales[name] * float(np.linalg.norm(gradients[name])) for name in arrays]
+        rounded = eps / 2 * max(effects)  # what rounding the numbers of an array does to the loss
+        self.noise = max(self._noise(eps), noise, rounded if math.isfinite(rounded) else 0.0)
+        norm = np.linalg.norm(self.here)
+        relative = self.noise / norm if norm else eps
+        self.step = step or min(max(np.cbrt(4 * relative), np.cbrt(EPS)), 1e-2)
+
+    def _noise(self, eps):
+        """Return the noise of the loss; arrays that are 0 have no size to be moved by, and stay unless all are."""
+        moving = [name for name in self.arrays if (self.arrays[name] != 0).any()] or list(self.arrays)
+        with np.errstate(all="ignore"):
+            found = noise_of(self.line(moving), eps)
+        least = eps / 4 * float(np.linalg.norm(self.here))
+        return max(found, least) if math.isfinite(found) else 4 * least
+
+    def line(self, names, where=None):
+        """Return a line along which all entries of some arrays, or those `where` says, move by ± the array's size."""
+        directions = [
+            self.scales[name] * self.generator.choice([-1.0, 1.0], self.arrays[name].shape) for name in names
+        ]
+        if where is not None:
+            directions = [direction * where for direction in directions]
+        return Direction(self.loss, [self.arrays[name] for name in names], directions)
+
+    def derivative(self, line, ours, h, tolerance):
+        """Return the slope along a line as finely as it takes to judge what a gradient predicts for it.
+
+        If the first step agrees, that is enough, as long as its error is small. Otherwise the gradient is wrong, or
+        there is curvature, a kink within reach, or noise, and many steps are tried.
+        """
+        first = slope(line, self.here, h, self.noise)
+        if first.error <= 1000 * tolerance and first.excess(ours) <= tolerance:
+            return first
+        return best_slope(line, self.here, h, self.noise)
+
+    def measure(self, name, ours, rtol, atol=0.0, entries=None, directions=2):
+        """Compare the gradient of the array `name` with differences, and return what is `Measured`.
+
+        The tolerance is atol + rtol times the largest entry of `ours` along one entry, and rtol ‖ours‖ along a random
+        direction. What is found along the directions tells also which step the entries take.
+        """
+        array = self.arrays[name]
+        scale = self.scales[name]
+        step = self.step
+        wrong = False
+        seen_along = math.inf
+        for _ in range(directions if array.size > 1 else 0):
+            line = self.line([name])
+            predicted = line.along(ours)
+            tolerance = scale * (atol + rtol * float(np.linalg.norm(ours)))
+            found = self.derivative(line, predicted, step, tolerance)
+            wrong |= not found.excess(predicted) <= tolerance
+            seen_along = min(seen_along, (tolerance + found.error) / scale)
+            step = found.step or step
+        tolerance = atol + rtol * float(np.abs(ours).max(initial=0.0))
+        places = self.generator.permutation(array.size)[:entries]
+        theirs = np.zeros(len(places))
+        disagreeing = 0
+        error = 0.0
+        kinks = 0
+        for k, place in enumerate(places):
+            line = Entry(self.loss, array, place)
+            predicted = line.along(ours)
+            h = step * max(abs(float(line.before)), scale)
+            found = slope(line, self.here, h, self.noise)
+            if not (found.excess(predicted) <= tolerance) and disagreeing < REFINED:
+                found = self.derivative(line, predicted, h, tolerance)
+            if not (found.excess(predicted) <= tolerance):
+                disagreeing += 1
+            theirs[k] = predicted if found.kink and found.excess(predicted) <= tolerance else found.value
+            error = max(error, found.error)
+            kinks += found.kink
+        sees = tolerance + error if len(places) == array.size else seen_along
+        return Measured(wrong or disagreeing > 0, places, theirs, error, sees, kinks, step)
+
+    def right(self, name, ours, measured, rtol):
+        """Return the right gradient of an array as differences see it, NaN where it is not known, and its error.
+
+        In an array of many entries only those rows and columns are looked into which do not agree along a direction of
+        their own.
+        """
+        array = self.arrays[name]
+        theirs = np.full(array.size, np.nan)
+        theirs[measured.places] = measured.theirs
+        missing = np.flatnonzero(np.isnan(theirs))
+        if array.size > REFERENCE:
+            suspects = self._suspects(name, ours, rtol)
+            if suspects.sum() > REFERENCE:
+                return theirs.reshape(array.shape), measured.error
+            theirs = np.where(np.isnan(theirs), ours.reshape(-1), theirs)
+            missing = np.flatnonzero(suspects)
+        error = measured.error
+        for place in missing:
+            line = Entry(self.loss, array, place)
+            h = measured.step * max(abs(float(line.before)), self.scales[name])
+            found = slope(line, self.here, h, self.noise)
+            theirs[place] = found.value if found is not UNSEEN else np.nan
+            error = max(error, found.error) if found is not UNSEEN else error
+        return theirs.reshape(array.shape), error
+
+    def _suspects(self, name, ours, rtol):
+        """Return a mask over the entries, flat: those in rows and in columns that do not agree along a direction."""
+        shape = (len(ours), -1) if ours.ndim > 1 else (-1, 1)
+        places = np.arange(ours.size).reshape(shape)
+        found = []
+        for lines in (places, places.T):
+            wrong = np.zeros(ours.size, bool)
+            for line_places in lines:
+                where = np.zeros(ours.size)
+                where[line_places] = 1.0
+                line = self.line([name], where.reshape(ours.shape))
+                predicted = line.along(ours)
+                tolerance = self.scales[name] * rtol * float(np.linalg.norm(ours))
+                slope_there = self.derivative(line, predicted, self.step, tolerance)
+                wrong[line_places] = not slope_there.excess(predicted) <= tolerance
+            found.append(wrong)
+        return found[0] & found[1]
+
+
+def sizes_of(arrays, gradients):
+    """Return the size of the entries of each array, by its name: what a small step is small against.
+
+    It is the root of the mean square of those that are not 0. An array that is 0 as a whole has the size that makes
+    its effect on the loss, size times ‖gradient‖, as large as the largest of the others; if there is none, it is 1.
+    """
+    sizes = {}
+    for name, array in arrays.items():
+        values = np.abs(move(array, "numpy").astype(np.float64))
+        largest = values.max()
+        if largest:
+            sizes[name] = float(largest * np.sqrt(np.mean((values[values > 0] / largest) ** 2)))
+    effects = [size * float(np.linalg.norm(gradients[name])) for name, size in sizes.items()]
+    largest = max(effects, default=0.0)
+    for name in arrays.keys() - sizes.keys():
+        norm = float(np.linalg.norm(gradients[name]))
+        size = largest / norm if norm else 1.0
+        sizes[name] = size if 0 < size < math.inf else 1.0
+    return sizes
