@@ -19,9 +19,10 @@ import standin
 import threadpoolctl
 from numpy.testing import assert_array_equal
 
-from scratchvae import VAE, FullVB, bench, cli, data, gradcheck, plots
+from scratchvae import VAE, FullVB, bench, cli, data, plots
 from scratchvae.backend import move
 from scratchvae.cli import main, shared
+from scratchvae.gradcheck import matrix
 from scratchvae.inference import marginal
 from scratchvae.training import loop, optim
 from scratchvae.training.run import HISTORY
@@ -637,7 +638,7 @@ def checking(noted, capsys):
 
         return call
 
-    for place, function in [("check_parts", gradcheck.check_parts), ("check_matrix", gradcheck.check_matrix)]:
+    for place, function in [("check_parts", matrix.check_parts), ("check_matrix", matrix.check_matrix)]:
         noted.instead(function, noting(place, function))
 
     def go(*arguments):

@@ -23,7 +23,7 @@ from scratchvae.gradcheck.report import Report, Row
 from scratchvae.gradcheck.witnesses import testify
 
 ALL = 2000  # if all arrays together hold no more entries, each is moved by itself
-SOME = 50  # otherwise so many of each array are
+SOME = 20  # otherwise so many of each array are
 RTOL = {"float64": 1e-6, "float32": 1e-3}  # of the largest entry of a gradient, against differences
 RTOL_ORACLE = {"float64": 1e-10, "float32": 1e-4}  # of the norm of a gradient, against an oracle
 
@@ -49,7 +49,7 @@ def check_gradients(
     step      is the first step of the differences, relative to the size of an array's entries. Unless given it follows
               from the noise of the loss.
     entries   is how many entries of each array are moved one by one. Unless given these are all if all arrays together
-              hold no more than 2,000, and 50 of each array otherwise.
+              hold no more than 2,000, and 20 of each array otherwise.
     points    is at how many points the check is made if `grads` is a function; 3 unless given. At all but the first one
               the arrays are moved by a tenth of their size, and only random directions are tried.
     seed      is that of the entries, the directions and the points; 0 unless given.
@@ -58,13 +58,12 @@ def check_gradients(
     and gradients that do not fit them, raise a ValueError.
     """
     arrays = named("params", params)
-    for name, array in arrays.items():
-        _is_checkable(name, array)
+    check_arrays(arrays)
     tree = rebuilt(params, iter(arrays.values()))
-    function, takes_params = _called_with(tree, "loss", loss)
+    function, takes_params = called_with(tree, "loss", loss)
     if not takes_params:
         _is_seen(params)
-    gradients = functools.partial(_gradients, tree, grads, arrays)
+    gradients = functools.partial(read_gradients, tree, grads, arrays)
     precision = "float32" if any(array.dtype == np.float32 for array in arrays.values()) else "float64"
     rule = Rule(precision, RTOL[precision] if rtol is None else rtol, atol, sizes or {})
     if entries is None and sum(array.size for array in arrays.values()) > ALL:
@@ -109,7 +108,13 @@ class Rule:
 
     @property
     def eps(self):
+        """The distance from 1 to the next number in this precision."""
         return float(np.finfo(self.precision).eps)
+
+    @property
+    def rtol_oracle(self):
+        """The relative error of a gradient, against an oracle, that passes."""
+        return RTOL_ORACLE[self.precision]
 
 
 def assert_gradients(loss, params, grads, **settings):
@@ -123,8 +128,15 @@ def assert_gradients(loss, params, grads, **settings):
 # What was given
 
 
+def check_arrays(arrays):
+    """Raise a ValueError unless there are arrays, and all hold numbers that can be moved."""
+    if not arrays:
+        raise ValueError("params holds no array; expected at least one")
+    for name, array in arrays.items():
+        _is_checkable(name, array)
+
+
 def _is_checkable(name, array):
-    """Raise a ValueError unless an array holds numbers that can be moved."""
     if not array.size:
         raise ValueError(f"{name} is empty, {array.shape}; expected at least one number")
     if str(array.dtype) not in RTOL:
@@ -147,8 +159,8 @@ def _is_seen(tree, name="params"):
         _is_seen(part, f"{name}[{key!r}]")
 
 
-def _called_with(tree, what, function):
-    """Return a function without arguments that calls `function`, and whether it hands the container over."""
+def called_with(tree, what, function):
+    """Return a function without arguments that calls `function`, and whether it hands the container over to it."""
     if not callable(function):
         raise ValueError(f"{what} is {type(function).__name__}; expected a function")
     try:
@@ -162,11 +174,14 @@ def _called_with(tree, what, function):
     return (functools.partial(function, tree), True) if needed else (function, False)
 
 
-def _gradients(tree, grads, arrays):
-    """Return copies of the gradients by the names of the arrays, in host memory and in float64."""
+def read_gradients(tree, grads, arrays, what="grads"):
+    """Return copies of the gradients by the names of the arrays, in host memory and in float64.
+
+    `grads` is a container like `tree`, or a function that returns one; `what` is what messages call it.
+    """
     if callable(grads):
-        grads = _called_with(tree, "grads", grads)[0]()
-    found = named("grads", grads)
+        grads = called_with(tree, what, grads)[0]()
+    found = named(what, grads)
     if len(found) == len(arrays) == 1:  # a single array needs no name
         found = dict(zip(arrays, found.values(), strict=True))
     if found.keys() != arrays.keys():
@@ -222,17 +237,14 @@ def _called_again(gradients, ours, notes, rule):
 # Where the gradients are compared
 
 
-def _against(name, point, ours, testimony, rule):
-    """Return ‖ours - theirs‖ / ‖theirs‖ for the witness's gradient, and whether it passes.
-
-    What the rounding of the loss makes of a gradient passes as well, so that one that is truly 0 does.
-    """
+def _against(name, ours, testimony, rule):
+    """Return ‖ours - theirs‖ / ‖theirs‖ for the witness's gradient, and whether it passes."""
     theirs = testimony.gradients[name]
     distance = float(np.linalg.norm(ours - theirs))
     norm = float(np.linalg.norm(theirs))
-    rounding = SAFETY * max(point.noise, testimony.eps * abs(testimony.value)) / point.scales[name]
-    relative = max(RTOL_ORACLE[rule.precision], 1000 * testimony.eps)
-    return (distance / norm if norm else distance), distance <= rule.atol + relative * norm + rounding
+    tolerance = rule.atol + max(rule.rtol_oracle, 1000 * testimony.eps) * norm
+    passed = distance <= tolerance or distance <= tolerance + testimony.rounding(name)
+    return (distance / norm if norm else distance), passed
 
 
 def _at_this_point(point, ours, found, testimony, rule):
@@ -242,7 +254,7 @@ def _at_this_point(point, ours, found, testimony, rule):
         if found[name].wrong or not np.isfinite(gradient).all():
             right[name] = point.right(name, gradient, found[name], rule.rtol)
         elif testimony is not None and testimony.gradients:
-            if not _against(name, point, gradient, testimony, rule)[1]:
+            if not _against(name, gradient, testimony, rule)[1]:
                 right[name] = testimony.gradients[name], 0.0
     return _diagnoses(point, ours, right, rule)
 
@@ -268,7 +280,8 @@ def _at_other_points(points, first, gradients, ours, notes, rule):
         if not np.isfinite(first.loss()).all():
             continue  # outside of where the loss is defined
         there = gradients()
-        point = Point(first.loss, arrays, rule.eps, first.generator, there, noise=first.noise)
+        larger = max(1.0, float(np.linalg.norm(first.loss()) / np.linalg.norm(first.here))) if first.here.any() else 1.0
+        point = Point(first.loss, arrays, rule.eps, first.generator, there, noise=first.noise * larger)
         found = {name: point.measure(name, there[name], rule.rtol, rule.atol, 0, 1) for name in arrays}
         right = {n: point.right(n, there[n], found[n], rule.rtol) for n in arrays if found[n].wrong}
         for name, sentences in _diagnoses(point, there, right, rule).items():
@@ -292,7 +305,7 @@ def _row(name, point, ours, measured, testimony, notes, rule):
     distance = float(np.linalg.norm(at_places - theirs))
     oracle = None
     if testimony is not None and testimony.gradients:
-        oracle = _against(name, point, ours, testimony, rule)[0]
+        oracle = _against(name, ours, testimony, rule)[0]
     notes = list(notes)
     largest = float(np.abs(ours).max())
     if passed and largest <= measured.sees and oracle is None:
@@ -317,7 +330,7 @@ def _value_row(point, testimony, rows, rule):
     """Return the row that compares the value of the loss with the witness's, since a gradient can be right for another loss."""
     ours = float(point.here.sum())
     distance = abs(ours - testimony.value)
-    relative = max(RTOL_ORACLE[rule.precision], 1000 * testimony.eps)
+    relative = max(rule.rtol_oracle, 1000 * testimony.eps)
     passed = bool(distance <= relative * abs(testimony.value) + SAFETY * point.noise + rule.atol)
     notes = []
     if not passed:
@@ -333,7 +346,7 @@ def _facts(point, testimony, ours, rule, points):
     """Return sentences about the check as a whole."""
     facts = [
         f"{rule.precision}; relative tolerance {rule.rtol:.0e} against differences"
-        + (f", {RTOL_ORACLE[rule.precision]:.0e} against the oracle" if testimony is not None else "")
+        + (f", {rule.rtol_oracle:.0e} against the oracle" if testimony is not None else "")
         + f"; {points} point{'s' if points > 1 else ': hand over grads as a function, and others are tried too'}"
     ]
     if testimony is not None:
@@ -356,13 +369,13 @@ def _taylor(point, ours):
     """
     line = point.line(list(point.arrays))
     predicted = line.along(*ours.values())
-    steps = 0.1 * 0.5 ** np.arange(12)
+    steps = 0.1 * 0.25 ** np.arange(7)
     remainders = np.array([abs(float((line.at(t)[0] - point.here).sum()) - t * predicted) for t in steps])
     clear = remainders > SAFETY * point.noise
     count = int(clear.argmin()) if not clear.all() else len(steps)
     if count < 3:
         return "Taylor remainders: the loss is linear along a random direction, as far as can be seen"
-    slopes = -np.diff(np.log2(remainders[:count]))[-3:]
+    slopes = -np.diff(np.log2(remainders[:count]))[-3:] / 2
     return f"Taylor remainders along a random direction fall with slope {np.median(slopes):.2f}: 2 if right, 1 if wrong"
 
 

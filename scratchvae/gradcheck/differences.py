@@ -18,6 +18,8 @@ SAFETY = 20  # an error by rounding is taken to be this many times the measured 
 FACTOR = 8  # between one step and the next
 DOWN = 7  # how many steps are tried below the first one
 UP = 5  # and above
+ENOUGH = 1e-9  # a relative error that no other step has to better
+EPS = 2.0**-52
 
 
 class Loss:
@@ -156,26 +158,28 @@ def slope(line, here, h, noise):
         value = float((above - below).sum() / (up - down))
         right = float((above - here).sum() / up) if up else math.nan
         left = float((below - here).sum() / down) if down else math.nan
-    return Slope(value, SAFETY * noise / h, left, right, False, h) if math.isfinite(value) else UNSEEN
+    rounding = SAFETY * (noise / h + EPS * abs(value))  # of the loss here, and of what it has moved by
+    return Slope(value, rounding, left, right, False, h) if math.isfinite(value) else UNSEEN
 
 
 def best_slope(line, here, h, noise):
     """Return the slope along a line by that step, among many, whose errors are the least.
 
-    What a step is off by, beyond rounding, shows in how far it is from all finer ones: each of these is nearer to the
-    truth by curvature, and off by no more than its own rounding. If the one-sided differences stay apart as the step
-    shrinks, the point itself is a kink.
+    What a step is off by, beyond its rounding, shows in how far it is from the next finer one, and from all finer ones
+    beyond their rounding. Of steps that are good enough the nearest to h is taken. If the one-sided differences stay apart as the step shrinks, the point itself is a kink.
     """
-    ladder = [slope(line, here, h * FACTOR**k, noise) for k in range(-DOWN, UP + 1)]
-    ladder = [one for one in ladder if one is not UNSEEN]
-    best = UNSEEN
-    for k, one in enumerate(ladder):
-        far = max([abs(one.value - finer.value) - finer.error for finer in ladder[:k]], default=0.0)
-        error = max(far, 0.0) + one.error
-        if error < best.error:
-            kink = any(_stay_apart(*pair) for pair in itertools.pairwise(ladder[max(k - 1, 0) : k + 2]))
-            best = Slope(one.value, error, one.left, one.right, kink, one.step)
-    return best
+    ladder = [(k, slope(line, here, h * FACTOR**k, noise)) for k in range(-DOWN, UP + 1)]
+    ladder = [(k, one) for k, one in ladder if one is not UNSEEN]
+    found = []
+    for place, (k, one) in enumerate(ladder):
+        finer = [other for _, other in ladder[:place]]
+        far = [abs(one.value - other.value) - other.error for other in finer]
+        error = max([abs(one.value - finer[-1].value), *far]) + one.error if finer else one.error
+        near = [other for _, other in ladder[max(place - 1, 0) : place + 2]]
+        kink = any(_stay_apart(*pair) for pair in itertools.pairwise(near))
+        better = max(error, ENOUGH * abs(one.value)), abs(k)
+        found.append((better, Slope(one.value, error, one.left, one.right, kink, one.step)))
+    return min(found, key=lambda pair: pair[0])[1] if found else UNSEEN
 
 
 def _stay_apart(finer, coarser):

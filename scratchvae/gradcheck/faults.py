@@ -80,7 +80,9 @@ def _suspects(evidence, known, g, r):
     spread = evidence.error * math.sqrt(r.size)
 
     def left(predicted):
-        return max(float(np.linalg.norm(g - predicted)) - 3 * spread, 0.0) / wrong if spread < 0.03 * wrong else math.inf
+        return (
+            max(float(np.linalg.norm(g - predicted)) - 3 * spread, 0.0) / wrong if spread < 0.03 * wrong else math.inf
+        )
 
     yield from _factors(evidence, g, r, left)
     yield from _same_numbers(evidence, known, left)
@@ -278,7 +280,9 @@ def _where(evidence, known):
 def _numbers(g, r):
     lengths = np.linalg.norm(g), np.linalg.norm(r)
     cosine = float(g @ r) / (lengths[0] * lengths[1]) if all(lengths) else math.nan
-    return f"cosine {cosine:.6f}, ratio of the norms {lengths[0] / lengths[1]:.6g}" if lengths[1] else f"cosine {cosine}"
+    return (
+        f"cosine {cosine:.6f}, ratio of the norms {lengths[0] / lengths[1]:.6g}" if lengths[1] else f"cosine {cosine}"
+    )
 
 
 def _first(mask):

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from scratchvae.backend import move
-from scratchvae.gradcheck.differences import UNSEEN, Direction, Entry, Slope, best_slope, noise_of, slope
+from scratchvae.gradcheck.differences import FACTOR, UNSEEN, Direction, Entry, best_slope, noise_of, slope
 
 REFINED = 4  # of the entries of an array that disagree, so many are looked at with many steps
-REFERENCE = 4096  # entries up to which the whole right gradient is found, to say what is wrong
+REFERENCE = 1000  # entries up to which the whole right gradient is found, to say what is wrong
+HALVINGS = 100  # how many groups of rows or columns are looked into where an array has more
 EPS = 2.0**-52
 
 
@@ -45,10 +46,10 @@ class Point:
     gradients   is a dict of the gradients to check.
     step        is the first step of the differences, relative to the size of an array's entries; None derives it from
                 the noise of the loss.
-    noise       is what the noise of the loss is at least, 0 unless given.
+    noise       is the noise of the loss, which is measured unless it is given.
     """
 
-    def __init__(self, loss, arrays, eps, generator, gradients, step=None, noise=0.0):
+    def __init__(self, loss, arrays, eps, generator, gradients, step=None, noise=None):
         self.loss = loss
         self.arrays = arrays
         self.generator = generator
@@ -56,7 +57,8 @@ class Point:
         self.scales = sizes_of(arrays, gradients)
         effects = [self.scales[name] * float(np.linalg.norm(gradients[name])) for name in arrays]
         rounded = eps / 2 * max(effects)  # what rounding the numbers of an array does to the loss
-        self.noise = max(self._noise(eps), noise, rounded if math.isfinite(rounded) else 0.0)
+        measured = self._noise(eps) if noise is None else noise
+        self.noise = max(measured, rounded if math.isfinite(rounded) else 0.0)
         norm = np.linalg.norm(self.here)
         relative = self.noise / norm if norm else eps
         self.step = step or min(max(np.cbrt(4 * relative), np.cbrt(EPS)), 1e-2)
@@ -72,7 +74,8 @@ class Point:
     def line(self, names, where=None):
         """Return a line along which all entries of some arrays, or those `where` says, move by ± the array's size."""
         directions = [
-            self.scales[name] * self.generator.choice([-1.0, 1.0], self.arrays[name].shape) for name in names
+            self.scales[name] * (2.0 * self.generator.integers(0, 2, self.arrays[name].shape, np.int8) - 1.0)
+            for name in names
         ]
         if where is not None:
             directions = [direction * where for direction in directions]
@@ -81,12 +84,14 @@ class Point:
     def derivative(self, line, ours, h, tolerance):
         """Return the slope along a line as finely as it takes to judge what a gradient predicts for it.
 
-        If the first step agrees, that is enough, as long as its error is small. Otherwise the gradient is wrong, or
-        there is curvature, a kink within reach, or noise, and many steps are tried.
+        A step that agrees, and whose error is small, is enough: that two numbers which were found so differently agree is
+        no accident. Otherwise the gradient is wrong, or there is curvature, a kink within reach, or noise, and many steps
+        are tried.
         """
-        first = slope(line, self.here, h, self.noise)
-        if first.error <= 1000 * tolerance and first.excess(ours) <= tolerance:
-            return first
+        for k in range(3):
+            found = slope(line, self.here, h / FACTOR**k, self.noise)
+            if found.error <= 1000 * tolerance and found.excess(ours) <= tolerance:
+                return found
         return best_slope(line, self.here, h, self.noise)
 
     def measure(self, name, ours, rtol, atol=0.0, entries=None, directions=2):
@@ -132,19 +137,17 @@ class Point:
     def right(self, name, ours, measured, rtol):
         """Return the right gradient of an array as differences see it, NaN where it is not known, and its error.
 
-        In an array of many entries only those rows and columns are looked into which do not agree along a direction of
-        their own.
+        In an array of many entries wrong rows, and then wrong columns in them, are found by halving, and only what lies
+        in them is looked at. What agrees along a direction is taken to be right.
         """
         array = self.arrays[name]
         theirs = np.full(array.size, np.nan)
         theirs[measured.places] = measured.theirs
         missing = np.flatnonzero(np.isnan(theirs))
         if array.size > REFERENCE:
-            suspects = self._suspects(name, ours, rtol)
-            if suspects.sum() > REFERENCE:
-                return theirs.reshape(array.shape), measured.error
-            theirs = np.where(np.isnan(theirs), ours.reshape(-1), theirs)
-            missing = np.flatnonzero(suspects)
+            suspects = self._suspects(name, ours, measured.step, rtol)
+            theirs = np.where(np.isnan(theirs) & ~suspects, ours.reshape(-1), theirs)
+            missing = self.generator.permutation(np.flatnonzero(np.isnan(theirs)))[: REFERENCE // 4]
         error = measured.error
         for place in missing:
             line = Entry(self.loss, array, place)
@@ -154,23 +157,40 @@ class Point:
             error = max(error, found.error) if found is not UNSEEN else error
         return theirs.reshape(array.shape), error
 
-    def _suspects(self, name, ours, rtol):
-        """Return a mask over the entries, flat: those in rows and in columns that do not agree along a direction."""
-        shape = (len(ours), -1) if ours.ndim > 1 else (-1, 1)
-        places = np.arange(ours.size).reshape(shape)
-        found = []
-        for lines in (places, places.T):
-            wrong = np.zeros(ours.size, bool)
-            for line_places in lines:
-                where = np.zeros(ours.size)
-                where[line_places] = 1.0
-                line = self.line([name], where.reshape(ours.shape))
-                predicted = line.along(ours)
-                tolerance = self.scales[name] * rtol * float(np.linalg.norm(ours))
-                slope_there = self.derivative(line, predicted, self.step, tolerance)
-                wrong[line_places] = not slope_there.excess(predicted) <= tolerance
-            found.append(wrong)
-        return found[0] & found[1]
+    def _suspects(self, name, ours, step, rtol):
+        """Return a mask over the entries, flat: those in wrong rows, and there in wrong columns."""
+        places = np.arange(ours.size).reshape((len(ours), -1) if ours.ndim > 1 else (-1, 1))
+        tolerance = self.scales[name] * rtol * float(np.linalg.norm(ours))
+
+        def is_wrong(group):
+            where = np.zeros(ours.size)
+            where[group.reshape(-1)] = 1.0
+            line = self.line([name], where.reshape(ours.shape))
+            return not slope(line, self.here, step, self.noise).excess(line.along(ours)) <= tolerance
+
+        rows = _halved(places, is_wrong)
+        columns = _halved(places[rows].T, is_wrong)
+        suspects = np.zeros(ours.size, bool)
+        suspects[places[np.ix_(rows, columns)]] = True
+        return suspects
+
+
+def _halved(groups, is_wrong):
+    """Return the indices of the wrong ones among groups of places, by halving those that are wrong together.
+
+    If more groups are wrong than is worth looking into, all that may be are returned.
+    """
+    waiting = [np.arange(len(groups))]
+    found = []
+    for _ in range(HALVINGS):
+        if not waiting:
+            break
+        some = waiting.pop(0)
+        if is_wrong(groups[some]):
+            half = len(some) // 2
+            waiting += [some[:half], some[half:]] if half else []
+            found += [] if half else [some]
+    return np.sort(np.concatenate([*found, *waiting])) if found or waiting else np.arange(len(groups))
 
 
 def sizes_of(arrays, gradients):
