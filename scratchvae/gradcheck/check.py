@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from scratchvae.arguments import positive, whole
 from scratchvae.backend import BACKENDS, kind, move
 from scratchvae.gradcheck.arrays import named, rebuilt
 from scratchvae.gradcheck.differences import SAFETY, Loss
@@ -57,6 +58,7 @@ def check_gradients(
     A loss that is random, or that changes its arrays, is a row of the report that fails. Arrays that cannot be checked,
     and gradients that do not fit them, raise a ValueError.
     """
+    _are_numbers(sizes, rtol, atol, step, entries, points)
     arrays = named("params", params)
     check_arrays(arrays)
     tree = rebuilt(params, iter(arrays.values()))
@@ -69,15 +71,14 @@ def check_gradients(
     if entries is None and sum(array.size for array in arrays.values()) > ALL:
         entries = SOME
     generator = np.random.default_rng(seed)
-    original = loss
-    loss = Loss(function)
+    terms = Loss(function)
     before = {name: array.copy() for name, array in arrays.items()}
     try:
         ours = gradients()
-        fault = _changed("grads", arrays, before) or _fault_of(loss, arrays, before, rule.eps)
+        fault = _changed("grads", arrays, before) or _fault_of(terms, arrays, before, rule.eps)
         if fault:
             return Report([Row("loss", False, notes=(fault,))])
-        point = Point(loss, arrays, rule.eps, generator, ours, step)
+        point = Point(terms, arrays, rule.eps, generator, ours, step)
         testimony = testify(oracle, tree, arrays) if oracle is not None else None
         found = {name: point.measure(name, ours[name], rule.rtol, atol, entries) for name in arrays}
         notes = _at_this_point(point, ours, found, testimony, rule)
@@ -90,7 +91,7 @@ def check_gradients(
             rows.insert(0, _value_row(point, testimony, rows, rule))
         facts = _facts(point, testimony, ours, rule, points if callable(grads) else 1)
         if takes_params:
-            facts += _complex_step(point, tree, original, ours)
+            facts += _complex_step(point, tree, loss, ours)
         return Report(rows, facts)
     finally:
         for name, array in arrays.items():
@@ -126,6 +127,18 @@ def assert_gradients(loss, params, grads, **settings):
 
 
 # What was given
+
+
+def _are_numbers(sizes, rtol, atol, step, entries, points):
+    """Raise a ValueError unless the settings of a check are numbers that make sense."""
+    for name, value in {"rtol": rtol, "step": step, **(sizes or {})}.items():
+        if value is not None:
+            positive(name, value)
+    if atol:
+        positive("atol", atol)
+    whole("points", points)
+    if entries is not None:
+        whole("entries", entries)
 
 
 def check_arrays(arrays):
@@ -171,7 +184,8 @@ def called_with(tree, what, function):
     if len(needed) > 1:
         names = ", ".join(p.name for p in needed)
         raise ValueError(f"{what} takes {len(needed)} arguments, {names}; expected params alone, or none")
-    return (functools.partial(function, tree), True) if needed else (function, False)
+    takes = needed or any(p.kind is p.VAR_POSITIONAL for p in parameters)  # as autograd's grad(loss) takes anything
+    return (functools.partial(function, tree), True) if takes else (function, False)
 
 
 def read_gradients(tree, grads, arrays, what="grads"):
@@ -376,7 +390,7 @@ def _taylor(point, ours):
     if count < 3:
         return "Taylor remainders: the loss is linear along a random direction, as far as can be seen"
     slopes = -np.diff(np.log2(remainders[:count]))[-3:] / 2
-    return f"Taylor remainders along a random direction fall with slope {np.median(slopes):.2f}: 2 if right, 1 if wrong"
+    return f"Taylor remainders along a random direction fall with slope {np.median(slopes):.2f}: 2 if right, 1 if wrong, or at a kink"
 
 
 def _complex_step(point, tree, loss, ours):

@@ -168,11 +168,11 @@ def _local(evidence, known):
     count = int(wrong.sum())
     if not 0 < count < known.sum() or count > 0.75 * known.sum():
         return
-    words = f"only {places(wrong, known)} {'is' if count == 1 else 'are'} wrong"
+    words = f"wrong only in {places(wrong, known)}"
     g = evidence.ours[wrong]
     r = theirs[wrong]
     if not g.any():
-        words += ", and 0: never written, or a term is missing there"
+        words += ", where it is 0: never written, or a term is missing there"
     elif r.any():
         k = float(g @ r / (r @ r))
         if np.linalg.norm(g - k * r) <= CLEAR * np.linalg.norm(g - r) + 10 * evidence.error * math.sqrt(count):
@@ -190,14 +190,10 @@ def places(wrong, known):
             return _listed("row", rows)
         if columns and not np.delete(wrong, columns, axis=1).any():
             return _listed("column", columns)
-        if wrong.shape[0] == wrong.shape[1]:
-            if np.array_equal(wrong | ~known, np.eye(len(wrong), dtype=bool) | ~known):
-                return "the diagonal"
-            off = wrong & ~np.eye(len(wrong), dtype=bool)
-            if not np.tril(wrong).any():
-                return "entries above the diagonal"
-            if not np.triu(wrong).any() and off.any():
-                return "entries below the diagonal"
+        above = np.triu(np.ones(wrong.shape, bool), 1)
+        for where, mask in (("the diagonal", np.eye(*wrong.shape)), ("above", above), ("below", above.T)):
+            if wrong.shape[0] == wrong.shape[1] > 2 and np.array_equal(wrong | ~known, (mask > 0) | ~known):
+                return where if where == "the diagonal" else f"entries {where} the diagonal"
         if wrong.sum() > SHOWN and (wrong.sum(axis=1) == 1).all():
             return "one entry of each row"
     where = [tuple(int(k) for k in place) for place in np.argwhere(wrong)]

@@ -61,7 +61,10 @@ def checks_of(module, seed=0):
     for ending in sorted({name.removeprefix("loss") for name in own if name.startswith("loss")}):
         if all(f"{part}{ending}" in own for part in TRIPLE):
             loss, params, grads = (own[f"{part}{ending}"] for part in TRIPLE)
-            yield f"loss{ending}", _tried(f"loss{ending}", functools.partial(check_gradients, loss, params, grads, seed=seed))
+            yield (
+                f"loss{ending}",
+                _tried(f"loss{ending}", functools.partial(check_gradients, loss, params, grads, seed=seed)),
+            )
 
 
 def _tried(name, check):
@@ -79,7 +82,11 @@ def _line(error):
 def _found(value, seed):
     """Return the check of a layer or a density as a function without arguments, or None for all else."""
     arguments, settings = getattr(value, "gradcheck_example", (None, {}))
-    if inspect.isclass(value) and callable(getattr(value, "forward", None)) and callable(getattr(value, "backward", None)):
+    if (
+        inspect.isclass(value)
+        and callable(getattr(value, "forward", None))
+        and callable(getattr(value, "backward", None))
+    ):
         return functools.partial(_check_class, value, arguments, settings, seed)
     if not inspect.isfunction(value):
         return None
@@ -117,7 +124,9 @@ def _check_class(kind, arguments, settings, seed):
             return check_layer(layer, *inputs, seed=seed)
         except Exception as error:
             errors.append(_line(error))
-    raise ValueError(f"{kind.__name__} takes none of the inputs that were tried ({errors[0]}); say which with example(x)")
+    raise ValueError(
+        f"{kind.__name__} takes none of the inputs that were tried ({errors[0]}); say which with example(x)"
+    )
 
 
 def _inputs(count, layer, seed):

@@ -35,6 +35,7 @@ def check_model(model, x, n_data=None, seed=0, oracle=None, **settings):
     A float32 model is checked with wider tolerances, which its report tells. A ValueError is raised if a surrogate needs
     a method that the posterior of the model does not have.
     """
+    _is_ours(model)
     model = copy.deepcopy(model)
     x = model.pixels(move(x, model.backend))
     n_data = 3 * len(x) if n_data is None else n_data
@@ -70,6 +71,20 @@ def check_model(model, x, n_data=None, seed=0, oracle=None, **settings):
     settings = {"sizes": sizes, **settings}
     report = check_gradients(loss, params.named(params.value), gradients, oracle=witness, seed=seed, **settings)
     return _value(model, x, noise, n_data) + report if surrogate is not None else report
+
+
+def _is_ours(model):
+    """Raise a ValueError that says which check is the right one, unless it is a model of this library."""
+    if all(hasattr(model, name) for name in ("params", "bound", "noise", "add_log_prior_gradient", "config")):
+        return
+    what = type(model).__name__
+    if hasattr(model, "forward") and hasattr(model, "backward"):
+        other = f"check_layer({what.lower()}, x)"
+    elif callable(model):
+        other = "check_density(f, x, …) for a density, or check_gradients(loss, params, grads)"
+    else:
+        other = "check_gradients(loss, params, grads), with three of your own functions or arrays"
+    raise ValueError(f"check_model takes a model of this library, such as VAE; {what} is none: use {other}")
 
 
 def _surrogate(model, x, noise, n_data):

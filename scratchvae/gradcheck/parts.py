@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+from dataclasses import replace
 
 import numpy as np
 
@@ -38,6 +39,7 @@ def check_layer(layer, *inputs, oracle=None, name=None, seed=0, backend="numpy",
     generator = np.random.default_rng([seed, STREAM])
     layer = copy.deepcopy(layer)
     title = type(layer).__name__
+    of_no_name = "" if hasattr(layer, "name") or hasattr(layer, "layers") else f"{title}."
     laid = _lay(layer, generator, backend)
     inputs = {f"x{k}" if k else "x": _argument(x, backend) for k, x in enumerate(inputs)}
     floats = {key: x for key, x in inputs.items() if x.dtype.kind == "f"}
@@ -81,7 +83,8 @@ def check_layer(layer, *inputs, oracle=None, name=None, seed=0, backend="numpy",
     report = check_gradients(
         loss, {**parameters, **read}, gradients, oracle=witness if oracle else None, seed=seed, **settings
     )
-    return named_after(title if name is None else name, report)
+    rows = [replace(row, name=row.name.removeprefix(of_no_name)) for row in report]
+    return named_after(title if name is None else name, Report(rows, report.facts))
 
 
 def check_density(density, *arguments, oracle=None, skip=0, name=None, seed=0, backend="numpy", **settings):
@@ -148,7 +151,7 @@ def check_density(density, *arguments, oracle=None, skip=0, name=None, seed=0, b
 def named_after(name, report):
     """Return a report whose rows have `name` before their own."""
     prefix = f"{name} " if name else ""
-    return Report([Row(**{**vars(row), "name": prefix + row.name}) for row in report], report.facts)
+    return Report([replace(row, name=prefix + row.name) for row in report], report.facts)
 
 
 def _argument(value, backend):

@@ -109,7 +109,7 @@ class Point:
             line = self.line([name])
             predicted = line.along(ours)
             tolerance = scale * (atol + rtol * float(np.linalg.norm(ours)))
-            found = self.derivative(line, predicted, step, tolerance)
+            found = self.derivative(line, predicted, self.step, tolerance)
             wrong |= not found.excess(predicted) <= tolerance
             seen_along = min(seen_along, (tolerance + found.error) / scale)
             step = found.step or step
@@ -122,10 +122,10 @@ class Point:
         for k, place in enumerate(places):
             line = Entry(self.loss, array, place)
             predicted = line.along(ours)
-            h = step * max(abs(float(line.before)), scale)
-            found = slope(line, self.here, h, self.noise)
+            size = max(abs(float(line.before)), scale)
+            found = slope(line, self.here, step * size, self.noise)
             if not (found.excess(predicted) <= tolerance) and disagreeing < REFINED:
-                found = self.derivative(line, predicted, h, tolerance)
+                found = self.derivative(line, predicted, self.step * size, tolerance)
             if not (found.excess(predicted) <= tolerance):
                 disagreeing += 1
             theirs[k] = predicted if found.kink and found.excess(predicted) <= tolerance else found.value

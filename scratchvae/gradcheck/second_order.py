@@ -18,7 +18,16 @@ from scratchvae.gradcheck.report import Report, Row
 
 
 def check_hessian(
-    grads, params, *, hessian=None, gauss_newton=None, outputs=None, output_hessian=None, rtol=None, directions=4, seed=0
+    grads,
+    params,
+    *,
+    hessian=None,
+    gauss_newton=None,
+    outputs=None,
+    output_hessian=None,
+    rtol=None,
+    directions=4,
+    seed=0,
 ):
     """Check second derivatives along random directions, and return a `Report`.
 
@@ -67,7 +76,9 @@ def check_hessian(
             if gauss_newton is not None:
                 ours = [_product("gauss_newton", gauss_newton, v, tree, arrays) for v in vectors]
                 z = called_with(tree, "outputs", outputs)[0]
-                moved = [_along(arrays, before, v, lambda: {"z": np.array(move(z(), "numpy"), np.float64)}) for v in vectors]
+                moved = [
+                    _along(arrays, before, v, lambda: {"z": np.array(move(z(), "numpy"), np.float64)}) for v in vectors
+                ]
                 rows += _gauss_newton(vectors, ours, moved, output_hessian, rtol)
         return Report(rows, [f"float64; relative tolerance {rtol:.0e}; {directions} random directions"])
     finally:
@@ -130,7 +141,11 @@ def _compared(name, ours, theirs, rtol):
     if not passed and norm:
         k = float(ours @ theirs) / norm**2
         left = float(np.linalg.norm(ours - k * theirs)) / norm
-        notes.append(f"a factor: it is {k:.6g} times the right one" if left < 1e-3 * error else f"cosine {_cosine(ours, theirs):.6f}")
+        notes.append(
+            f"a factor: it is {k:.6g} times the right one"
+            if left < 1e-3 * error
+            else f"cosine {_cosine(ours, theirs):.6f}"
+        )
     return Row(name, passed, len(ours), 0, float(np.linalg.norm(ours)), None, error, None, tuple(notes))
 
 

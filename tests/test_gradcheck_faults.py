@@ -1,0 +1,487 @@
+"""gradcheck: what it sees, what it says, and what it lets pass; the studies of benchmarks/gradcheck.py on a small scale."""
+
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+from scratchvae.gradcheck import (
+    GradientError,
+    assert_gradients,
+    check_density,
+    check_gradients,
+    check_hessian,
+    check_layer,
+)
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
+import gradcheck as study
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(autouse=True)
+def no_warnings_of_autograd():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def test_right_gradients_of_random_networks_raise_no_alarm():
+    assert study.alarms(40) == []
+
+
+def test_a_wrong_entry_of_a_random_network_is_seen_by_differences_alone_and_beside_an_oracle():
+    assert study.misses(25) == ([], [])
+
+
+def test_an_error_of_the_size_that_a_report_states_is_seen_in_a_larger_network():
+    assert study.stated(3) == []
+
+
+@pytest.mark.parametrize("case", study.FAULTS)
+def test_every_known_fault_is_seen_and_called_by_its_name(case, monkeypatch):
+    monkeypatch.setattr(study, "FAULTS", {case: study.FAULTS[case]})
+    for _, words, said, seen in study.named(2):
+        assert seen
+        assert words in said
+
+
+def test_the_right_gradients_of_the_cases_pass():
+    for make in study.CASES.values():
+        params, loss, grads = make(0)
+        assert check_gradients(loss, params, grads, sizes={"M": 7, "N": 100})
+
+
+def test_two_readings_of_a_factor_are_both_told():
+    W = np.arange(1.0, 5)
+    report = check_gradients(lambda: W**2, W, 4 * W, sizes={"M": 2, "N": 3})
+    assert "M, or 2 times" in report["params"].notes[0]
+
+
+def test_one_wrong_row_of_300_is_seen_whatever_the_seed():
+    rng = np.random.default_rng(0)
+    W = rng.standard_normal((300, 20))
+    x = rng.standard_normal((5, 300))
+
+    def grad():
+        return x.T @ (2 * (x @ W))
+
+    def wrong():
+        found = grad()
+        found[217] *= 1.01
+        return found
+
+    for seed in range(5):
+        assert check_gradients(lambda: (x @ W) ** 2, W, grad, seed=seed)
+        report = check_gradients(lambda: (x @ W) ** 2, W, wrong, seed=seed)
+        assert not report
+        assert report["params"].notes[0].startswith("wrong only in row 217; there it is 1.01 times")
+        assert report["params"].checked == 20
+
+
+def test_a_gradient_that_is_right_here_and_wrong_elsewhere_is_seen():
+    x = np.zeros(3)  # where the gradient of ½ x² is that of ½ x² + x³
+    report = check_gradients(lambda: 0.5 * x * x + x**3, x, lambda: x.copy())
+    assert report["params"].notes[0].startswith("right at the first point, wrong at point 2")
+    assert_array_equal(x, np.zeros(3))
+
+
+def test_gradients_that_are_not_computed_anew_are_told():
+    x = np.array([1.0, 2.0])
+    once = 2 * x
+    report = check_gradients(lambda: x * x, x, lambda: once)
+    assert report["params"].notes[0].endswith("the same numbers as at the first point: is it computed anew?")
+
+
+def test_a_gradient_that_is_added_to_what_stands_there_is_told():
+    x = np.array([1.0, 2.0])
+    total = np.zeros(2)
+
+    def grads():
+        total[...] += 2 * x
+        return total
+
+    assert "accumulated: at a second call it is twice as large" in check_gradients(lambda: x * x, x, grads)[0].notes[0]
+
+
+def test_a_loss_that_is_random_or_changes_its_arrays_is_told_and_the_arrays_are_put_back():
+    x = np.array([1.0, 2.0])
+    rng = np.random.default_rng(0)
+    report = check_gradients(lambda: (x * x).sum() + 1e-6 * rng.standard_normal(), x, 2 * x)
+    assert "the loss is random" in report["loss"].notes[0]
+
+    def grows():
+        x[0] += 1
+        return (x * x).sum()
+
+    report = check_gradients(grows, x, 2 * x)
+    assert report["loss"].notes == ("the loss changes params, which it should only read",)
+    assert_array_equal(x, [1.0, 2.0])
+
+    def doubles():
+        x[...] *= 2
+        return x
+
+    assert check_gradients(lambda: x * x, x, doubles)["loss"].notes[0].startswith("grads changes params")
+    assert_array_equal(x, [1.0, 2.0])
+
+
+def test_every_slope_between_the_sides_of_a_kink_passes_and_none_outside():
+    x = np.zeros(1)
+    for slope, passes in [(-1.0, True), (-0.3, True), (0.0, True), (1.0, True), (1.1, False), (-1.1, False)]:
+        assert bool(check_gradients(lambda: np.abs(x), x, np.array([slope]))) == passes
+    report = check_gradients(lambda: np.abs(x), x, np.array([0.3]))
+    assert report["params"].notes == ("at a kink of the loss in 1 entries, where every slope between its sides passes",)
+
+
+def test_a_kink_near_the_point_makes_no_false_alarm_and_hides_no_fault():
+    x = np.array([1e-6, -2e-7])
+    assert check_gradients(lambda: np.abs(x), x, np.array([1.0, -1.0]))
+    assert not check_gradients(lambda: np.abs(x), x, np.array([1.0, 1.0]))
+
+
+def test_a_gradient_that_is_zero_passes_with_what_differences_resolve():
+    x = np.array([1.0, 2.0])
+    unread = np.ones(2)
+    report = check_gradients(lambda: 1e3 * x * x, {"x": x, "unread": unread}, {"x": 2e3 * x, "unread": 0 * unread})
+    assert report
+    assert report["unread"].notes[0].startswith("0, below what differences resolve: ")
+    tiny = {"x": 2e3 * x, "unread": np.full(2, 1e-14)}
+    assert check_gradients(lambda: 1e3 * x * x, {"x": x, "unread": unread}, tiny)
+    tiny["unread"] += 0.1
+    assert not check_gradients(lambda: 1e3 * x * x, {"x": x, "unread": unread}, tiny)
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1e-4, 1.0, 1e5, 1e9])
+def test_arrays_of_any_size_are_checked_at_their_own_scale(scale):
+    x = scale * np.array([1.0, -2.0, 0.5])
+    assert check_gradients(lambda: np.sin(x / scale), x, lambda: np.cos(x / scale) / scale)
+    report = check_gradients(lambda: np.sin(x / scale), x, 1.001 * np.cos(x / scale) / scale)
+    assert "1.001 times the right one" in report["params"].notes[0]
+
+
+def test_float32_is_checked_with_the_tolerance_of_its_rounding_and_says_so():
+    rng = np.random.default_rng(0)
+    W = rng.standard_normal((6, 4)).astype(np.float32)
+    x = rng.standard_normal((9, 6)).astype(np.float32)
+
+    def grads():
+        h = np.tanh(x @ W)
+        return x.T @ (2 * h * (1 - h * h))
+
+    report = check_gradients(lambda: np.tanh(x @ W) ** 2, W, grads)
+    assert report and report.facts[0].startswith("float32; relative tolerance 1e-03")
+    assert not check_gradients(lambda: np.tanh(x @ W) ** 2, W, lambda: np.float32(1.01) * grads())
+
+
+def test_taylor_remainders_and_the_complex_step_are_told():
+    x = np.array([0.3, -0.7])
+    right = str(check_gradients(lambda p: np.sin(p).sum(), x, np.cos))
+    assert "fall with slope 2.0" in right
+    assert "complex step along a random direction: relative error" in right
+    wrong = str(check_gradients(lambda p: np.sin(p).sum(), x, lambda p: 1.5 * np.cos(p)))
+    assert "fall with slope 1.0" in wrong
+    assert "relative error 5.0e-01" in wrong
+    assert "complex" not in str(check_gradients(lambda p: np.abs(p).sum(), x, np.sign))  # |x| is not analytic
+
+
+def test_containers_of_any_kind_are_named_by_their_keys():
+    W = np.ones((2, 2))
+    params = {"net": [{"W": W}, {"b": np.ones(2)}], "scale": (np.array(2.0),)}
+
+    def loss(p):
+        return p["scale"][0] * (p["net"][0]["W"].sum() + (p["net"][1]["b"] ** 2).sum())
+
+    def grads(p):
+        s = p["scale"][0]
+        return {"net": [{"W": np.full((2, 2), s)}, {"b": 2 * s * p["net"][1]["b"]}], "scale": [np.array(loss(p) / s)]}
+
+    report = check_gradients(loss, params, grads)
+    assert report and [row.name for row in report] == ["net[0].W", "net[1].b", "scale[0]"]
+    assert check_gradients(lambda w: w**3, 2.0, lambda w: 3 * w * w)  # a number
+    assert check_gradients(lambda w: (w[0] * w[1]).sum(), (W, 2 * W), lambda w: (w[1], w[0]))  # a tuple
+
+
+def test_an_array_that_is_not_contiguous_is_moved_where_it_lies():
+    base = np.arange(1.0, 13).reshape(3, 4)
+    for x in (base.T, base[:, ::2], base[::-1]):
+        assert check_gradients(lambda x=x: (x**3).sum(), x, lambda x=x: 3 * x**2)
+        assert not check_gradients(lambda x=x: (x**3).sum(), x, lambda x=x: 3 * x)
+
+
+def test_assert_gradients_raises_the_report():
+    x = np.array([1.0, 2.0])
+    assert_gradients(lambda: x * x, x, lambda: 2 * x)
+    with pytest.raises(GradientError, match="the sign is wrong") as caught:
+        assert_gradients(lambda: x * x, x, lambda: -2 * x)
+    assert isinstance(caught.value, AssertionError)
+    assert "FAIL" in str(caught.value)
+
+
+def test_a_report_is_a_table_a_dict_and_a_truth():
+    x = np.array([1.0, np.inf])
+    report = check_gradients(lambda: 0 * x[0], x[:1], np.array([np.nan]))
+    assert not report and not report.passed
+    assert report.as_dict()["rows"][0]["norm"] is None
+    with pytest.raises(KeyError, match="'W' is no row of this report; it has params"):
+        report["W"]
+    assert not check_gradients(lambda: 0.0, np.ones(1), np.ones(1))
+
+
+# Witnesses
+
+
+def test_a_witness_in_plain_numpy_gives_its_value_alone():
+    x = np.array([1.0, 2.0])
+    report = check_gradients(
+        lambda: np.exp(x), x, lambda: np.exp(x), oracle=lambda x: float(np.exp(np.asarray(x)).sum())
+    )
+    assert report and report["params"].oracle is None
+    assert "oracle in NumPy: its value alone" in str(report)
+    report = check_gradients(
+        lambda: np.exp(x), x, lambda: np.exp(x), oracle=lambda x: 2 * float(np.exp(np.asarray(x)).sum())
+    )
+    assert [row.passed for row in report] == [False, True]
+    assert report["value"].notes[1] == "a factor: it is ½ times the right one"
+
+
+def test_an_oracle_sees_an_error_that_differences_do_not():
+    x = np.array([1.0, 2.0])
+    gradient = 2 * x * (1 + 1e-8)
+    assert check_gradients(lambda: x * x, x, gradient)
+    report = check_gradients(lambda: x * x, x, gradient, oracle=lambda x: (x * x).sum())
+    assert report["value"].passed and not report["params"].passed
+
+
+def test_a_gradient_that_is_zero_by_cancellation_passes_beside_an_oracle():
+    a = np.array([0.3, -1.2, 0.7])
+
+    def loss(p):  # a softmax does not change with a shift of all its inputs
+        z = a + p["shift"]
+        return np.exp(z - z.max()) / np.exp(z - z.max()).sum() * [1.0, 2.0, 3.0]
+
+    import autograd.numpy as anp
+
+    def witness(p):
+        z = a + p["shift"]
+        return anp.sum(anp.exp(z) / anp.sum(anp.exp(z)) * anp.array([1.0, 2.0, 3.0]))
+
+    assert check_gradients(loss, {"shift": np.array(0.1)}, {"shift": np.array(2e-17)}, oracle=witness)
+
+
+@pytest.mark.parametrize("library", ["jax", "torch"])
+def test_a_witness_in_another_library_gives_its_gradient(library):
+    module = pytest.importorskip(library, reason=f"{library} is not installed")
+    x = np.array([0.5, 2.0])
+    witness = {"jax": lambda x: module.numpy.sum(module.numpy.sin(x)), "torch": lambda x: module.sin(x).sum()}[library]
+    report = check_gradients(lambda: np.sin(x), x, lambda: np.cos(x), oracle=witness)
+    assert report and report["params"].oracle is not None
+    assert not check_gradients(lambda: np.sin(x), x, lambda: 1.001 * np.cos(x), oracle=witness)
+
+
+# Layers and densities
+
+
+def test_labels_stay_integers_and_have_no_gradient():
+    class CrossEntropy:
+        def forward(self, a, y):
+            assert y.dtype.kind == "i"
+            e = np.exp(a)
+            self.p, self.y = e / e.sum(axis=1, keepdims=True), y
+            return -np.log(self.p[np.arange(len(y)), y])
+
+        def backward(self, dL):
+            return dL[:, None] * (self.p - np.eye(5)[self.y])
+
+    rng = np.random.default_rng(0)
+    report = check_layer(CrossEntropy(), rng.standard_normal((4, 5)), rng.integers(0, 5, 4))
+    assert report and [row.name for row in report] == ["CrossEntropy x"]
+
+
+def test_backward_may_return_several_gradients_and_a_wrong_count_is_told():
+    class Product:
+        def forward(self, a, b):
+            self.a, self.b = a, b
+            return a * b
+
+        def backward(self, dy):
+            return dy * self.b, dy * self.a
+
+    class One(Product):
+        def backward(self, dy):
+            return dy * self.b
+
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((2, 3, 4))
+    assert check_layer(Product(), a, b)
+    with pytest.raises(ValueError, match=r"backward of One returned 1 gradients for 2 inputs \(x, x1\)"):
+        check_layer(One(), a, b)
+
+
+class Scale:
+    """A layer that lays no windows: gamma, and dgamma assigned."""
+
+    def __init__(self):
+        self.gamma = np.arange(1.0, 5)
+        self.dgamma = np.zeros(4)
+
+    def forward(self, x):
+        self.x = x
+        return self.gamma * x
+
+    def backward(self, dy):
+        self.dgamma = (dy * self.x).sum(axis=0)
+        return dy * self.gamma
+
+
+def test_parameters_of_a_strangers_layer_are_found():
+    x = np.random.default_rng(0).standard_normal((3, 4))
+    report = check_layer(Scale(), x)
+    assert report and [row.name for row in report] == ["Scale gamma", "Scale x"]
+
+    class Late(Scale):  # dgamma comes with the first call of backward
+        def __init__(self):
+            self.gamma = np.arange(1.0, 5)
+
+    assert [row.name for row in check_layer(Late(), x)] == ["Late gamma", "Late x"]
+
+    class Dicts:
+        def __init__(self):
+            self.params = {"W": np.arange(1.0, 5)}
+            self.grads = {}
+
+        def forward(self, x):
+            self.x = x
+            return self.params["W"] * x
+
+        def backward(self, dy):
+            self.grads["W"] = (dy * self.x).mean(axis=0)
+            return dy * self.params["W"]
+
+    report = check_layer(Dicts(), x)
+    assert report["Dicts W"].notes == (
+        "a factor: it is 1/M times the right one (averaged over M where the loss is a sum)",
+    )
+
+
+def test_a_window_that_is_replaced_is_followed():
+    class Assigned:
+        shapes = {"W": (4,)}  # noqa: RUF012
+
+        def forward(self, x):
+            self.x = x
+            return self.W * x
+
+        def backward(self, dy):
+            self.dW = (dy * self.x).sum(axis=0)  # a new array, not the window
+            return dy * self.W
+
+    assert check_layer(Assigned(), np.random.default_rng(0).standard_normal((3, 4)))
+
+
+def test_a_forward_that_changes_its_input_and_a_backward_that_changes_its_gradient_are_told():
+    class InPlace:
+        def forward(self, x):
+            x *= 2
+            return x.copy()
+
+        def backward(self, dy):
+            dy *= 2
+            return dy
+
+    report = check_layer(InPlace(), np.ones((2, 3)))
+    assert report[0].notes == (
+        "forward or backward changes x, its input",
+        "backward changes the gradient that is handed to it",
+    )
+
+
+def test_a_density_may_return_a_value_per_element_and_partials_of_what_was_broadcast():
+    def log_normal(x, mu, sigma):
+        r = (x - mu) / sigma
+        return -np.log(sigma) - r * r / 2, -r / sigma, r / sigma, (r * r - 1) / sigma
+
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((4, 3))
+    report = check_density(log_normal, x, rng.standard_normal(3), np.array(1.5))
+    assert report and [row.size for row in report] == [12, 3, 1]
+
+    def two(x, mu):
+        return -((x - mu) ** 2), 2 * (mu - x)
+
+    with pytest.raises(ValueError, match=r"two returned 1 partials for 2 arguments \(∂x, ∂mu\).*skip="):
+        check_density(two, x, x + 1)
+    with pytest.raises(ValueError, match=r"partial ∂mu of <lambda> has the shape \(4, 3\); its argument has \(2, 3\)"):
+        check_density(lambda x, mu: two(x, mu[:1]), x, rng.standard_normal((2, 3)), skip=1)
+
+
+# Second derivatives
+
+
+def least_squares():
+    """Arrays, the gradient of ½ ‖tanh(A w) - y‖², and its products with the Hessian and with the Gauss-Newton matrix."""
+    rng = np.random.default_rng(0)
+    A, y, w = rng.standard_normal((20, 4)), rng.standard_normal(20), {"w": rng.standard_normal(4)}
+
+    def outputs(p):
+        return np.tanh(A @ p["w"])
+
+    def grad(p):
+        z = outputs(p)
+        return {"w": A.T @ ((z - y) * (1 - z * z))}
+
+    def hessian(v, curvature=1.0):
+        z = outputs(w)
+        d = 1 - z * z
+        return {"w": A.T @ ((d * d + curvature * (z - y) * (-2 * z * d)) * (A @ v["w"]))}
+
+    return w, grad, hessian, outputs
+
+
+def test_second_derivatives_are_checked_by_differences_of_a_gradient():
+    w, grad, hessian, outputs = least_squares()
+
+    def gauss_newton(v):
+        return hessian(v, curvature=0.0)
+
+    def check(hessian, gauss_newton):
+        settings = {"gauss_newton": gauss_newton, "outputs": outputs, "output_hessian": lambda dz: dz}
+        return {row.name: row.passed for row in check_hessian(grad, w, hessian=hessian, **settings)}
+
+    assert all(check(hessian, gauss_newton).values())
+    assert not check(gauss_newton, gauss_newton)["hessian"]
+    assert not check(hessian, hessian)["gauss_newton"]
+    negative = check(hessian, lambda v: {"w": -gauss_newton(v)["w"]})
+    assert not negative["gauss_newton"] and not negative["gauss_newton ≥ 0"]
+
+
+def test_a_field_that_is_the_gradient_of_no_function_is_told():
+    turned = np.array([[1.0, 2.0], [0.0, 1.0]])
+    report = check_hessian(lambda p: turned @ p, np.ones(2))
+    assert report["symmetry"].notes == ("the Hessian is not symmetric: this is the gradient of no function",)
+    with pytest.raises(ValueError, match="gauss_newton is given without outputs"):
+        check_hessian(lambda p: p, np.ones(2), gauss_newton=lambda v: v)
+    with pytest.raises(ValueError, match="expected float64"):
+        check_hessian(lambda p: p, np.ones(2, np.float32))
+
+
+def test_the_densities_of_the_library_have_symmetric_second_derivatives():
+    from scratchvae.inference.distributions import log_bernoulli, log_gaussian
+
+    rng = np.random.default_rng(0)
+    x, mu, log_var = rng.standard_normal((3, 4, 5))
+    report = check_hessian(
+        lambda p: dict(zip(p, log_gaussian(x, p["mu"], p["log_var"])[1:], strict=True)), {"mu": mu, "log_var": log_var}
+    )
+    assert report
+    y = rng.random((4, 5))
+
+    def fisher(v):  # -y (1 - y), for any data
+        s = 1 / (1 + np.exp(-mu))
+        return -s * (1 - s) * v
+
+    assert check_hessian(lambda logits: log_bernoulli(y, logits)[1], mu, hessian=fisher)
