@@ -5,8 +5,8 @@
     named     known faults in six layers and densities, and what is said about each
     speed     a layer of 15 weights, and a network of 397,510 parameters
 
-Each part prints what it counted, and the program ends with exit code 1 if a bar is missed. `--scale 0.01` is a short look.
-The random networks' gradients are those of autograd.
+Each part prints what it counted, and the program ends with exit code 1 if a bar is missed. `--scale 0.01` is a short
+look. The random networks' gradients are those of autograd.
 """
 
 import argparse
@@ -43,8 +43,8 @@ def activation(name, a, np):
 def network(seed):
     """Return (params, loss) of a random network with up to three hidden layers, and up to 500 parameters.
 
-    Weights, and the loss, have scales between 1e-9 and 1e9; three in ten biases are 0. The loss is a squared error, a cross
-    entropy or a weighted sum. loss(params, np) takes autograd's NumPy too.
+    Weights, and the loss, have scales between 1e-9 and 1e9; three in ten biases are 0. The loss is a squared error, a
+    cross entropy or a weighted sum. loss(params, np) takes autograd's NumPy too.
     """
     rng = np.random.default_rng(seed)
     depth = int(rng.integers(1, 4))

@@ -9,8 +9,6 @@ from conftest import cells, one_in_eight, rows, small
 from scratchvae import VAE, FullVB, oracle
 from scratchvae.cli import main
 from scratchvae.gradcheck import (
-    GradientError,
-    assert_gradients,
     check_density,
     check_gradients,
     check_layer,
@@ -22,7 +20,7 @@ from scratchvae.gradcheck import (
 from scratchvae.inference import distributions
 from scratchvae.inference.objectives import OBJECTIVES
 from scratchvae.nets.heads import Network
-from scratchvae.nets.layers import Chain, Linear, Sigmoid, Tanh
+from scratchvae.nets.layers import Chain, Sigmoid, Tanh
 from scratchvae.nets.mlp import mlp
 
 
@@ -173,7 +171,9 @@ def squares(**arrays):
 def test_a_wrong_small_array_is_not_hidden_by_a_right_large_one():
     arrays, loss = squares(large=np.full(3, 1e6), small=np.full(3, 1e-3))
     gradients = {"large": 2 * arrays["large"], "small": 2.001 * arrays["small"]}
-    report = check_gradients(loss, arrays, gradients, oracle=lambda a: (a["large"] ** 2).sum() + (a["small"] ** 2).sum())
+    report = check_gradients(
+        loss, arrays, gradients, oracle=lambda a: (a["large"] ** 2).sum() + (a["small"] ** 2).sum()
+    )
     assert {row.name: row.passed for row in report} == {"value": True, "large": True, "small": False}
 
 
@@ -221,7 +221,10 @@ def test_a_layer_density_or_model_of_ones_own_needs_no_oracle():
             self.dW[...] = (dy * self.x).sum(axis=0)
             return dy * self.W
 
-    assert [(row.name, row.passed) for row in check_layer(Scale(), rows())] == [("Scale Scale.W", True), ("Scale x", True)]
+    assert [(row.name, row.passed) for row in check_layer(Scale(), rows())] == [
+        ("Scale Scale.W", True),
+        ("Scale x", True),
+    ]
 
     def log_laplace(x, mu):
         return -(np.abs(x - mu) + np.log(2)).sum(axis=-1), np.sign(x - mu)

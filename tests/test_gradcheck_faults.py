@@ -1,4 +1,5 @@
-"""gradcheck: what it sees, what it says, and what it lets pass; the studies of benchmarks/gradcheck.py on a small scale."""
+"""gradcheck: what it sees, what it says, and what it lets pass; the studies of benchmarks/gradcheck.py on a small
+scale."""
 
 import sys
 import warnings
@@ -423,7 +424,8 @@ def test_a_density_may_return_a_value_per_element_and_partials_of_what_was_broad
 
 
 def least_squares():
-    """Arrays, the gradient of ½ ‖tanh(A w) - y‖², and its products with the Hessian and with the Gauss-Newton matrix."""
+    """Arrays, the gradient of ½ ‖tanh(A w) - y‖², and its products with the Hessian and with the Gauss-Newton
+    matrix."""
     rng = np.random.default_rng(0)
     A, y, w = rng.standard_normal((20, 4)), rng.standard_normal(20), {"w": rng.standard_normal(4)}
 

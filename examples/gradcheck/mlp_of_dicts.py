@@ -1,4 +1,5 @@
-"""A network of nothing but NumPy and dicts, that knows nothing of this library. python examples/gradcheck/mlp_of_dicts.py
+"""A network of nothing but NumPy and dicts, that knows nothing of this library. python
+examples/gradcheck/mlp_of_dicts.py
 
 L = ½ (1/M) Σ ‖W2ᵀ tanh(W1ᵀ x + b1) + b2 - y‖².
 """

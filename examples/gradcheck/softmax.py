@@ -1,7 +1,7 @@
 """Softmax cross entropy with labels, and the same averaged where it is summed. python examples/gradcheck/softmax.py
 
-L = -(1/M) Σ_m log softmax(a_m)[y_m], whose gradient is ∂L/∂a = (softmax(a) - one_hot(y)) / M. The labels y are integers:
-they are handed to `forward` as they are, and have no gradient.
+L = -(1/M) Σ_m log softmax(a_m)[y_m], whose gradient is ∂L/∂a = (softmax(a) - one_hot(y)) / M. The labels y are
+integers: they are handed to `forward` as they are, and have no gradient.
 """
 
 import numpy as np

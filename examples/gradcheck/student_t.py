@@ -1,7 +1,9 @@
-"""The log density of Student's t with its partials, and the same with a wrong one. python examples/gradcheck/student_t.py
+"""The log density of Student's t with its partials, and the same with a wrong one. python
+examples/gradcheck/student_t.py
 
-log p(x) = log Γ((ν+1)/2) - log Γ(ν/2) - ½ log(ν π) - log σ - (ν+1)/2 log(1 + r²/ν), with r = (x - μ)/σ, element by element.
-With w = (ν+1)/(ν + r²):  ∂/∂x = -w r/σ,  ∂/∂μ = w r/σ,  ∂/∂σ = (w r² - 1)/σ. The degrees of freedom ν are a constant.
+log p(x) = log Γ((ν+1)/2) - log Γ(ν/2) - ½ log(ν π) - log σ - (ν+1)/2 log(1 + r²/ν), with r = (x - μ)/σ, element by
+element. With w = (ν+1)/(ν + r²):  ∂/∂x = -w r/σ,  ∂/∂μ = w r/σ,  ∂/∂σ = (w r² - 1)/σ. The degrees of freedom ν are a
+constant.
 """
 
 import numpy as np

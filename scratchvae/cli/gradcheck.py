@@ -9,10 +9,11 @@ from scratchvae.cli.shared import add_command
 def gradcheck(files=(), seed=0, backend="numpy", json=False, seconds=60.0, memory=4.0):
     """Check hand-derived gradients: those of this library, or those in files of your own.
 
-    Without FILE every gradient of the library is held against the oracle and against differences. First come the layers and the densities, array by array. Then comes a line for each model of the matrix objective x
-    posterior x likelihood x network x θ: the largest error of its arrays, or the reason why it is refused. `seed` is
-    that of inputs, parameters and noise, and `backend` the one whose arithmetic is checked. The exit code is 1 if a
-    gradient fails; the arrays of a model that fails are all printed.
+    Without FILE every gradient of the library is held against the oracle and against differences. First come the layers
+    and the densities, array by array. Then comes a line for each model of the matrix objective x posterior x likelihood
+    x network x θ: the largest error of its arrays, or the reason why it is refused. `seed` is that of inputs,
+    parameters and noise, and `backend` the one whose arithmetic is checked. The exit code is 1 if a gradient fails; the
+    arrays of a model that fails are all printed.
 
     In a FILE all classes with forward and backward are checked, all functions that return a value and its partials, and
     loss, params and grads. What is wrong is said in words. Each file runs in a process of its own, for `seconds` and

@@ -1,7 +1,7 @@
 """Names for the arrays in a container: a dict, a list, a tuple, any nesting of these, or a single array.
 
-The arrays of {"encoder": [{"W": W, "b": b}]} are called encoder[0].W and encoder[0].b. A number in a container is an array
-without axes.
+The arrays of {"encoder": [{"W": W, "b": b}]} are called encoder[0].W and encoder[0].b. A number in a container is an
+array without axes.
 """
 
 import numbers
@@ -38,7 +38,8 @@ def named(what, tree, name=""):
 
 
 def rebuilt(tree, arrays):
-    """Return a container like `tree` with other arrays in it, which are taken from an iterator in the order of `named`."""
+    """Return a container like `tree` with other arrays in it, which are taken from an iterator in the order of
+    `named`."""
     if isinstance(tree, dict):
         return {key: rebuilt(value, arrays) for key, value in tree.items()}
     if isinstance(tree, list | tuple):

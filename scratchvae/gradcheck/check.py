@@ -3,9 +3,9 @@
     report = check_gradients(lambda: loss(W, b, x), {"W": W, "b": b}, {"W": dW, "b": db})
     print(report)
 
-A gradient passes if no derivative of the loss along any line that is tried differs from what the gradient predicts by more
-than the tolerance and the error of the difference together. The lines are single entries, and random directions that move
-all entries of an array at once, so that one wrong row among thousands shows.
+A gradient passes if no derivative of the loss along any line that is tried differs from what the gradient predicts by
+more than the tolerance and the error of the difference together. The lines are single entries, and random directions
+that move all entries of an array at once, so that one wrong row among thousands shows.
 """
 
 import functools
@@ -222,7 +222,8 @@ def _changed(what, arrays, before):
 
 
 def _fault_of(loss, arrays, before, eps):
-    """Return a sentence if the loss changes its arrays, is not finite, or is another one at each call; None if all is well."""
+    """Return a sentence if the loss changes its arrays, is not finite, or is another one at each call; None if all is
+    well."""
     first = loss()
     fault = _changed("the loss", arrays, before)
     if fault:
@@ -267,9 +268,8 @@ def _at_this_point(point, ours, found, testimony, rule):
     for name, gradient in ours.items():
         if found[name].wrong or not np.isfinite(gradient).all():
             right[name] = point.right(name, gradient, found[name], rule.rtol)
-        elif testimony is not None and testimony.gradients:
-            if not _against(name, gradient, testimony, rule)[1]:
-                right[name] = testimony.gradients[name], 0.0
+        elif testimony is not None and testimony.gradients and not _against(name, gradient, testimony, rule)[1]:
+            right[name] = testimony.gradients[name], 0.0
     return _diagnoses(point, ours, right, rule)
 
 
@@ -284,7 +284,8 @@ def _diagnoses(point, ours, right, rule):
 
 
 def _at_other_points(points, first, gradients, ours, notes, rule):
-    """Move the arrays by a tenth of their size, compare again along a random direction, and note what is wrong there."""
+    """Move the arrays by a tenth of their size, compare again along a random direction, and note what is wrong
+    there."""
     arrays = first.arrays
     before = {name: array.copy() for name, array in arrays.items()}
     for number in range(2, points + 1):
@@ -341,7 +342,8 @@ def _row(name, point, ours, measured, testimony, notes, rule):
 
 
 def _value_row(point, testimony, rows, rule):
-    """Return the row that compares the value of the loss with the witness's, since a gradient can be right for another loss."""
+    """Return the row that compares the value of the loss with the witness's, since a gradient can be right for another
+    loss."""
     ours = float(point.here.sum())
     distance = abs(ours - testimony.value)
     relative = max(rule.rtol_oracle, 1000 * testimony.eps)
@@ -390,7 +392,8 @@ def _taylor(point, ours):
     if count < 3:
         return "Taylor remainders: the loss is linear along a random direction, as far as can be seen"
     slopes = -np.diff(np.log2(remainders[:count]))[-3:] / 2
-    return f"Taylor remainders along a random direction fall with slope {np.median(slopes):.2f}: 2 if right, 1 if wrong, or at a kink"
+    slope = f"{np.median(slopes):.2f}"
+    return f"Taylor remainders along a random direction fall with slope {slope}: 2 if right, 1 if wrong or at a kink"
 
 
 def _complex_step(point, tree, loss, ours):

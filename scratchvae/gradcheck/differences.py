@@ -1,9 +1,9 @@
 """Derivatives of a loss by differences of its values, each with a bound on its own error.
 
-A central difference (f(a + h) - f(a - h)) / 2h has two errors. Curvature adds about h² f'''/6, and rounding adds the noise
-of f divided by h. The first is seen in the change from one step to another, and the second follows from the noise of f,
-which is measured (Moré & Wild 2011, "Estimating Computational Noise"). So a gradient is called wrong only where it is
-further from the difference than both errors together, and what is too small to be seen is said.
+A central difference (f(a + h) - f(a - h)) / 2h has two errors. Curvature adds about h² f'''/6, and rounding adds the
+noise of f divided by h. The first is seen in the change from one step to another, and the second follows from the noise
+of f, which is measured (Moré & Wild 2011, "Estimating Computational Noise"). So a gradient is called wrong only where
+it is further from the difference than both errors together, and what is too small to be seen is said.
 """
 
 import itertools
@@ -133,8 +133,8 @@ def noise_of(line, eps):
     """Return the noise of the loss: the standard deviation of the rounding errors in its value.
 
     Nine values at neighbouring points are differenced until a polynomial is gone, and rounding is left: the k-th
-    differences of independent errors have (2k)! / (k!)² times their variance (Moré & Wild 2011, section 2). This is done
-    at three distances, since at a small one a loss that is the difference of large numbers may not move at all.
+    differences of independent errors have (2k)! / (k!)² times their variance (Moré & Wild 2011, section 2). This is
+    done at three distances, since at a small one a loss that is the difference of large numbers may not move at all.
 
     line   moves the arrays by about their own size.
     eps    is that of the coarsest array.
@@ -149,7 +149,8 @@ def noise_of(line, eps):
 
 
 def slope(line, here, h, noise):
-    """Return the slope along a line by the step h, with the error that rounding alone makes. `here` are the terms at 0."""
+    """Return the slope along a line by the step h, with the error that rounding alone makes. `here` are the terms at
+    0."""
     above, up = line.at(h)
     below, down = line.at(-h)
     with np.errstate(invalid="ignore"):
@@ -166,7 +167,8 @@ def best_slope(line, here, h, noise):
     """Return the slope along a line by that step, among many, whose errors are the least.
 
     What a step is off by, beyond its rounding, shows in how far it is from the next finer one, and from all finer ones
-    beyond their rounding. Of steps that are good enough the nearest to h is taken. If the one-sided differences stay apart as the step shrinks, the point itself is a kink.
+    beyond their rounding. Of steps that are good enough the nearest to h is taken. If the one-sided differences stay
+    apart as the step shrinks, the point itself is a kink.
     """
     ladder = [(k, slope(line, here, h * FACTOR**k, noise)) for k in range(-DOWN, UP + 1)]
     ladder = [(k, one) for k, one in ladder if one is not UNSEEN]

@@ -1,8 +1,8 @@
 """Says in words what is wrong with a gradient, from the right one: the usual suspects, each tried by itself.
 
-Every suspect predicts the wrong gradient from the right one. What it leaves unexplained is ‖ours - predicted‖ as a share of
-‖ours - theirs‖. A suspect is named only if it leaves next to nothing. If several do, the simplest is named first, and the
-next one with it; if none does, the ratio, the cosine and the worst entries are told, and no name.
+Every suspect predicts the wrong gradient from the right one. What it leaves unexplained is ‖ours - predicted‖ as a
+share of ‖ours - theirs‖. A suspect is named only if it leaves next to nothing. If several do, the simplest is named
+first, and the next one with it; if none does, the ratio, the cosine and the worst entries are told, and no name.
 """
 
 import itertools
@@ -62,8 +62,7 @@ def diagnosis(evidence):
         return [f"the loss does not read {evidence.name}: all its differences are 0"]
     if not ours.any():
         return [
-            "not written: the gradient is 0 everywhere. Was it written to a new array, as dW = …, where dW[...] = … was "
-            "meant?"
+            "not written: the gradient is 0 everywhere. Was it written to a new array, as dW = …, in place of dW[...] = …?"
         ]
     suspects = [] if unread else [s for s in _suspects(evidence, known, g, r) if s.left <= CLEAR]
     if suspects:
@@ -243,8 +242,8 @@ def _added(evidence, known, g, r, left):
     for axis, what in ((1, "row"), (0, "column")):
         mean = np.broadcast_to(full.mean(axis=axis, keepdims=True), full.shape)
         yield Suspect(
-            f"a term is missing or wrong that is the same for all entries of a {what}, as one through a sum or an average "
-            f"over the {what} is",
+            f"a term is missing or wrong that is the same for all entries of a {what}, as one through a sum or an "
+            f"average over the {what} is",
             left((evidence.theirs + mean)[known]),
         )
     for axis, what in ((1, "row"), (0, "column")):
@@ -257,8 +256,8 @@ def _added(evidence, known, g, r, left):
             c = (full * x).sum(axis=axis, keepdims=True) / (x * x).sum(axis=axis, keepdims=True)
         if np.isfinite(c).all():
             yield Suspect(
-                f"a term is missing or wrong that is linear in each {what} of {evidence.name}, as one through the variance "
-                f"of the {what} is",
+                f"a term is missing or wrong that is linear in each {what} of {evidence.name}, as one through the "
+                f"variance of the {what} is",
                 left((evidence.theirs + mean + c * x)[known]),
             )
 
@@ -267,9 +266,9 @@ def _where(evidence, known):
     difference = np.where(known, evidence.ours - evidence.theirs, 0.0)
     worst = np.unravel_index(np.abs(difference).argmax(), difference.shape)
     place = f"[{', '.join(map(str, worst))}]" if worst else ""
+    ours = f"{evidence.ours[worst]:.6g}"
     return (
-        f"worst at {evidence.name}{place}: ours {evidence.ours[worst]:.6g}, right {evidence.theirs[worst]:.6g}; no usual "
-        "fault explains it"
+        f"worst at {evidence.name}{place}: ours {ours}, right {evidence.theirs[worst]:.6g}; no usual fault explains it"
     )
 
 

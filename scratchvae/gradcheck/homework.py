@@ -3,10 +3,11 @@
     scratchvae gradcheck solutions/
 
 What is looked for in a file: classes with `forward` and `backward`; functions that return a value and its partials; and
-loss, params and grads under these names, or under names that end alike, as loss_mlp, params_mlp and grads_mlp. A class is
-made, and a function called, with arguments that are tried here. Where these do not fit, `example` says which do.
+loss, params and grads under these names, or under names that end alike, as loss_mlp, params_mlp and grads_mlp. A class
+is made, and a function called, with arguments that are tried here. Where these do not fit, `example` says which do.
 """
 
+import contextlib
 import functools
 import importlib.util
 import inspect
@@ -50,7 +51,8 @@ def example(*arguments, **settings):
 
 
 def checks_of(module, seed=0):
-    """Yield (name, report) for all that a module has to check; where something cannot be checked, the report says why."""
+    """Yield (name, report) for all that a module has to check; where something cannot be checked, the report says
+    why."""
     own = {name: value for name, value in vars(module).items() if not name.startswith("_")}
     for name, value in own.items():
         if getattr(value, "__module__", None) != module.__name__ or not callable(value):
@@ -113,8 +115,8 @@ def _check_class(kind, arguments, settings, seed):
         layer = kind(*sizes[:needed])
     except Exception as error:
         raise ValueError(
-            f"{kind.__name__} cannot be made with the sizes {sizes[:needed]} ({_line(error)}); write a function without "
-            "arguments that makes it, and mark it with scratchvae.gradcheck.example(x)"
+            f"{kind.__name__} cannot be made with the sizes {sizes[:needed]} ({_line(error)}); write a function "
+            "without arguments that makes it, and mark it with @scratchvae.gradcheck.example(x)"
         ) from error
     if arguments is not None:
         return check_layer(layer, *arguments, seed=seed, **settings)
@@ -144,7 +146,8 @@ def _inputs(count, layer, seed):
 
 
 def _arguments_of_density(function, seed):
-    """Return arguments for a function that returns (value, partial, …) on rows in (0, 1), or None for another function."""
+    """Return arguments for a function that returns (value, partial, …) on rows in (0, 1), or None for another
+    function."""
     count = len(_needed(function))
     if not count:
         return None, {}
@@ -187,8 +190,8 @@ def mark(path, seed=0, seconds=60.0, memory=4 << 30):
 
     path      is the file.
     seed      is that of all checks.
-    seconds   is how long it may take, and memory how many bytes. A file that takes more, that ends the process or raises
-              an error while it is imported did not finish, and "reason" says why; otherwise it is "".
+    seconds   is how long it may take, and memory how many bytes. A file that takes more, that ends the process or
+              raises an error while it is imported did not finish, and "reason" says why; otherwise it is "".
     """
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "found.json"
@@ -216,10 +219,8 @@ def _end(process):
     if sys.platform == "win32":
         process.kill()
     else:
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, 9)
-        except ProcessLookupError:
-            pass
     process.wait()
 
 

@@ -32,8 +32,8 @@ def check_model(model, x, n_data=None, seed=0, oracle=None, **settings):
               otherwise compared with differences alone.
     settings  are those of `check_gradients`: rtol, atol, entries, points.
 
-    A float32 model is checked with wider tolerances, which its report tells. A ValueError is raised if a surrogate needs
-    a method that the posterior of the model does not have.
+    A float32 model is checked with wider tolerances, which its report tells. A ValueError is raised if a surrogate
+    needs a method that the posterior of the model does not have.
     """
     _is_ours(model)
     model = copy.deepcopy(model)
@@ -168,7 +168,8 @@ def _witness(model, x, noise, n_data, oracle):
 def _value(model, x, noise, n_data):
     """Return a report with a row for the value of an objective that has a surrogate.
 
-    `check_gradients` looks at the value of the surrogate only. The report is empty if the oracle does not know the model.
+    `check_gradients` looks at the value of the surrogate only. The report is empty if the oracle does not know the
+    model.
     """
     from scratchvae import oracle as paper
 

@@ -20,11 +20,11 @@ def check_layer(layer, *inputs, oracle=None, name=None, seed=0, backend="numpy",
     Checked are the gradients of every parameter array and of every input that holds floats. The loss is Σ c ⊙ y with a
     random c; it is never the plain sum of the outputs, whose cotangent is all ones and hides errors that cancel.
 
-    layer      has forward(*inputs), which returns one array or several in a tuple, and backward, which takes the gradients
-               of the outputs and returns those of the inputs, None for one that has none. Its parameters are found in
-               three ways. If it has `shapes`, such as {"W": (3, 4)}, W and dW are laid as windows and W is drawn here, as
-               a model does. If it has the dicts `params` and `grads`, they are taken from there. Otherwise each array W
-               for which there is a dW after a call of backward is one.
+    layer      has forward(*inputs), which returns one array or several in a tuple, and backward, which takes the
+               gradients of the outputs and returns those of the inputs, None for one that has none. Its parameters are
+               found in three ways. If it has `shapes`, such as {"W": (3, 4)}, W and dW are laid as windows and W is
+               drawn here, as a model does. If it has the dicts `params` and `grads`, they are taken from there.
+               Otherwise each array W for which there is a dW after a call of backward is one.
     inputs     are the arguments of `forward`. Floats are read as float64; integers, such as labels, stay integers and
                have no gradient.
     oracle     is a function (arrays, *inputs) that returns the same outputs, as in `check_gradients`, or None.
@@ -121,8 +121,8 @@ def check_density(density, *arguments, oracle=None, skip=0, name=None, seed=0, b
         partials = [p for p in partials if p is not None]
         if len(partials) != len(arrays):
             raise ValueError(
-                f"{title} returned {len(partials)} partials for {len(arrays)} arguments ({', '.join(arrays)}); expected "
-                "one for each: skip= says how many of the first arguments have none"
+                f"{title} returned {len(partials)} partials for {len(arrays)} arguments ({', '.join(arrays)}); "
+                "expected one for each: skip= says how many of the first arguments have none"
             )
         return value, partials
 
@@ -130,7 +130,7 @@ def check_density(density, *arguments, oracle=None, skip=0, name=None, seed=0, b
     cotangent = move(generator.standard_normal(np.shape(value)), backend)
 
     def gradients():
-        value, partials = value_and_partials()
+        _, partials = value_and_partials()
         return {key: _weighted(title, key, cotangent, p, arrays[key]) for key, p in zip(arrays, partials, strict=True)}
 
     def witness(found):
@@ -252,8 +252,8 @@ def _backward(layer, cotangents, inputs, title):
         if len(returned) == len(keys):
             return dict.fromkeys(inputs) | dict(zip(keys, returned, strict=True))
     raise ValueError(
-        f"backward of {title} returned {len(returned)} gradients for {len(inputs)} inputs ({', '.join(inputs)}); expected "
-        "one for each"
+        f"backward of {title} returned {len(returned)} gradients for {len(inputs)} inputs ({', '.join(inputs)}); "
+        "expected one for each"
     )
 
 

@@ -84,9 +84,9 @@ class Point:
     def derivative(self, line, ours, h, tolerance):
         """Return the slope along a line as finely as it takes to judge what a gradient predicts for it.
 
-        A step that agrees, and whose error is small, is enough: that two numbers which were found so differently agree is
-        no accident. Otherwise the gradient is wrong, or there is curvature, a kink within reach, or noise, and many steps
-        are tried.
+        A step that agrees, and whose error is small, is enough: that two numbers which were found so differently agree
+        is no accident. Otherwise the gradient is wrong, or there is curvature, a kink within reach, or noise, and many
+        steps are tried.
         """
         for k in range(3):
             found = slope(line, self.here, h / FACTOR**k, self.noise)

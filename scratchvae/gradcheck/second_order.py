@@ -1,9 +1,9 @@
 """check_hessian: second derivatives, by differences of a gradient that has been checked already.
 
-H v is the derivative of the gradient along v, so that a Hessian-vector product is compared with a difference of gradients.
-A gradient whose Hessian is not symmetric is the gradient of no function. The Gauss-Newton matrix of a loss f(z(θ)), with
-outputs z and J = ∂z/∂θ, is Jᵀ (∂²f/∂z²) J (Martens 2010, "Deep learning via Hessian-free optimization", section 3); its
-product with two vectors is compared through J, by differences of the outputs.
+H v is the derivative of the gradient along v, so that a Hessian-vector product is compared with a difference of
+gradients. A gradient whose Hessian is not symmetric is the gradient of no function. The Gauss-Newton matrix of a loss
+f(z(θ)), with outputs z and J = ∂z/∂θ, is Jᵀ (∂²f/∂z²) J (Martens 2010, "Deep learning via Hessian-free optimization",
+section 3); its product with two vectors is compared through J, by differences of the outputs.
 """
 
 import math
@@ -31,11 +31,11 @@ def check_hessian(
 ):
     """Check second derivatives along random directions, and return a `Report`.
 
-    grads            is a function that returns the gradients of the loss, with `params` as its argument or with none, as
-                     in `check_gradients`. Check it there first.
+    grads            is a function that returns the gradients of the loss, with `params` as its argument or with none,
+                     as in `check_gradients`. Check it there first.
     params           is an array, or a dict, list or tuple of arrays in float64. They are put back as they were.
-    hessian          is a function (v) that returns H v for a container v like `params`; None leaves it out. It is called
-                     where the arrays are at that moment.
+    hessian          is a function (v) that returns H v for a container v like `params`; None leaves it out. It is
+                     called where the arrays are at that moment.
     gauss_newton     is a function (v) that returns G v; None leaves it out. It needs the next two.
     outputs          is a function that returns the outputs z of the network, called like `grads`.
     output_hessian   is a function (dz) that returns ∂²f/∂z² dz, for an array dz of the outputs' shape.
@@ -43,8 +43,9 @@ def check_hessian(
     directions       is how many random directions are tried; 4 unless given.
     seed             is that of the directions, 0 unless given.
 
-    The rows are "symmetry", uᵀH v against vᵀH u by differences of `grads`; "hessian", ‖ours - theirs‖ / ‖theirs‖ over the
-    products; "gauss_newton", the same for uᵀG v, and "gauss_newton ≥ 0", the least vᵀG v, if ∂²f/∂z² has none below 0.
+    The rows are "symmetry", uᵀH v against vᵀH u by differences of `grads`; "hessian", ‖ours - theirs‖ / ‖theirs‖ over
+    the products; "gauss_newton", the same for uᵀG v, and "gauss_newton ≥ 0", the least vᵀG v, if ∂²f/∂z² has none below
+    0.
     """
     arrays = named("params", params)
     check_arrays(arrays)

@@ -1,7 +1,7 @@
 """Another implementation of a loss as a witness: in autograd, JAX or torch with its gradient, in NumPy with its value.
 
-None of these libraries is imported unless a witness needs it. Arrays are copied at the boundary, so that a witness moves
-nothing of what is checked.
+None of these libraries is imported unless a witness needs it. Arrays are copied at the boundary, so that a witness
+moves nothing of what is checked.
 """
 
 import functools
