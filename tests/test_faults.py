@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from scratchvae import VAE, Adagrad, FullVB, evaluate, fit, load_model
+from scratchvae import VAE, Adagrad, FullVB, fit, load_model
 from scratchvae.cli import main
 from scratchvae.cli.output import Output
 from scratchvae.cli.shared import run_options, unused
@@ -424,11 +424,19 @@ def resumed(folder):
     return error.getvalue()
 
 
-def test_a_folder_whose_name_ends_like_a_checkpoint_is_a_run_folder(tmp_path, capsys):
-    assert main(["train", *QUICK, "--out", str(tmp_path / "a.npz"), "--quiet"]) == 0
-    for command in ("evaluate", "plot"):
-        assert main([command, str(tmp_path / "a.npz")]) == 0
-    assert evaluate(load_model(tmp_path / "a.npz" / "checkpoint.npz"), np.full((2, 64), 255, np.uint8))["n"] == 2
+def test_train_evaluate_plot_resume_and_load_model_read_a_folder_whose_name_ends_like_a_checkpoint_as_a_run_folder(
+    tmp_path, capsys
+):
+    run = tmp_path / "a.npz"
+    assert main(["train", *QUICK, "--out", str(run), "--quiet"]) == 0
+    for words in (["evaluate", run], ["plot", run], ["train", "--resume", run, "--samples", "700", "--quiet"]):
+        assert main([str(word) for word in words]) == 0
+    step = load(run / "checkpoint.npz")[1]["progress"]["step"]
+    assert step == 7 and not (run / "a.npz").exists()
+    assert list(tmp_path.glob("a*")) == [run]  # nothing beside it
+    by_folder = load_model(run).params.value
+    assert_array_equal(by_folder, load_model(run / "checkpoint.npz").params.value)
+    assert "holds a run: go on with it" in error_of(capsys, "train", *QUICK, "--out", run)
 
 
 def test_an_optimisers_state_that_overflows_ends_the_run_with_its_name(tmp_path):
