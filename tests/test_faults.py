@@ -74,10 +74,24 @@ def test_two_signals_in_quick_succession_end_a_program_in_one_line():
 OVERFLOW = pytest.mark.xfail(strict=True, raises=AssertionError, reason="read_history raises an OverflowError")
 
 
-@pytest.mark.parametrize("name", ["checkpoint.npz", "config.json", pytest.param("metrics.csv", marks=OVERFLOW)])
+@pytest.mark.parametrize("name", [*soak.PARTS[:-1], pytest.param(soak.PARTS[-1], marks=OVERFLOW)])
 def test_mutated_files_of_a_run_are_refused_by_typed_errors_in_bounded_memory(name):
-    tried, wrong = soak.files(NEVER, count=100, names=[name])
-    assert tried == 100 and wrong == []
+    count = 30 if name.startswith("facts") else 100  # each of them is written anew
+    tried, wrong = soak.files(NEVER, count=count, names=[name])
+    assert tried == count and wrong == []
+
+
+def test_facts_that_are_not_those_of_the_run_are_under_a_sha_256_that_fits(trained):
+    content = (trained / "checkpoint.npz").read_bytes()
+    arrays, facts = load(trained / "checkpoint.npz")
+    others = set()
+    for seed in range(5):
+        (trained / "other.npz").write_bytes(soak.crafted(content, np.random.default_rng(seed)))
+        found, other = soak.load(trained / "other.npz")  # raises an error for a SHA-256 that does not fit
+        others.add(json.dumps(other))
+        assert found.keys() == arrays.keys()
+    (trained / "other.npz").unlink()
+    assert len(others - {json.dumps(facts)}) >= 4
 
 
 def test_mutated_data_are_refused_by_typed_errors_in_bounded_memory():

@@ -7,7 +7,7 @@ did. The test-suite runs the same parts on a small scale (tests/test_faults.py).
     kills      SIGKILL at random moments of a run
     signals    two signals, of one kind or of both, at random moments
     encodings  seven encodings of the terminal, five commands
-    files      mutated checkpoints, config.json and metrics.csv
+    files      mutated checkpoints, facts in them, config.json and metrics.csv
     data       mutated .npy, .npz, files of MNIST and Frey Face, and images in eight formats
 
 Processes are forked, so it runs where POSIX is.
@@ -45,7 +45,7 @@ from scratchvae.cli.shared import model_of, run_options
 from scratchvae.data.images import MOST_PIXELS
 from scratchvae.data.named import MNIST_FILES
 from scratchvae.training import run as run_module
-from scratchvae.training.checkpoint import load
+from scratchvae.training.checkpoint import load, save
 from scratchvae.training.run import read_history
 
 X = np.random.default_rng(0).random((40, 6))
@@ -344,6 +344,21 @@ def mutated_json(content, generator):
     return json.dumps(tree).replace(json.dumps(HERE), VALUES[generator.integers(len(VALUES))]).encode()
 
 
+def crafted(content, generator):
+    """Return a checkpoint in which one of its facts is replaced by one of VALUES, under a SHA-256 that fits it."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "checkpoint.npz"
+        path.write_bytes(content)
+        arrays, facts = load(path)
+        while True:
+            try:
+                other = json.loads(mutated_json(json.dumps(facts).encode(), generator))
+                save(path, arrays, dict(other))
+                return path.read_bytes()
+            except (ValueError, TypeError, RecursionError):  # it is no JSON, or not of a dict: another one
+                continue
+
+
 CELLS = ["inf", "-inf", "Infinity", "nan", "1e30", "-1e30", "1e308", "1e999", "1e-400", str(10**30), str(10**400)]
 CELLS += [
     "9" * 5000,
@@ -467,7 +482,10 @@ def set_up(folder, images):
     model_of(options, images)
 
 
-def files(until, count=50_000, seed=0, names=("checkpoint.npz", "config.json", "metrics.csv")):
+PARTS = ("checkpoint.npz", "facts in checkpoint.npz", "config.json", "metrics.csv")
+
+
+def files(until, count=50_000, seed=0, names=PARTS):
     """Read mutated files of a run: each is read, or refused by a typed error, in bounded memory and time."""
     from scratchvae.cli import main
 
@@ -481,11 +499,13 @@ def files(until, count=50_000, seed=0, names=("checkpoint.npz", "config.json", "
         shutil.rmtree(folder / "figures")
         every = {
             "checkpoint.npz": (lambda: load_model(folder), mutated),
+            "facts in checkpoint.npz": (lambda: load_model(folder), crafted),
             "config.json": (lambda: set_up(folder, images), mutated_json),
             "metrics.csv": (lambda: read_history(folder / "metrics.csv"), mutated_csv),
         }
         parsers = {name: every[name] for name in names}
-        whole = {name: (folder / name).read_bytes() for name in parsers}
+        paths = {name: folder / name.rpartition(" ")[2] for name in parsers}
+        whole = {name: path.read_bytes() for name, path in paths.items()}
         for read, _ in parsers.values():
             read()  # what is imported for it is not the memory of a file
         with memory_below(WILD):
@@ -494,11 +514,11 @@ def files(until, count=50_000, seed=0, names=("checkpoint.npz", "config.json", "
                     if time.monotonic() > until:
                         return tried, wrong
                     content = mutate(whole[name], generator)
-                    (folder / name).write_bytes(content)
+                    paths[name].write_bytes(content)
                     tried += 1
                     if fault := fault_of(read, max(len(content), len(whole[name]))):
                         wrong.append(f"{name}: {fault}")
-                    (folder / name).write_bytes(whole[name])
+                    paths[name].write_bytes(whole[name])
     return tried, wrong
 
 
