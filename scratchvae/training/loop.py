@@ -307,9 +307,10 @@ def _dynamic(binarization, model):
 
 def checked_optimizer(optimizer):
     """Return the optimiser, Adagrad for None; anything else that is none raises a ValueError."""
-    if isinstance(optimizer, type) or not hasattr(optimizer or Adagrad(), "ascend"):
+    optimizer = Adagrad() if optimizer is None else optimizer
+    if isinstance(optimizer, type) or not hasattr(optimizer, "ascend"):
         raise ValueError(f"optimizer is {optimizer!r}; expected one such as Adagrad(0.01)")
-    return optimizer or Adagrad()
+    return optimizer
 
 
 def facts_of(optimizer):
