@@ -104,6 +104,18 @@ def test_a_transparent_colour_is_transparency_too(tmp_path, mode):
     assert_array_equal(read_folder(tmp_path, 40)[0][0], [[0, 40], [40, 0]])
 
 
+@pytest.mark.parametrize(("bits", "above"), [(1, 0), (2, 0), (4, 0), (8, 0), (2, 1), (4, 1), (8, 1)])
+def test_a_transparent_grey_of_a_png_is_one_of_its_own_depth(tmp_path, bits, above):
+    white = (1 << bits) - 1
+    pixels = white << (8 - bits)  # in one byte: the first is white, and the others are black
+    for level, read in [(white, [40, 0]), (0, [255, 40])]:
+        key = struct.pack(">H", level + (above << bits))  # bits that the depth does not have mean nothing
+        (tmp_path / "a.png").write_bytes(png(2, 1, bits, data=bytes([0, pixels, 0]), tRNS=key))
+        assert_array_equal(read_folder(tmp_path, 40)[0][0], [read])
+        with pytest.raises(DataError, match=r"a\.png has transparent pixels"):
+            read_folder(tmp_path)
+
+
 def test_a_transparent_gif_is_laid_on_the_background(tmp_path):
     image = Image.fromarray(np.array([[0, 1], [1, 0]], np.uint8), "L").convert("P")
     image.putpalette([0, 0, 0, 250, 250, 250])
@@ -243,14 +255,16 @@ def test_splits_are_not_mistaken_for_classes_and_hidden_entries_are_passed_over(
     assert load_data(tmp_path).classes == ("plane", "train")
 
 
-def png(width, height, bits=8, colour=0, data=b""):
-    """A PNG with this header."""
+def png(width, height, bits=8, colour=0, data=b"", **more):
+    """A PNG with this header, and with more chunks by their names."""
 
     def chunk(kind, content):
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
     header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(data)) + chunk(b"IEND", b"")
+    between = b"".join(chunk(name.encode(), content) for name, content in more.items())
+    ends = chunk(b"IDAT", zlib.compress(data)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + between + ends
 
 
 @pytest.mark.parametrize(

@@ -131,10 +131,15 @@ def _read(file, background):
                 width, height = image.size
                 if not 0 < width * height <= MOST_PIXELS:
                     raise DataError(f"{file} has {width} x {height} pixels; expected {MOST_PIXELS:,} at most")
-                deep = [str(tile[3]) for tile in image.tile if ";16" in str(tile[3])]  # cut down to 8 bits unseen
+                stored = [str(tile[3]) for tile in image.tile]
+                deep = [mode for mode in stored if ";16" in mode]  # cut down to 8 bits unseen
                 if image.mode not in MODES or deep:
                     mode = deep[0] if image.mode in MODES else image.mode
                     raise DataError(f"{file} has pixels of mode {mode}; expected 8 bits a channel: convert it")
+                image.load()
+                if "transparency" in image.info and stored[:1] in (["L;2"], ["L;4"]):  # a grey PNG of 2 or 4 bits
+                    white = (1 << int(stored[0][-1])) - 1
+                    image.info["transparency"] = (image.info["transparency"] & white) * 255 // white  # as its pixels
                 grey = _grey(file, ImageOps.exif_transpose(image), background)
                 pages = getattr(image, "n_frames", 1)
     except DataError:
