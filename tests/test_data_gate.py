@@ -245,14 +245,39 @@ def test_class_folders_that_are_none_are_refused(tmp_path, spoil, message):
     assert message in str(error.value)
 
 
-def test_splits_are_not_mistaken_for_classes_and_hidden_entries_are_passed_over(tmp_path):
-    class_folders(tmp_path, ("test", "train"))
-    with pytest.raises(DataError, match="holds test, train, which are splits and no classes"):
+@pytest.mark.parametrize(
+    ("names", "splits"),
+    [
+        (["test", "train"], "test, train"),
+        (["dev", "test", "train"], "dev, test, train"),
+        (["test", "train", "unlabeled"], "test, train"),
+        (["holdout", "train"], "train"),
+        (["Test_images", "Train_images"], "Test_images, Train_images"),
+        (["test_set", "train_set"], "test_set, train_set"),
+        (["testSet", "trainingset", "VALSET"], "VALSET, testSet, trainingset"),
+        (["train2017", "val2017"], "train2017, val2017"),
+        (["Validation", "cat"], "Validation"),
+    ],
+)
+def test_splits_are_not_mistaken_for_classes(tmp_path, names, splits):
+    class_folders(tmp_path, names, 1)
+    with pytest.raises(DataError, match=f"holds {splits}, which look like splits; expected classes: give one of the"):
         load_data(tmp_path)
-    (tmp_path / "test").rename(tmp_path / "plane")
+
+
+def test_classes_may_begin_like_splits_and_hidden_entries_are_passed_over(tmp_path):
+    names = ("Valentine", "developers", "devil", "testament", "trainers", "valley")
+    class_folders(tmp_path, names, 1)
     (tmp_path / ".hidden").mkdir()
-    (tmp_path / "plane" / ".DS_Store").write_text("x")
-    assert load_data(tmp_path).classes == ("plane", "train")
+    (tmp_path / "devil" / ".DS_Store").write_text("x")
+    assert load_data(tmp_path).classes == names
+
+
+def test_a_folder_that_holds_one_folder_is_not_one_class(tmp_path):
+    class_folders(tmp_path, ["images"])
+    with pytest.raises(DataError, match=r"holds the folder images alone; expected images, or two .*: give .*/images$"):
+        load_data(tmp_path)
+    assert load_data(tmp_path / "images").classes is None
 
 
 def png(width, height, bits=8, colour=0, data=b"", **more):

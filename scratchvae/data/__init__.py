@@ -34,8 +34,9 @@ def load_data(name, data_dir=None, n_train=None, split=None, binarization="grey"
     name           is "digits" (scikit-learn's 1,797 images of 8 x 8, which need no download), "mnist", "frey", or the
                    path of your own images. These may be a .npy file with (N, D) or (N, height, width); a .npz file with
                    train, valid and test, or with one array of images, and labels if you have them; a folder with images
-                   of one size; or a folder of class folders, whose names in order become the labels 0, 1, … Pixels are
-                   uint8 from 0 to 255, or floats in [0, 1]; for a Gaussian decoder with a free mean, any floats.
+                   of one size; or a folder of two class folders or more, whose names in order become the labels 0, 1,
+                   … Pixels are uint8 from 0 to 255, or floats in [0, 1]; for a Gaussian decoder with a free mean, any
+                   floats.
     data_dir       is the folder in which MNIST and Frey Face are looked for first. Then come the folder that the
                    environment variable SCRATCHVAE_DATA names, the user's cache, and a download.
     n_train        keeps the first so many of the training rows; all of them unless given.
