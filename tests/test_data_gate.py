@@ -353,8 +353,52 @@ def test_uint8_that_do_not_reach_half_of_white_are_warned_about(tmp_path, highes
     with pytest.warns(UserWarning, match=f"train {words}") as said:
         fit(model, x, x, samples=60, batch_size=10, progress=False)
     assert len(said) == 1  # and not once more for each row of the history
-    with pytest.warns(UserWarning, match=f"x {words}"):
-        evaluate(model, x)
+    for ask in (evaluate, *(DOORS[name] for name in DOORS if "code" in name or "reconstruct" in name)):
+        with pytest.warns(UserWarning, match=f"^x {words}") as said:
+            ask(model, x)
+        assert len(said) == 1
+
+
+def scales(dtype, train, valid):
+    """Rows for training and to look at, of values up to these."""
+    unit = np.concatenate([np.ones((1, 6)), np.random.default_rng(6).random((28, 6)), np.ones((1, 6))])
+    return (train * unit[:20]).astype(dtype), (valid * unit[20:]).astype(dtype)
+
+
+def gaussian_of_six():
+    return VAE(6, 5, 2, likelihood="gaussian", mean="free")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "train", "valid", "words"),
+    [
+        (np.uint8, 255, 15, r"valid holds uint8 up to 15, which is read as x/255"),
+        (np.uint8, 255, 100, r"valid holds uint8 up to 100, which is read as x/255"),
+        (float, 1.0, 255.0, r"valid has values of sizes up to 2\.6e\+02, and train up to 1: expected one scale"),
+        (float, 255.0, -1.0, r"valid has values of sizes up to 1, and train up to 2\.6e\+02: expected one"),
+        (float, 1.0, 0.0, "valid has values of sizes up to 0, and train up to 1: expected one scale for both; divide"),
+    ],
+)
+def test_a_validation_set_on_another_scale_is_warned_about_once(tmp_path, dtype, train, valid, words):
+    train, valid = scales(dtype, train, valid)
+    settings = {"samples": 60, "batch_size": 10, "progress": False}
+    with pytest.warns(UserWarning, match=f"^{words}") as said:
+        fit(gaussian_of_six(), train, valid, log_every=10, **settings)
+    assert len(said) == 1
+    splits = {"train": train, "valid": valid, "test": train}
+    np.savez(tmp_path / "a.npz", **{name: rows.reshape(-1, 2, 3) for name, rows in splits.items()})
+    with pytest.warns(UserWarning, match=words.replace("valid", r"^valid of .*a\.npz", 1)) as said:
+        load_data(tmp_path / "a.npz")
+    assert len(said) == 1
+
+
+def test_sets_on_one_scale_are_not_warned_about():
+    heavy = np.abs(np.random.default_rng(6).standard_cauchy((200, 6)))
+    pairs = [scales(np.uint8, 255, 128), scales(float, 1.0, 0.15), (heavy, np.minimum(heavy[:50], 5))]
+    pairs += [(255 * np.ones((9, 6), np.uint8), np.ones((9, 6)))]  # pixels, stored in two ways
+    assert pairs[2][0].max() > 50  # ten times as large, and the means are alike
+    for train, valid in pairs:
+        fit(gaussian_of_six(), train, valid, samples=18, batch_size=9, progress=False)
 
 
 def test_a_folder_of_masks_is_warned_about(tmp_path):

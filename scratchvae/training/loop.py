@@ -95,7 +95,7 @@ def fit(
     optimizer = checked_optimizer(optimizer)
     dynamic = _dynamic(binarization, model)
     train = rows_of("train", train, model)
-    valid = rows_of("valid", valid, model)
+    valid = rows_of("valid", valid, model, train)
     n = len(train)
     m = checked_batch_size(batch_size, len(train))
     if schedule not in ("joint", "alternating"):
