@@ -3,6 +3,7 @@
 import contextlib
 import gzip
 import io
+import json
 import os
 import struct
 import tracemalloc
@@ -165,6 +166,31 @@ def test_the_command_line_takes_a_background_and_keeps_it_in_the_run(tmp_path, c
         assert main(["evaluate", str(tmp_path / "run")]) == 0
         assert main([*words, "--out", str(tmp_path / "no"), "--background", "pink"]) == 2
         assert "background is 'pink'" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore:overflow")
+def test_json_of_a_bound_that_is_not_finite_is_json_and_its_words_say_so(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    x = np.random.default_rng(0).random((9, 2, 2))
+    np.savez("a.npz", train=x, valid=x, test=x * np.float64(1e30))
+    monkeypatch.setattr("scratchvae.plots.draw_run", lambda *arguments: {})
+    words = "--data a.npz --likelihood gaussian --mean free --latent 2 --hidden 3 --samples 9 --batch-size 9 --quiet"
+    assert main(["train", *words.split(), "--out", "run"]) == 0
+    capsys.readouterr()
+
+    def refuse(constant):
+        raise AssertionError(f"{constant} is no JSON")
+
+    assert main(["evaluate", "run", "--log-likelihood", "30", "--json"]) == 0
+    out, err = capsys.readouterr()
+    found = json.loads(out, parse_constant=refuse)
+    assert found["bound"] is None and found["reconstruction"] is None and found["log_likelihood"] is None
+    assert found["not_finite"] == found["untrusted"] == found["n"] == 9
+    assert "warning: the bound of x is -inf, since that of 9 of 9 datapoints is not finite" in err
+    assert "warning: log p(x) of 9 of 9 datapoints is not finite" in err
+    assert main(["evaluate", "run", "--log-likelihood", "30"]) == 0
+    out, _ = capsys.readouterr()
+    assert "test bound -inf" in out and "log p(x) -inf" in out and "it is not finite for 9 of 9" in out
 
 
 # Orientation, pages, classes
