@@ -20,7 +20,7 @@ from PIL import Image
 from scipy import sparse
 from scipy.io import savemat
 
-from scratchvae import VAE, evaluate, fit, load_data
+from scratchvae import VAE, evaluate, fit, load_data, load_model
 from scratchvae.backend import plain
 from scratchvae.cli import main
 from scratchvae.data import DataError
@@ -32,6 +32,7 @@ from scratchvae.inference.mean_field import MixtureOfGaussians
 from scratchvae.models.autoencoder import PCA
 from scratchvae.models.factor_analysis import PPCA
 from scratchvae.models.regression import LinearRegression
+from scratchvae.training.checkpoint import CheckpointError
 
 GENERATOR = np.random.default_rng(0)
 GREY = GENERATOR.integers(0, 256, (4, 3), dtype=np.uint8)
@@ -773,6 +774,32 @@ def test_what_nobody_asks_for_is_not_expanded_and_is_named(tmp_path):
     del huge
     with memory_below(5_000_000), pytest.warns(UserWarning, match=r"a\.npz: extra are left out; read are images"):
         assert load_data(tmp_path / "a.npz").train.shape == (24, 16)
+
+
+def test_members_that_memory_holds_one_by_one_but_not_together_are_not_expanded(tmp_path, monkeypatch):
+    monkeypatch.setattr("scratchvae.files.host_memory", lambda: 5_000_000)
+    part = npy("'|u1'", "(2000000,)", bytes(2_000_000))
+    path = npz(tmp_path / "a.npz", zipfile.ZIP_DEFLATED, **{f"{name}__npy": part for name in "abc"})
+    words = r"a\.npz is no NumPy file .* \(its arrays have 6,000,384 bytes, and this machine has 5,000,000\)"
+    with memory_below(1_000_000), pytest.raises(FileError, match=words):
+        read_npz(path)
+    assert list(read_npz(path, ["a", "c"])) == ["a", "c"]  # what is not asked for does not count
+
+
+def test_a_checkpoint_is_read_no_further_than_its_manifest_goes(tmp_path):
+    long = npy("'|u1'", "(3000000,)", bytes(3_000_000))
+    manifest = io.BytesIO()
+    np.save(manifest, np.array(json.dumps({"format": 1, "facts": {}, "arrays": {"a": [[2, 3], "float64"]}})))
+    entry = {"manifest__npy": manifest.getvalue()}
+    for members, most, words in [
+        ({"a__npy": long, **entry}, 500_000, "no such manifest .*it begins with a"),
+        ({**entry, "b__npy": npy(), "a__npy": long}, 500_000, "does not hold the arrays that its manifest lists: b$"),
+        ({**entry, "a__npy": npy(), "b__npy": npy(), "c__npy": long}, 500_000, "manifest lists: b$"),
+        (entry, 500_000, "manifest lists: a$"),
+    ]:
+        path = npz(tmp_path / "checkpoint.npz", zipfile.ZIP_DEFLATED, **members)
+        with memory_below(most), pytest.raises(CheckpointError, match=words):
+            load_model(path)
 
 
 def test_an_archive_that_lies_about_its_sizes_is_refused(tmp_path):
