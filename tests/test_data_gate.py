@@ -59,6 +59,12 @@ def folder(tmp_path, **images):
     return tmp_path
 
 
+def saved(write, *arguments, **settings):
+    buffer = io.BytesIO()
+    write(buffer, *arguments, **settings)
+    return buffer.getvalue()
+
+
 # Transparency
 
 
@@ -326,7 +332,8 @@ def png(width, height, bits=8, colour=0, data=b"", **more):
         (png(12_000, 12_000), "a.png has 12000 x 12000 pixels; expected 16,777,216 at most"),  # and its warning
         (png(5_000, 5_000), "a.png has 5000 x 5000 pixels"),
         (png(4, 4), "a.png is no image in"),
-        (png(2, 1, 16, 2, bytes(13)), "a.png has pixels of mode RGB;16B; expected 8 bits a channel"),
+        (png(2, 1, 16, 2, bytes(13)), "a.png has pixels of mode RGB;16B; expected grey, RGB or RGBA with 8 bits a"),
+        (saved(Image.new("CMYK", (2, 2)).save, format="JPEG"), "a.png has pixels of mode CMYK; expected grey, RGB or"),
         (b"DDS " + bytes(200), "a.png is no image in PNG, JPEG"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n", "a.png is no image in PNG, JPEG"),
         (b"", "a.png is no image in"),
@@ -937,12 +944,6 @@ def changed(content, generator):
         else:
             content[at:at] = generator.bytes(int(generator.integers(1, 9)))
     return bytes(content)
-
-
-def saved(write, *arguments, **settings):
-    buffer = io.BytesIO()
-    write(buffer, *arguments, **settings)
-    return buffer.getvalue()
 
 
 PICTURE = np.random.default_rng(5).integers(0, 256, (12, 10, 3), dtype=np.uint8)

@@ -143,7 +143,10 @@ def _read(file, background):
                 deep = [mode for mode in stored if ";16" in mode]  # cut down to 8 bits unseen
                 if image.mode not in MODES or deep:
                     mode = deep[0] if image.mode in MODES else image.mode
-                    raise DataError(f"{file} has pixels of mode {mode}; expected 8 bits a channel: convert it")
+                    raise DataError(
+                        f"{file} has pixels of mode {mode}; expected grey, RGB or RGBA with 8 bits a channel: "
+                        "convert it"
+                    )
                 image.load()
                 if "transparency" in image.info and stored[:1] in (["L;2"], ["L;4"]):  # a grey PNG of 2 or 4 bits
                     white = (1 << int(stored[0][-1])) - 1

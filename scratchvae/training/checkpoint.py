@@ -61,7 +61,7 @@ def load(path):
         if (first := names_in(path)[:1]) != ["manifest"]:
             raise ValueError(f"it begins with {', '.join(first) or 'nothing'}")
         with contextlib.closing(each_of_npz(path, fields=True)) as stored:
-            manifest = json.loads(str(dict([next(stored)])["manifest"]))
+            manifest = json.loads(str(next(stored)[1]))
             number = manifest["format"]
             facts = dict(manifest["facts"])
             listed = dict(manifest["arrays"])
