@@ -113,7 +113,8 @@ def test_starts_are_shared_out_in_proportion_to_the_mass_of_the_modes():
     z = marginal.starts(model, x, 200, np.random.default_rng(0))
     assert z.shape == (200, 20, 1)
     assert abs((z > 0).mean() - 0.5) < 0.1  # 500 candidates of the prior: some 70 in either mode
-    assert_allclose(np.abs(z).mean(), 1.47, atol=0.02) and np.abs(z).std() < 0.2
+    # In each mode p(z|x) is N(1.5/1.02, 0.02/1.02): the prior's precision is 1 and that of the two pixels 2/0.2² = 50.
+    assert_allclose([np.abs(z).mean(), np.abs(z).std()], [1.4706, 0.14], atol=0.02)
 
 
 @pytest.mark.filterwarnings("ignore:k_hat is above")
@@ -272,10 +273,14 @@ def test_between_a_half_and_the_threshold_the_intervals_cover_less_than_they_say
     model, x, truth, _ = evidence()
     model.params.named(model.params.value)["encoder.log_var.b"][...] -= 0.85  # k = 1 - e^-0.85 = 0.57
     with pytest.warns(UserWarning, match="it is above 0.5 for .* more: no variance is left to their terms"):
-        estimate = importance(model, np.repeat(x[:1], 1000, axis=0), 2000)
+        estimate = importance(model, np.repeat(x[:1], 1000, axis=0), 2000, seed=12)
     inside = np.abs(estimate.log_p - truth[0]) < 1.96 * estimate.error
-    assert estimate.unsure().sum() > 300
-    assert 0.46 < inside[estimate.unsure()].mean() < 0.81
+    unsure = estimate.unsure()
+    assert unsure.sum() > 300
+    share = 0.6636  # of the 5,881 unsure ones among 12,000, with the seeds 0 to 11
+    low, high = stats.binom.interval(1 - 1e-6, unsure.sum(), share)  # the false alarm rate is 1e-6
+    assert low <= inside[unsure].sum() <= high
+    assert not low <= 0.95 * unsure.sum() <= high  # control: what the intervals say
     assert not (estimate.unsure() & estimate.untrusted()).any()
 
 
