@@ -85,6 +85,7 @@ def fit(
     Returns the history: a structured array with columns step, samples, epoch, train_bound (nats per datapoint, the mean
     over the minibatches since the row before), valid_bound (nats per datapoint, (7) on sampled z) and seconds. For a
     `FullVB` train_bound is (22) / N, with the θ-KL, and valid_bound is (7) at the posterior mean of θ, without it.
+    Warnings tell of validation rows on another scale than the training rows, and of a valid_bound that is not finite.
 
     Ctrl-C and SIGTERM let the step end, write the checkpoint, and then raise KeyboardInterrupt or SystemExit.
     ValueError is raised for arguments that do not fit, CheckpointError for a checkpoint that is broken or of another
