@@ -77,21 +77,31 @@ def read_npz(path, names=None, fields=False):
     fields   says whether an array may have named fields, as a table of numbers has; False unless given.
 
     A FileError is raised for a file that is broken, for two members of one name, for a name that is not there, and for
-    a member that is no plain array: a pickle, a text, an array shorter or longer than its header promises, or one that
-    memory cannot hold.
+    a member that is no plain array: a pickle, a text, or an array shorter or longer than its header promises. Nothing
+    is expanded if memory cannot hold all that is read.
+    """
+    return dict(each_of_npz(path, names, fields))
+
+
+def each_of_npz(path, names=None, fields=False):
+    """Give (name, array) of the arrays that `read_npz` returns, one after the other, as they stand in the file.
+
+    The next array is expanded when it is asked for, so that whoever stops in between does not pay for the rest.
     """
     path = require_file(path)
     where = f"{path} is no NumPy file of plain arrays"
-    arrays = {}
     try:
         with zipfile.ZipFile(path) as archive:
             members = _members(archive)
-            for name in members if names is None else names:
+            wanted = list(members if names is None else names)
+            together = sum(members[name].file_size for name in wanted if name in members)
+            if together > host_memory():
+                raise ValueError(f"its arrays have {together:,} bytes, and this machine has {host_memory():,.0f}")
+            for name in wanted:
                 where = f"{path} has no plain array {name!r}"
-                arrays[name] = _member(archive, members[name], path.stat().st_size, fields)
+                yield name, _member(archive, members[name], path.stat().st_size, fields)
     except Exception as error:  # zipfile and the parser of headers raise a dozen kinds for a broken file
         raise FileError(f"{where} ({_reason(error)})") from None
-    return arrays
 
 
 def _members(archive):

@@ -249,7 +249,7 @@ def test_data_that_do_not_fit_are_sent_by_the_minibatch_with_the_same_result(wai
 def test_too_little_device_memory_is_refused_with_what_the_job_needs(waits, tmp_path, make):
     model, train = VAE(784, 500, 20, backend="cupy"), np.full((200, 784), 255, np.uint8)
     size = model.params.value.nbytes
-    for valid, work in [(None, model.working_memory(100)), (np.zeros((2000, 784)), model.working_memory(1000))]:
+    for valid, work in [(None, model.working_memory(100)), (np.ones((2000, 784)), model.working_memory(1000))]:
         needed = work + (1 + len(make.names)) * size
         waits.free = waits.taken + needed - 1
         with pytest.raises(MemoryError, match=rf"needs about {needed / 2**20:.0f} MiB of device memory and \d+ MiB"):

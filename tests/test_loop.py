@@ -11,10 +11,10 @@ import pytest
 from conftest import rows, small
 from numpy.testing import assert_allclose, assert_array_equal
 
-from scratchvae import SGD, VAE, Adagrad, Adam, evaluate, fit, load_model
+from scratchvae import SGD, VAE, Adagrad, Adam, FullVB, evaluate, fit, load_model
 from scratchvae.data import binarise, thresholds
 from scratchvae.training.checkpoint import CheckpointError, load, save
-from scratchvae.training.loop import HELD_OUT, ORDER, STEP, interruptible, stream
+from scratchvae.training.loop import HELD_OUT, ORDER, STEP, evaluate_theta, interruptible, stream
 from scratchvae.training.run import RunFolder, read_history
 
 TRAIN, VALID = rows(23), rows(9, seed=2)
@@ -127,6 +127,25 @@ def test_valid_bound_is_evaluate_at_that_moment():
     model = small()
     history = fit(model, TRAIN, VALID, epochs=3, batch_size=10, seed=5)
     assert history["valid_bound"][-1] == evaluate(model, VALID, seed=5)["bound"]
+
+
+FAR = np.where(np.arange(9)[:, None] < 2, 1e30, 0.5) * np.ones(6)  # two of nine rows, whose squares are not finite
+
+
+@pytest.mark.filterwarnings("ignore:overflow", "ignore:valid has values of sizes")
+def test_a_bound_that_is_not_finite_is_told_and_once_in_a_fit():
+    words = r"the bound of {} is -inf, since that of 2 of 9 datapoints is not finite: see whether they are on the scale"
+    model = VAE(6, 5, 2, likelihood="gaussian", mean="free")
+    with pytest.warns(UserWarning, match=words.format("valid")) as said:
+        history = fit(model, TRAIN, FAR, samples=200, batch_size=10, log_every=50)
+    assert (history["valid_bound"] == -np.inf).sum() >= 4 and np.isfinite(history["train_bound"]).all()
+    assert len([one for one in said if "bound" in str(one.message)]) == 1
+    with pytest.warns(UserWarning, match=words.format("x")):
+        assert evaluate(model, FAR)["bound"] == -np.inf
+    full = FullVB(6, 5, 2, likelihood="gaussian", mean="free")
+    with pytest.warns(UserWarning, match=words.format("x")) as said:
+        assert evaluate_theta(full, FAR, 3)["bound_over_theta"] == -np.inf
+    assert len([one for one in said if "bound" in str(one.message)]) == 1
 
 
 def test_evaluate_gives_the_two_terms_per_datapoint_and_no_randomness_of_its_own_7():

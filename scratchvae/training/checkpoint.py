@@ -6,6 +6,7 @@ every array; its last field is a SHA-256 over the rest of the manifest and the b
 short, edited or exchanged is refused with a CheckpointError.
 """
 
+import contextlib
 import hashlib
 import io
 import json
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from scratchvae.files import FileError, read_npz
+from scratchvae.files import FileError, each_of_npz, names_in
 
 FORMAT = 1
 
@@ -50,18 +51,21 @@ def save(path, arrays, facts):
 def load(path):
     """Return the arrays and the facts of the checkpoint at `path`.
 
-    If it is not there, or was changed since `save`, a CheckpointError says what is wrong with it and what to do.
+    If it is not there, or was changed since `save`, a CheckpointError says what is wrong with it and what to do. The
+    manifest stands first in the file, and nothing is read behind an array that it does not list.
     """
     path = Path(path)
     if not path.exists():
         raise _broken(path, "is not there")
     try:
-        arrays = read_npz(path, fields=True)
-        manifest = json.loads(str(arrays.pop("manifest")))
-        number = manifest["format"]
-        facts = dict(manifest["facts"])
-        listed = dict(manifest["arrays"])
-        found = {name: [list(array.shape), str(array.dtype)] for name, array in arrays.items()}
+        if (first := names_in(path)[:1]) != ["manifest"]:
+            raise ValueError(f"it begins with {', '.join(first) or 'nothing'}")
+        with contextlib.closing(each_of_npz(path, fields=True)) as stored:
+            manifest = json.loads(str(next(stored)[1]))
+            number = manifest["format"]
+            facts = dict(manifest["facts"])
+            listed = dict(manifest["arrays"])
+            arrays, odd = _listed(stored, listed) if number == FORMAT else ({}, [])
     except FileError as error:
         raise _broken(path, f"is truncated or no checkpoint ({error})") from None
     except (ValueError, KeyError, TypeError, RecursionError) as error:
@@ -70,12 +74,24 @@ def load(path):
         raise CheckpointError(
             f"{path} has format {number}; this version of scratchvae reads {FORMAT}: update scratchvae"
         )
-    if found != listed:
-        odd = sorted(name for name in found.keys() | listed.keys() if found.get(name) != listed.get(name))
+    if odd:
         raise _broken(path, f"does not hold the arrays that its manifest lists: {', '.join(odd)}")
     if manifest.pop("sha256", None) != _digest(manifest, arrays):
         raise _broken(path, "was changed after it was written (its SHA-256 does not match)")
     return arrays, facts
+
+
+def _listed(stored, listed):
+    """Return the arrays that `stored` gives by name, and the names of those that are not as the manifest lists them.
+
+    The first such array ends the reading.
+    """
+    arrays = {}
+    for name, array in stored:
+        if listed.get(name) != [list(array.shape), str(array.dtype)]:
+            return {}, [name]
+        arrays[name] = array
+    return arrays, sorted(listed.keys() - arrays.keys())
 
 
 def previous_of(path):

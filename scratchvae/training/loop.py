@@ -85,6 +85,7 @@ def fit(
     Returns the history: a structured array with columns step, samples, epoch, train_bound (nats per datapoint, the mean
     over the minibatches since the row before), valid_bound (nats per datapoint, (7) on sampled z) and seconds. For a
     `FullVB` train_bound is (22) / N, with the θ-KL, and valid_bound is (7) at the posterior mean of θ, without it.
+    Warnings tell of validation rows on another scale than the training rows, and of a valid_bound that is not finite.
 
     Ctrl-C and SIGTERM let the step end, write the checkpoint, and then raise KeyboardInterrupt or SystemExit.
     ValueError is raised for arguments that do not fit, CheckpointError for a checkpoint that is broken or of another
@@ -95,7 +96,7 @@ def fit(
     optimizer = checked_optimizer(optimizer)
     dynamic = _dynamic(binarization, model)
     train = rows_of("train", train, model)
-    valid = rows_of("valid", valid, model)
+    valid = rows_of("valid", valid, model, train)
     n = len(train)
     m = checked_batch_size(batch_size, len(train))
     if schedule not in ("joint", "alternating"):
@@ -139,8 +140,17 @@ def fit(
             bar.set_postfix_str(f"bound {bound / n:.1f}", refresh=False)
         now.seconds = time.perf_counter() - since
 
+    told = False  # that the bound of the validation rows is not finite
+
     def row():
-        valid_bound = math.nan if valid is None else evaluate(model, valid, seed, binarization)["bound"]
+        nonlocal told
+        valid_bound = math.nan
+        if valid is not None:
+            found, n_bad = _evaluated(model, valid, seed, dynamic)
+            valid_bound = found["bound"]
+            if n_bad and not told:
+                told = True
+                _warn_of_bound("valid", found, n_bad, stacklevel=5)
         return now.row(now.step / steps_per_epoch, valid_bound)
 
     folder = RunFolder(out, model, optimizer, facts, options, take_over=take_over)
@@ -199,11 +209,21 @@ def evaluate(model, x, seed=0, binarization="grey"):
 
     The bound is reconstruction - kl. The reconstruction is E log p(x|z) on L = model.n_samples sampled z for each row.
     The KL is in closed form, or estimated at the same draws where the posterior has none, as with a flow. Two calls
-    with the same seed see the same noise. Memory is bounded: 1,000 z are decoded at a time.
+    with the same seed see the same noise. Memory is bounded: 1,000 z are decoded at a time. A warning counts the rows
+    whose bound is not finite, as where they are far from all that the model was trained on.
     """
     seed = whole("seed", seed, least=0)
     dynamic = _dynamic(binarization, model)
     x = rows_of("x", x, model)
+    found, n_bad = _evaluated(model, x, seed, dynamic)
+    if n_bad:
+        _warn_of_bound("x", found, n_bad, stacklevel=4)
+    return found
+
+
+def _evaluated(model, x, seed, dynamic):
+    """Return what `evaluate` does, and the number of rows whose bound is not finite."""
+    n_bad = 0
     kl = reconstruction = 0.0
     size = _block(model)
     for k, start in enumerate(range(0, len(x), size)):
@@ -214,7 +234,17 @@ def evaluate(model, x, seed=0, binarization="grey"):
         neg_kl, log_px = model.terms(rows, model.eps(generator, len(rows)))
         kl -= float(neg_kl.sum(dtype=np.float64)) / len(x)
         reconstruction += float(log_px.sum(dtype=np.float64)) / len(x)
-    return {"n": len(x), "bound": reconstruction - kl, "kl": kl, "reconstruction": reconstruction}
+        n_bad += len(rows) - int(np.isfinite(neg_kl + log_px).sum())
+    return {"n": len(x), "bound": reconstruction - kl, "kl": kl, "reconstruction": reconstruction}, n_bad
+
+
+def _warn_of_bound(name, found, n_bad, stacklevel):
+    """Warn that the bound of n_bad of the rows called `name` is not finite; stacklevel counts from the caller."""
+    warnings.warn(
+        f"the bound of {name} is {found['bound']}, since that of {n_bad:,} of {found['n']:,} datapoints is not finite: "
+        "see whether they are on the scale of the training rows, and whether all parameters are finite",
+        stacklevel=stacklevel,
+    )
 
 
 @holds_model
@@ -228,7 +258,20 @@ def evaluate_theta(model, x, n_theta=10, seed=0, binarization="grey"):
     if not hasattr(model, "theta_sample"):
         raise ValueError(f"model is a {type(model).__name__}; expected a FullVB, which has a posterior over θ")
     draws = range(whole("n_theta", n_theta))
-    over_theta = np.mean([evaluate(model.theta_sample((seed, k)), x, seed, binarization)["bound"] for k in draws])
+    seed = whole("seed", seed, least=0)
+    dynamic = _dynamic(binarization, model)
+    x = rows_of("x", x, model)
+    bounds = []
+    worst = 0
+    for k in draws:
+        drawn = model.theta_sample((seed, k))
+        with drawn.guard:  # the rows were looked at above
+            found, n_bad = _evaluated(drawn, x, seed, dynamic)
+        bounds.append(found["bound"])
+        worst = max(worst, n_bad)
+    over_theta = np.mean(bounds)
+    if worst:
+        _warn_of_bound("x", {"n": len(x), "bound": over_theta}, worst, stacklevel=4)
     kl = model.theta_kl()
     return {"bound_over_theta": float(over_theta), "theta_kl": kl, "bound_22": float(over_theta - kl / len(x))}
 
@@ -307,9 +350,10 @@ def _dynamic(binarization, model):
 
 def checked_optimizer(optimizer):
     """Return the optimiser, Adagrad for None; anything else that is none raises a ValueError."""
-    if isinstance(optimizer, type) or not hasattr(optimizer or Adagrad(), "ascend"):
+    optimizer = Adagrad() if optimizer is None else optimizer
+    if isinstance(optimizer, type) or not hasattr(optimizer, "ascend"):
         raise ValueError(f"optimizer is {optimizer!r}; expected one such as Adagrad(0.01)")
-    return optimizer or Adagrad()
+    return optimizer
 
 
 def facts_of(optimizer):

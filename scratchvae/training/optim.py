@@ -37,6 +37,23 @@ def started(optimizer, params):
         _at_work.discard(id(optimizer))
 
 
+def require_finite(params, optimizer, step):
+    """Raise a FloatingPointError unless all parameters and the optimiser's state are finite after update `step`.
+
+    A state that is infinite stops the ascent without a word: where g² is beyond the dtype, every later update divides
+    by ∞, and the parameters stay where they are. On the device this waits for all work there.
+    """
+    for name, array in params.named(params.value).items():
+        if not np.isfinite(array).all():
+            raise FloatingPointError(f"{name} is not finite after step {step}: try a smaller step size")
+    for name, vector in optimizer.state.items():
+        if not np.isfinite(vector).all():
+            wider = "" if vector.dtype == np.float64 else ", or take dtype float64"
+            raise FloatingPointError(
+                f"{name}, the optimiser's state, is not finite after step {step}: bring the data nearer to 1{wider}"
+            )
+
+
 class Optimizer:
     """Ascend block by block. A subclass says in `update` what happens to the parameters and to its own state.
 

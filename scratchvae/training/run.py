@@ -20,6 +20,7 @@ from scratchvae.models.full_vb import FullVB
 from scratchvae.models.vae import VAE
 from scratchvae.training.checkpoint import CheckpointError, load, previous_of, save, sweep, write_atomically
 from scratchvae.training.claim import Claim
+from scratchvae.training.optim import require_finite
 
 HISTORY = np.dtype(
     [
@@ -141,17 +142,12 @@ class RunFolder:
         begun = time.perf_counter()
         if self.path is None and self.model.backend != "numpy":  # nothing is read from a device for this alone
             return
-        learned = {name: move(window, "numpy") for name, window in self._learned().items()}
-        for name, array in learned.items():
-            if not np.isfinite(array).all():
-                raise FloatingPointError(
-                    f"{_in_words(name)} is not finite after step {now.step}: {_remedy(name)}, in a new folder"
-                )
+        require_finite(self.model.params, self.optimizer, now.step)
         if self.path is None:
             self.took = time.perf_counter() - begun
             return
         self.claim.beat()
-        arrays = learned | {name: move(array, "numpy") for name, array in self.more.items()}
+        arrays = {name: move(array, "numpy") for name, array in (self._learned() | self.more).items()}
         if self.config is not None:  # once a run
             write_atomically(self.path / "config.json", self.config.encode())
             self.config = None
@@ -302,18 +298,6 @@ def _is_progress(total, seconds, **counts):
     """Say whether these are numbers that a `Progress` can have."""
     floats = all(isinstance(value, int | float) and math.isfinite(value) for value in (total, seconds))
     return floats and seconds >= 0 and all(type(count) is int and count >= 0 for count in counts.values())
-
-
-def _remedy(name):
-    """Return what helps against an array of a checkpoint that is not finite, for a message."""
-    state = name.startswith("optimizer/")
-    return "bring the data nearer to 1, or take dtype float64" if state else "try a smaller step size"
-
-
-def _in_words(name):
-    """Return what a message calls an array of a checkpoint."""
-    kind, _, rest = name.partition("/")
-    return {"params": rest, "optimizer": f"{rest}, the optimiser's state,"}.get(kind, name)
 
 
 def _parameters(model):
