@@ -7,17 +7,19 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
+from tqdm import tqdm
 
-from scratchvae import VAE, Adagrad, FullVB, evaluate, fit, load_model
+from scratchvae import VAE, Adagrad, FullVB, cli, evaluate, fit, load_model
 from scratchvae.cli import main
-from scratchvae.cli.output import Output
 from scratchvae.cli.shared import run_options, unused
+from scratchvae.output import Bar, Output, progress_bar
 from scratchvae.training import loop
 from scratchvae.training.checkpoint import CheckpointError, save
 from scratchvae.training.claim import Claim
@@ -410,11 +412,107 @@ def test_a_stream_whose_reader_has_gone_closes_without_an_error():
     stream.close()  # it writes what it holds back, as at the end of the interpreter
 
 
-def test_output_that_a_full_disk_does_not_take_is_an_error_after_the_work_is_done(trained, monkeypatch, capsys):
-    class Full(io.StringIO):
-        def write(self, text):
-            raise OSError(errno.ENOSPC, "No space left on device")
+class Full(io.StringIO):
+    """A file on a full disk, or a terminal that takes nothing at this moment."""
 
+    number = errno.ENOSPC
+
+    def write(self, text):
+        if self.number:
+            raise OSError(self.number, os.strerror(self.number))
+        return super().write(text)
+
+
+def test_a_terminal_that_was_full_for_a_moment_gets_the_next_line_and_the_loss_is_known():
+    stream = Full()
+    stream.number = errno.EAGAIN
+    output = Output(stream)
+    output.write("lost\n")
+    stream.number = 0
+    output.write("shown\n")
+    assert stream.getvalue() == "shown\n" and output.error.errno == errno.EAGAIN
+
+
+def test_a_full_disk_does_not_cost_the_caller_his_stream_and_ends_no_program_with_a_traceback(monkeypatch):
+    stream = open("/dev/full", "w")  # noqa: SIM115
+    monkeypatch.setattr(sys, "stdout", stream)
+    output = Output(stream)
+    output.write("a line\n")
+    assert output.error.errno == errno.ENOSPC
+    assert os.path.samestat(os.fstat(stream.fileno()), os.stat("/dev/full"))
+    monkeypatch.setattr(cli, "main", lambda: 2)
+    monkeypatch.setattr(cli, "ignore_signals", lambda: None)
+    monkeypatch.setattr(cli.shared, "is_program", False)
+    with pytest.raises(SystemExit) as stop:
+        cli.program()
+    assert stop.value.code == 2 and os.path.samestat(os.fstat(stream.fileno()), os.stat(os.devnull))
+    stream.close()
+
+
+def is_free(lock):
+    """Whether another thread can take a lock."""
+    said = []
+
+    def look():
+        said.append(lock.acquire(blocking=False))
+        if said[0]:
+            lock.release()
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    thread.join()
+    return said[0]
+
+
+@pytest.mark.parametrize("progress", [None, True])
+def test_a_fit_never_waits_for_the_lock_of_tqdm_which_a_killed_process_may_keep(progress, capsys):
+    settings = {"samples": 20, "batch_size": 10, "progress": progress}
+    thread = threading.Thread(target=fit, args=(VAE(6, 5, 2), X), kwargs=settings)
+    with tqdm.get_lock():
+        thread.start()
+        thread.join(10)
+        waits = thread.is_alive()
+    thread.join()
+    assert not waits
+
+
+def test_a_bar_whose_reader_has_gone_neither_ends_the_run_nor_keeps_its_lock(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", Closed())
+    assert len(fit(VAE(6, 5, 2), X, samples=20, batch_size=10, progress=True)) == 1
+    assert is_free(Bar.get_lock())
+
+
+def test_an_error_while_a_bar_is_drawn_gives_its_lock_back(monkeypatch, capsys):
+    bar = progress_bar(10, 0, True)
+    monkeypatch.setattr(Bar, "display", lambda self: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        bar.refresh()
+    monkeypatch.undo()
+    assert is_free(Bar.get_lock())
+    bar.close()
+
+
+def test_a_forked_process_has_a_lock_of_its_own_for_its_bars():
+    held, done = threading.Event(), threading.Event()
+
+    def hold():
+        with Bar.get_lock():
+            held.set()
+            done.wait()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait()
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0 if Bar.get_lock().acquire(blocking=False) else 1)
+    _, status = os.waitpid(pid, 0)
+    done.set()
+    thread.join()
+    assert status == 0
+
+
+def test_output_that_a_full_disk_does_not_take_is_an_error_after_the_work_is_done(trained, monkeypatch, capsys):
     monkeypatch.setattr(sys, "stdout", Full())
     assert main(["evaluate", str(trained)]) == 2
     assert capsys.readouterr().err == ("scratchvae: error: the output could not be written (No space left on device)\n")

@@ -7,18 +7,17 @@ import contextlib
 import hashlib
 import math
 import signal
-import sys
 import threading
 import time
 import warnings
 
 import numpy as np
-from tqdm import tqdm
 
 from scratchvae.arguments import rows_of, whole
 from scratchvae.backend import free_memory, keep_freed_memory, kind, move, require_memory
 from scratchvae.data import BINARIZATIONS, binarise, thresholds
 from scratchvae.guard import holds_model
+from scratchvae.output import progress_bar
 from scratchvae.training.optim import Adagrad, started
 from scratchvae.training.run import RunFolder
 
@@ -277,13 +276,6 @@ def raise_stop(signals):
     """Raise KeyboardInterrupt or SystemExit for the signal that `interruptible` noted, if there is one."""
     if signals:
         raise KeyboardInterrupt if signals[0] == signal.SIGINT else SystemExit(128 + signals[0])
-
-
-def progress_bar(total, done, show, unit=" samples"):
-    """Return a bar on stderr with the samples evaluated per second; with `show` None it is seen on a terminal only."""
-    if sys.stderr is None:  # as in a program without a console
-        show = False
-    return tqdm(total=total, initial=done, disable=None if show is None else not show, unit=unit, unit_scale=True)
 
 
 def due(before, after, log_every):
