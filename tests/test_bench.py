@@ -210,7 +210,7 @@ def test_the_picture_has_a_line_a_backend_and_precision_along_each_size():
 def test_a_file_in_the_place_of_the_folder_is_refused_before_anything_is_measured(tmp_path, capsys):
     (tmp_path / "file").write_text("mine")
     assert main([*SMALL, "--out", str(tmp_path / "file")]) == 2
-    assert "is a file: choose a folder (--out)" in capsys.readouterr().err
+    assert "is a file: choose a folder (--out, out)" in capsys.readouterr().err
     assert (tmp_path / "file").read_text() == "mine"
 
 

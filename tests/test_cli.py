@@ -429,14 +429,16 @@ def test_a_folder_that_is_no_run_is_not_offered_for_resuming(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     there = {tmp_path: "exists, and holds file: choose another folder", tmp_path / "file": "is a file: choose a folder"}
     for out, message in there.items():
-        assert refused(capsys, "train", *QUICK, "--out", out).endswith(f"{out} {message} (--out)\n")
+        assert refused(capsys, "train", *QUICK, "--out", out).endswith(f"{out} {message} (--out, out)\n")
     for command in ("evaluate", "plot"):
         assert "is no run folder" in refused(capsys, command, tmp_path / "file")
 
 
 def test_an_existing_folder_is_neither_overwritten_nor_resumed_by_accident(trained, capsys):
     before = {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()}
-    assert f"go on with it (--resume {trained})" in refused(capsys, "train", *QUICK, "--out", trained)
+    assert f"{trained} holds a run: go on with it (--resume, resume=True)" in refused(
+        capsys, "train", *QUICK, "--out", trained
+    )
     assert {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()} == before
 
 

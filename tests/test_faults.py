@@ -16,14 +16,14 @@ import pytest
 from numpy.testing import assert_array_equal
 from tqdm import tqdm
 
-from scratchvae import VAE, Adagrad, FullVB, cli, evaluate, fit, load_model
+from scratchvae import VAE, Adagrad, FullVB, cli, evaluate, files, fit, load_model
 from scratchvae.cli import main
 from scratchvae.cli.shared import run_options, unused
 from scratchvae.output import Bar, Output, progress_bar
-from scratchvae.training import loop
+from scratchvae.training import checkpoint, claim, loop
 from scratchvae.training.checkpoint import CheckpointError, save
 from scratchvae.training.claim import Claim
-from scratchvae.training.run import RunFolder, load
+from scratchvae.training.run import DAMAGED, FOREIGN, NOTHING, RUN, RunFolder, _differences, load, look, same_data
 
 sys.path.insert(0, str(Path(__file__).parent / "faults"))
 soak = pytest.importorskip("soak")
@@ -106,11 +106,201 @@ def test_a_full_disk_is_told_with_the_file_what_it_takes_and_what_is_safe(tmp_pa
 def test_a_checkpoint_that_cannot_be_read_is_kept_aside_when_a_run_begins_in_its_folder(tmp_path):
     (tmp_path / "checkpoint.npz").write_bytes(b"half a checkpoint")
     (tmp_path / "checkpoint.previous.npz").write_bytes(b"half of the one before")
-    with pytest.warns(UserWarning, match=r"npz cannot be read, and the run begins anew: it is kept as .*broken\.npz"):
+    with pytest.warns(UserWarning, match=r"npz is damaged, and the run begins anew: it is kept as .*broken\.npz"):
         soak.train(tmp_path)
     assert (tmp_path / "checkpoint.broken.npz").read_bytes() == b"half a checkpoint"
     assert (tmp_path / "checkpoint.previous.broken.npz").read_bytes() == b"half of the one before"
     load_model(tmp_path)
+
+
+def begun(folder, **settings):
+    """Train in a folder, and return the error, or "" where there is none."""
+    try:
+        soak.train(folder, **settings)
+    except (ValueError, OSError, MemoryError) as error:
+        return str(error)
+    return ""
+
+
+@pytest.fixture
+def kept(tmp_path):
+    """The folder of a run with two checkpoints."""
+    soak.train(tmp_path / "run", samples=40)
+    return tmp_path / "run"
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError("3 GiB"), *(OSError(n, os.strerror(n)) for n in (errno.EIO, errno.ESTALE, errno.EMFILE))]
+)
+@pytest.mark.parametrize("call", ["ZipFile", "_member"])
+def test_a_checkpoint_that_cannot_be_read_at_this_moment_is_not_taken_for_a_broken_one(error, call, kept, monkeypatch):
+    before = contents(kept)
+
+    def fail(*arguments, **settings):
+        raise error
+
+    monkeypatch.setattr(files.zipfile if call == "ZipFile" else files, call, fail)
+    for resume in (False, True):
+        with pytest.raises(type(error), match=r"checkpoint\.npz cannot be read"):
+            soak.train(kept, resume=resume)
+    monkeypatch.undo()
+    assert contents(kept) == before and look(kept)[0] == RUN
+
+
+def test_a_folder_that_cannot_be_looked_into_is_not_taken_for_an_empty_one(kept, monkeypatch):
+    stat = os.stat
+
+    def stale(path, *arguments, **settings):
+        if str(path).endswith("checkpoint.npz"):
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return stat(path, *arguments, **settings)
+
+    monkeypatch.setattr(os, "stat", stale)
+    with pytest.raises(OSError, match="Stale"):
+        look(kept)
+    with pytest.raises(OSError, match=r"checkpoint\.npz cannot be read \(Stale"):
+        files.require_file(kept / "checkpoint.npz")
+
+
+def test_a_checkpoint_of_another_version_is_a_run_even_if_this_one_could_not_read_its_arrays(kept, monkeypatch):
+    arrays, facts = load(kept / "checkpoint.npz")
+    monkeypatch.setattr(checkpoint, "FORMAT", 2)
+    save(kept / "checkpoint.npz", arrays, facts)
+    (kept / "checkpoint.previous.npz").unlink()
+    monkeypatch.undo()
+    names = contents(kept).keys()
+    assert "holds a run" in begun(kept) and "update scratchvae" in begun(kept, resume=True)
+    np.savez(kept / "checkpoint.npz", manifest=np.array('{"format": 2}'), strange=np.array(["text"]))
+    assert "holds a run" in begun(kept) and "update scratchvae" in begun(kept, resume=True)
+    assert contents(kept).keys() == names
+
+
+def test_a_second_broken_checkpoint_does_not_take_the_place_of_the_first(tmp_path):
+    ends = ("broken", "broken-2", "broken-3")
+    for end in ends:
+        for name in ("checkpoint", "checkpoint.previous"):
+            (tmp_path / f"{name}.npz").write_bytes(f"{name} {end}".encode())
+        with pytest.warns(UserWarning, match="is damaged, and the run begins anew"):
+            soak.train(tmp_path, samples=10)
+    for end in ends:
+        for name in ("checkpoint", "checkpoint.previous"):
+            assert (tmp_path / f"{name}.{end}.npz").read_bytes() == f"{name} {end}".encode()
+
+
+def test_what_is_in_a_folder_is_told_in_one_place(kept, tmp_path):
+    for nowhere in (tmp_path / "nowhere", tmp_path / "nowhere" / "deeper"):
+        assert look(nowhere) == (NOTHING, [])
+    (kept / "notes.txt").write_text("mine")
+    assert look(kept) == (RUN, [kept / "checkpoint.npz"])
+    (kept / "checkpoint.npz").unlink()
+    assert look(kept) == (RUN, [kept / "checkpoint.previous.npz"])
+    (kept / "checkpoint.previous.npz").write_bytes(b"half")
+    assert look(kept) == (FOREIGN, [kept / "notes.txt"])
+    (kept / "notes.txt").unlink()
+    assert look(kept) == (DAMAGED, [kept / "checkpoint.previous.npz"])
+    (kept / "checkpoint.previous.npz").unlink()
+    for name in (".DS_Store", "claim.json", "checkpoint.broken-2.npz", f"metrics.csv.{16 * 'a'}.tmp"):
+        (kept / name).write_text("")
+    assert look(kept) == (NOTHING, [])
+    (kept / "metrics.csv.mine.tmp").write_text("")
+    assert look(kept) == (FOREIGN, [kept / "metrics.csv.mine.tmp"])
+
+
+def test_a_checkpoint_that_is_of_no_run_is_no_dead_end(tmp_path):
+    save(tmp_path / "checkpoint.npz", {"a": np.zeros(3)}, {"x": 1})
+    before = contents(tmp_path)
+    assert "holds checkpoint.npz: choose another folder" in begun(tmp_path)
+    assert "not of a training run" in begun(tmp_path, resume=True)
+    assert contents(tmp_path) == before
+
+
+THEIRS = {
+    "config.json": ['{"precious": 1}', "precious: 1", '["options"]'],
+    "metrics.csv": ["step,loss\n1,2\n", "precious"],
+    "notes.txt": ["precious"],
+    "claim.json": ['{"claim": "precious"}', "[" * 100_000],
+}
+
+
+@pytest.mark.parametrize(("name", "text"), [(name, text) for name, texts in THEIRS.items() for text in texts])
+def test_a_run_does_not_begin_over_the_files_of_others(name, text, tmp_path, capsys):
+    (tmp_path / name).write_text(text)
+    error = begun(tmp_path)
+    assert name in error and "choose another folder (" in error
+    if name != "claim.json":
+        assert f"holds {name}: choose another folder" in error_of(capsys, "train", *QUICK, "--out", tmp_path)
+    assert contents(tmp_path) == {name: text.encode()}
+
+
+def test_a_run_begins_over_what_a_run_has_left_that_ended_before_its_first_checkpoint(kept, tmp_path):
+    folder = tmp_path / "new"
+    folder.mkdir()
+    for name in ("config.json", "metrics.csv"):
+        whole = (kept / name).read_bytes()
+        for size in (0, 1, 5, 20, len(whole)):
+            (folder / name).write_bytes(whole[:size])
+            assert look(folder) == (NOTHING, [])
+    (folder / "config.json").write_text(json.dumps(json.loads((kept / "config.json").read_text())))
+    (folder / "claim.json").write_bytes(bytes(20))
+    assert begun(folder, samples=10) == ""
+
+
+def test_a_place_that_is_no_folder_is_named(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for name, what in {"file": "a file", "link": "a link that leads nowhere"}.items():
+        message = f"{tmp_path / name} is {what}: choose a folder (--out, out)"
+        assert begun(tmp_path / name) == message
+        assert message in error_of(capsys, "train", *QUICK, "--out", tmp_path / name)
+    for out in ("", 3, b"x"):
+        assert f"out is {out!r}; expected the path of a folder" in begun(out)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "link"]
+
+
+@pytest.mark.parametrize("value", [float("nan"), np.float32(0.5), np.int64(3), "text", 1 + 2j, True])
+@pytest.mark.parametrize("name", ["A" * 64, "Momentum"])
+def test_an_own_optimiser_of_any_name_and_numbers_can_be_resumed(name, value, tmp_path):
+    def settings(value):
+        rule = type(name, (Adagrad,), {})(0.1)
+        rule.setting = value
+        rule.lr = np.float32(0.1)
+        return soak.SETTINGS | {"optimizer": rule, "out": tmp_path}
+
+    fit(VAE(6, 5, 2), X, samples=10, **settings(value))
+    fit(VAE(6, 5, 2), X, samples=20, resume=True, **settings(value))
+    with pytest.raises(CheckpointError, match=r"optimizer\.setting"):
+        fit(VAE(6, 5, 2), X, samples=30, resume=True, **settings("another"))
+
+
+def test_only_fingerprints_of_data_may_lack_their_shape_as_those_of_older_runs_do():
+    digest = "a" * 64
+    assert same_data(digest, f"{digest} uint8 (3, 4)") and same_data(digest, digest)
+    assert not same_data(digest, f"{'b' * 64} uint8 (3, 4)")
+    assert not same_data(f"{digest} uint8 (4, 3)", f"{digest} uint8 (3, 4)")
+    assert not [*_differences({"data": {"train": digest}}, {"data": {"train": f"{digest} uint8 (3, 4)"}})]
+    for theirs, ours in [(digest, f"{digest} x"), (0.5, 0.25), (float("nan"), 0.5), (0.5, float("nan"))]:
+        assert [*_differences({"name": theirs}, {"name": ours})] == [("name", theirs, ours)]
+    assert not [*_differences({"name": float("nan")}, {"name": float("nan")})]
+
+
+@pytest.mark.parametrize("options", [{"a": Path("x")}, {"a": np.float32(1)}, {"a": {1, 2}}])
+def test_options_that_json_does_not_hold_are_refused_in_one_line(options, tmp_path):
+    for out in (None, tmp_path / "run"):
+        with pytest.raises(ValueError, match=r"options cannot be kept in config\.json .*: give text, numbers"):
+            fit(VAE(6, 5, 2), X, samples=20, batch_size=10, options=options, out=out)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_claim_of_another_kind_is_neither_believed_nor_an_error_of_another_kind(tmp_path):
+    for text in ("[" * 100_000, '{"host": 3}', '{"host": ' + "[" * 100_000, "[]"):
+        (tmp_path / "claim.json").write_text(text)
+        with open(tmp_path / "claim.json", "rb") as file:
+            assert claim._holder(file) is None
+    assert not any(claim._runs(process) for process in ([], {}, "x", 10**30))
 
 
 # The claim
@@ -309,6 +499,12 @@ CRAFTED = {
     "a progress of another kind": lambda facts: facts | {"progress": 7},
     "steps of another kind": lambda facts: facts | {"progress": facts["progress"] | {"step": "2"}},
     "steps below none": lambda facts: facts | {"progress": facts["progress"] | {"step": -2}},
+    "a likelihood of another kind": lambda facts: with_model(facts, likelihood=["gaussian"]),
+    "a posterior of another kind": lambda facts: with_model(facts, posterior={}),
+    "a number that no float holds": lambda facts: with_model(facts, init=10**400),
+    "a total that no float holds": lambda facts: facts | {"progress": facts["progress"] | {"total": 10**400}},
+    "seconds that no float holds": lambda facts: facts | {"progress": facts["progress"] | {"seconds": 10**400}},
+    "steps that no history holds": lambda facts: facts | {"progress": facts["progress"] | {"step": 10**40}},
     "an unknown word on the progress": lambda facts: facts | {"progress": facts["progress"] | {"mood": 1}},
 }
 
@@ -362,17 +558,6 @@ def test_an_optimisers_state_that_overflows_ends_the_run_with_its_name(tmp_path)
     model = VAE(6, 5, 2, "gaussian", mean="free")
     with pytest.raises(FloatingPointError, match=r"h, the optimiser's state, is not finite after step .*float64"):
         fit(model, 1e9 * X, samples=2000, batch_size=10, optimizer=Adagrad(1e-9), log_every=10)
-
-
-def test_checkpoints_of_a_long_history_take_a_bounded_share_of_the_time(tmp_path):
-    folder = RunFolder(None, VAE(6, 5, 2), optimizer(), {})
-    now = folder.begin()
-    folder.took = 0.05
-    folder.kept_at = 10.0
-    for rows, seconds, due in [(1000, 10.001, True), (1001, 10.5, False), (1001, 10.99, False), (1001, 11.01, True)]:
-        now.rows = [()] * rows
-        now.seconds = seconds
-        assert folder.is_due(now) is due
 
 
 # Output
