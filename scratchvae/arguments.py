@@ -1,7 +1,6 @@
 """Checks that many public entries make of an argument; `name` is what a message calls the argument."""
 
 import math
-import sys
 import warnings
 
 import numpy as np
@@ -20,7 +19,10 @@ def whole(name, value, least=1):
 def is_real(value):
     """Say whether `value` is a number that a float can hold; a bool, infinity and NaN are none."""
     number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
-    return number and abs(value) <= sys.float_info.max
+    try:
+        return number and math.isfinite(value)
+    except OverflowError:  # a whole number beyond all floats
+        return False
 
 
 def positive(name, value):

@@ -177,7 +177,8 @@ def _name(options):
 
 def _require_apart(out, images):
     """Raise a ValueError if the run folder would lie in a folder of images, where it would be taken for a class."""
-    if Path(images).is_dir() and Path(out).resolve().is_relative_to(Path(images).resolve()):
+    of_files = images not in data.DATASETS and Path(images).is_dir()
+    if of_files and Path(out).resolve().is_relative_to(Path(images).resolve()):
         raise ValueError(f"{out} lies inside the folder of images {images}: choose a folder outside of it (--out)")
 
 
