@@ -84,8 +84,7 @@ class RunFolder:
 
     facts are what a run must share with the checkpoint that it resumes, as JSON. options are the caller's own, for
     config.json and the checkpoint; what JSON cannot hold raises a ValueError. more holds arrays beside the parameters
-    and the optimiser's state that the run goes on from, by name.
-    take_over is that of `training.claim.Claim`.
+    and the optimiser's state that the run goes on from, by name. take_over is that of `training.claim.Claim`.
     """
 
     def __init__(self, path, model, optimizer, facts, options=None, more=None, take_over=False):
@@ -276,7 +275,8 @@ def look(folder):
     """
     foreign = []
     damaged = []
-    for path in (newest := checkpoint_of(folder), previous_of(newest)):
+    newest = Path(folder) / "checkpoint.npz"
+    for path in (newest, previous_of(newest)):
         if not is_there(path):
             continue
         try:
