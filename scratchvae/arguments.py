@@ -16,12 +16,34 @@ def whole(name, value, least=1):
     return int(value)
 
 
+def is_real(value):
+    """Say whether `value` is a number that a float can hold; a bool, infinity and NaN are none."""
+    number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+    try:
+        return number and math.isfinite(value)
+    except OverflowError:  # a whole number beyond all floats
+        return False
+
+
 def positive(name, value):
     """Return `value` as a float; unless it is a finite number > 0, a ValueError is raised."""
-    number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
-    if not number or not 0 < value < math.inf:
+    if not is_real(value) or not value > 0:
         raise ValueError(f"{name} is {value!r}; expected a number > 0")
     return float(value)
+
+
+def share(name, value):
+    """Return `value` as a float; unless it is a number between 0 and 1, a ValueError is raised."""
+    if not is_real(value) or not 0 < value < 1:
+        raise ValueError(f"{name} is {value!r}; expected a rate between 0 and 1, such as 0.9")
+    return float(value)
+
+
+def flag(name, value):
+    """Return `value` as a bool; anything but True and False raises a ValueError."""
+    if not isinstance(value, bool | np.bool_):
+        raise ValueError(f"{name} is {value!r}; expected True or False")
+    return bool(value)
 
 
 def fitted(model, name="mean_"):

@@ -124,7 +124,8 @@ def test_every_gradient_passes_on_the_device_and_the_rows_are_those_of_the_host(
 
 
 def test_a_checkpoint_between_rows_reads_the_bounds_first_and_the_run_resumes_exactly(waits, tmp_path, monkeypatch):
-    monkeypatch.setattr("scratchvae.training.loop.LONGEST_WITHOUT_CHECKPOINT", 0)  # one after each step
+    monkeypatch.setattr("scratchvae.training.run.LONGEST_WITHOUT_CHECKPOINT", 0)  # one after each step
+    monkeypatch.setattr("scratchvae.training.run.SHARE", float("inf"))
 
     def go(name, samples, backend="cupy", resume=False):
         model, settings = VAE(6, 5, 2, backend=backend), {"batch_size": 10, "log_every": 100, "out": tmp_path / name}

@@ -801,9 +801,9 @@ def test_a_checkpoint_is_read_no_further_than_its_manifest_goes(tmp_path):
     entry = {"manifest__npy": manifest.getvalue()}
     for members, most, words in [
         ({"a__npy": long, **entry}, 500_000, "no such manifest .*it begins with a"),
-        ({**entry, "b__npy": npy(), "a__npy": long}, 500_000, "does not hold the arrays that its manifest lists: b$"),
-        ({**entry, "a__npy": npy(), "b__npy": npy(), "c__npy": long}, 500_000, "manifest lists: b$"),
-        (entry, 500_000, "manifest lists: a$"),
+        ({**entry, "b__npy": npy(), "a__npy": long}, 500_000, "does not hold the arrays that its manifest lists: b;"),
+        ({**entry, "a__npy": npy(), "b__npy": npy(), "c__npy": long}, 500_000, "manifest lists: b;"),
+        (entry, 500_000, "manifest lists: a;"),
     ]:
         path = npz(tmp_path / "checkpoint.npz", zipfile.ZIP_DEFLATED, **members)
         with memory_below(most), pytest.raises(CheckpointError, match=words):

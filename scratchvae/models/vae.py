@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 
-from scratchvae.arguments import finite, model_rows, whole
+from scratchvae.arguments import finite, flag, model_rows, positive, whole
 from scratchvae.backend import move, own, writable
 from scratchvae.data.pixels import warn_if_dark
 from scratchvae.doors import opened
@@ -94,6 +94,8 @@ class VAE:
         posterior = copied("posterior", posterior)  # what a user's object keeps on itself is then this model's alone
         likelihood = copied("likelihood", likelihood)
         estimator = copied("estimator", estimator)
+        init_biases = flag("init_biases", init_biases)
+        prior = flag("prior", prior)
         given = {name: value for name, value in locals().items() if name != "self"}
         q, self.likelihood, self.estimator, self.config = opened(given)
         # config has only the names of these.
@@ -207,11 +209,12 @@ class VAE:
         gradient   says whether the gradient is left in params.grad; False unless given. With wake-sleep it holds the
                    gradients of the two phases.
 
-        Shapes that do not fit each other and the model raise a ValueError.
+        Shapes that do not fit each other and the model raise a ValueError, and so does an N that is no number > 0.
         """
         x = self.pixels(x)
         noise = self._checked_noise(noise, len(x))
-        return self.estimator(self.encoder, self.decoder, x, noise, float(n_data) / len(x), gradient)
+        scale = positive("n_data", n_data) / len(x)
+        return self.estimator(self.encoder, self.decoder, x, noise, scale, gradient)
 
     def log_prior(self):
         """Return log p(θ) = log N(θ; 0, I) in nats, or 0 with prior=False. Section 5 ascends (8) + log p(θ): MAP."""

@@ -6,31 +6,30 @@ Data are rows in host memory, (N, D), one datapoint per row; bounds are in nats.
 import contextlib
 import hashlib
 import math
+import os
 import signal
-import sys
 import threading
 import time
 import warnings
 
 import numpy as np
-from tqdm import tqdm
 
 from scratchvae.arguments import rows_of, whole
 from scratchvae.backend import free_memory, keep_freed_memory, kind, move, require_memory
 from scratchvae.data import BINARIZATIONS, binarise, thresholds
 from scratchvae.guard import holds_model
+from scratchvae.output import progress_bar
 from scratchvae.training.optim import Adagrad, started
 from scratchvae.training.run import RunFolder
 
 ORDER, STEP, HELD_OUT = range(3)  # what a random stream is for
-LONGEST_WITHOUT_CHECKPOINT = 30  # seconds
 TOGETHER = 1.0  # seconds after a signal within which another one is taken for the same
 
 
 def stream(seed, purpose, index):
     """Return the random generator of (seed, purpose, index): a run that stops has no state of it to save."""
     words = [seed, purpose, index]  # as an array they give the same stream, in half the time
-    return np.random.default_rng(np.array(words, np.uint32) if seed < 1 << 32 else words)
+    return np.random.default_rng(np.array(words, np.uint32) if max(words) < 1 << 32 else words)
 
 
 @holds_model
@@ -69,12 +68,13 @@ def fit(
                    Bernoulli(x); "grey" and "fixed" pixels are taken as they are.
     log_every      How many samples lie between two rows of the history. By default there are ten rows a decade from
                    1,000 on, evenly spaced on a log axis.
-    out            A folder for checkpoint.npz, metrics.csv and config.json, with no run in it yet. The checkpoint is
-                   written at every row (of rows beyond a thousand at so many as take 5 % of the time), at least every
-                   30 s, and at the end. While the run is at work no other process can write to the folder.
+    out            A folder for checkpoint.npz, metrics.csv and config.json, with nothing else in it yet. The checkpoint
+                   is written at each of the first thousand rows and at the end, and between them at later rows and
+                   every 30 s, or as often as takes 5 % of the time where it takes long. While the run is at work no
+                   other process can write to the folder.
     resume         Go on from the checkpoint in out, to the bit as if the run had never stopped, on the same backend and
                    machine with the same number of BLAS threads.
-    options        A dict of the caller's own to keep in config.json.
+    options        A dict of the caller's own, as JSON can hold it, to keep in config.json.
     progress       Whether to show a bar on stderr; None shows it on a terminal only.
     take_over      Go on in a folder whose run on another host has died, after ten minutes in which it was not heard of.
 
@@ -117,7 +117,7 @@ def fit(
         "schedule": schedule,
         "binarization": binarization,
         "log_every": log_every,
-        "data": out and {"train": fingerprint(train), "valid": fingerprint(valid)},
+        "data": None if out is None else {"train": fingerprint(train), "valid": fingerprint(valid)},
     }
     steps_per_epoch = math.ceil(n / m)
     spare = free_memory(model.backend)
@@ -186,15 +186,14 @@ def fit(
             before = now.samples
             now.samples += len(x) * len(parts)
             bar.update(now.samples - before)
-            if due(before, now.samples, log_every):
+            is_row = due(before, now.samples, log_every)
+            if is_row:
                 read()
                 now.add(row())
-                wanted = folder.is_due(now)
-            else:
-                wanted = time.perf_counter() - since - folder.kept_at > LONGEST_WITHOUT_CHECKPOINT
-            if wanted:
+            if folder.wanted(now, is_row):
                 read()
                 folder.keep(now)
+            folder.beat()
 
         read()
         ending = [row()] if now.seen and not signals else []
@@ -322,13 +321,6 @@ def raise_stop(signals):
         raise KeyboardInterrupt if signals[0] == signal.SIGINT else SystemExit(128 + signals[0])
 
 
-def progress_bar(total, done, show, unit=" samples"):
-    """Return a bar on stderr with the samples evaluated per second; with `show` None it is seen on a terminal only."""
-    if sys.stderr is None:  # as in a program without a console
-        show = False
-    return tqdm(total=total, initial=done, disable=None if show is None else not show, unit=unit, unit_scale=True)
-
-
 def due(before, after, log_every):
     """Say whether a row of the history falls into (before, after]: at each `log_every`, or at 10^(k/10) ≥ 1,000."""
     if log_every is not None:
@@ -358,12 +350,17 @@ def checked_optimizer(optimizer):
 
 def facts_of(optimizer):
     """Return the name and the numbers of an optimiser, as JSON."""
-    return {"name": type(optimizer).__name__, **{k: v for k, v in vars(optimizer).items() if np.isscalar(v)}}
+    facts = {name: value for name, value in vars(optimizer).items() if np.isscalar(value)}
+    facts = {name: value.item() if isinstance(value, np.generic) else value for name, value in facts.items()}
+    plain = {name: value if isinstance(value, int | float | str) else repr(value) for name, value in facts.items()}
+    return {"name": type(optimizer).__name__, **plain}
 
 
 def checked_run(log_every, seed, out, resume):
-    """Return (log_every, seed); a ValueError is raised where they do not fit, or for a resume without a folder."""
+    """Return (log_every, seed); where they do not fit, or `out` is no folder to write to, a ValueError is raised."""
     log_every = None if log_every is None else whole("log_every", log_every)
+    if out is not None and (not isinstance(out, str | os.PathLike) or not str(out)):
+        raise ValueError(f"out is {out!r}; expected the path of a folder, or None to keep nothing")
     if resume and out is None:
         raise ValueError("resume=True needs out, the folder of the run to go on with")
     return log_every, whole("seed", seed, least=0)

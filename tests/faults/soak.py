@@ -30,7 +30,6 @@ import struct
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import tracemalloc
 import warnings
@@ -38,7 +37,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from scratchvae import VAE, Adagrad, fit, load_data, load_model
 from scratchvae.cli.shared import model_of, run_options
@@ -196,7 +194,6 @@ def writes(until, expected, places=None):
 
 def child_of(folder, kept):
     """Fork a process that trains in `folder`, and notes in the shared `kept` the step of each whole checkpoint."""
-    tqdm.set_lock(threading.RLock())  # its own is shared by forks, and a child that is killed would keep it
     pid = os.fork()
     if pid:
         return pid
