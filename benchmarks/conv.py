@@ -7,11 +7,11 @@ and the result says so, where it is not installed or where one of its first boun
 """
 
 import argparse
-import json
 import time
 from pathlib import Path
 
 import numpy as np
+import output
 from threadpoolctl import threadpool_limits
 
 from scratchvae import VAE, Adam, bench
@@ -95,6 +95,7 @@ def main():
     settings = parser.parse_args()
     if settings.rounds < 1 or settings.threads < 1:
         parser.error("--rounds and --threads are whole numbers ≥ 1")
+    output.prepare(parser, settings.results)
     generator = np.random.default_rng(0)
     x = generator.random((10, M, 784), dtype=np.float32)
     noise = generator.standard_normal((10, 1, M, 2), dtype=np.float32)
@@ -118,9 +119,7 @@ def main():
         ratio = row["lower quartile"] / found["scratchvae"]["lower quartile"]
         print(f"{name:>14} {row['lower quartile']:7.1f} ms a step (median {row['median']:.1f}), {ratio:.2f} times ours")
     print(f"       PyTorch {said}, {settings.threads} thread(s) each")
-    settings.results.mkdir(parents=True, exist_ok=True)
-    (settings.results / "conv.json").write_text(json.dumps(result, indent=1) + "\n")
-    print(f"wrote {settings.results / 'conv.json'}")
+    output.write(settings.results / "conv.json", result)
 
 
 if __name__ == "__main__":

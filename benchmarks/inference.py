@@ -6,7 +6,6 @@ process. The models are as they were initialised (Glorot): what a parameter is d
 """
 
 import argparse
-import json
 import resource
 import sys
 import time
@@ -14,6 +13,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import output
 
 from scratchvae import VAE, bench, load_data
 from scratchvae.cli.output import tolerant
@@ -41,6 +41,7 @@ def main():
     settings = parser.parse_args()
     if settings.scale <= 0:
         parser.error(f"--scale is {settings.scale:g}; expected a fraction above 0")
+    output.prepare(parser, settings.results)
     data = load_data(settings.data)
     x, draws = data.test[: max(2, int(1000 * settings.scale))], max(50, int(5000 * settings.scale))
     rates = hmc(x, max(1, int(50 * settings.scale)))
@@ -69,9 +70,7 @@ def main():
         f"importance: {seconds:.1f} s for {len(x):,} images with {draws:,} draws each, 784-500-20; "
         f"peak memory {peak:.0f} MiB"
     )
-    settings.results.mkdir(parents=True, exist_ok=True)
-    (settings.results / "inference.json").write_text(json.dumps(result, indent=1) + "\n")
-    print(f"wrote {settings.results / 'inference.json'}")
+    output.write(settings.results / "inference.json", result)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ what 10,000 further steps of a small model leave allocated. The loop's share is 
 
 import argparse
 import itertools
-import json
 import resource
 import subprocess
 import sys
@@ -17,6 +16,7 @@ import tracemalloc
 from pathlib import Path
 
 import numpy as np
+import output
 
 from scratchvae import VAE, Adagrad, bench, fit
 from scratchvae.cli.output import tolerant
@@ -94,6 +94,7 @@ def main():
     parser.add_argument("--scale", type=float, default=1.0, help="a fraction of the work, for a quick look (1)")
     parser.add_argument("--results", type=Path, default=Path("runs/bench"), help="where job.json goes (runs/bench)")
     settings = parser.parse_args()
+    output.prepare(parser, settings.results)
     steps, timed_steps = max(100, int(10_000 * settings.scale)), max(10, int(400 * settings.scale))
     result = {
         "machine": bench.machine(),
@@ -112,9 +113,7 @@ def main():
     for name, share in result["shares"].items():
         text = ", ".join(f"{part} {value:.1%}" for part, value in share.items())
         print(f"a training step of {name}: {result['ms'][name]:.2f} ms: {text}")
-    settings.results.mkdir(parents=True, exist_ok=True)
-    (settings.results / "job.json").write_text(json.dumps(result, indent=1) + "\n")
-    print(f"wrote {settings.results / 'job.json'}")
+    output.write(settings.results / "job.json", result)
 
 
 if __name__ == "__main__":

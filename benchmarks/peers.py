@@ -19,6 +19,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+import output
 
 from scratchvae import VAE, bench
 from scratchvae.cli.output import tolerant
@@ -262,9 +263,9 @@ def main():
         return serve(settings.serve, settings.steps)
     if settings.rounds < 1 or settings.steps < 1:
         parser.error(f"--rounds is {settings.rounds}, --steps {settings.steps}; expected whole numbers ≥ 1")
+    output.prepare(parser, settings.results)
     rows = summary(measure(settings.rounds, settings.steps))
     print(table(rows))
-    settings.results.mkdir(parents=True, exist_ok=True)
     versions = {name: metadata.version(name) for name in ("torch", "jax", "autograd") if find_spec(name)}
     facts = {
         "machine": bench.machine(),
@@ -273,8 +274,7 @@ def main():
         "steps": settings.steps,
         "rows": rows,
     }
-    (settings.results / "peers.json").write_text(json.dumps(facts, indent=1) + "\n")
-    print(f"wrote {settings.results / 'peers.json'}")
+    output.write(settings.results / "peers.json", facts)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from pathlib import Path
 from scratchvae import bench
 from scratchvae.backend import array_module
 from scratchvae.cli.output import tolerant
+from scratchvae.training.checkpoint import write_atomically
 
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
@@ -73,7 +74,8 @@ def write(results):
     """Put the section between the README's marks."""
     text = README.read_text()
     before, rest = text.split(BEGIN)
-    README.write_text(before + BEGIN + "\n" + readme(results) + "\n" + END + rest.split(END)[1])
+    text = before + BEGIN + "\n" + readme(results) + "\n" + END + rest.split(END)[1]
+    write_atomically(README, text.encode())
 
 
 def main():

@@ -15,7 +15,6 @@ within each product; when one of them has lost its core, the others wait until i
 
 import argparse
 import contextlib
-import json
 import math
 import os
 import subprocess
@@ -24,6 +23,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import output
 from threadpoolctl import threadpool_limits
 
 from scratchvae import bench
@@ -172,6 +172,8 @@ def main():
     threads = blas_threads(math.inf) if settings.threads is None else settings.threads
     if threads is None or threads < 2:
         parser.error("BLAS has one thread here, or none that can be set; expected two or more (--threads)")
+    if settings.out is not None:
+        output.prepare(parser, settings.out)
     with busy_cores() if settings.busy else contextlib.nullcontext():
         times = measure(works, threads, settings.rounds)
     result = {
@@ -185,10 +187,7 @@ def main():
     print(f"{bench.describe(result['machine'])}{beside}; {settings.rounds} rounds")
     print(table(result["rows"], threads))
     if settings.out is not None:
-        settings.out.mkdir(parents=True, exist_ok=True)
-        path = settings.out / ("threads-busy.json" if settings.busy else "threads.json")
-        path.write_text(json.dumps(result, indent=1) + "\n")
-        print(f"wrote {path}")
+        output.write(settings.out / ("threads-busy.json" if settings.busy else "threads.json"), result)
 
 
 if __name__ == "__main__":

@@ -189,10 +189,10 @@ def main():
     p = parser(__doc__)
     p.add_argument("--seeds", type=positive, default=3, help="seeds 0, 1, … (3)")
     settings = parse(p)
-    table, fig = [], plots.Figure(figsize=(12, 7.2), dpi=150, layout="constrained")
-    for (left, right), problem in zip(fig.subplots(2, 2), (Regression(), Autoencoder()), strict=True):
-        rows, curves = zip(*study(problem, settings), strict=True)
-        table += rows
+    studied = [(problem, *zip(*study(problem, settings), strict=True)) for problem in (Regression(), Autoencoder())]
+    write_table(settings.results / "black_box.csv", [row for _, rows, _ in studied for row in rows])
+    fig = plots.Figure(figsize=(12, 7.2), dpi=150, layout="constrained")
+    for (left, right), (problem, rows, curves) in zip(fig.subplots(2, 2), studied, strict=True):
         for k, (row, runs) in enumerate(zip(rows, curves, strict=True)):
             for column, style in [("variance at the start", {"mfc": "none"}), ("variance where trained", {})]:
                 left.plot(k, float(row[column]), f"C{k}o", ms=8, **style)
@@ -211,7 +211,6 @@ def main():
         right.set_ylim(low - 0.1 * (high - low), high + 0.1 * (high - low))
         for ax in (left, right):
             ax.grid(alpha=0.3)
-    write_table(settings.results / "black_box.csv", table)
     fig.savefig(settings.results / "black_box.png")
     print(f"wrote {settings.results / 'black_box.png'}")
 

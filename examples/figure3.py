@@ -10,14 +10,13 @@ and estimates are kept in --runs and gone on with.
 """
 
 import json
-import shutil
 import warnings
 from collections import defaultdict
 from dataclasses import replace
 
 import numpy as np
 from stages import write_table
-from study import Run, command, in_parallel, parse, parser, positive
+from study import Run, claimed, command, in_parallel, parse, parser, positive
 
 from scratchvae import Adagrad, load_data, load_model, plots
 from scratchvae.bench import commit
@@ -40,19 +39,15 @@ METHODS = {"AEVB": (Run, "B"), "wake-sleep": (Run, "wake-sleep"), "MCEM": (RunMC
 
 def follow(run, method, n, points, images, version):
     """Train up to each of `points`, keep the model of that moment, and estimate log p(x); the rows of the table."""
-    path = run.folder / "marginal.json"
-    rows = json.loads(path.read_text()) if path.exists() else []
-    rows = [row for row in rows if row["images"] == images]  # what was asked of others is asked again
+    path = run.folder / "marginal.json"  # the estimates from any number of images
     data = load_data(run.data)
     for samples in points:
-        if samples in [row["asked for"] for row in rows]:
+        if (samples, images) in [(row["asked for"], row["images"]) for row in estimates(path)]:
             continue
         stage, kept = replace(run, samples=samples), run.folder / f"at-{samples}.npz"
         if not kept.exists():
-            if stage.done() and run.history()["samples"][-1] >= samples + 16 * run.batch_size:  # not one minibatch only
-                raise ValueError(f"{run.folder} has gone beyond {samples:,} samples: move it away, to train it anew")
             stage.train(version)
-            shutil.copyfile(run.folder / "checkpoint.npz", kept)
+            keep_model(run, samples, kept)
         model, history = load_model(kept), run.history()
         last = history[np.searchsorted(history["samples"], samples)]
         row = {"training images": n, "method": method, "asked for": samples}
@@ -66,9 +61,23 @@ def follow(run, method, n, points, images, version):
             row[f"{split} share with k_hat > {estimate.threshold():.2f}"] = round(estimate.untrusted().mean(), 3)
             row[f"{split} share with r_hat > 1.1"] = round(float((estimate.r_hat > 1.1).any(axis=1).mean()), 3)
         row |= {"train seconds": round(float(last["seconds"]), 1), "seed": run.seed}
-        rows.append(row | {"commit": stage.commit()})
-        write_atomically(path, json.dumps(rows, indent=1).encode())
-    return rows
+        row |= {"commit": stage.commit()}
+        write_atomically(path, json.dumps([*estimates(path), row], indent=1).encode())
+    found = {row["asked for"]: row for row in estimates(path) if row["images"] == images}
+    return [found[samples] for samples in points]
+
+
+def estimates(path):
+    """The rows that are kept in a file, as they are now: another process may have added some."""
+    return json.loads(path.read_text()) if path.exists() else []
+
+
+def keep_model(run, samples, kept):
+    """Copy the checkpoint to `kept`; a ValueError is raised if the run has gone on beyond so many samples meanwhile."""
+    with claimed(run.folder):
+        if run.history()["samples"][-1] >= samples + 16 * run.batch_size:  # one minibatch may have gone beyond
+            raise ValueError(f"{run.folder} has gone beyond {samples:,} samples: move it away, to train it anew")
+        write_atomically(kept, (run.folder / "checkpoint.npz").read_bytes())
 
 
 def main():

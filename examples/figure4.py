@@ -32,8 +32,8 @@ def main():
         plots.manifold(ax, model, data.image_shape, rows=round(20 * width / height), columns=20)
         ax.set_title("", loc="left")
         ax.set_title(f"{name}, after {after}: test bound {rows[-1]['test_bound']:.1f} nats", fontsize=12)
-    fig.savefig(settings.results / "figure4.png")
     write_table(settings.results / "figure4.csv", rows)
+    fig.savefig(settings.results / "figure4.png")
     print(f"wrote {settings.results / 'figure4.png'}")
 
 

@@ -29,8 +29,8 @@ def main():
         plots.samples(ax, model, data.image_shape)
         ax.set_title(f"$N_z$ = {latent}, after {after}: test bound {rows[-1]['test_bound']:.1f}", fontsize=10)
     fig.suptitle(f"{settings.data}: E[x|z] at z ~ N(0, I); test bound in nats")
-    fig.savefig(settings.results / "figure5.png")
     write_table(settings.results / "figure5.csv", rows)
+    fig.savefig(settings.results / "figure5.png")
     print(f"wrote {settings.results / 'figure5.png'}")
 
 

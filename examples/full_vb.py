@@ -7,17 +7,13 @@ prior p(θ) = N(0, I). "best" is read off the same test images, which favours wh
 are cores, each on one thread of BLAS.
 """
 
-import argparse
 import json
-import os
-from pathlib import Path
 
 import numpy as np
-from stages import RESULTS, write_table
-from study import Run, train_all
+from stages import write_table
+from study import Run, command, parse, parser, positive, train_all
 
 from scratchvae import VAE, Adagrad, FullVB, load_data, load_model, plots
-from scratchvae.cli.output import tolerant
 from scratchvae.training.run import read_history
 
 METHODS = {
@@ -97,21 +93,14 @@ def draw(axes, curves):
 
 def main():
     """Train what is not trained yet; write full_vb.csv, full_vb.png and full_vb_uncertainty.png."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scale", type=float, default=1.0, help="a fraction of the training, for a quick look (1)")
-    parser.add_argument("--data", default="mnist", help="mnist (default) or another data set")
-    parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES), help="numbers of training images")
-    parser.add_argument("--seeds", type=int, default=3, help="seeds 0, 1, … (3)")
-    parser.add_argument(
-        "--samples", type=float, help="in place of 4.8e6 for 1,000 images, 1.8e6 for 10,000, 1.2e6 for 100"
+    p = parser(__doc__)
+    p.add_argument("--data", default="mnist", help="mnist (default) or another data set")
+    p.add_argument("--sizes", type=positive, nargs="+", default=list(SIZES), help="numbers of training images")
+    p.add_argument("--seeds", type=positive, default=3, help="seeds 0, 1, … (3)")
+    p.add_argument(
+        "--samples", type=positive, help="in place of 4.8e6 for 1,000 images, 1.8e6 for 10,000, 1.2e6 for 100"
     )
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs at a time")
-    parser.add_argument("--runs", type=Path, default=Path("runs/examples"), help="where runs are kept (runs/examples)")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="where table and pictures go (examples/results)")
-    settings = parser.parse_args()
-    if settings.seeds < 1 or min(settings.sizes) < 1 or settings.jobs < 1:
-        parser.error("--seeds, --sizes and --jobs expect whole numbers ≥ 1")
-    settings.results.mkdir(parents=True, exist_ok=True)
+    settings = parse(p)
 
     runs = []
     for n in settings.sizes:
@@ -147,5 +136,4 @@ def main():
 
 
 if __name__ == "__main__":
-    with tolerant():
-        main()
+    command(main)

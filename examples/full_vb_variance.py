@@ -7,16 +7,14 @@ standard error, of the projection on a random direction, the largest over the ar
 --scale, it says nothing).
 """
 
-import argparse
 import time
-from pathlib import Path
 
 import numpy as np
-from stages import RESULTS, write_table
+from stages import options, write_table
+from study import command
 
 from scratchvae import Adagrad, FullVB, fit, load_data
 from scratchvae.bench import commit
-from scratchvae.cli.output import tolerant
 from scratchvae.inference.full_vb import THETA_NOISE
 from scratchvae.training.loop import progress_bar
 
@@ -77,11 +75,7 @@ def rows(state, trained, images, scale, bar):
 
 def main():
     """Write full_vb_variance.csv and print its sums over φ, μ and log σ."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scale", type=float, default=1.0, help="a fraction of draws and training (1)")
-    parser.add_argument("--data", default="mnist", help="mnist (default) or another data set")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="where the table goes (examples/results)")
-    settings = parser.parse_args()
+    settings = options(__doc__)
     images = load_data(settings.data).train[:1000]
     model, table = FullVB(images.shape[1], 200, 10), []
     count = 4 * sum(max(4, int(settings.scale * draws)) for draws in DRAWS.values())
@@ -89,7 +83,7 @@ def main():
         table += rows("initial", model, images, settings.scale, bar)
         fit(model, images, optimizer=Adagrad(0.02), samples=max(100, int(settings.scale * 600_000)), progress=False)
         table += rows("trained", model, images, settings.scale, bar)
-    settings.results.mkdir(parents=True, exist_ok=True)
+    write_table(settings.results / "full_vb_variance.csv", table)
     print("variance of the gradient, summed over arrays, times that of plain; the largest z of a mean")
     for key in dict.fromkeys((row["parameters"], row["varied"], row["noise for θ"]) for row in table):
         sums, z = [], []
@@ -108,9 +102,7 @@ def main():
         z = max(float(row["z of the mean"]) for row in chosen if row["z of the mean"] != "nan")
         ms = chosen[0]["ms per gradient"]
         print(f"{key[0]:8} {key[1]:19} {key[2]:11} φ{sums[0]} μ{sums[1]} log σ{sums[2]}   z {z:4.1f} {ms:>7} ms")
-    write_table(settings.results / "full_vb_variance.csv", table)
 
 
 if __name__ == "__main__":
-    with tolerant():
-        main()
+    command(main)

@@ -155,12 +155,12 @@ def main():
     calls = [(rows_of, runs[name], name, method, K, draws, version) for name in runs for method in METHODS for K in KS]
     found = in_parallel(calls, settings.jobs, " ratios")
     rows = [row | k_hat[row["trained by"]] for pair in found for row in pair]
+    write_table(settings.results / "gradient_noise.csv", rows)
     for name in TRAINED_BY:
         for part, method in [("φ", method) for method in METHODS] + [("θ", "IWAE"), ("θ", "L^A")]:
             median = curve(rows, name, method, part)[1]
             numbers = "  ".join(f"K={K}: {value:.3f}" for K, value in zip(KS, median, strict=True))
             print(f"trained by {name:5} {part} {method:5} {numbers}   as K^{slope(median):.2f}")
-    write_table(settings.results / "gradient_noise.csv", rows)
     draw(settings, rows)
 
 

@@ -1,10 +1,13 @@
 """The bound while training for 50 epochs at 2 and at 20 latents: train and validation against samples evaluated."""
 
+import io
+
 import numpy as np
 from stages import options, row, stages, write_table
+from study import command
 
 from scratchvae import plots
-from scratchvae.cli.output import tolerant
+from scratchvae.training.checkpoint import write_atomically
 
 
 def main():
@@ -17,13 +20,13 @@ def main():
         plots.learning_curve(ax, history)
         ax.set_title(f"{latent} latents")
         rows.append(row("loss_curve", title, latent, model, history, data))
-        table = settings.results / f"loss_curve_{latent}.csv"
+        table = io.StringIO()
         np.savetxt(table, history, fmt="%.10g", delimiter=",", header=",".join(history.dtype.names), comments="")
+        write_atomically(settings.results / f"loss_curve_{latent}.csv", table.getvalue().encode())
+    write_table(settings.results / "loss_curve.csv", rows)
     fig.savefig(settings.results / "loss_curve.png")
     print(f"wrote {settings.results / 'loss_curve.png'}")
-    write_table(settings.results / "loss_curve.csv", rows)
 
 
 if __name__ == "__main__":
-    with tolerant():
-        main()
+    command(main)

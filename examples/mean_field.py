@@ -79,6 +79,7 @@ def main():
     for seed in range(seeds):
         fits.append(MixtureOfGaussians(K).fit(z, seed=seed))
         rows.append(row("mixture of Gaussians", K, seed, fits[-1], int(used(fits[-1]).sum())))
+    write_table(settings.results / "mean_field.csv", rows)
     best = max(fits, key=lambda model: model.bound_[-1])
     full = np.flatnonzero(used(best))
     full = full[np.argsort(-best.weights_[full])]
@@ -104,7 +105,6 @@ def main():
     right.set_title(f"{seeds} seeds; red: the one beside, {best.bound_[-1] / len(z):.3f}", fontsize=9)
     right.grid(alpha=0.3)
     fig.savefig(settings.results / "mean_field.png")
-    write_table(settings.results / "mean_field.csv", rows)
     print(f"wrote {settings.results / 'mean_field.png'}")
 
 

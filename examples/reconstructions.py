@@ -1,6 +1,7 @@
 """Test images and their reconstructions after 1,000 and 10,000 images, 1 and 50 epochs, at 20 and at 2 latents."""
 
 from stages import panels
+from study import command
 
 from scratchvae import plots
 
@@ -11,4 +12,4 @@ def draw(ax, model, data):
 
 
 if __name__ == "__main__":
-    panels("reconstructions", draw, (10, 6), "originals, and under them their reconstructions")
+    command(lambda: panels("reconstructions", draw, (10, 6), "originals, and under them their reconstructions"))

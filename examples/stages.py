@@ -1,72 +1,73 @@
 """The training runs behind the pictures: one per latent size, looked at after 1,000 and 10,000 images, 1 and 50 epochs.
 
-500 tanh units, Adam 0.001, Glorot, M = 100, grey-level MNIST, seed 0. Each stage resumes from a copy of the one before,
-and is found again under runs/examples by the next script that needs it.
+500 tanh units, Adam 0.001, Glorot, M = 100, grey-level MNIST, seed 0. Each stage goes on from the checkpoint of the one
+before, in a folder of its own under runs/examples, where the next script that needs it finds it. A stage that was
+interrupted is gone on with, and one that another process trains at the moment is left to it.
 """
 
 import argparse
 import csv
-import shutil
-from pathlib import Path
+import io
 
-from scratchvae import VAE, Adam, evaluate, fit, load_data, load_model, plots
+from study import Run, add_folders, parse
+
+from scratchvae import Adam, evaluate, fit, load_data, load_model, plots
 from scratchvae.bench import commit
-from scratchvae.training.run import read_history
+from scratchvae.training.checkpoint import write_atomically
 
-RESULTS = Path(__file__).with_name("results")
 STAGES = {"1,000 images": 1_000, "10,000 images": 10_000, "1 epoch": 50_000, "50 epochs": 2_500_000}
 
 
 def options(description):
     """The command line that all the scripts share."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scale", type=float, default=1.0, help="a fraction of the training, for a quick look (1)")
-    parser.add_argument("--data", default="mnist", help="mnist (default) or another data set")
-    parser.add_argument("--runs", type=Path, default=Path("runs/examples"), help="where runs are kept (runs/examples)")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="where pictures and tables go (examples/results)")
-    settings = parser.parse_args()
-    settings.results.mkdir(parents=True, exist_ok=True)
-    return settings
+    p = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--scale", type=float, default=1.0, help="a fraction of the training, for a quick look (1)")
+    p.add_argument("--data", default="mnist", help="mnist (default) or another data set")
+    add_folders(p)
+    return parse(p)
+
+
+class Stage(Run):
+    """A Run that shows how far it is."""
+
+    def fit(self, model, train, held_out, **settings):
+        """As Run's, with a bar on a terminal."""
+        return fit(model, train, held_out, **settings | {"progress": None})
 
 
 def stages(latent, settings):
     """(title, model, history, data) after each stage, trained or found."""
     data = load_data(settings.data)
+    home = settings.runs / f"{settings.data}{latent}-{settings.scale:g}"
     before = None
     for title, samples in STAGES.items():
-        folder = (
-            settings.runs / f"{settings.data}{latent}-{settings.scale:g}" / title.replace(" ", "-").replace(",", "")
-        )
-        if not (folder / "metrics.csv").exists():
-            begin(latent, data, max(100, int(samples * settings.scale)), folder, before)
-        yield title, load_model(folder), read_history(folder / "metrics.csv"), data
+        folder = home / title.replace(" ", "-").replace(",", "")
+        samples = max(100, int(samples * settings.scale))
+        stage = Stage(folder, settings.data, 500, latent, samples, {"init": "glorot"}, optimizer=Adam(0.001))
+        if before is not None:
+            stage.start_from(before)
+        stage.train(commit())
+        yield title, load_model(folder), stage.history(), data
         before = folder
 
 
-def begin(latent, data, samples, folder, before):
-    """Train up to `samples` in `folder`, from where `before` ended; the folder appears when it is done."""
-    building = folder.with_name(folder.name + ".part")
-    shutil.rmtree(building, ignore_errors=True)
-    if before is not None:
-        shutil.copytree(before, building)
-    model = VAE(data.train.shape[1], 500, latent, init="glorot", seed=0)
-    fit(model, data.train, data.valid, optimizer=Adam(0.001), samples=samples, out=building, resume=before is not None)
-    building.rename(folder)
-
-
 def panels(name, draw, figsize, heading):
-    """Write <name>_<latents>.png, four stages at 20 and 2 latents, each by draw(ax, model, data), and <name>.csv."""
-    settings, rows = options(heading), []
-    for latent in (20, 2):
+    """Write <name>.csv, and <name>_<latents>.png: four stages at 20 and 2 latents, each by draw(ax, model, data)."""
+    settings = options(heading)
+    found = {latent: list(stages(latent, settings)) for latent in (20, 2)}
+    rows = {
+        latent: [row(name, title, latent, model, history, data) for title, model, history, data in four]
+        for latent, four in found.items()
+    }
+    write_table(settings.results / f"{name}.csv", [*rows[20], *rows[2]])
+    for latent, four in found.items():
         fig = plots.Figure(figsize=figsize, dpi=150, layout="constrained")
-        for ax, (title, model, history, data) in zip(fig.subplots(2, 2).flat, stages(latent, settings), strict=True):
+        for ax, (title, model, _, data), numbers in zip(fig.subplots(2, 2).flat, four, rows[latent], strict=True):
             draw(ax, model, data)
-            rows.append(row(name, title, latent, model, history, data))
-            ax.set_title(f"{title}: test bound {rows[-1]['test_bound']:.1f} nats")
+            ax.set_title(f"{title}: test bound {numbers['test_bound']:.1f} nats")
         fig.suptitle(f"{latent} latents: {heading}")
         fig.savefig(settings.results / f"{name}_{latent}.png")
         print(f"wrote {settings.results / f'{name}_{latent}.png'}")
-    write_table(settings.results / f"{name}.csv", rows)
 
 
 def row(name, title, latent, model, history, data):
@@ -88,9 +89,10 @@ def row(name, title, latent, model, history, data):
 
 
 def write_table(path, rows):
-    """A CSV of dicts with the same keys."""
-    with open(path, "w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    """Write a CSV of dicts with the same keys, so that an older table stays whole where the disk has no room."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, rows[0], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(path, text.getvalue().encode())
     print(f"wrote {path}")

@@ -1,6 +1,7 @@
 """What the studies share: many training runs, as many at a time as there are cores, each gone on with."""
 
 import argparse
+import contextlib
 import json
 import os
 import sys
@@ -8,14 +9,17 @@ from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from stages import RESULTS
 from threadpoolctl import threadpool_limits
 
 from scratchvae import VAE, Adagrad, fit, load_data
 from scratchvae.bench import commit
 from scratchvae.cli.output import tolerant
+from scratchvae.training.checkpoint import write_atomically
+from scratchvae.training.claim import Claim
 from scratchvae.training.loop import progress_bar
 from scratchvae.training.run import read_history
+
+RESULTS = Path(__file__).with_name("results")
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,17 @@ class Run:
     log_every: int | None = None
     batch_size: int = 100
     seed: int = 0
+
+    def start_from(self, before):
+        """Begin where the run in the folder `before` ended, unless there is a checkpoint already.
+
+        Only the process that has claimed the folder writes into it; a ValueError names the one that has.
+        """
+        checkpoint = self.folder / "checkpoint.npz"
+        if not checkpoint.exists():
+            with claimed(self.folder):
+                if not checkpoint.exists():  # another process may have been faster
+                    write_atomically(checkpoint, (before / "checkpoint.npz").read_bytes())
 
     def train(self, version):
         """Begin the run, or go on with it, until it has evaluated `samples`; config.json names every commit."""
@@ -80,6 +95,17 @@ class Run:
         return json.loads((self.folder / "config.json").read_text())["options"]["commit"]
 
 
+@contextlib.contextmanager
+def claimed(folder):
+    """Hold the claim of a run folder, so that no other process writes to it; a ValueError names the one that does."""
+    claim = Claim(folder)
+    claim.acquire()
+    try:
+        yield
+    finally:
+        claim.release()
+
+
 def in_parallel(calls, jobs, unit=" runs"):
     """function(*arguments) for each of calls, `jobs` at a time, each on one thread of BLAS; their results in order.
 
@@ -109,13 +135,18 @@ def parser(description):
     p = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--scale", type=float, default=1.0, help="a fraction of the work, for a quick look (1)")
     p.add_argument("--jobs", type=positive, default=os.cpu_count(), help="runs at a time (as many as there are cores)")
+    add_folders(p)
+    return p
+
+
+def add_folders(p):
+    """Add the options that say where runs and results go."""
     p.add_argument("--runs", type=Path, default=Path("runs/examples"), help="where runs are kept (runs/examples)")
     p.add_argument(
         "--results",
         type=Path,
         help="where tables and pictures go (examples/results; below --scale 1 a folder results-SCALE in --runs)",
     )
-    return p
 
 
 def positive(text):

@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 
 from scratchvae.backend import kind, plain
-from scratchvae.data.pixels import in_words, warn_if_dark
+from scratchvae.data.pixels import in_words, warn_if_dark, warn_if_on_another_scale
 
 
 def whole(name, value, least=1):
@@ -16,12 +16,34 @@ def whole(name, value, least=1):
     return int(value)
 
 
+def is_real(value):
+    """Say whether `value` is a number that a float can hold; a bool, infinity and NaN are none."""
+    number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+    try:
+        return number and math.isfinite(value)
+    except OverflowError:  # a whole number beyond all floats
+        return False
+
+
 def positive(name, value):
     """Return `value` as a float; unless it is a finite number > 0, a ValueError is raised."""
-    number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
-    if not number or not 0 < value < math.inf:
+    if not is_real(value) or not value > 0:
         raise ValueError(f"{name} is {value!r}; expected a number > 0")
     return float(value)
+
+
+def share(name, value):
+    """Return `value` as a float; unless it is a number between 0 and 1, a ValueError is raised."""
+    if not is_real(value) or not 0 < value < 1:
+        raise ValueError(f"{name} is {value!r}; expected a rate between 0 and 1, such as 0.9")
+    return float(value)
+
+
+def flag(name, value):
+    """Return `value` as a bool; anything but True and False raises a ValueError."""
+    if not isinstance(value, bool | np.bool_):
+        raise ValueError(f"{name} is {value!r}; expected True or False")
+    return bool(value)
 
 
 def fitted(model, name="mean_"):
@@ -42,21 +64,24 @@ def float_rows(x, width=None):
     return finite("x", x.astype(float))
 
 
-def rows_of(name, x, model):
+def rows_of(name, x, model, train=None):
     """Return x as contiguous rows in host memory, at which `model` can be trained or evaluated.
 
-    For "valid" x may be None, which is returned. The rows are those of `model_rows`, one or more. A warning is given
-    for uint8 that do not look like 0 to 255, and for uint8 where the likelihood does not say which values data may
-    have. Inside `fit`, which has given it, it is not given again.
+    The rows are those of `model_rows`, one or more. A warning is given for uint8 that do not look like 0 to 255, and
+    for uint8 where the likelihood does not say which values data may have. Inside `fit`, which has given it, it is not
+    given again. train are the training rows, for the rows "valid" alone: these may be None, which is returned, and the
+    warning is one of a scale that is not that of the training rows.
     """
-    if x is None and name == "valid":
+    if x is None and train is not None:
         return None
     if kind(x) == "cupy":
         raise ValueError(
             f"{name} is on the device, a cupy array; expected rows in host memory, which are moved from there"
         )
     x = np.ascontiguousarray(model_rows(name, x, model, least=1))
-    if x.dtype == np.uint8 and name != "valid" and model.guard.depth < 2:
+    if train is not None:
+        warn_if_on_another_scale(name, x, train, stacklevel=4)
+    elif x.dtype == np.uint8 and model.guard.depth < 2:
         warn_if_dark(name, x, stacklevel=4)
         if not hasattr(model.likelihood, "support"):
             warnings.warn(

@@ -2,9 +2,12 @@
 
 A file may come from anywhere, so nothing in it is believed before it is checked. Its sizes are compared before memory
 is taken for an array, pickles are refused before a byte of them is read, and a member of an archive that nobody asks
-for is not expanded. Whatever is wrong with a file raises a `FileError`, which names the file and the reason.
+for is not expanded. Whatever is wrong with a file raises a `FileError`, which names the file and the reason. If a file
+cannot be read at this moment, that says nothing about it: the OSError or MemoryError stays one, and names the file.
 """
 
+import contextlib
+import errno
 import io
 import math
 import os
@@ -23,7 +26,33 @@ RATIO = 1100  # deflate makes nothing smaller than 1/1032 of its size
 
 
 class FileError(ValueError):
-    """Is raised for a file that cannot be read, or is not what it should be; the message names it and says why."""
+    """Is raised for a file that is not there, or is not what it should be; the message names it and says why."""
+
+
+def told(error, text):
+    """Return an OSError with the number of `error` and another text."""
+    said = OSError(text)
+    said.errno = error.errno
+    return said
+
+
+@contextlib.contextmanager
+def _reading(path, refusal):
+    """Let what goes wrong inside, while the file at `path` is read, name it.
+
+    What its content does wrong raises a FileError, which begins with `refusal`. An OSError or a MemoryError says
+    nothing about the content: it stays what it is.
+    """
+    try:
+        yield
+    except MemoryError as error:
+        raise MemoryError(f"{path} cannot be read: memory has no room for it ({_reason(error)})") from error
+    except OSError as error:
+        if error.errno in (None, errno.EINVAL):  # zipfile looks where a broken directory sends it
+            raise FileError(f"{refusal} ({_reason(error)})") from None
+        raise told(error, f"{path} cannot be read ({error.strerror})") from error
+    except Exception as error:  # zipfile and the parser of headers raise a dozen kinds for a broken file
+        raise FileError(f"{refusal} ({_reason(error)})") from None
 
 
 def require_file(path):
@@ -31,8 +60,10 @@ def require_file(path):
     path = Path(path)
     try:
         mode = os.stat(path).st_mode
-    except (OSError, ValueError) as error:
+    except (FileNotFoundError, NotADirectoryError, ValueError) as error:
         raise FileError(f"{path} cannot be read ({_reason(error)})") from None
+    except OSError as error:
+        raise told(error, f"{path} cannot be read ({error.strerror})") from error
     if not stat.S_ISREG(mode):
         what = "a folder" if stat.S_ISDIR(mode) else "a pipe, a socket or a device"
         raise FileError(f"{path} is {what}; expected a regular file")
@@ -41,31 +72,23 @@ def require_file(path):
 
 def is_archive(path):
     """Say whether the file at `path` begins like a .npz, which is a zip archive, whatever its name ends in."""
-    try:
-        with open(require_file(path), "rb") as file:
-            return file.read(4) in (b"PK\x03\x04", b"PK\x05\x06")
-    except OSError as error:
-        raise FileError(f"{path} cannot be read ({_reason(error)})") from None
+    path = require_file(path)
+    with _reading(path, f"{path} cannot be read"), open(path, "rb") as file:
+        return file.read(4) in (b"PK\x03\x04", b"PK\x05\x06")
 
 
 def read_npy(path):
     """Return the array in the .npy file at `path`; a FileError says why there is none."""
     path = require_file(path)
-    try:
-        with open(path, "rb") as file:
-            return _array(file, os.fstat(file.fileno()).st_size)
-    except Exception as error:  # the parser of headers raises a dozen kinds for a broken file
-        raise FileError(f"{path} is no NumPy file of plain arrays ({_reason(error)})") from None
+    with _reading(path, f"{path} is no NumPy file of plain arrays"), open(path, "rb") as file:
+        return _array(file, os.fstat(file.fileno()).st_size)
 
 
 def names_in(path):
     """Return the list of the names of all members of the .npz file at `path`; a FileError says why there is none."""
     path = require_file(path)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return [*_members(archive)]
-    except Exception as error:  # zipfile raises a dozen kinds for a broken file
-        raise FileError(f"{path} is no NumPy file of plain arrays ({_reason(error)})") from None
+    with _reading(path, f"{path} is no NumPy file of plain arrays"), zipfile.ZipFile(path) as archive:
+        return [*_members(archive)]
 
 
 def read_npz(path, names=None, fields=False):
@@ -77,21 +100,31 @@ def read_npz(path, names=None, fields=False):
     fields   says whether an array may have named fields, as a table of numbers has; False unless given.
 
     A FileError is raised for a file that is broken, for two members of one name, for a name that is not there, and for
-    a member that is no plain array: a pickle, a text, an array shorter or longer than its header promises, or one that
-    memory cannot hold.
+    a member that is no plain array: a pickle, a text, or an array shorter or longer than its header promises. Nothing
+    is expanded if memory cannot hold all that is read.
+    """
+    return dict(each_of_npz(path, names, fields))
+
+
+def each_of_npz(path, names=None, fields=False):
+    """Give (name, array) of the arrays that `read_npz` returns, one after the other, as they stand in the file.
+
+    The next array is expanded when it is asked for, so that whoever stops in between does not pay for the rest.
     """
     path = require_file(path)
-    where = f"{path} is no NumPy file of plain arrays"
-    arrays = {}
-    try:
-        with zipfile.ZipFile(path) as archive:
+    with _reading(path, f"{path} is no NumPy file of plain arrays"):
+        archive = zipfile.ZipFile(path)
+    with archive:
+        with _reading(path, f"{path} is no NumPy file of plain arrays"):
             members = _members(archive)
-            for name in members if names is None else names:
-                where = f"{path} has no plain array {name!r}"
-                arrays[name] = _member(archive, members[name], path.stat().st_size, fields)
-    except Exception as error:  # zipfile and the parser of headers raise a dozen kinds for a broken file
-        raise FileError(f"{where} ({_reason(error)})") from None
-    return arrays
+            wanted = list(members if names is None else names)
+            together = sum(members[name].file_size for name in wanted if name in members)
+            if together > host_memory():
+                raise ValueError(f"its arrays have {together:,} bytes, and this machine has {host_memory():,.0f}")
+        for name in wanted:
+            with _reading(path, f"{path} has no plain array {name!r}"):
+                array = _member(archive, members[name], path.stat().st_size, fields)
+            yield name, array
 
 
 def _members(archive):

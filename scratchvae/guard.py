@@ -3,7 +3,6 @@
 A layer keeps on itself what its backward pass needs, so a second thread would overwrite it.
 """
 
-import contextlib
 import functools
 import os
 import threading
@@ -61,12 +60,19 @@ def one_thread(method):
 
 
 def holds_model(function):
-    """Return a function that runs under the `guard` of its first argument, a model, from beginning to end."""
+    """Return a function that runs under the `guard` of its first argument, a model, from beginning to end.
+
+    What has no guard is no VAE, and raises a ValueError.
+    """
 
     @functools.wraps(function)
     def guarded(*arguments, **settings):
-        model = arguments[0] if arguments else settings.get("model")
-        with getattr(model, "guard", contextlib.nullcontext()):  # the function itself refuses what is no model
+        if not arguments and "model" not in settings:
+            return function(**settings)  # which says that it is missing
+        model = arguments[0] if arguments else settings["model"]
+        if not isinstance(getattr(model, "guard", None), Guard):
+            raise ValueError(f"model is a {type(model).__name__}; expected a VAE or a FullVB")
+        with model.guard:
             return function(*arguments, **settings)
 
     return guarded

@@ -8,6 +8,7 @@ width), with 0 in black and 255 or 1 in white. `model` is a trained `VAE` or one
 selects random numbers. `columns` is the number of images in a row of the picture.
 """
 
+import secrets
 from collections import Counter
 from pathlib import Path
 
@@ -230,7 +231,7 @@ def draw_run(folder, model, data, history, seed=0):
     failures = {}
     for name, draw in _pictures(model, data, history, seed).items():
         path = folder / f"{name}.png"
-        part = path.with_suffix(".png.tmp")  # so that no half of a picture has its name
+        part = path.with_suffix(f".png.{secrets.token_hex(8)}.tmp")  # no half of a picture has its name, nor two one
         try:
             draw().savefig(part, format="png")
             part.replace(path)

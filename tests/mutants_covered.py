@@ -45,8 +45,7 @@ def copied(root, folder):
 def run_tests(copy, record, wanted, *arguments, **variables):
     """Run pytest in a copy of the checkout, with this file as its plugin; return the exit code, and what was noted."""
     record.unlink(missing_ok=True)
-    environment = {**os.environ, "PYTHONHASHSEED": "0", "MUTANTS_RECORD": str(record)}
-    environment["PYTHONPATH"] = os.pathsep.join([str(copy), str(copy / "tests")])
+    environment = environment_of(copy) | {"MUTANTS_RECORD": str(record)}
     if wanted:
         record.with_suffix(".wanted").write_text(json.dumps(wanted))
         environment["MUTANTS_WANTED"] = str(record.with_suffix(".wanted"))
@@ -61,6 +60,24 @@ def run_tests(copy, record, wanted, *arguments, **variables):
             os.killpg(process.pid, signal.SIGKILL)  # what a test has left behind
     noted = record.read_text(encoding="utf-8").splitlines() if record.exists() else []
     return process.returncode, [json.loads(line) for line in noted]
+
+
+def environment_of(copy):
+    """Return the environment in which Python imports package and tests from a copy of the checkout."""
+    paths = os.pathsep.join([str(copy), str(copy / "tests")])
+    return {**os.environ, "PYTHONHASHSEED": "0", "PYTHONPATH": paths}
+
+
+def is_imported(copy, file, seconds):
+    """Say whether a file of the package, and what all tests begin with, can be imported within so many seconds."""
+    names = [file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")]
+    names += ["conftest"] if (copy / "tests" / "conftest.py").exists() else []
+    command = [sys.executable, "-c", f"import {', '.join(names)}"]
+    quiet = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+    try:
+        return not subprocess.run(command, cwd=copy, env=environment_of(copy), timeout=seconds, **quiet).returncode
+    except subprocess.TimeoutExpired:
+        return False
 
 
 class Covered:
@@ -212,6 +229,11 @@ def pytest_fixture_setup(fixturedef, request):
     finally:
         if fixturedef.scope != "function":
             _context(request._pyfuncitem.nodeid if hasattr(request, "_pyfuncitem") else "")
+
+
+def pytest_collectreport(report):
+    if report.failed:  # a file of tests that cannot be imported
+        _note(failed=report.nodeid)
 
 
 def pytest_runtest_logreport(report):

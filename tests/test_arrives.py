@@ -499,6 +499,7 @@ EVALUATE = {
         printed__k_hat_threshold=pytest.approx(1 - 1 / np.log10(500)),
         printed__untrusted=0,
         printed__unsure=0,
+        printed__not_finite=0,
     ),
     "--n-theta": row("--n-theta 3", "{here}/full --json", evaluate_theta__n_theta=3, printed__n_theta=3),
     "--seed": row(

@@ -137,8 +137,11 @@ def test_a_fit_that_is_refused_leaves_the_one_before(pixels):
     for model in (PCA(2), LinearAutoencoder(2, tied=True)):
         x = data()
         z = model.fit(x).transform(x)
-        for bad in (np.outer(np.arange(5.0), np.ones(6)), x * np.nan):
-            with pytest.raises(ValueError):
+        for bad, message in [
+            (np.outer(np.arange(5.0), np.ones(6)), "x varies in fewer than 2 directions"),
+            (x * np.nan, "x has values that are not finite"),
+        ]:
+            with pytest.raises(ValueError, match=message):
                 model.fit(bad)
             assert_array_equal(model.transform(x), z)
 

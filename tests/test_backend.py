@@ -123,7 +123,8 @@ def test_every_gradient_passes_on_the_device_and_the_rows_are_those_of_the_host(
 
 
 def test_a_checkpoint_between_rows_reads_the_bounds_first_and_the_run_resumes_exactly(waits, tmp_path, monkeypatch):
-    monkeypatch.setattr("scratchvae.training.loop.LONGEST_WITHOUT_CHECKPOINT", 0)  # one after each step
+    monkeypatch.setattr("scratchvae.training.run.LONGEST_WITHOUT_CHECKPOINT", 0)  # one after each step
+    monkeypatch.setattr("scratchvae.training.run.SHARE", float("inf"))
 
     def go(name, samples, backend="cupy", resume=False):
         model, settings = VAE(6, 5, 2, backend=backend), {"batch_size": 10, "log_every": 100, "out": tmp_path / name}
@@ -248,7 +249,7 @@ def test_data_that_do_not_fit_are_sent_by_the_minibatch_with_the_same_result(wai
 def test_too_little_device_memory_is_refused_with_what_the_job_needs(waits, tmp_path, make):
     model, train = VAE(784, 500, 20, backend="cupy"), np.full((200, 784), 255, np.uint8)
     size = model.params.value.nbytes
-    for valid, work in [(None, model.working_memory(100)), (np.zeros((2000, 784)), model.working_memory(1000))]:
+    for valid, work in [(None, model.working_memory(100)), (np.ones((2000, 784)), model.working_memory(1000))]:
         needed = work + (1 + len(make.names)) * size
         waits.free = waits.taken + needed - 1
         with pytest.raises(MemoryError, match=rf"needs about {needed / 2**20:.0f} MiB of device memory and \d+ MiB"):

@@ -207,10 +207,38 @@ def test_the_picture_has_a_line_a_backend_and_precision_along_each_size():
     assert axes[0].get_xscale() == axes[3].get_yscale() == "log"
 
 
+def test_a_picture_that_cannot_be_drawn_does_not_cost_the_measurements(tmp_path, monkeypatch, capsys):
+    def fail(*arguments):
+        raise RuntimeError("latex could not be found")
+
+    monkeypatch.setattr("scratchvae.plots.step_costs", fail)
+    monkeypatch.setattr(bench, "run", lambda *_: {"machine": {}, "rows": []})
+    monkeypatch.setattr(bench, "describe", lambda machine: "the machine")
+    monkeypatch.setattr(bench, "table", lambda result: "the table")
+    assert main(["bench", "--out", str(tmp_path / "new" / "bench")]) == 0
+    out, err = capsys.readouterr()
+    assert "the table" in out and out.endswith("bench/: bench.json\n")
+    assert "no picture (RuntimeError: latex could not be found); the measurements are whole" in err
+    assert json.loads((tmp_path / "new" / "bench" / "bench.json").read_text()) == {"machine": {}, "rows": []}
+
+
+def test_a_bench_that_fails_leaves_no_folder_of_its_own(tmp_path, monkeypatch, capsys):
+    def fail(*arguments):
+        raise ValueError("no device")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(bench, "run", fail)
+    (tmp_path / "mine").mkdir()
+    for out in ([], ["--out", "new"], ["--out", "mine"]):
+        assert main(["bench", *out]) == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "runs"]
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
 def test_a_file_in_the_place_of_the_folder_is_refused_before_anything_is_measured(tmp_path, capsys):
     (tmp_path / "file").write_text("mine")
     assert main([*SMALL, "--out", str(tmp_path / "file")]) == 2
-    assert "is a file: choose a folder (--out)" in capsys.readouterr().err
+    assert "is a file: choose a folder (--out, out)" in capsys.readouterr().err
     assert (tmp_path / "file").read_text() == "mine"
 
 

@@ -8,6 +8,7 @@ import gzip
 import inspect
 import itertools
 import json
+import math
 import os
 import shutil
 from pathlib import Path
@@ -27,7 +28,7 @@ from scratchvae.training import checkpoint
 from scratchvae.training.checkpoint import CheckpointError
 from scratchvae.training.em import fit_mcem
 from scratchvae.training.loop import HELD_OUT, ORDER, STEP, evaluate_theta, fingerprint, stream
-from scratchvae.training.run import load_model
+from scratchvae.training.run import facts_of_run, load_model
 
 # Data: pixels and labels of every split, from the raw files
 
@@ -550,3 +551,57 @@ def test_appendix_d_counts_what_it_does_not_trust_above_the_threshold_of_its_num
     monkeypatch.setattr(marginal, "pareto_k", lambda log_w: np.resize(K_HAT, log_w.shape[1]))
     with pytest.warns(UserWarning, match=r"k_hat is above 0\.5 for 3 of 4 datapoints"):
         marginal.appendix_d(small(), rows(4), 100, burn_in=20)
+
+
+# Arguments that were taken for others, or for none
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: VAE(6, 5, 2, prior="no"), "prior is 'no'; expected True or False"),
+        (lambda: VAE(6, 5, 2, prior=1), "prior is 1; expected True or False"),
+        (lambda: VAE(6, 5, 2, init_biases="no"), "init_biases is 'no'; expected True or False"),
+        (lambda: FullVB(6, 5, 2, learn_hyperprior="no"), "learn_hyperprior is 'no'; expected True or False"),
+        (lambda: FullVB(6, 5, 2).warm_start("run"), "to start from is a str; expected a VAE or a FullVB"),
+        (lambda: FullVB(6, 5, 2).warm_start(not_finite()), "to start from has values that are not finite"),
+        (lambda: bound_of(VAE(6, 5, 2), n_data=math.nan), "n_data is nan; expected a number > 0"),
+        (lambda: bound_of(VAE(6, 5, 2), n_data="7"), "n_data is '7'; expected a number > 0"),
+        (lambda: bound_of(FullVB(6, 5, 2), n_data=0), "n_data is 0; expected a number > 0"),
+        (lambda: bound_of(FullVB(6, 5, 2), zeta=math.nan), "zeta has values that are not finite"),
+        (lambda: bound_of(FullVB(6, 5, 2, theta_noise="local"), zeta=math.inf), "zeta has values that are not finite"),
+    ],
+)
+def test_what_a_model_cannot_mean_is_refused_by_name(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def not_finite():
+    model = VAE(6, 5, 2)
+    model.params.value[-1] = np.nan
+    return model
+
+
+def bound_of(model, n_data=7, zeta=1.0):
+    noise = model.noise(np.random.default_rng(0), 7)
+    if isinstance(model, FullVB):
+        noise[1].flat[-1] = zeta
+    return model.bound(rows(), noise, n_data)
+
+
+@pytest.mark.parametrize("acceptance", ["0.8", None, 0, 1, math.nan, 10**400, True])
+def test_an_acceptance_that_is_no_rate_is_refused(acceptance):
+    with pytest.raises(ValueError, match=r"acceptance is .*; expected a rate between 0 and 1"):
+        fit_mcem(VAE(6, 5, 2), rows(), samples=16, batch_size=7, acceptance=acceptance)
+
+
+@pytest.mark.filterwarnings("ignore:the chains accept")
+def test_an_acceptance_of_numpy_is_that_number(tmp_path):
+    fit_mcem(VAE(6, 5, 2), rows(), samples=16, batch_size=7, acceptance=np.float32(0.5), out=tmp_path)
+    assert facts_of_run(tmp_path)["run"]["mcem"]["acceptance"] == 0.5
+
+
+def test_a_random_stream_far_on_in_a_run_is_that_of_its_words():
+    for words in [(0, 1, 1 << 40), (1 << 33, 1, 2), (3, 1, (1 << 32) - 1)]:
+        assert stream(*words).random() == np.random.default_rng([*words]).random()

@@ -145,7 +145,7 @@ def test_a_checkpoint_with_pickled_objects_is_refused_unread(tmp_path):
 
 
 def test_a_missing_checkpoint_is_named(tmp_path):
-    with pytest.raises(CheckpointError, match=r"c\.npz is not there$"):
+    with pytest.raises(CheckpointError, match=r"c\.npz is not there; expected the checkpoint of a run$"):
         load(tmp_path / "c.npz")
 
 

@@ -429,14 +429,16 @@ def test_a_folder_that_is_no_run_is_not_offered_for_resuming(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     there = {tmp_path: "exists, and holds file: choose another folder", tmp_path / "file": "is a file: choose a folder"}
     for out, message in there.items():
-        assert refused(capsys, "train", *QUICK, "--out", out).endswith(f"{out} {message} (--out)\n")
+        assert refused(capsys, "train", *QUICK, "--out", out).endswith(f"{out} {message} (--out, out)\n")
     for command in ("evaluate", "plot"):
         assert "is no run folder" in refused(capsys, command, tmp_path / "file")
 
 
 def test_an_existing_folder_is_neither_overwritten_nor_resumed_by_accident(trained, capsys):
     before = {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()}
-    assert f"go on with it (--resume {trained})" in refused(capsys, "train", *QUICK, "--out", trained)
+    assert f"{trained} holds a run: go on with it (--resume, resume=True)" in refused(
+        capsys, "train", *QUICK, "--out", trained
+    )
     assert {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()} == before
 
 
@@ -510,3 +512,97 @@ def test_a_run_made_in_python_is_told_from_a_broken_one(tmp_path, capsys):
         assert "was trained in Python, not by scratchvae train: load_model(" in refused(
             capsys, command, tmp_path / "mine"
         )
+
+
+# Where runs are written, and what config.json says
+
+
+@pytest.fixture
+def own(tmp_path):
+    """A file of images of one's own, and the words that train a small model on it."""
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).integers(0, 256, (40, 4, 4), dtype=np.uint8))
+    return tmp_path / "x.npy"
+
+
+SMALL = ("--samples", 200, "--latent", 2, "--hidden", 4, "--batch-size", 10, "--quiet")
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Pictures take time, and nobody looks at them here."""
+    monkeypatch.setattr("scratchvae.cli.train._draw", lambda *_: [])
+
+
+@pytest.mark.parametrize("command", [("train", *SMALL), ("bench", "--hidden", 4, "--repeats", 1)])
+def test_a_folder_runs_that_leads_nowhere_is_named_and_not_waited_for(command, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").symlink_to("/nonexistent/x")
+    assert "runs is a link that leads nowhere: choose a folder" in refused(capsys, *command)
+
+
+def test_a_run_folder_is_not_made_among_the_images_it_is_trained_on(own, tmp_path, monkeypatch, capsys):
+    images = tmp_path / "images"
+    images.mkdir()
+    monkeypatch.chdir(images)
+    for data in (".", images):
+        for out in ([], ["--out", "new"], ["--out", images / "a" / "b"]):
+            assert "lies inside the folder of images" in refused(capsys, "train", "--data", data, *SMALL, *out)
+    assert list(images.iterdir()) == []
+
+
+def test_a_path_of_any_bytes_is_trained_on_and_read_again(own, tmp_path, undrawn, capsys):
+    folder = tmp_path / os.fsdecode(b"d\xff")
+    try:
+        folder.mkdir()
+    except OSError:
+        pytest.skip("this file system takes no such name")
+    own.rename(folder / "x.npy")
+    assert run("train", "--data", folder / "x.npy", *SMALL, "--out", tmp_path / "run") == 0
+    assert run("evaluate", tmp_path / "run", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["data"] == str(folder / "x.npy")
+
+
+def test_images_of_the_same_pixels_in_another_shape_are_others(own, tmp_path, undrawn, capsys):
+    assert run("train", "--data", own, *SMALL, "--out", tmp_path / "run") == 0
+    np.save(own, np.load(own).reshape(40, 2, 8))
+    for words in (["evaluate", tmp_path / "run"], ["plot", tmp_path / "run"], ["train", "--resume", tmp_path / "run"]):
+        assert "are not those that" in refused(capsys, *words)
+    path = tmp_path / "run" / "config.json"
+    config = json.loads(path.read_text())
+    del config["options"]["image_shape"]  # as in a run of before
+    path.write_text(json.dumps(config))
+    assert run("evaluate", tmp_path / "run") == 0
+
+
+def test_a_number_of_threads_that_was_edited_in_config_json_is_not_believed(own, tmp_path, undrawn, capsys):
+    assert run("train", "--data", own, *SMALL, "--threads", 1, "--out", tmp_path / "run") == 0
+    path = tmp_path / "run" / "config.json"
+    for threads in ("2", "null"):
+        path.write_text(path.read_text().replace('"threads": 1', f'"threads": {threads}'))
+        error = refused(capsys, "train", "--resume", tmp_path / "run", "--samples", 400)
+        assert f"says threads {threads.replace('null', 'None')}, and the checkpoint 1: config.json was edited" in error
+        path.write_text(path.read_text().replace(f'"threads": {threads}', '"threads": 1'))
+    assert run("train", "--resume", tmp_path / "run", "--samples", 400, "--quiet") == 0
+
+
+@pytest.mark.parametrize("value", ["inf", "1e30", "1e400"])
+def test_numbers_that_no_file_of_a_run_can_have_are_one_line(value, own, tmp_path, undrawn, capsys):
+    assert run("train", "--data", own, *SMALL, "--lr", "0.01", "--out", tmp_path / "run") == 0
+    path = tmp_path / "run" / "metrics.csv"
+    head = path.read_text().splitlines()[0]
+    path.write_text("\n".join([head, f"{value},{value},1,1,1,1"]))
+    assert "is not a metrics.csv" in refused(capsys, "plot", tmp_path / "run")
+    path.unlink()
+    assert "to go on with the run writes it anew" in refused(capsys, "plot", tmp_path / "run")
+    path = tmp_path / "run" / "config.json"
+    path.write_text(path.read_text().replace('"lr": 0.01', '"lr": 1' + 400 * "0", 1))
+    assert "config.json" in refused(capsys, "train", "--resume", tmp_path / "run")
+
+
+def test_a_device_that_fails_after_the_training_costs_the_pictures_and_not_the_run(own, tmp_path, monkeypatch, capsys):
+    def fail(*arguments):
+        raise RuntimeError("cudaErrorIllegalAddress")
+
+    monkeypatch.setattr(VAE, "to", fail)
+    assert run("train", "--data", own, *SMALL, "--out", tmp_path / "run") == 0
+    assert "no pictures (RuntimeError: cudaErrorIllegalAddress); the run is whole" in capsys.readouterr().err

@@ -14,7 +14,7 @@ from PIL import Image
 from scipy.io import loadmat, savemat
 
 from scratchvae import load_data
-from scratchvae.data import MNIST_FILES, DataError, binarise, thresholds
+from scratchvae.data import MNIST_FILES, DataError, binarise, named, thresholds
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (30, 4, 3), dtype=np.uint8)
 
@@ -208,7 +208,7 @@ def bad(tmp_path, name, content):
         (
             "deep",
             lambda p: (p.mkdir(), Image.fromarray(np.arange(9, dtype=np.uint16).reshape(3, 3)).save(p / "a.png")),
-            r"pixels of mode I;16; expected 8 bits a channel",
+            r"pixels of mode I;16; expected grey, RGB or RGBA with 8 bits a channel: convert it",
         ),
         (
             "sizes",
@@ -316,11 +316,41 @@ def idx(shape, magic=None, size=None):
     return header + bytes(int(np.prod(shape)) if size is None else size)
 
 
+RANDOM = np.random.default_rng(0).bytes(100_000)  # which no compression shortens
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        packed(RANDOM),
+        gzip.compress(RANDOM, 0),  # in stored blocks
+        packed(RANDOM[:300]) + gzip.compress(RANDOM[300:], 0),
+        gzip.compress(b"") + b"".join(packed(RANDOM[k : k + 10_000]) for k in range(0, 100_000, 10_000)) + bytes(20),
+    ],
+    ids=["one member", "stored", "two members", "eleven members and padding"],
+)
+def test_a_gzip_file_may_be_packed_in_any_way(tmp_path, content):
+    (tmp_path / "a.gz").write_bytes(content)
+    assert named._unpacked(tmp_path / "a.gz", 100_000) == RANDOM
+    assert named._unpacked(tmp_path / "a.gz", 99_998) == RANDOM[:99_999]  # one more, so that too much is seen
+    for broken, message in [
+        (content[:-25], r"a\.gz is a broken gzip file \(it is cut short\): fetch it again"),
+        (content + b"more", r"a\.gz is a broken gzip file \(Not a gzipped file"),
+        (content[:50] + b"!" + content[51:], r"a\.gz is a broken gzip file \("),
+    ]:
+        (tmp_path / "a.gz").write_bytes(broken)
+        with pytest.raises(DataError, match=message):
+            named._unpacked(tmp_path / "a.gz", 100_000)
+    (tmp_path / "a.gz").write_bytes(packed(b"") * 10_000)
+    with pytest.raises(DataError, match=r"a\.gz has more than 105,658 bytes, and MNIST's has fewer: fetch it again"):
+        named._unpacked(tmp_path / "a.gz", 100_000)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (packed(idx((60000, 28, 28)))[:500], "broken gzip file"),
-        (b"no gzip at all", "broken gzip file"),
+        (packed(idx((60000, 28, 28)))[:500], r"broken gzip file \(it is cut short\)"),
+        (b"no gzip at all", r"broken gzip file \(Not a gzipped file"),
         (packed(b""), "no IDX file: it has 0 bytes"),
         (packed(b"12345"), "no IDX file: it has 5 bytes"),
         (packed(idx((60000, 28, 28), magic=2049)), "no IDX file: magic 2049, expected 2051"),

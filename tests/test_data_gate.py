@@ -3,6 +3,7 @@
 import contextlib
 import gzip
 import io
+import json
 import os
 import struct
 import tracemalloc
@@ -19,7 +20,7 @@ from PIL import Image
 from scipy import sparse
 from scipy.io import savemat
 
-from scratchvae import VAE, evaluate, fit, load_data
+from scratchvae import VAE, evaluate, fit, load_data, load_model
 from scratchvae.backend import plain
 from scratchvae.cli import main
 from scratchvae.data import DataError
@@ -31,6 +32,7 @@ from scratchvae.inference.mean_field import MixtureOfGaussians
 from scratchvae.models.autoencoder import PCA
 from scratchvae.models.factor_analysis import PPCA
 from scratchvae.models.regression import LinearRegression
+from scratchvae.training.checkpoint import CheckpointError
 
 GENERATOR = np.random.default_rng(0)
 GREY = GENERATOR.integers(0, 256, (4, 3), dtype=np.uint8)
@@ -55,6 +57,12 @@ def folder(tmp_path, **images):
     for name, image in images.items():
         image.save(tmp_path / name.replace("_", "."))
     return tmp_path
+
+
+def saved(write, *arguments, **settings):
+    buffer = io.BytesIO()
+    write(buffer, *arguments, **settings)
+    return buffer.getvalue()
 
 
 # Transparency
@@ -102,6 +110,18 @@ def test_a_transparent_colour_is_transparency_too(tmp_path, mode):
     with Image.open(tmp_path / "a.png") as read:
         assert "transparency" in read.info
     assert_array_equal(read_folder(tmp_path, 40)[0][0], [[0, 40], [40, 0]])
+
+
+@pytest.mark.parametrize(("bits", "above"), [(1, 0), (2, 0), (4, 0), (8, 0), (2, 1), (4, 1), (8, 1)])
+def test_a_transparent_grey_of_a_png_is_one_of_its_own_depth(tmp_path, bits, above):
+    white = (1 << bits) - 1
+    pixels = white << (8 - bits)  # in one byte: the first is white, and the others are black
+    for level, read in [(white, [40, 0]), (0, [255, 40])]:
+        key = struct.pack(">H", level + (above << bits))  # bits that the depth does not have mean nothing
+        (tmp_path / "a.png").write_bytes(png(2, 1, bits, data=bytes([0, pixels, 0]), tRNS=key))
+        assert_array_equal(read_folder(tmp_path, 40)[0][0], [read])
+        with pytest.raises(DataError, match=r"a\.png has transparent pixels"):
+            read_folder(tmp_path)
 
 
 def test_a_transparent_gif_is_laid_on_the_background(tmp_path):
@@ -153,6 +173,31 @@ def test_the_command_line_takes_a_background_and_keeps_it_in_the_run(tmp_path, c
         assert main(["evaluate", str(tmp_path / "run")]) == 0
         assert main([*words, "--out", str(tmp_path / "no"), "--background", "pink"]) == 2
         assert "background is 'pink'" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore:overflow")
+def test_json_of_a_bound_that_is_not_finite_is_json_and_its_words_say_so(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    x = np.random.default_rng(0).random((9, 2, 2))
+    np.savez("a.npz", train=x, valid=x, test=x * np.float64(1e30))
+    monkeypatch.setattr("scratchvae.plots.draw_run", lambda *arguments: {})
+    words = "--data a.npz --likelihood gaussian --mean free --latent 2 --hidden 3 --samples 9 --batch-size 9 --quiet"
+    assert main(["train", *words.split(), "--out", "run"]) == 0
+    capsys.readouterr()
+
+    def refuse(constant):
+        raise AssertionError(f"{constant} is no JSON")
+
+    assert main(["evaluate", "run", "--log-likelihood", "30", "--json"]) == 0
+    out, err = capsys.readouterr()
+    found = json.loads(out, parse_constant=refuse)
+    assert found["bound"] is None and found["reconstruction"] is None and found["log_likelihood"] is None
+    assert found["not_finite"] == found["untrusted"] == found["n"] == 9
+    assert "warning: the bound of x is -inf, since that of 9 of 9 datapoints is not finite" in err
+    assert "warning: log p(x) of 9 of 9 datapoints is not finite" in err
+    assert main(["evaluate", "run", "--log-likelihood", "30"]) == 0
+    out, _ = capsys.readouterr()
+    assert "test bound -inf" in out and "log p(x) -inf" in out and "it is not finite for 9 of 9" in out
 
 
 # Orientation, pages, classes
@@ -233,24 +278,51 @@ def test_class_folders_that_are_none_are_refused(tmp_path, spoil, message):
     assert message in str(error.value)
 
 
-def test_splits_are_not_mistaken_for_classes_and_hidden_entries_are_passed_over(tmp_path):
-    class_folders(tmp_path, ("test", "train"))
-    with pytest.raises(DataError, match="holds test, train, which are splits and no classes"):
+@pytest.mark.parametrize(
+    ("names", "splits"),
+    [
+        (["test", "train"], "test, train"),
+        (["dev", "test", "train"], "dev, test, train"),
+        (["test", "train", "unlabeled"], "test, train"),
+        (["holdout", "train"], "train"),
+        (["Test_images", "Train_images"], "Test_images, Train_images"),
+        (["test_set", "train_set"], "test_set, train_set"),
+        (["testSet", "trainingset", "VALSET"], "VALSET, testSet, trainingset"),
+        (["train2017", "val2017"], "train2017, val2017"),
+        (["Validation", "cat"], "Validation"),
+    ],
+)
+def test_splits_are_not_mistaken_for_classes(tmp_path, names, splits):
+    class_folders(tmp_path, names, 1)
+    with pytest.raises(DataError, match=f"holds {splits}, which look like splits; expected classes: give one of the"):
         load_data(tmp_path)
-    (tmp_path / "test").rename(tmp_path / "plane")
+
+
+def test_classes_may_begin_like_splits_and_hidden_entries_are_passed_over(tmp_path):
+    names = ("Valentine", "developers", "devil", "testament", "trainers", "valley")
+    class_folders(tmp_path, names, 1)
     (tmp_path / ".hidden").mkdir()
-    (tmp_path / "plane" / ".DS_Store").write_text("x")
-    assert load_data(tmp_path).classes == ("plane", "train")
+    (tmp_path / "devil" / ".DS_Store").write_text("x")
+    assert load_data(tmp_path).classes == names
 
 
-def png(width, height, bits=8, colour=0, data=b""):
-    """A PNG with this header."""
+def test_a_folder_that_holds_one_folder_is_not_one_class(tmp_path):
+    class_folders(tmp_path, ["images"])
+    with pytest.raises(DataError, match=r"holds the folder images alone; expected images, or two .*: give .*/images$"):
+        load_data(tmp_path)
+    assert load_data(tmp_path / "images").classes is None
+
+
+def png(width, height, bits=8, colour=0, data=b"", **more):
+    """A PNG with this header, and with more chunks by their names."""
 
     def chunk(kind, content):
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
     header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(data)) + chunk(b"IEND", b"")
+    between = b"".join(chunk(name.encode(), content) for name, content in more.items())
+    ends = chunk(b"IDAT", zlib.compress(data)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + between + ends
 
 
 @pytest.mark.parametrize(
@@ -260,7 +332,8 @@ def png(width, height, bits=8, colour=0, data=b""):
         (png(12_000, 12_000), "a.png has 12000 x 12000 pixels; expected 16,777,216 at most"),  # and its warning
         (png(5_000, 5_000), "a.png has 5000 x 5000 pixels"),
         (png(4, 4), "a.png is no image in"),
-        (png(2, 1, 16, 2, bytes(13)), "a.png has pixels of mode RGB;16B; expected 8 bits a channel"),
+        (png(2, 1, 16, 2, bytes(13)), "a.png has pixels of mode RGB;16B; expected grey, RGB or RGBA with 8 bits a"),
+        (saved(Image.new("CMYK", (2, 2)).save, format="JPEG"), "a.png has pixels of mode CMYK; expected grey, RGB or"),
         (b"DDS " + bytes(200), "a.png is no image in PNG, JPEG"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n", "a.png is no image in PNG, JPEG"),
         (b"", "a.png is no image in"),
@@ -314,8 +387,52 @@ def test_uint8_that_do_not_reach_half_of_white_are_warned_about(tmp_path, highes
     with pytest.warns(UserWarning, match=f"train {words}") as said:
         fit(model, x, x, samples=60, batch_size=10, progress=False)
     assert len(said) == 1  # and not once more for each row of the history
-    with pytest.warns(UserWarning, match=f"x {words}"):
-        evaluate(model, x)
+    for ask in (evaluate, *(DOORS[name] for name in DOORS if "code" in name or "reconstruct" in name)):
+        with pytest.warns(UserWarning, match=f"^x {words}") as said:
+            ask(model, x)
+        assert len(said) == 1
+
+
+def scales(dtype, train, valid):
+    """Rows for training and to look at, of values up to these."""
+    unit = np.concatenate([np.ones((1, 6)), np.random.default_rng(6).random((28, 6)), np.ones((1, 6))])
+    return (train * unit[:20]).astype(dtype), (valid * unit[20:]).astype(dtype)
+
+
+def gaussian_of_six():
+    return VAE(6, 5, 2, likelihood="gaussian", mean="free")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "train", "valid", "words"),
+    [
+        (np.uint8, 255, 15, r"valid holds uint8 up to 15, which is read as x/255"),
+        (np.uint8, 255, 100, r"valid holds uint8 up to 100, which is read as x/255"),
+        (float, 1.0, 255.0, r"valid has values of sizes up to 2\.6e\+02, and train up to 1: expected one scale"),
+        (float, 255.0, -1.0, r"valid has values of sizes up to 1, and train up to 2\.6e\+02: expected one"),
+        (float, 1.0, 0.0, "valid has values of sizes up to 0, and train up to 1: expected one scale for both; divide"),
+    ],
+)
+def test_a_validation_set_on_another_scale_is_warned_about_once(tmp_path, dtype, train, valid, words):
+    train, valid = scales(dtype, train, valid)
+    settings = {"samples": 60, "batch_size": 10, "progress": False}
+    with pytest.warns(UserWarning, match=f"^{words}") as said:
+        fit(gaussian_of_six(), train, valid, log_every=10, **settings)
+    assert len(said) == 1
+    splits = {"train": train, "valid": valid, "test": train}
+    np.savez(tmp_path / "a.npz", **{name: rows.reshape(-1, 2, 3) for name, rows in splits.items()})
+    with pytest.warns(UserWarning, match=words.replace("valid", r"^valid of .*a\.npz", 1)) as said:
+        load_data(tmp_path / "a.npz")
+    assert len(said) == 1
+
+
+def test_sets_on_one_scale_are_not_warned_about():
+    heavy = np.abs(np.random.default_rng(6).standard_cauchy((200, 6)))
+    pairs = [scales(np.uint8, 255, 128), scales(float, 1.0, 0.15), (heavy, np.minimum(heavy[:50], 5))]
+    pairs += [(255 * np.ones((9, 6), np.uint8), np.ones((9, 6)))]  # pixels, stored in two ways
+    assert pairs[2][0].max() > 50  # ten times as large, and the means are alike
+    for train, valid in pairs:
+        fit(gaussian_of_six(), train, valid, samples=18, batch_size=9, progress=False)
 
 
 def test_a_folder_of_masks_is_warned_about(tmp_path):
@@ -607,7 +724,8 @@ def test_an_array_that_is_not_what_its_header_promises_is_refused(tmp_path, brok
             with pytest.raises(FileError, match=message) as error:
                 read(tmp_path / name)
             assert str(tmp_path / name) in str(error.value) and "\n" not in str(error.value)
-            with pytest.raises(DataError):
+            says = "holds a, fine; expected images" if read is read_npz else message
+            with pytest.raises(DataError, match=says):
                 load_data(tmp_path / name)
     assert list(read_npz(tmp_path / "b.npz", ["fine"])) == ["fine"]
 
@@ -646,7 +764,7 @@ def test_two_members_of_one_name_and_members_that_are_no_arrays_are_refused(tmp_
         npz(tmp_path / "b.npz", **{name: b"text"})
         with pytest.raises(FileError, match=rf"b\.npz has no plain array '{name}' \(its name does not end in \.npy\)"):
             read_npz(tmp_path / "b.npz")
-        with pytest.raises(DataError):
+        with pytest.raises(DataError, match=rf"b\.npz has no plain array '{name}' \(its name does not end in \.npy\)"):
             load_data(tmp_path / "b.npz")
     npz(tmp_path / "c.npz", zipfile.ZIP_LZMA, a__npy=npy())
     with pytest.raises(FileError, match="compression 14; expected none or deflate"):
@@ -664,6 +782,32 @@ def test_what_nobody_asks_for_is_not_expanded_and_is_named(tmp_path):
     del huge
     with memory_below(5_000_000), pytest.warns(UserWarning, match=r"a\.npz: extra are left out; read are images"):
         assert load_data(tmp_path / "a.npz").train.shape == (24, 16)
+
+
+def test_members_that_memory_holds_one_by_one_but_not_together_are_not_expanded(tmp_path, monkeypatch):
+    monkeypatch.setattr("scratchvae.files.host_memory", lambda: 5_000_000)
+    part = npy("'|u1'", "(2000000,)", bytes(2_000_000))
+    path = npz(tmp_path / "a.npz", zipfile.ZIP_DEFLATED, **{f"{name}__npy": part for name in "abc"})
+    words = r"a\.npz is no NumPy file .* \(its arrays have 6,000,384 bytes, and this machine has 5,000,000\)"
+    with memory_below(1_000_000), pytest.raises(FileError, match=words):
+        read_npz(path)
+    assert list(read_npz(path, ["a", "c"])) == ["a", "c"]  # what is not asked for does not count
+
+
+def test_a_checkpoint_is_read_no_further_than_its_manifest_goes(tmp_path):
+    long = npy("'|u1'", "(3000000,)", bytes(3_000_000))
+    manifest = io.BytesIO()
+    np.save(manifest, np.array(json.dumps({"format": 1, "facts": {}, "arrays": {"a": [[2, 3], "float64"]}})))
+    entry = {"manifest__npy": manifest.getvalue()}
+    for members, most, words in [
+        ({"a__npy": long, **entry}, 500_000, "no such manifest .*it begins with a"),
+        ({**entry, "b__npy": npy(), "a__npy": long}, 500_000, "does not hold the arrays that its manifest lists: b;"),
+        ({**entry, "a__npy": npy(), "b__npy": npy(), "c__npy": long}, 500_000, "manifest lists: b;"),
+        (entry, 500_000, "manifest lists: a;"),
+    ]:
+        path = npz(tmp_path / "checkpoint.npz", zipfile.ZIP_DEFLATED, **members)
+        with memory_below(most), pytest.raises(CheckpointError, match=words):
+            load_model(path)
 
 
 def test_an_archive_that_lies_about_its_sizes_is_refused(tmp_path):
@@ -701,9 +845,12 @@ def test_a_name_that_is_none_is_refused(bad):
         load_data(bad)
 
 
-@pytest.mark.parametrize("bad", ["a" * 5000, "a\0b"])
-def test_a_path_that_cannot_be_is_one_clear_error(bad):
-    with pytest.raises(DataError):
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [("a" * 5000, "^'aaa.* cannot be read .*File name too long"), ("a\0b", r"^there is no data set|embedded null")],
+)
+def test_a_path_that_cannot_be_is_one_clear_error(bad, message):
+    with pytest.raises(DataError, match=message):
         load_data(bad)
 
 
@@ -801,12 +948,6 @@ def changed(content, generator):
         else:
             content[at:at] = generator.bytes(int(generator.integers(1, 9)))
     return bytes(content)
-
-
-def saved(write, *arguments, **settings):
-    buffer = io.BytesIO()
-    write(buffer, *arguments, **settings)
-    return buffer.getvalue()
 
 
 PICTURE = np.random.default_rng(5).integers(0, 256, (12, 10, 3), dtype=np.uint8)

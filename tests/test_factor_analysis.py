@@ -8,7 +8,7 @@ from scipy.stats import multivariate_normal
 
 from scratchvae import load_data
 from scratchvae.models import factor_analysis
-from scratchvae.models.factor_analysis import PPCA, FactorAnalysis, _sweep
+from scratchvae.models.factor_analysis import FLOOR, PPCA, FactorAnalysis, _sweep
 
 
 def data(n=400, d=6, j=2, seed=0, noise=0.3):
@@ -136,9 +136,14 @@ def test_what_has_no_maximum_of_the_likelihood_is_refused(make, x, message):
 def test_a_fit_that_is_refused_leaves_the_one_before(model):
     x = data()
     score = model.fit(x).score(x)
-    for bad in (np.ones((5, 6)) * np.arange(5)[:, None], x * np.nan, x[:, :2]):
-        with pytest.raises(ValueError):
-            model.fit(bad * [1] if bad.shape[1] == 2 else bad * [1, 1, 0, 1, 1, 1])
+    refused = "x varies in no more than 2" if type(model) is PPCA else "1 of the 6 columns of x never vary"
+    for bad, message in [
+        (np.outer(np.arange(5), [1, 1, 0, 1, 1, 1]), refused),
+        (x * np.nan, "x has values that are not finite"),
+        (x[:, :2], "n_latent is 2; expected fewer than the 2 columns of x"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            model.fit(bad)
         assert model.score(x) == score
 
 
@@ -146,10 +151,16 @@ def test_a_column_that_the_factors_explain_to_the_last_loses_its_noise_and_nothi
     """A Heywood case: the likelihood grows without bound as the variance of that column's noise goes to 0."""
     generator = np.random.default_rng(0)
     z = generator.standard_normal((300, 1))
-    x = np.concatenate([z, z + 0.5 * generator.standard_normal((300, 4))], axis=1)
-    model = FactorAnalysis(1, tol=1e-4, max_iter=3000).fit(x)
-    assert np.isfinite(model.log_likelihood_).all() and (model.var_ > 0).all()
-    assert model.var_[0] < 0.05 * model.var_[1:].min()
+    noise = generator.standard_normal((300, 4))
+    noise -= 0.6 * noise.mean(axis=1, keepdims=True)  # so that the others have less in common than each has with z
+    x = np.concatenate([z, z + 0.5 * noise], axis=1)
+    with pytest.warns(UserWarning, match="the noise of column 0 has the least variance allowed, 1e-06 of the column's"):
+        model = FactorAnalysis(1, n_starts=1).fit(x)
+    assert np.isfinite(model.log_likelihood_).all() and model.heywood_ == ["0"]
+    assert_allclose(model.var_[0], FLOOR * x[:, 0].var(), rtol=1e-9)
+    d = x - x.mean(axis=0)
+    rest = d - d[:, :1] * (d[:, 0] @ d / (d[:, 0] @ d[:, 0]))  # the factor is column 0, and the others' noise is this
+    assert_allclose(model.var_[1:], (rest**2).mean(axis=0)[1:], rtol=1e-5)
 
 
 def test_a_model_that_is_not_fitted_says_so():

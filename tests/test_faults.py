@@ -3,25 +3,29 @@
 import errno
 import io
 import json
+import mmap
 import os
+import re
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
+from tqdm import tqdm
 
-from scratchvae import VAE, Adagrad, FullVB, evaluate, fit, load_model
+from scratchvae import VAE, Adagrad, FullVB, cli, files, fit, load_model
 from scratchvae.cli import main
-from scratchvae.cli.output import Output
 from scratchvae.cli.shared import run_options, unused
-from scratchvae.training import loop
+from scratchvae.output import Bar, Output, progress_bar
+from scratchvae.training import checkpoint, claim, loop
 from scratchvae.training.checkpoint import CheckpointError, save
 from scratchvae.training.claim import Claim
-from scratchvae.training.run import RunFolder, load
+from scratchvae.training.run import DAMAGED, FOREIGN, NOTHING, RUN, RunFolder, _differences, load, look, same_data
 
 sys.path.insert(0, str(Path(__file__).parent / "faults"))
 soak = pytest.importorskip("soak")
@@ -69,9 +73,94 @@ def test_two_signals_in_quick_succession_end_a_program_in_one_line():
     assert tried == 2 and wrong == []
 
 
-def test_mutated_files_of_a_run_are_refused_by_typed_errors_in_bounded_memory():
-    tried, wrong = soak.files(NEVER, count=100)
-    assert tried == 300 and wrong == []
+@pytest.mark.parametrize("name", soak.PARTS)
+def test_mutated_files_of_a_run_are_refused_by_typed_errors_in_bounded_memory(name):
+    count = 30 if name.startswith("facts") else 100  # each of them is written anew
+    tried, wrong = soak.files(NEVER, count=count, names=[name])
+    assert tried == count and wrong == []
+
+
+def test_facts_that_are_not_those_of_the_run_are_under_a_sha_256_that_fits(trained):
+    content = (trained / "checkpoint.npz").read_bytes()
+    arrays, facts = load(trained / "checkpoint.npz")
+    others = set()
+    for seed in range(5):
+        (trained / "other.npz").write_bytes(soak.crafted(content, np.random.default_rng(seed)))
+        found, other = soak.load(trained / "other.npz")  # raises an error for a SHA-256 that does not fit
+        others.add(json.dumps(other))
+        assert found.keys() == arrays.keys()
+    (trained / "other.npz").unlink()
+    assert len(others - {json.dumps(facts)}) >= 4
+
+
+def test_mutated_data_are_refused_by_typed_errors_in_bounded_memory():
+    tried, wrong = soak.data(NEVER, count=3)
+    assert tried == 45 and wrong == []
+
+
+TAKING = {  # controls: what takes too much memory, and what the soak says of it
+    "an array that is never written to": (lambda: np.empty(32 << 20, np.uint8), r"takes 33,5\d\d,\d{3} bytes"),
+    "bytes": (lambda: bytes(32 << 20), r"takes 33,5\d\d,\d{3} bytes"),
+    "pages that a library in C takes": (lambda: np.frombuffer(mmap.mmap(-1, 32 << 20), "u1").fill(1), r"takes 3[2-4],"),
+    "more than there is": (lambda: np.empty(8 << 30, np.uint8), r"asks for more than 1,073,741,824 bytes"),
+    "little": (lambda: np.empty(1 << 20, np.uint8), "^$"),
+}
+
+
+@pytest.mark.parametrize("swallowed", [False, True])
+@pytest.mark.parametrize("what", TAKING)
+def test_memory_that_a_reader_takes_is_seen_also_where_its_error_says_nothing_of_it(what, swallowed):
+    take, expected = TAKING[what]
+
+    def read():
+        try:
+            taken = take()  # noqa: F841  it is held until the reader ends
+        except MemoryError:
+            if not swallowed:
+                raise
+            raise ValueError("the file is broken") from None
+        if swallowed:
+            raise ValueError("the file is broken")
+
+    with soak.memory_below(soak.WILD):
+        assert re.search(expected, soak.fault_of(read, 1000))
+
+
+def test_a_model_that_says_how_much_memory_it_needs_has_asked_for_none():
+    def read():
+        raise MemoryError("this job needs about 900 GiB")
+
+    assert soak.fault_of(read, 1000) == ""
+
+
+@pytest.mark.parametrize(("bytes_more", "count"), [(16 << 20, 2), (0, 0)])
+def test_a_reader_of_checkpoints_that_takes_16_mib_too_much_is_found(monkeypatch, bytes_more, count):
+    names_in = checkpoint.names_in
+
+    def wasteful(path):
+        np.empty(bytes_more, np.uint8)
+        return names_in(path)
+
+    monkeypatch.setattr(checkpoint, "names_in", wasteful)
+    tried, wrong = soak.files(NEVER, count=2, names=["checkpoint.npz"])
+    assert tried == 2 and len(wrong) == count and all("takes 16,7" in line for line in wrong)
+
+
+@pytest.mark.parametrize(
+    ("mutate", "content", "values", "too_large"),
+    [
+        (soak.mutated_json, b'{"a": 2, "b": [2, 3], "c": {"d": 4}}', soak.VALUES, ["1e30", "Infinity", "NaN"]),
+        (soak.mutated_csv, b"step,samples\n1,100\n2,200\n", soak.CELLS, ["1e30", "inf", "nan"]),
+    ],
+)
+def test_the_mutations_hold_every_value_that_parsers_stumble_over(mutate, content, values, too_large):
+    generator = np.random.default_rng(0)
+    made = {mutate(content, generator) for _ in range(1000)}
+    assert content not in made
+    for value in values:
+        assert any(value.encode() in text for text in made), value[:80]
+    assert {*too_large, str(10**400)} <= set(values)  # what float() or int() raise an OverflowError for
+    assert mutate is soak.mutated_csv or any(value.startswith("[" * 10_000) for value in values)
 
 
 def test_a_full_disk_is_told_with_the_file_what_it_takes_and_what_is_safe(tmp_path, monkeypatch, capsys):
@@ -104,11 +193,201 @@ def test_a_full_disk_is_told_with_the_file_what_it_takes_and_what_is_safe(tmp_pa
 def test_a_checkpoint_that_cannot_be_read_is_kept_aside_when_a_run_begins_in_its_folder(tmp_path):
     (tmp_path / "checkpoint.npz").write_bytes(b"half a checkpoint")
     (tmp_path / "checkpoint.previous.npz").write_bytes(b"half of the one before")
-    with pytest.warns(UserWarning, match=r"npz cannot be read, and the run begins anew: it is kept as .*broken\.npz"):
+    with pytest.warns(UserWarning, match=r"npz is damaged, and the run begins anew: it is kept as .*broken\.npz"):
         soak.train(tmp_path)
     assert (tmp_path / "checkpoint.broken.npz").read_bytes() == b"half a checkpoint"
     assert (tmp_path / "checkpoint.previous.broken.npz").read_bytes() == b"half of the one before"
     load_model(tmp_path)
+
+
+def begun(folder, **settings):
+    """Train in a folder, and return the error, or "" where there is none."""
+    try:
+        soak.train(folder, **settings)
+    except (ValueError, OSError, MemoryError) as error:
+        return str(error)
+    return ""
+
+
+@pytest.fixture
+def kept(tmp_path):
+    """The folder of a run with two checkpoints."""
+    soak.train(tmp_path / "run", samples=40)
+    return tmp_path / "run"
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError("3 GiB"), *(OSError(n, os.strerror(n)) for n in (errno.EIO, errno.ESTALE, errno.EMFILE))]
+)
+@pytest.mark.parametrize("call", ["ZipFile", "_member"])
+def test_a_checkpoint_that_cannot_be_read_at_this_moment_is_not_taken_for_a_broken_one(error, call, kept, monkeypatch):
+    before = contents(kept)
+
+    def fail(*arguments, **settings):
+        raise error
+
+    monkeypatch.setattr(files.zipfile if call == "ZipFile" else files, call, fail)
+    for resume in (False, True):
+        with pytest.raises(type(error), match=r"checkpoint\.npz cannot be read"):
+            soak.train(kept, resume=resume)
+    monkeypatch.undo()
+    assert contents(kept) == before and look(kept)[0] == RUN
+
+
+def test_a_folder_that_cannot_be_looked_into_is_not_taken_for_an_empty_one(kept, monkeypatch):
+    stat = os.stat
+
+    def stale(path, *arguments, **settings):
+        if str(path).endswith("checkpoint.npz"):
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return stat(path, *arguments, **settings)
+
+    monkeypatch.setattr(os, "stat", stale)
+    with pytest.raises(OSError, match="Stale"):
+        look(kept)
+    with pytest.raises(OSError, match=r"checkpoint\.npz cannot be read \(Stale"):
+        files.require_file(kept / "checkpoint.npz")
+
+
+def test_a_checkpoint_of_another_version_is_a_run_even_if_this_one_could_not_read_its_arrays(kept, monkeypatch):
+    arrays, facts = load(kept / "checkpoint.npz")
+    monkeypatch.setattr(checkpoint, "FORMAT", 2)
+    save(kept / "checkpoint.npz", arrays, facts)
+    (kept / "checkpoint.previous.npz").unlink()
+    monkeypatch.undo()
+    names = contents(kept).keys()
+    assert "holds a run" in begun(kept) and "update scratchvae" in begun(kept, resume=True)
+    np.savez(kept / "checkpoint.npz", manifest=np.array('{"format": 2}'), strange=np.array(["text"]))
+    assert "holds a run" in begun(kept) and "update scratchvae" in begun(kept, resume=True)
+    assert contents(kept).keys() == names
+
+
+def test_a_second_broken_checkpoint_does_not_take_the_place_of_the_first(tmp_path):
+    ends = ("broken", "broken-2", "broken-3")
+    for end in ends:
+        for name in ("checkpoint", "checkpoint.previous"):
+            (tmp_path / f"{name}.npz").write_bytes(f"{name} {end}".encode())
+        with pytest.warns(UserWarning, match="is damaged, and the run begins anew"):
+            soak.train(tmp_path, samples=10)
+    for end in ends:
+        for name in ("checkpoint", "checkpoint.previous"):
+            assert (tmp_path / f"{name}.{end}.npz").read_bytes() == f"{name} {end}".encode()
+
+
+def test_what_is_in_a_folder_is_told_in_one_place(kept, tmp_path):
+    for nowhere in (tmp_path / "nowhere", tmp_path / "nowhere" / "deeper"):
+        assert look(nowhere) == (NOTHING, [])
+    (kept / "notes.txt").write_text("mine")
+    assert look(kept) == (RUN, [kept / "checkpoint.npz"])
+    (kept / "checkpoint.npz").unlink()
+    assert look(kept) == (RUN, [kept / "checkpoint.previous.npz"])
+    (kept / "checkpoint.previous.npz").write_bytes(b"half")
+    assert look(kept) == (FOREIGN, [kept / "notes.txt"])
+    (kept / "notes.txt").unlink()
+    assert look(kept) == (DAMAGED, [kept / "checkpoint.previous.npz"])
+    (kept / "checkpoint.previous.npz").unlink()
+    for name in (".DS_Store", "claim.json", "checkpoint.broken-2.npz", f"metrics.csv.{16 * 'a'}.tmp"):
+        (kept / name).write_text("")
+    assert look(kept) == (NOTHING, [])
+    (kept / "metrics.csv.mine.tmp").write_text("")
+    assert look(kept) == (FOREIGN, [kept / "metrics.csv.mine.tmp"])
+
+
+def test_a_checkpoint_that_is_of_no_run_is_no_dead_end(tmp_path):
+    save(tmp_path / "checkpoint.npz", {"a": np.zeros(3)}, {"x": 1})
+    before = contents(tmp_path)
+    assert "holds checkpoint.npz: choose another folder" in begun(tmp_path)
+    assert "not of a training run" in begun(tmp_path, resume=True)
+    assert contents(tmp_path) == before
+
+
+THEIRS = {
+    "config.json": ['{"precious": 1}', "precious: 1", '["options"]'],
+    "metrics.csv": ["step,loss\n1,2\n", "precious"],
+    "notes.txt": ["precious"],
+    "claim.json": ['{"claim": "precious"}', "[" * 100_000],
+}
+
+
+@pytest.mark.parametrize(("name", "text"), [(name, text) for name, texts in THEIRS.items() for text in texts])
+def test_a_run_does_not_begin_over_the_files_of_others(name, text, tmp_path, capsys):
+    (tmp_path / name).write_text(text)
+    error = begun(tmp_path)
+    assert name in error and "choose another folder (" in error
+    if name != "claim.json":
+        assert f"holds {name}: choose another folder" in error_of(capsys, "train", *QUICK, "--out", tmp_path)
+    assert contents(tmp_path) == {name: text.encode()}
+
+
+def test_a_run_begins_over_what_a_run_has_left_that_ended_before_its_first_checkpoint(kept, tmp_path):
+    folder = tmp_path / "new"
+    folder.mkdir()
+    for name in ("config.json", "metrics.csv"):
+        whole = (kept / name).read_bytes()
+        for size in (0, 1, 5, 20, len(whole)):
+            (folder / name).write_bytes(whole[:size])
+            assert look(folder) == (NOTHING, [])
+    (folder / "config.json").write_text(json.dumps(json.loads((kept / "config.json").read_text())))
+    (folder / "claim.json").write_bytes(bytes(20))
+    assert begun(folder, samples=10) == ""
+
+
+def test_a_place_that_is_no_folder_is_named(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for name, what in {"file": "a file", "link": "a link that leads nowhere"}.items():
+        message = f"{tmp_path / name} is {what}: choose a folder (--out, out)"
+        assert begun(tmp_path / name) == message
+        assert message in error_of(capsys, "train", *QUICK, "--out", tmp_path / name)
+    for out in ("", 3, b"x"):
+        assert f"out is {out!r}; expected the path of a folder" in begun(out)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "link"]
+
+
+@pytest.mark.parametrize("value", [float("nan"), np.float32(0.5), np.int64(3), "text", 1 + 2j, True])
+@pytest.mark.parametrize("name", ["A" * 64, "Momentum"])
+def test_an_own_optimiser_of_any_name_and_numbers_can_be_resumed(name, value, tmp_path):
+    def settings(value):
+        rule = type(name, (Adagrad,), {})(0.1)
+        rule.setting = value
+        rule.lr = np.float32(0.1)
+        return soak.SETTINGS | {"optimizer": rule, "out": tmp_path}
+
+    fit(VAE(6, 5, 2), X, samples=10, **settings(value))
+    fit(VAE(6, 5, 2), X, samples=20, resume=True, **settings(value))
+    with pytest.raises(CheckpointError, match=r"optimizer\.setting"):
+        fit(VAE(6, 5, 2), X, samples=30, resume=True, **settings("another"))
+
+
+def test_only_fingerprints_of_data_may_lack_their_shape_as_those_of_older_runs_do():
+    digest = "a" * 64
+    assert same_data(digest, f"{digest} uint8 (3, 4)") and same_data(digest, digest)
+    assert not same_data(digest, f"{'b' * 64} uint8 (3, 4)")
+    assert not same_data(f"{digest} uint8 (4, 3)", f"{digest} uint8 (3, 4)")
+    assert not [*_differences({"data": {"train": digest}}, {"data": {"train": f"{digest} uint8 (3, 4)"}})]
+    for theirs, ours in [(digest, f"{digest} x"), (0.5, 0.25), (float("nan"), 0.5), (0.5, float("nan"))]:
+        assert [*_differences({"name": theirs}, {"name": ours})] == [("name", theirs, ours)]
+    assert not [*_differences({"name": float("nan")}, {"name": float("nan")})]
+
+
+@pytest.mark.parametrize("options", [{"a": Path("x")}, {"a": np.float32(1)}, {"a": {1, 2}}])
+def test_options_that_json_does_not_hold_are_refused_in_one_line(options, tmp_path):
+    for out in (None, tmp_path / "run"):
+        with pytest.raises(ValueError, match=r"options cannot be kept in config\.json .*: give text, numbers"):
+            fit(VAE(6, 5, 2), X, samples=20, batch_size=10, options=options, out=out)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_claim_of_another_kind_is_neither_believed_nor_an_error_of_another_kind(tmp_path):
+    for text in ("[" * 100_000, '{"host": 3}', '{"host": ' + "[" * 100_000, "[]"):
+        (tmp_path / "claim.json").write_text(text)
+        with open(tmp_path / "claim.json", "rb") as file:
+            assert claim._holder(file) is None
+    assert not any(claim._runs(process) for process in ([], {}, "x", 10**30))
 
 
 # The claim
@@ -307,6 +586,12 @@ CRAFTED = {
     "a progress of another kind": lambda facts: facts | {"progress": 7},
     "steps of another kind": lambda facts: facts | {"progress": facts["progress"] | {"step": "2"}},
     "steps below none": lambda facts: facts | {"progress": facts["progress"] | {"step": -2}},
+    "a likelihood of another kind": lambda facts: with_model(facts, likelihood=["gaussian"]),
+    "a posterior of another kind": lambda facts: with_model(facts, posterior={}),
+    "a number that no float holds": lambda facts: with_model(facts, init=10**400),
+    "a total that no float holds": lambda facts: facts | {"progress": facts["progress"] | {"total": 10**400}},
+    "seconds that no float holds": lambda facts: facts | {"progress": facts["progress"] | {"seconds": 10**400}},
+    "steps that no history holds": lambda facts: facts | {"progress": facts["progress"] | {"step": 10**40}},
     "an unknown word on the progress": lambda facts: facts | {"progress": facts["progress"] | {"mood": 1}},
 }
 
@@ -348,11 +633,19 @@ def resumed(folder):
     return error.getvalue()
 
 
-def test_a_folder_whose_name_ends_like_a_checkpoint_is_a_run_folder(tmp_path, capsys):
-    assert main(["train", *QUICK, "--out", str(tmp_path / "a.npz"), "--quiet"]) == 0
-    for command in ("evaluate", "plot"):
-        assert main([command, str(tmp_path / "a.npz")]) == 0
-    assert evaluate(load_model(tmp_path / "a.npz" / "checkpoint.npz"), np.full((2, 64), 255, np.uint8))["n"] == 2
+def test_train_evaluate_plot_resume_and_load_model_read_a_folder_whose_name_ends_like_a_checkpoint_as_a_run_folder(
+    tmp_path, capsys
+):
+    run = tmp_path / "a.npz"
+    assert main(["train", *QUICK, "--out", str(run), "--quiet"]) == 0
+    for words in (["evaluate", run], ["plot", run], ["train", "--resume", run, "--samples", "700", "--quiet"]):
+        assert main([str(word) for word in words]) == 0
+    step = load(run / "checkpoint.npz")[1]["progress"]["step"]
+    assert step == 7 and not (run / "a.npz").exists()
+    assert list(tmp_path.glob("a*")) == [run]  # nothing beside it
+    by_folder = load_model(run).params.value
+    assert_array_equal(by_folder, load_model(run / "checkpoint.npz").params.value)
+    assert "holds a run: go on with it" in error_of(capsys, "train", *QUICK, "--out", run)
 
 
 def test_an_optimisers_state_that_overflows_ends_the_run_with_its_name(tmp_path):
@@ -360,17 +653,6 @@ def test_an_optimisers_state_that_overflows_ends_the_run_with_its_name(tmp_path)
     model = VAE(6, 5, 2, "gaussian", mean="free")
     with pytest.raises(FloatingPointError, match=r"h, the optimiser's state, is not finite after step .*float64"):
         fit(model, 1e9 * X, samples=2000, batch_size=10, optimizer=Adagrad(1e-9), log_every=10)
-
-
-def test_checkpoints_of_a_long_history_take_a_bounded_share_of_the_time(tmp_path):
-    folder = RunFolder(None, VAE(6, 5, 2), optimizer(), {})
-    now = folder.begin()
-    folder.took = 0.05
-    folder.kept_at = 10.0
-    for rows, seconds, due in [(1000, 10.001, True), (1001, 10.5, False), (1001, 10.99, False), (1001, 11.01, True)]:
-        now.rows = [()] * rows
-        now.seconds = seconds
-        assert folder.is_due(now) is due
 
 
 # Output
@@ -410,11 +692,107 @@ def test_a_stream_whose_reader_has_gone_closes_without_an_error():
     stream.close()  # it writes what it holds back, as at the end of the interpreter
 
 
-def test_output_that_a_full_disk_does_not_take_is_an_error_after_the_work_is_done(trained, monkeypatch, capsys):
-    class Full(io.StringIO):
-        def write(self, text):
-            raise OSError(errno.ENOSPC, "No space left on device")
+class Full(io.StringIO):
+    """A file on a full disk, or a terminal that takes nothing at this moment."""
 
+    number = errno.ENOSPC
+
+    def write(self, text):
+        if self.number:
+            raise OSError(self.number, os.strerror(self.number))
+        return super().write(text)
+
+
+def test_a_terminal_that_was_full_for_a_moment_gets_the_next_line_and_the_loss_is_known():
+    stream = Full()
+    stream.number = errno.EAGAIN
+    output = Output(stream)
+    output.write("lost\n")
+    stream.number = 0
+    output.write("shown\n")
+    assert stream.getvalue() == "shown\n" and output.error.errno == errno.EAGAIN
+
+
+def test_a_full_disk_does_not_cost_the_caller_his_stream_and_ends_no_program_with_a_traceback(monkeypatch):
+    stream = open("/dev/full", "w")  # noqa: SIM115
+    monkeypatch.setattr(sys, "stdout", stream)
+    output = Output(stream)
+    output.write("a line\n")
+    assert output.error.errno == errno.ENOSPC
+    assert os.path.samestat(os.fstat(stream.fileno()), os.stat("/dev/full"))
+    monkeypatch.setattr(cli, "main", lambda: 2)
+    monkeypatch.setattr(cli, "ignore_signals", lambda: None)
+    monkeypatch.setattr(cli.shared, "is_program", False)
+    with pytest.raises(SystemExit) as stop:
+        cli.program()
+    assert stop.value.code == 2 and os.path.samestat(os.fstat(stream.fileno()), os.stat(os.devnull))
+    stream.close()
+
+
+def is_free(lock):
+    """Whether another thread can take a lock."""
+    said = []
+
+    def look():
+        said.append(lock.acquire(blocking=False))
+        if said[0]:
+            lock.release()
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    thread.join()
+    return said[0]
+
+
+@pytest.mark.parametrize("progress", [None, True])
+def test_a_fit_never_waits_for_the_lock_of_tqdm_which_a_killed_process_may_keep(progress, capsys):
+    settings = {"samples": 20, "batch_size": 10, "progress": progress}
+    thread = threading.Thread(target=fit, args=(VAE(6, 5, 2), X), kwargs=settings)
+    with tqdm.get_lock():
+        thread.start()
+        thread.join(10)
+        waits = thread.is_alive()
+    thread.join()
+    assert not waits
+
+
+def test_a_bar_whose_reader_has_gone_neither_ends_the_run_nor_keeps_its_lock(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", Closed())
+    assert len(fit(VAE(6, 5, 2), X, samples=20, batch_size=10, progress=True)) == 1
+    assert is_free(Bar.get_lock())
+
+
+def test_an_error_while_a_bar_is_drawn_gives_its_lock_back(monkeypatch, capsys):
+    bar = progress_bar(10, 0, True)
+    monkeypatch.setattr(Bar, "display", lambda self: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        bar.refresh()
+    monkeypatch.undo()
+    assert is_free(Bar.get_lock())
+    bar.close()
+
+
+def test_a_forked_process_has_a_lock_of_its_own_for_its_bars():
+    held, done = threading.Event(), threading.Event()
+
+    def hold():
+        with Bar.get_lock():
+            held.set()
+            done.wait()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait()
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0 if Bar.get_lock().acquire(blocking=False) else 1)
+    _, status = os.waitpid(pid, 0)
+    done.set()
+    thread.join()
+    assert status == 0
+
+
+def test_output_that_a_full_disk_does_not_take_is_an_error_after_the_work_is_done(trained, monkeypatch, capsys):
     monkeypatch.setattr(sys, "stdout", Full())
     assert main(["evaluate", str(trained)]) == 2
     assert capsys.readouterr().err == ("scratchvae: error: the output could not be written (No space left on device)\n")

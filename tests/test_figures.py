@@ -1,7 +1,12 @@
 """Real training on real data, short: the main job keeps working, and learns as fast as the reference curves say."""
 
+import ast
+import errno
 import importlib
+import importlib.util
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,11 +15,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from conftest import is_drawn
+from numpy.testing import assert_array_equal
 
 from scratchvae import VAE, Adagrad, Adam, fit, load_data, load_model
+from scratchvae.plots import Figure
+from scratchvae.training.claim import Claim
 from scratchvae.training.loop import stream
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
+BENCHMARKS = EXAMPLES.parent / "benchmarks"
 
 
 def test_mnist_reaches_the_reference_bound_at_30_000_samples(mnist):
@@ -145,6 +154,180 @@ def test_the_variances_of_the_estimators_study_are_those_of_its_gradients(tmp_pa
     assert 0 < float(rows[-1]["variance over ε"]) < float(rows[-1]["variance over ε and minibatch"])
     parts = sum(float(row["variance over ε"]) for row in rows[:-1])
     assert parts == pytest.approx(float(rows[-1]["variance over ε"]), rel=1e-2)
+
+
+# What is trained or measured is not lost, and not another process's
+
+
+@pytest.fixture
+def example(monkeypatch):
+    """A function that imports a script of examples/ as a module."""
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    return importlib.import_module
+
+
+def stage_of(example, folder, samples):
+    """A small run of the kind that the pictures share."""
+    return example("stages").Stage(folder, "digits", 5, 2, samples, {"init": "glorot"}, optimizer=Adam(0.001))
+
+
+def test_a_stage_that_another_process_trains_is_left_as_it_is(example, tmp_path):
+    stage_of(example, tmp_path / "before", 100).train("none")
+    for name, before in [("first", None), ("second", tmp_path / "before")]:
+        stage = stage_of(example, tmp_path / name, 300)
+        claim = Claim(stage.folder)
+        claim.acquire()
+        (stage.folder / "half").write_text("what the other process has written")
+        with pytest.raises(ValueError, match=f"{name} is in use: process {os.getpid()} on .*; wait for it"):
+            stage.train("none") if before is None else stage.start_from(before)
+        assert sorted(path.name for path in stage.folder.iterdir()) == ["claim.json", "half"]
+        claim.release()
+
+
+def test_a_stage_that_was_interrupted_goes_on_where_it_was(example, tmp_path):
+    whole = stage_of(example, tmp_path / "whole", 2000)
+    whole.train("none")
+    steps = []
+
+    class Interrupted(Adam):
+        def ascend(self, params, step, part):
+            steps.append(step)
+            if len(steps) == 12:
+                signal.raise_signal(signal.SIGINT)
+            super().ascend(params, step, part)
+
+    Interrupted.__name__ = "Adam"
+    folder = tmp_path / "stage"
+    stage = example("stages").Stage(folder, "digits", 5, 2, 2000, {"init": "glorot"}, optimizer=Interrupted(0.001))
+    with pytest.raises(KeyboardInterrupt):
+        stage.train("none")
+    stage.train("none")
+    stage.train("none")  # it is complete: nothing is trained
+    assert steps == [*range(1, 13), *range(13, len(steps) + 1)] and len(steps) > 20
+    assert_array_equal(load_model(folder).params.value, load_model(whole.folder).params.value)
+
+
+def test_the_stages_one_after_the_other_are_one_training(example, tmp_path):
+    settings = SimpleNamespace(data="digits", scale=0.001, runs=tmp_path)
+    modules = [example("stages"), example("study")]
+    small = {"first": 200_000, "second": 600_000}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(modules[0], "STAGES", small)
+        found = [list(modules[0].stages(2, settings)) for _ in range(2)]
+    assert [title for title, *_ in found[0]] == list(small)
+    data = load_data("digits")
+    model = VAE(64, 500, 2, init="glorot", seed=0)
+    fit(model, data.train, data.valid, optimizer=Adam(0.001), samples=600)
+    for _, last, history, _ in (found[0][1], found[1][1]):
+        assert_array_equal(last.params.value, model.params.value)
+        assert history["samples"][-1] == 600
+    assert [h["seconds"][-1] for _, _, h, _ in found[0]] == [h["seconds"][-1] for _, _, h, _ in found[1]]
+
+
+def test_a_table_that_cannot_be_written_leaves_the_one_before_whole(example, tmp_path, monkeypatch):
+    path = tmp_path / "table.csv"
+    example("stages").write_table(path, [{"a": 1, "b": "x, y"}, {"a": 2, "b": ""}])
+    before = path.read_bytes()
+    assert before == b'a,b\n1,"x, y"\n2,\n'
+
+    def full(file):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="the file that was there before is whole"):
+        example("stages").write_table(path, [{"a": 3}])
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+
+
+def test_the_table_of_the_panels_is_there_when_a_picture_cannot_be_drawn(example, tmp_path, monkeypatch):
+    history = np.array([(100, 1.0)], [("samples", "i8"), ("seconds", "f8")])
+    model = VAE(64, 5, 2)
+    monkeypatch.setattr(example("stages"), "stages", lambda latent, _: [("t", model, history, load_data("digits"))] * 4)
+    monkeypatch.setattr(sys, "argv", ["samples", "--results", str(tmp_path)])
+    monkeypatch.setattr(Figure, "savefig", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        example("stages").panels("samples", lambda *_: None, (1, 1), "x")
+    assert len((tmp_path / "samples.csv").read_text().splitlines()) == 1 + 8
+
+
+def calls(tree, *names):
+    """The lines of a syntax tree in which one of these functions or methods is called."""
+    nodes = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    return [node.lineno for node in nodes if getattr(node.func, "attr", getattr(node.func, "id", "")) in names]
+
+
+def test_every_example_writes_its_tables_before_its_pictures():
+    seen = 0
+    for path in sorted(EXAMPLES.glob("*.py")):
+        for function in ast.parse(path.read_text()).body:
+            tables = calls(function, "write_table")
+            pictures = calls(function, "savefig", "draw")
+            if isinstance(function, ast.FunctionDef) and tables and pictures:
+                assert max(tables) < min(pictures), path.name
+                seen += 1
+    assert seen > 15  # control: the calls are found
+
+
+def test_nothing_in_examples_or_benchmarks_removes_a_folder_or_writes_a_file_that_a_full_disk_would_cut():
+    for path in [*EXAMPLES.glob("*.py"), *BENCHMARKS.glob("*.py")]:
+        tree = ast.parse(path.read_text())
+        assert calls(tree, "rmtree", "rename", "unlink", "copyfile", "copytree", "write_text", "write_bytes") == [], (
+            path
+        )
+
+
+@pytest.mark.parametrize("module", ["stages", "study"])
+def test_a_quick_look_leaves_the_results_of_the_whole_work_alone(example, module, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    study = example("study")
+
+    def options(*words):
+        monkeypatch.setattr(sys, "argv", ["script", *words])
+        return example("stages").options("x") if module == "stages" else study.parse(study.parser("x"))
+
+    assert options("--scale", "0.01").results == Path("runs/examples/results-0.01")
+    assert options("--scale", "0.01", "--results", "here").results == Path("here")
+    monkeypatch.setattr(study, "RESULTS", tmp_path / "results")
+    assert options().results == tmp_path / "results"
+
+
+def test_estimates_from_other_numbers_of_images_are_kept_and_found_again(example, tmp_path):
+    figure3 = example("figure3")
+    run = figure3.Run(tmp_path / "run", "digits", 5, 2, 0, {}, n_train=100, held_out="test", n_held_out=20)
+    few = figure3.follow(run, "AEVB", 100, [500, 900], 3, "none")
+    many = figure3.follow(run, "AEVB", 100, [500, 900], 4, "none")
+    kept = (run.folder / "marginal.json").read_bytes()
+    assert figure3.follow(run, "AEVB", 100, [500, 900], 3, "none") == few != many
+    assert (run.folder / "marginal.json").read_bytes() == kept
+    assert [(row["asked for"], row["images"]) for row in few + many] == [(500, 3), (900, 3), (500, 4), (900, 4)]
+
+
+def test_a_run_that_another_process_took_further_is_not_kept_as_that_of_an_earlier_moment(example, tmp_path):
+    run = stage_of(example, tmp_path / "run", 3000)
+    run.train("none")
+    with pytest.raises(ValueError, match="has gone beyond 1,000 samples: move it away"):
+        example("figure3").keep_model(run, 1000, tmp_path / "kept.npz")
+    example("figure3").keep_model(run, 3000, tmp_path / "kept.npz")
+    assert (tmp_path / "kept.npz").read_bytes() == (run.folder / "checkpoint.npz").read_bytes()
+    assert not (run.folder / "claim.json").exists()
+
+
+@pytest.mark.parametrize("script", ["conv", "inference", "job", "peers", "threads"])
+def test_a_benchmark_that_could_not_write_its_numbers_says_so_before_it_measures(script, tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").write_text("mine")
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    name = f"benchmark_{script}"  # examples/ has a conv of its own
+    spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{script}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    option = "--out" if script == "threads" else "--results"
+    threads = ["--threads", "2"] if script == "threads" else []
+    monkeypatch.setattr(sys, "argv", [script, *threads, option, str(tmp_path / "file")])
+    with pytest.raises(SystemExit):
+        module.main()
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert "nothing can be written to" in told and "choose another folder" in told
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_after_a_call_that_failed_no_other_begins(tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """guard.py: a model serves one thread, for as long as a call takes; another thread is refused and takes a copy."""
 
+import contextlib
 import copy
 import os
 import pickle
@@ -18,8 +19,10 @@ from scratchvae.guard import Guard
 from scratchvae.inference import marginal
 from scratchvae.inference.marginal import appendix_d, importance, quadrature
 from scratchvae.inference.objectives.sgvb import sgvb_b
-from scratchvae.training import loop
+from scratchvae.models.factor_analysis import PPCA
+from scratchvae.training import loop, optim
 from scratchvae.training.loop import evaluate_theta
+from scratchvae.training.optim import started
 
 pytestmark = [  # of few draws and of few points, and nobody reads the numbers
     pytest.mark.filterwarnings("ignore:k_hat is above"),
@@ -404,13 +407,43 @@ def test_two_models_train_in_two_threads(gate):
     assert_array_equal(theirs.params.value, alone.params.value)
 
 
-def test_what_is_no_model_is_refused_as_before():
+@pytest.mark.parametrize("model", ["a model", PPCA(2), None, VAE])
+def test_what_is_no_model_is_refused_by_every_function_that_holds_one(model):
     with pytest.raises(TypeError, match="missing"):
         fit()
     with pytest.raises(TypeError, match="missing 1 required positional argument: 'x'"):
         evaluate(model_of())
-    with pytest.raises(AttributeError, match="no attribute"):
-        evaluate("a model", X)
+    for function in (fit, evaluate, evaluate_theta, fit_mcem, importance, appendix_d, quadrature):
+        for call in (lambda f=function: f(model, X), lambda f=function: f(model=model)):
+            with pytest.raises(ValueError, match=f"model is a {type(model).__name__}; expected a VAE or a FullVB"):
+                call()
+
+
+def test_in_a_forked_process_an_optimiser_is_free_although_a_thread_of_its_parent_uses_it():
+    rule = SGD(0.1)
+    inside, done = threading.Event(), threading.Event()
+
+    def hold():
+        with started(rule, model_of().params), optim._lock:
+            inside.set()
+            done.wait()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    inside.wait()
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        with contextlib.suppress(ValueError):
+            if optim._lock.acquire(timeout=1):
+                optim._lock.release()
+                with started(rule, model_of().params):
+                    code = 0
+        os._exit(code)
+    _, status = os.waitpid(pid, 0)
+    done.set()
+    thread.join()
+    assert status == 0
 
 
 def test_warnings_point_at_the_line_of_the_caller(tmp_path):

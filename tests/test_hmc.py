@@ -356,6 +356,38 @@ def test_a_start_without_a_finite_density_and_gradient_is_refused_by_its_number(
     sample(target, np.zeros((9, 2)), np.random.default_rng(0), 3, burn_in=0)
 
 
+@pytest.mark.parametrize(
+    ("shape", "words"),
+    [
+        (
+            lambda value, gradient: (value[:, None], gradient),
+            r"a log density of shape \(3, 1\) and a gradient of shape",
+        ),
+        (
+            lambda value, gradient: (value, gradient[:, :1]),
+            r"shape \(3,\) and a gradient of shape \(3, 1\) at z of shape",
+        ),
+        (
+            lambda value, gradient: (value.sum(), gradient),
+            r"a log density of shape \(\) and .* expected \(3,\), a number",
+        ),
+        (lambda value, gradient: (value, None), r"a gradient of shape \(\) at z of shape \(3, 2\); expected"),
+    ],
+)
+def test_a_target_whose_shapes_would_be_broadcast_is_refused(shape, words):
+    z = np.ones((3, 2))
+    with pytest.raises(ValueError, match=f"^target returns .*{words}"):
+        sample(lambda z: shape(*oscillator(z)), z, np.random.default_rng(0), 3)
+
+
+def test_masked_starts_are_refused_and_those_of_a_mask_without_an_entry_are_taken():
+    z = np.ma.masked_greater(np.array([[0.0, 1.0], [2.0, 3.0]]), 2.5)
+    with pytest.raises(ValueError, match="z has masked entries; expected an array of real numbers"):
+        sample(oscillator, z, np.random.default_rng(0), 3)
+    found = sample(oscillator, np.ma.array(z.data), np.random.default_rng(0), 3, burn_in=0)
+    assert type(found.z) is np.ndarray and found.z.shape == (3, 2, 2)
+
+
 def test_chains_on_the_device_are_those_on_the_host_and_wait_twice_for_each_state_that_is_kept(waits):
     start = np.random.default_rng(0).standard_normal((6, 3))
 

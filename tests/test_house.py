@@ -16,9 +16,9 @@ GUIDE = re.findall(
     r"^\| (.+?) \| `(.+?)` `(.+?)` \| `(.+?)::(.+?)` \|$", (ROOT / "README.md").read_text(), re.MULTILINE
 )
 
-# Each may import those that stand before it, and its own floor; oracle imports nothing; plots, backend, guard are
-# leaves, and data knows only how files are read and how much memory there is.
-FLOORS = ["oracle plots backend guard diagnostics", "files", "data"]
+# Each may import those that stand before it, and its own floor; oracle imports nothing; plots, backend, guard,
+# output are leaves, and data knows only how files are read and how much memory there is.
+FLOORS = ["oracle plots backend guard output diagnostics", "files", "data"]
 FLOORS += ["arguments noise nets.params nets.layers inference.distributions"]
 FLOORS += [
     "nets.mlp nets.conv nets.heads inference.hmc inference.full_vb inference.mean_field inference.reparameterise"
@@ -55,7 +55,7 @@ def imports(path):
 @pytest.mark.parametrize("path", [path for path in FILES if name_of(path) != "__init__"], ids=name_of)
 def test_dependencies_point_one_way(path):
     ours = [name.removeprefix("scratchvae.") for name in imports(path) if name.startswith("scratchvae.")]
-    if name_of(path) in ("oracle", "plots", "backend", "guard"):
+    if name_of(path) in ("oracle", "plots", "backend", "guard", "output"):
         assert ours == []
     for name in ours:
         assert floor(name) <= floor(name_of(path)), (path, name)
@@ -78,6 +78,54 @@ def test_nothing_forbidden_is_in_the_library(path):
     heavy |= {"matplotlib"} if name_of(path) != "plots" else set()
     heavy |= {"cupy"} if name_of(path) != "backend" else set()
     assert not heavy & {name.split(".")[0] for name in imports(path)}
+
+
+WORDLESS = re.compile(r"pytest\.raises\((ValueError|DataError|FileError|CheckpointError)\)")  # any mistake is one
+
+
+def never_checked(source):
+    """The lines of a test that look like a check and are none, hide one behind None, or take any error for the one."""
+    tree = ast.parse(source)
+    own = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+    statements = {node.value for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):  # numpy.testing's return None, so that `assert_allclose(…) and more` ends there
+            name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            if name.startswith("assert_") and name not in own and node not in statements:
+                yield node.lineno
+        never = isinstance(node, ast.Expr) and isinstance(node.value, ast.BoolOp | ast.Compare)
+        always = isinstance(node, ast.Assert) and isinstance(node.test, ast.Tuple)
+        any_refusal = (
+            isinstance(node, ast.withitem) and node.optional_vars is None and WORDLESS.match(ast.unparse(node))
+        )
+        if never or always or any_refusal:
+            yield getattr(node, "lineno", None) or node.context_expr.lineno
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "tests").rglob("*.py")), ids=lambda path: path.stem)
+def test_every_check_of_a_test_is_made(path):
+    assert list(never_checked(path.read_text())) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "assert_allclose(a, b) and c < 1",
+        "assert np.testing.assert_array_equal(a, b)",
+        "good = assert_allclose(a, b)",
+        "a == b",
+        "a < b or c",
+        "assert (a, b)",
+        "with pytest.raises(ValueError): f()",
+    ],
+)
+def test_a_check_that_is_not_made_is_found(line):
+    sound = (
+        "def assert_both(a, b):\n    return a and b\nassert assert_both(a, b)\nassert_allclose(a, b)\nassert a == b\n"
+    )
+    sound = f"with pytest.raises(ValueError, match='x'): f()\nwith pytest.raises(ValueError) as error: f()\n{sound}"
+    assert list(never_checked(sound)) == []
+    assert set(never_checked(sound + line)) == {8}
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)

@@ -4,17 +4,18 @@ import math
 import os
 import signal
 import warnings
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from conftest import rows, small
 from numpy.testing import assert_allclose, assert_array_equal
 
-from scratchvae import SGD, VAE, Adagrad, Adam, evaluate, fit, load_model
+from scratchvae import SGD, VAE, Adagrad, Adam, FullVB, evaluate, fit, load_model
 from scratchvae.data import binarise, thresholds
+from scratchvae.training import em, loop, run
 from scratchvae.training.checkpoint import CheckpointError, load, save
-from scratchvae.training.loop import HELD_OUT, ORDER, STEP, interruptible, stream
+from scratchvae.training.claim import Claim
+from scratchvae.training.loop import HELD_OUT, ORDER, STEP, evaluate_theta, interruptible, stream
 from scratchvae.training.run import RunFolder, read_history
 
 TRAIN, VALID = rows(23), rows(9, seed=2)
@@ -127,6 +128,25 @@ def test_valid_bound_is_evaluate_at_that_moment():
     model = small()
     history = fit(model, TRAIN, VALID, epochs=3, batch_size=10, seed=5)
     assert history["valid_bound"][-1] == evaluate(model, VALID, seed=5)["bound"]
+
+
+FAR = np.where(np.arange(9)[:, None] < 2, 1e30, 0.5) * np.ones(6)  # two of nine rows, whose squares are not finite
+
+
+@pytest.mark.filterwarnings("ignore:overflow", "ignore:valid has values of sizes")
+def test_a_bound_that_is_not_finite_is_told_and_once_in_a_fit():
+    words = r"the bound of {} is -inf, since that of 2 of 9 datapoints is not finite: see whether they are on the scale"
+    model = VAE(6, 5, 2, likelihood="gaussian", mean="free")
+    with pytest.warns(UserWarning, match=words.format("valid")) as said:
+        history = fit(model, TRAIN, FAR, samples=200, batch_size=10, log_every=50)
+    assert (history["valid_bound"] == -np.inf).sum() >= 4 and np.isfinite(history["train_bound"]).all()
+    assert len([one for one in said if "bound" in str(one.message)]) == 1
+    with pytest.warns(UserWarning, match=words.format("x")):
+        assert evaluate(model, FAR)["bound"] == -np.inf
+    full = FullVB(6, 5, 2, likelihood="gaussian", mean="free")
+    with pytest.warns(UserWarning, match=words.format("x")) as said:
+        assert evaluate_theta(full, FAR, 3)["bound_over_theta"] == -np.inf
+    assert len([one for one in said if "bound" in str(one.message)]) == 1
 
 
 def test_evaluate_gives_the_two_terms_per_datapoint_and_no_randomness_of_its_own_7():
@@ -324,37 +344,110 @@ def test_resuming_a_run_that_is_complete_says_so_and_changes_nothing(tmp_path):
     assert_array_equal(again.params.value, model.params.value)
 
 
-def test_a_checkpoint_is_written_between_rows_when_the_last_one_is_old(tmp_path, monkeypatch):
+class Clock:
+    """The time of a run: `step` seconds for an update, `write` seconds for a checkpoint, and nothing else takes any."""
+
+    def __init__(self, monkeypatch, step, write):
+        self.now = 0.0
+        self.kept = []  # the step of each checkpoint
+        self.beats = 0
+        save = run.save
+        beat = Claim.beat
+
+        def slow_save(path, arrays, facts):
+            save(path, arrays, facts)
+            self.kept.append(facts["progress"]["step"])
+            self.now += write
+
+        def slow_ascend(*arguments):
+            self.now += step
+
+        def counted(claim):
+            self.beats += 1
+            beat(claim)
+
+        monkeypatch.setattr(SGD, "ascend", slow_ascend)
+        monkeypatch.setattr(run, "save", slow_save)
+        monkeypatch.setattr(Claim, "beat", counted)
+        for module in (run, loop, em):
+            monkeypatch.setattr(module, "time", self)
+
+    def perf_counter(self):
+        return self.now
+
+
+def trained(algorithm, steps, folder, log_every=None):
+    """Train for so many steps of all datapoints; no row of the history falls into them by itself."""
+    settings = {"optimizer": SGD(1e-4), "batch_size": 23, "log_every": log_every or 10**9, "out": folder}
+    if algorithm == "fit":
+        fit(VAE(6, 5, 2), TRAIN, samples=23 * steps, **settings)
+    else:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that the stepsize is still being tuned
+            em.fit_mcem(VAE(6, 5, 2), TRAIN, samples=23 * 3 * steps, steps=1, updates=1, **settings)
+
+
+@pytest.mark.parametrize("algorithm", ["fit", "fit_mcem"])
+@pytest.mark.parametrize(
+    ("step", "write", "expected"),
+    [
+        (29.5, 0, [0, 2, 4, 6, 6]),
+        (30.5, 0, [0, 1, 2, 3, 4, 5, 6, 6]),
+        (30.5, 1.5, [0, 1, 2, 3, 4, 5, 6, 6]),
+        (30.5, 3, [0, 2, 4, 6, 6]),  # of 60 s they may take 3
+        (30.5, 4.6, [0, 4, 6]),
+    ],
+)
+def test_between_rows_a_checkpoint_is_due_after_30_seconds_or_twenty_times_what_it_takes(
+    algorithm, step, write, expected, tmp_path, monkeypatch
+):
+    clock = Clock(monkeypatch, step, write)
+    trained(algorithm, 6, tmp_path)
+    assert clock.kept == expected
+
+
+@pytest.mark.parametrize("algorithm", ["fit", "fit_mcem"])
+@pytest.mark.parametrize(
+    ("step", "write", "expected"), [(10, 1, [0, 1, 2, 4, 6, 6]), (10, 2, [0, 1, 2, 6, 6]), (1, 0, [*range(7), 6])]
+)
+def test_the_first_rows_have_a_checkpoint_each_and_those_of_later_ones_take_5_percent_of_the_time(
+    algorithm, step, write, expected, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(run, "ROWS", 2)
+    clock = Clock(monkeypatch, step, write)
+    trained(algorithm, 6, tmp_path, log_every=23 if algorithm == "fit" else 69)
+    assert clock.kept == expected
+    assert run.SHARE == 0.05
+
+
+@pytest.mark.parametrize("algorithm", ["fit", "fit_mcem"])
+@pytest.mark.parametrize(("step", "beats"), [(61, 2 + 6), (31, 2 + 3), (1, 2 + 1)])  # the first write takes 1000 s
+def test_a_run_is_heard_of_every_minute_however_long_no_checkpoint_is_due(
+    algorithm, step, beats, tmp_path, monkeypatch
+):
+    clock = Clock(monkeypatch, step, write=1000)
+    trained(algorithm, 6, tmp_path)
+    assert clock.kept == [0, 6] and clock.beats == beats
+
+
+def test_a_run_whose_folder_was_taken_over_ends_within_a_minute_and_a_folder_that_is_gone_for_a_while_ends_none(
+    tmp_path, monkeypatch
+):
+    clock = Clock(monkeypatch, 61, write=1000)
     steps = []
-    monkeypatch.setattr("scratchvae.training.loop.LONGEST_WITHOUT_CHECKPOINT", 0)
-    monkeypatch.setattr("scratchvae.training.run.RunFolder.keep", lambda self, now, *ending: steps.append(now.step))
-    fit(small(), TRAIN, epochs=2, batch_size=10, out=tmp_path)
-    assert steps == [0, 1, 2, 3, 4, 5, 6, 6]
 
+    def look(x, eps, n):
+        steps.append(1)
+        if len(steps) == 3:
+            (tmp_path / "claim.json").write_text("{}")
 
-@pytest.mark.parametrize(("seconds", "expected"), [(29.5, [0, 2, 4, 6, 6]), (30.5, [0, 1, 2, 3, 4, 5, 6, 6])])
-def test_the_last_checkpoint_is_old_after_30_seconds(seconds, expected, tmp_path, monkeypatch):
-    clock = SimpleNamespace(now=0.0, perf_counter=lambda: clock.now)
-
-    class Slow(SGD):
-        def ascend(self, *arguments):
-            super().ascend(*arguments)
-            clock.now += seconds
-
-    steps = []
-    keep = RunFolder.keep
-    monkeypatch.setattr("scratchvae.training.loop.time", clock)
-    monkeypatch.setattr(RunFolder, "keep", lambda *a: steps.append(a[1].step) or keep(*a))
-    fit(small(), TRAIN, optimizer=Slow(1e-4), epochs=2, batch_size=10, out=tmp_path)
-    assert steps == expected
-
-
-def test_checkpoints_of_rows_beyond_a_thousand_take_5_percent_of_the_time():
-    folder = RunFolder(None, VAE(6, 5, 2), SGD(0.1), {})
-    folder.kept_at = 100.0
-    folder.took = 2.0
-    for n, seconds, due in [(1000, 100.1, True), (1001, 139.9, False), (1001, 140.1, True)]:
-        assert folder.is_due(SimpleNamespace(rows=range(n), seconds=seconds)) == due
+    with pytest.raises(ValueError, match="is no longer this run's"):
+        fit(watched(VAE(6, 5, 2), look), TRAIN, optimizer=SGD(1e-4), samples=230, batch_size=23, out=tmp_path)
+    assert len(steps) == 3 and clock.kept == [0]
+    monkeypatch.setattr(Claim, "beat", lambda claim: (_ for _ in ()).throw(OSError("stale")))
+    folder = RunFolder(tmp_path, VAE(6, 5, 2), SGD(0.1), {})
+    clock.now += 61
+    folder.beat()
 
 
 def test_seconds_go_on_where_the_stopped_run_left_them(tmp_path):

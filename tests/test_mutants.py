@@ -2,10 +2,13 @@
 
 import ast
 import io
+import json
 import tokenize
 from pathlib import Path
+from types import SimpleNamespace
 
 import mutants
+import mutants_covered
 import mutants_list
 import pytest
 
@@ -153,3 +156,111 @@ def test_a_planted_mutant_is_caught_or_survives_and_a_timeout_is_no_catch(tiny, 
     before = source.raw
     assert mutants.outcome(tiny, tiny / "record", mutant, tests, seconds=1 if "+" in becomes else 30) == expected
     assert (tiny / mutant.file).read_bytes() == before
+
+
+def planted(tiny, before, after):
+    """A mutant of the package of three lines, with other bytes in the place of some."""
+    text = (tiny / "scratchvae" / "__init__.py").read_bytes()
+    assert text.count(before) == 1
+    return SimpleNamespace(file="scratchvae/__init__.py", text=text.replace(before, after))
+
+
+@pytest.mark.parametrize(
+    ("after", "test", "conftest", "expected"),
+    [
+        (b"return 1 / 0", SMALL, "", ("caught", SMALL)),
+        (b"return y\n\n\n1 / 0", SMALL, "", ("caught", "tests/test_tiny.py")),
+        (b"return y\n\n\n1 / 0", SMALL, "import scratchvae", ("caught", "the import")),
+        (b"import os; os._exit(0)", SMALL, "", ("caught", SMALL)),
+        (b"import os; os.kill(os.getpid(), 9)", SMALL, "", ("caught", SMALL)),
+        (b"raise KeyboardInterrupt", SMALL, "", ("error", "pytest ended with 2")),
+        (b"return y + 1", "tests/test_missing.py::test_small", "", ("error", "pytest ended with 4")),
+    ],
+)
+def test_what_pytest_ends_with_is_no_catch_unless_a_test_the_import_or_the_process_has_failed(
+    tiny, after, test, conftest, expected
+):
+    path = tiny / "tests" / "conftest.py"
+    path.write_text(conftest)
+    try:
+        assert mutants.outcome(tiny, tiny / "record", planted(tiny, b"return y", after), [test], 30) == expected
+    finally:
+        path.unlink()
+
+
+FLAKY = """import os
+from pathlib import Path
+
+from scratchvae import twice
+
+
+def test_flaky():
+    path = Path({path!r})
+    path.write_text(path.read_text() + ".")
+    assert len(path.read_text()) < 2
+
+
+def test_deadly():
+    os._exit(0)
+
+
+def test_right():
+    assert twice(2) == 4
+"""
+RIGHT, FLAKES, DEADLY = (f"tests/test_flaky.py::test_{name}" for name in ("right", "flaky", "deadly"))
+
+
+def test_a_mutant_whose_only_witness_fails_without_it_is_not_caught(tmp_path):
+    root = tmp_path / "root"
+    (root / "scratchvae").mkdir(parents=True)
+    (root / "scratchvae" / "__init__.py").write_text(PACKAGE)
+    (root / "tests").mkdir()
+    (tmp_path / "runs").write_text("")
+    (root / "tests" / "test_flaky.py").write_text(FLAKY.format(path=str(tmp_path / "runs")))
+    (root / "tests" / "mutants_covered.py").write_bytes((ROOT / "tests" / "mutants_covered.py").read_bytes())
+    source = mutants_list.Source(root / "scratchvae" / "__init__.py", "scratchvae/__init__.py")
+    made = [mutants_list.mutant(place, change) for place in mutants_list.places(source) for change in place.options]
+    witness = {"y = 2 / x  # a comment": RIGHT, "return 2": FLAKES}
+    chosen = [mutant for mutant in made if mutant.becomes in witness]
+    covered = SimpleNamespace(
+        seconds=dict.fromkeys(witness.values(), 0.1),
+        failed=set(),
+        now=mutants_covered.digests(root),
+        all="now",
+        tests_of=lambda mutant: [witness[mutant.becomes]],
+    )
+    outcomes = dict(
+        zip([m.becomes for m in chosen], mutants.run(root, chosen, covered, tmp_path / "out", 1), strict=True)
+    )
+    assert outcomes == {"y = 2 / x  # a comment": "caught", "return 2": "flaky"}
+    assert [result["test"] for result in mutants.known(tmp_path / "out", covered).values()] == [RIGHT]
+    assert mutants.failing(root, tmp_path / "record", {RIGHT, DEADLY}) == {DEADLY}
+
+
+def test_of_two_results_the_later_counts_and_what_was_caught_by_a_test_that_is_gone_does_not(tmp_path):
+    covered = SimpleNamespace(now={"f.py": "a", "tests/test_f.py": "b"}, all="now", seconds={"t": 1.0})
+
+    def result(number, outcome, test, digest="now", source="a"):
+        return {
+            "mutant": "`f.py`: x",
+            "number": number,
+            "outcome": outcome,
+            "test": test,
+            "source": source,
+            "all": digest,
+        }
+
+    lines = [
+        result(0, "caught", "t"),
+        result(0, "flaky", "t"),
+        result(1, "error", ""),
+        result(1, "caught", "t", "before"),
+        result(2, "caught", "gone", "before"),
+        result(3, "survived", ""),
+        result(4, "survived", "", "before"),
+        result(5, "caught", "the import", "before"),
+        result(6, "caught", "tests/test_f.py", "before"),
+        result(7, "caught", "t", "now", "other"),
+    ]
+    (tmp_path / "out").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert [number for _, number in mutants.known(tmp_path / "out", covered)] == [1, 3, 5, 6]

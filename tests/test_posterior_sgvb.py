@@ -14,7 +14,7 @@ from numpy.testing import assert_allclose
 from scipy import stats
 from test_reparameterise import LAWS, close
 
-from scratchvae import Adagrad, Adam
+from scratchvae import SGD, Adagrad, Adam
 from scratchvae.inference.posterior_sgvb import sgvb_1, sgvb_2
 from scratchvae.inference.reparameterise import gaussian, laplace
 from scratchvae.models.regression import LinearRegression, LogisticRegression
@@ -237,6 +237,27 @@ def test_a_bound_that_is_not_finite_is_told_with_its_step():
 
 
 @pytest.mark.parametrize(
+    ("model", "optimizer", "state"),
+    [
+        (LinearRegression(1e100 * linear().x, np.zeros(20)), Adam(0.05), "v"),
+        (LinearRegression(linear().x, linear().y, noise=1e-80), Adagrad(0.05), "h"),
+    ],
+    ids=["large inputs", "small noise"],
+)
+def test_a_phi_that_cannot_move_since_squares_of_the_gradient_overflow_is_told(model, optimizer, state):
+    words = rf"^{state}, the optimiser's state, is not finite after step {{}}: bring the data nearer to 1$"
+    with pytest.raises(FloatingPointError, match=words.format(50)):
+        fit_posterior(model, optimizer=optimizer, steps=50)
+    with pytest.raises(FloatingPointError, match=words.format(100)):  # and long before the end
+        fit_posterior(model, optimizer=optimizer, steps=10_000)
+
+
+def test_the_last_update_is_looked_at():
+    with pytest.raises(FloatingPointError, match=r"^q\.location is not finite after step 1: try a smaller step size$"):
+        fit_posterior(linear(), optimizer=SGD(1e308), steps=1)
+
+
+@pytest.mark.parametrize(
     ("call", "message"),
     [
         (
@@ -255,7 +276,17 @@ def test_a_bound_that_is_not_finite_is_told_with_its_step():
             "q 'laplace'; expected one such as LinearRegression, and a law of",
         ),
         (lambda: fit_posterior(laplace), "model is LocationScale and q"),
-        (lambda: fit_posterior(linear(), start=np.zeros(3)), "start has shape (3,); expected (2, "),
+        (lambda: fit_posterior(linear(), start=np.zeros(3)), "start has shape (3,); expected (2, 3)"),
+        (lambda: fit_posterior(linear(), start=np.ma.masked_less(np.zeros((2, 3)), 1)), "start has masked entries"),
+        (lambda: fit_posterior(linear(), start=np.full((2, 3), "1")), "start holds texts"),
+        (lambda: fit_posterior(linear(), start=np.full((2, 3), 1j)), "start holds complex numbers"),
+        (lambda: fit_posterior(linear(), start=np.full((2, 3), np.inf)), "start has values that are not finite"),
+        (
+            lambda: fit_posterior(linear(), optimizer=Adagrad),
+            "optimizer is <class 'scratchvae.training.optim.Ada",
+        ),
+        (lambda: fit_posterior(linear(), optimizer=3), "optimizer is 3; expected one such as Adagrad(0.01)"),
+        (lambda: fit_posterior(linear(), optimizer=0), "optimizer is 0; expected one such as Adagrad(0.01)"),
     ],
 )
 def test_what_does_not_fit_is_refused(call, message):

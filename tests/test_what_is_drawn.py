@@ -448,7 +448,7 @@ def test_the_rates_of_hmc_are_transitions_of_the_whole_batch_a_minute(monkeypatc
         return target
 
     monkeypatch.setattr(inference, "sample", sample)
-    rates = inference.hmc(np.zeros((7, 64), np.uint8), 30, rounds=4)
+    rates = inference.hmc(np.full((7, 64), 255, np.uint8), 30, rounds=4)
     assert rates == [60 * 30.0] * 4 and noted == [(30, 0)] * 4  # each took one second by this clock
 
 

@@ -14,6 +14,7 @@ from scratchvae import __version__
 from scratchvae.cli import bench, evaluate, gradcheck, plot, shared, train
 from scratchvae.cli.output import tolerant
 from scratchvae.cli.shared import ignore_signals
+from scratchvae.output import give_up
 
 COMMANDS = (train, evaluate, plot, gradcheck, bench)  # in the order in which --help lists them
 
@@ -79,4 +80,9 @@ def program():
         code = main()
     finally:
         ignore_signals()
+        for stream in filter(None, (sys.stdout, sys.stderr)):
+            try:
+                stream.flush()
+            except (OSError, ValueError):  # said above
+                give_up(stream)
     sys.exit(code)

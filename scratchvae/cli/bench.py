@@ -1,10 +1,12 @@
 """scratchvae bench: measure what a training step costs."""
 
 import json
-from pathlib import Path
+import warnings
 
 from scratchvae.backend import BACKENDS
-from scratchvae.cli.shared import add_command, numbers, require_cores, unused
+from scratchvae.cli.shared import add_command, new_folder, numbers, require_cores
+from scratchvae.training.checkpoint import write_atomically
+from scratchvae.training.run import require_folder
 
 EPILOG = """Without sizes: the paper's model, 784-500-20 with M = 100, and from there one size at a time.
 With sizes: those alone, each along its own list, the others the paper's or the first of their list.
@@ -43,23 +45,33 @@ def bench(backend=("numpy",), dtype=("float32", "float64"), model=None, repeats=
             raise ValueError(f"--{option} is {min(values)}; expected whole numbers ≥ 1")
     if threads is not None:
         require_cores(threads)
-    folder = Path(unused("runs/bench") if out is None else out)
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder} is a file: choose a folder (--out)")
-    with threadpool_limits(threads, "blas"):
+    if out is not None:
+        require_folder(out)
+    with new_folder(out, "runs/bench") as folder:
         folder.mkdir(parents=True, exist_ok=True)
-        result = benchmark.run(benchmark.sweep(backend, dtype, sizes or benchmark.SIZES, model), repeats)
-
-    from scratchvae.plots import Figure, step_costs  # only now: SciPy's own BLAS would stand in the list beside NumPy's
-
-    print(benchmark.describe(result["machine"]))
-    print(benchmark.table(result))
-    (folder / "bench.json").write_text(json.dumps(result, indent=1) + "\n")
-    figure = Figure(figsize=(11, 3.2), dpi=150, layout="constrained")
-    step_costs(figure.subplots(1, 4), result["rows"])
-    figure.savefig(folder / "bench.png")
-    print(f"wrote {folder}/: bench.json and bench.png")
+        with threadpool_limits(threads, "blas"):
+            result = benchmark.run(benchmark.sweep(backend, dtype, sizes or benchmark.SIZES, model), repeats)
+        print(benchmark.describe(result["machine"]))
+        print(benchmark.table(result))
+        write_atomically(folder / "bench.json", (json.dumps(result, indent=1) + "\n").encode())
+    files = "bench.json and bench.png" if _draw(folder / "bench.png", result["rows"]) else "bench.json"
+    print(f"wrote {folder}/: {files}")
     return 0
+
+
+def _draw(path, rows):
+    """Draw the picture of `bench` and say whether that went well; else a warning says why not."""
+    try:
+        from scratchvae.plots import Figure, step_costs  # only now: SciPy's BLAS would stand in the list beside NumPy's
+
+        figure = Figure(figsize=(11, 3.2), dpi=150, layout="constrained")
+        step_costs(figure.subplots(1, 4), rows)
+        figure.savefig(path)
+        return True
+    except Exception as error:  # Matplotlib, its backends and LaTeX raise many kinds
+        reason = " ".join(str(error).split())
+        warnings.warn(f"no picture ({type(error).__name__}: {reason}); the measurements are whole", stacklevel=2)
+        return False
 
 
 def add_to(commands):

@@ -4,6 +4,8 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
+
 from scratchvae import data
 from scratchvae.backend import BACKENDS
 from scratchvae.cli.shared import (
@@ -37,7 +39,8 @@ def evaluate(
     `split` names the images: "train", "valid" or "test". `n_samples` is the number of z per image; without it that of
     the training holds. For a FullVB the bound over θ ~ q(θ) is printed too, from `n_theta` draws, none for 0.
     `log_likelihood` asks for log p(x) as well, by importance with so many draws per image. `seed` is that of the noise.
-    With `as_json` one JSON object is printed in place of sentences. `backend` says where it is computed. `moved` may
+    With `as_json` one JSON object is printed in place of sentences, in which null stands for a number that is not
+    finite, since JSON has none. `backend` says where it is computed. `moved` may
     hold data and data_dir, where the data are now. With `changed_data` the data may be others than in training.
     """
     options = run_options(Path(run)) | resolved(moved)
@@ -73,7 +76,7 @@ def evaluate(
     if not bounds:
         result |= {"bound": None, "kl": None}
     if as_json:
-        print(json.dumps(result))
+        print(json.dumps(_finite(result), allow_nan=False))
         return 0
     print(_bound_in_words(result))
     if model.config["estimator"] in ("iwae", "dreg"):
@@ -116,7 +119,15 @@ def _log_likelihood(model, x, n_samples, seed, binarization):
     known = {key: value if math.isfinite(value) else None for key, value in known.items()}
     untrusted = int(estimate.untrusted().sum())
     known["unsure"] = int(estimate.unsure().sum())
+    known["not_finite"] = int((~np.isfinite(estimate.log_p)).sum())
     return {"log_likelihood": mean, "log_likelihood_samples": n_samples, **known, "untrusted": untrusted}
+
+
+def _finite(value):
+    """Return a result with None in place of each number in it that is not finite."""
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _bound_in_words(result):
@@ -146,11 +157,13 @@ def _log_likelihood_in_words(result):
         text += "; no k_hat for such weights, or so few"
     else:
         text += f"; k_hat up to {result['k_hat']:.2f}"
-    if result["untrusted"]:
-        text += f", above {result['k_hat_threshold']:.2f} for {result['untrusted']:,} of {result['n']:,}"
+    if untrusted := result["untrusted"] - result["not_finite"]:
+        text += f", above {result['k_hat_threshold']:.2f} for {untrusted:,} of {result['n']:,}"
         text += ", whose error is not known"
     if result["unsure"]:
         text += f"; between 0.5 and that for {result['unsure']:,}, whose errors are too small"
+    if result["not_finite"]:
+        text += f"; it is not finite for {result['not_finite']:,} of {result['n']:,}"
     return text
 
 

@@ -1,14 +1,16 @@
 """What several commands share: the options of a run, what is built from them, paths, and how options are read."""
 
 import argparse
+import contextlib
+import itertools
 import json
 import os
 import shlex
 import signal
-import sys
 from pathlib import Path
 
 from scratchvae import data
+from scratchvae.arguments import is_real
 from scratchvae.backend import BACKENDS
 from scratchvae.inference.full_vb import THETA_NOISE
 from scratchvae.inference.likelihoods import LIKELIHOODS
@@ -19,7 +21,7 @@ from scratchvae.models.vae import VAE
 from scratchvae.nets.mlp import ACTIVATIONS
 from scratchvae.training.loop import fingerprint
 from scratchvae.training.optim import OPTIMIZERS
-from scratchvae.training.run import facts_of_run, same
+from scratchvae.training.run import facts_of_run, require_folder, same_data
 
 # The options of a run. `scratchvae train` keeps them in config.json, and every other command reads them there.
 
@@ -64,13 +66,14 @@ DEFAULTS = {
     "log_every": None,
     "seed": 0,
     "test_images": None,  # no option, but the SHA-256 of the test images, which the checkpoint does not know
+    "image_shape": None,  # likewise
 }
 KINDS = {  # what an option in config.json may be beside None: a type, "list" for one of whole numbers, or names
     bool: ("init_biases", "prior", "full_vb", "learn_hyperprior"),
     int: ("n_train", "latent", "flow", "n_samples", "threads", "warmup", "batch_size", "samples", "log_every", "seed"),
     float: ("alpha", "log_sigma", "epochs", "lr", "decay"),
     str: ("data", "data_dir", "warm_start", "test_images"),
-    "list": ("hidden", "channels", "split"),
+    "list": ("hidden", "channels", "split", "image_shape"),
 }
 NAMES = {
     "binarization": data.BINARIZATIONS,
@@ -88,7 +91,7 @@ NAMES = {
 }
 OF_THETA = ("theta_noise", "alpha", "learn_hyperprior", "log_sigma")  # arguments of a FullVB that a VAE does not take
 NEWER = ("backend", "threads", "full_vb", "warm_start", "architecture", "channels", "flow", "decay")
-NEWER += ("posterior", "background", "test_images", *OF_THETA)
+NEWER += ("posterior", "background", "test_images", "image_shape", *OF_THETA)
 SINCE = {key: DEFAULTS[key] for key in NEWER}  # the config.json of an older run may lack these: it had the defaults
 
 
@@ -133,7 +136,7 @@ def _checked(path, options):
 
 def _is(kind, value):
     """Say whether `value` is what KINDS and NAMES call `kind`."""
-    number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf")
+    number = is_real(value)
     if kind == "init":
         return number or value == "glorot"
     if kind == "background":
@@ -151,18 +154,20 @@ def require_same_data(run, options, images, changed_data=None):
     With changed_data the images may be others; None is for a command that has no such option.
     """
     facts = facts_of_run(run)
-    stated = facts.get("binarization", options["binarization"])
-    if stated != options["binarization"]:
-        raise ValueError(
-            f"{run}/config.json says binarization {options['binarization']!r}, and the checkpoint {stated!r}: "
-            "config.json was edited; put it back as it was"
-        )
-    stored = facts.get("data")
+    stored = facts["run"].get("data")
+    for key, stated in {"binarization": facts["run"], "threads": facts.get("options") or {}}.items():
+        if stated.get(key, options[key]) != options[key]:
+            raise ValueError(
+                f"{run}/config.json says {key} {options[key]!r}, and the checkpoint {stated[key]!r}: "
+                "config.json was edited; put it back as it was"
+            )
     if changed_data or not isinstance(stored, dict):
         return
     stored = stored | {"test": options["test_images"]}
     here = {part: fingerprint(getattr(images, part, None)) for part in stored}
-    changed = [part for part, theirs in stored.items() if theirs is not None and not same(theirs, here[part])]
+    changed = [part for part, theirs in stored.items() if theirs is not None and not same_data(theirs, here[part])]
+    if options["image_shape"] not in (None, list(images.image_shape)):
+        changed = list(stored)  # other images, though of the same pixels
     if changed:
         uses = " and ".join(changed).replace("valid", "validate")
         way_out = "" if changed_data is None else ", or take these all the same (--changed-data)"
@@ -249,13 +254,31 @@ def unused(name):
 
     No other process gets the same one.
     """
-    for k in range(1, sys.maxsize):
+    parent = Path(name).parent
+    require_folder(parent)
+    parent.mkdir(parents=True, exist_ok=True)
+    for k in itertools.count(1):
         path = Path(f"{name}-{k}" if k > 1 else name)
         try:
-            path.mkdir(parents=True)
+            path.mkdir()
             return path
         except FileExistsError:
             continue
+
+
+@contextlib.contextmanager
+def new_folder(path, name):
+    """Give the Path of a folder: `path`, or where that is None a new one called like `name`, see `unused`.
+
+    One that was not there before and is empty afterwards, as after an error, is removed.
+    """
+    is_new = path is None or not Path(path).exists()
+    path = unused(name) if path is None else Path(path)
+    try:
+        yield path
+    finally:
+        if is_new and path.is_dir() and not any(path.iterdir()):
+            path.rmdir()
 
 
 def quoted(path):

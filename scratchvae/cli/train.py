@@ -15,13 +15,13 @@ from scratchvae.cli.shared import (
     ignore_signals,
     images_of,
     model_of,
+    new_folder,
     numbers,
     quoted,
     require_cores,
     require_same_data,
     resolved,
     run_options,
-    unused,
 )
 from scratchvae.inference.likelihoods import LIKELIHOODS
 from scratchvae.inference.objectives import OBJECTIVES, trait
@@ -29,7 +29,7 @@ from scratchvae.inference.posteriors import POSTERIORS
 from scratchvae.nets.mlp import ACTIVATIONS
 from scratchvae.training import loop
 from scratchvae.training.optim import OPTIMIZERS
-from scratchvae.training.run import checkpoint_of, foreign_files, has_checkpoint, load_model
+from scratchvae.training.run import NOTHING, checkpoint_of, load_model, look, require_new
 
 OF_DATA = {  # the defaults that these data sets change: to section 5 for Frey Face, to a quick clear demo for digits
     "frey": {"hidden": [200], "likelihood": "gaussian"},
@@ -60,7 +60,9 @@ def train(out=None, resume=None, quiet=False, take_over=False, **given):
     if resume is None:
         options = _with_defaults(given)
         _check_threads(options)
-        _check_folder(out)
+        if out is not None:
+            require_new(out)
+        _require_apart(f"runs/{_name(options)}" if out is None else out, options["data"])
     else:
         options = _resumed(Path(resume), given, out)
 
@@ -70,6 +72,7 @@ def train(out=None, resume=None, quiet=False, take_over=False, **given):
     if resume is not None:
         require_same_data(resume, options, images)
     options["test_images"] = loop.fingerprint(images.test)
+    options["image_shape"] = list(images.image_shape)
     model = model_of(options, images)
     if options["warm_start"] is not None and resume is None:
         model.warm_start(load_model(options["warm_start"]))
@@ -79,10 +82,11 @@ def train(out=None, resume=None, quiet=False, take_over=False, **given):
     if not quiet:
         print(images)
         print(_describe(model, options))
-    new = resume is None and out is None
-    folder = unused(f"runs/{Path(options['data']).stem}{options['latent']}") if new else Path(resume or out)
     try:
-        with threadpool_limits(options["threads"] if model.backend == "numpy" else None, "blas"):
+        with (
+            new_folder(resume or out, f"runs/{_name(options)}") as folder,
+            threadpool_limits(options["threads"] if model.backend == "numpy" else None, "blas"),
+        ):
             history = loop.fit(
                 model,
                 images.train,
@@ -106,9 +110,6 @@ def train(out=None, resume=None, quiet=False, take_over=False, **given):
         if checkpoint_of(folder).exists():
             print(f"\nstopped; go on with: scratchvae train --resume {quoted(folder)}", file=sys.stderr)
         return stop.code if isinstance(stop, SystemExit) else 130
-    finally:
-        if new and not any(folder.iterdir()):  # what was asked for could not be trained
-            folder.rmdir()
     if not quiet:
         last = history[-1]
         print(
@@ -138,8 +139,8 @@ def _draw(folder, model, images, history, seed):
         except DrawingError as error:
             paths = error.paths
             reason = str(error)
-        except OSError as error:
-            reason = f"no pictures ({error})"
+        except Exception as error:  # a full disk, or a device that fails when it gives the parameters back
+            reason = f"no pictures ({type(error).__name__}: {' '.join(str(error).split())})"
     warnings.warn(
         f"{reason}; the run is whole, and they can be drawn later: scratchvae plot {quoted(folder)}", stacklevel=2
     )
@@ -169,19 +170,16 @@ def _with_defaults(given):
     return DEFAULTS | implied | given
 
 
-def _check_folder(out):
-    """Raise a ValueError if a run cannot begin in the folder `out`; one that died before its first checkpoint can."""
-    if out is None or not Path(out).exists():
-        return
-    if not Path(out).is_dir():
-        raise ValueError(f"{out} is a file: choose a folder (--out)")
-    if has_checkpoint(out):
-        raise ValueError(f"{out} holds a run: go on with it (--resume {quoted(out)}), or choose another folder (--out)")
-    if foreign := foreign_files(out):
-        raise ValueError(
-            f"{out} exists, and holds {', '.join(foreign[:3])}{' and more' if len(foreign) > 3 else ''}: choose "
-            "another folder (--out)"
-        )
+def _name(options):
+    """Return the name of a run whose folder nobody has named."""
+    return f"{Path(options['data']).stem}{options['latent']}"
+
+
+def _require_apart(out, images):
+    """Raise a ValueError if the run folder would lie in a folder of images, where it would be taken for a class."""
+    of_files = images not in data.DATASETS and Path(images).is_dir()
+    if of_files and Path(out).resolve().is_relative_to(Path(images).resolve()):
+        raise ValueError(f"{out} lies inside the folder of images {images}: choose a folder outside of it (--out)")
 
 
 def _check_threads(options):
@@ -218,7 +216,7 @@ def _resumed(run, given, out):
     """Return the options of `run`, with those of `given` that a resumed run may change; others raise a ValueError."""
     if out is not None:
         raise ValueError("--out and --resume are both given: a resumed run stays in its folder")
-    if run.is_dir() and not has_checkpoint(run) and not checkpoint_of(run).exists():
+    if run.is_dir() and look(run)[0] == NOTHING:
         raise ValueError(
             f"{run} holds no checkpoint, its run having ended before the first one: begin it anew in the same folder, "
             f"with the options that you gave it and --out {quoted(run)}"

@@ -17,7 +17,7 @@ import numpy as np
 from scratchvae.data import arrays, images, named
 from scratchvae.data.dataset import Data, DataError
 from scratchvae.data.named import MNIST_FILES
-from scratchvae.data.pixels import binarise, thresholds, warn_if_dark
+from scratchvae.data.pixels import binarise, thresholds, warn_if_dark, warn_if_on_another_scale
 
 __all__ = ["BINARIZATIONS", "DATASETS", "MNIST_FILES", "Data", "DataError", "binarise", "load_data", "thresholds"]
 
@@ -34,8 +34,9 @@ def load_data(name, data_dir=None, n_train=None, split=None, binarization="grey"
     name           is "digits" (scikit-learn's 1,797 images of 8 x 8, which need no download), "mnist", "frey", or the
                    path of your own images. These may be a .npy file with (N, D) or (N, height, width); a .npz file with
                    train, valid and test, or with one array of images, and labels if you have them; a folder with images
-                   of one size; or a folder of class folders, whose names in order become the labels 0, 1, … Pixels are
-                   uint8 from 0 to 255, or floats in [0, 1]; for a Gaussian decoder with a free mean, any floats.
+                   of one size; or a folder of two class folders or more, whose names in order become the labels 0, 1,
+                   … Pixels are uint8 from 0 to 255, or floats in [0, 1]; for a Gaussian decoder with a free mean, any
+                   floats.
     data_dir       is the folder in which MNIST and Frey Face are looked for first. Then come the folder that the
                    environment variable SCRATCHVAE_DATA names, the user's cache, and a download.
     n_train        keeps the first so many of the training rows; all of them unless given.
@@ -49,8 +50,8 @@ def load_data(name, data_dir=None, n_train=None, split=None, binarization="grey"
                    to 255. Images with such pixels are refused unless it is given, since a wrong one may hide the ink.
 
     Arguments that do not fit raise a ValueError. A file that is missing or broken raises a DataError, which says what
-    to do. A warning is given where uint8 data of your own do not look like 0 to 255, where pages of a file or arrays of
-    a .npz are left out, and where rows have no square number of pixels.
+    to do. A warning is given where uint8 data of your own do not look like 0 to 255, where a split is on another scale
+    than train, where pages of a file or arrays of a .npz are left out, and where rows have no square number of pixels.
     """
     if not isinstance(name, str | PathLike):
         raise ValueError(f"name is a {type(name).__name__}; expected the name of a data set, or a path")
@@ -88,6 +89,8 @@ def load_data(name, data_dir=None, n_train=None, split=None, binarization="grey"
         parts = _split(np.concatenate(rows), labels, split, shuffle=False)
     if name not in DATASETS:
         warn_if_dark(str(name), parts[0][0], stacklevel=2)
+        for part, (rows, _) in zip(arrays.PARTS[1:], parts[1:], strict=True):
+            warn_if_on_another_scale(f"{part} of {name}", rows, parts[0][0], stacklevel=2)
     if binarization == "fixed":
         generator = np.random.default_rng(BINARIZATION_SEED)
         parts = [

@@ -5,6 +5,7 @@ in the decoder raises a DataError that names the file.
 """
 
 import io
+import re
 import warnings
 from pathlib import Path
 
@@ -17,7 +18,8 @@ FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")  # PPM stands for
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")  # of pixels with 8 bits a channel
 MOST_PIXELS = 1 << 24  # of one image, 4096 x 4096
 MOST_BYTES = 1 << 28  # of one file
-SPLITS = {"train", "training", "valid", "validation", "val", "test", "testing"}  # names that are no classes'
+# How names of splits begin, as train, Test_images, val2017, testSet and DEVSET do, and trainers and valley do not.
+SPLIT = re.compile("(?i:train(?:ing)?|valid(?:ation)?|val|dev|test(?:ing)?)(?i:set)?(?![a-z])")
 GREY = {"black": 0, "white": 255}
 
 
@@ -36,8 +38,9 @@ def grey_level(background):
 def read_folder(path, background=None):
     """Return the images of a folder (N, height, width) uint8, their labels (N,) and the names of the classes.
 
-    path         is a folder that holds images alone, or class folders alone, which hold images. Then the classes have
-                 the labels 0, 1, … in the order of their names. A folder of images has no labels: None and None.
+    path         is a folder that holds images alone, or two class folders or more alone, which hold images. Then the
+                 classes have the labels 0, 1, … in the order of their names. A folder of images has no labels: None and
+                 None. Folders with the names of splits, such as train or test_images, raise a DataError.
     background   is the grey level, 0 to 255, on which transparent pixels are laid. If it is None, an image with such
                  pixels raises a DataError.
 
@@ -53,10 +56,15 @@ def read_folder(path, background=None):
             classes = tuple(folder.name for folder in folders)
             if files:
                 raise DataError(f"{path} holds both images and folders ({', '.join(classes)}); expected one of them")
-            if SPLITS.issuperset(name.lower() for name in classes):
+            if splits := [name for name in classes if SPLIT.match(name)]:
                 raise DataError(
-                    f"{path} holds {', '.join(classes)}, which are splits and no classes: save an .npz with train, "
-                    "valid and test, or give one of the folders"
+                    f"{path} holds {', '.join(splits)}, which look like splits; expected classes: give one of the "
+                    "folders, save an .npz with train, valid and test, or rename what is a class"
+                )
+            if len(classes) == 1:
+                raise DataError(
+                    f"{path} holds the folder {classes[0]} alone; expected images, or two classes or more: give "
+                    f"{folders[0]}"
                 )
             groups = [_images_of_class(folder) for folder in folders]
             files = [file for group in groups for file in group]
@@ -131,10 +139,18 @@ def _read(file, background):
                 width, height = image.size
                 if not 0 < width * height <= MOST_PIXELS:
                     raise DataError(f"{file} has {width} x {height} pixels; expected {MOST_PIXELS:,} at most")
-                deep = [str(tile[3]) for tile in image.tile if ";16" in str(tile[3])]  # cut down to 8 bits unseen
+                stored = [str(tile[3]) for tile in image.tile]
+                deep = [mode for mode in stored if ";16" in mode]  # cut down to 8 bits unseen
                 if image.mode not in MODES or deep:
                     mode = deep[0] if image.mode in MODES else image.mode
-                    raise DataError(f"{file} has pixels of mode {mode}; expected 8 bits a channel: convert it")
+                    raise DataError(
+                        f"{file} has pixels of mode {mode}; expected grey, RGB or RGBA with 8 bits a channel: "
+                        "convert it"
+                    )
+                image.load()
+                if "transparency" in image.info and stored[:1] in (["L;2"], ["L;4"]):  # a grey PNG of 2 or 4 bits
+                    white = (1 << int(stored[0][-1])) - 1
+                    image.info["transparency"] = (image.info["transparency"] & white) * 255 // white  # as its pixels
                 grey = _grey(file, ImageOps.exif_transpose(image), background)
                 pages = getattr(image, "n_frames", 1)
     except DataError:

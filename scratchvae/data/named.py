@@ -3,7 +3,9 @@
 Each of the functions returns a list of (images, labels), one for each split that the data set comes in.
 """
 
+import gzip
 import hashlib
+import io
 import math
 import os
 import sys
@@ -92,18 +94,22 @@ def _mnist_file(name, data_dir):
 
 
 def _unpacked(path, size):
-    """Return the first size + 1 bytes of a file, decompressed if its name ends in .gz; no more of it is expanded."""
+    """Return the first size + 1 bytes of a file, decompressed if its name ends in .gz; no more of it is expanded.
+
+    A .gz may have several members, whose contents follow each other.
+    """
+    most = size + size // 64 + 4096  # what is stored as it is has 5 bytes more in a block of, say, 16 KiB or 64 KiB
     with open(path, "rb") as file:
-        raw = file.read(size + 1024)  # gzip makes what it cannot shorten longer by less than that
+        raw = file.read(most + 1)
     if path.suffix != ".gz":
         return raw[: size + 1]
     try:
-        stream = zlib.decompressobj(16 + zlib.MAX_WBITS)  # 16: with the header and the checksum of gzip
-        content = stream.decompress(raw, size + 1)
-    except zlib.error as error:
-        raise DataError(f"{path} is a broken gzip file ({error}): fetch it again") from None
-    if len(content) <= size and not stream.eof:
-        raise DataError(f"{path} is a broken gzip file (it is cut short): fetch it again")
+        content = gzip.GzipFile(fileobj=io.BytesIO(raw)).read(size + 1)  # where it ends, its checksum is compared
+    except (OSError, EOFError, zlib.error) as error:
+        if len(raw) > most:
+            raise DataError(f"{path} has more than {most:,} bytes, and MNIST's has fewer: fetch it again") from None
+        reason = "it is cut short" if isinstance(error, EOFError) else " ".join(str(error).split())
+        raise DataError(f"{path} is a broken gzip file ({reason}): fetch it again") from None
     return content
 
 

@@ -4,6 +4,7 @@ import warnings
 
 import numpy as np
 
+WIDELY = 10  # two sets of rows whose values differ by more than this factor are suspected to be on two scales
 DARK = 127  # uint8 data without a pixel brighter than this, half of white, are suspected not to be 0..255
 
 
@@ -33,7 +34,7 @@ def warn_if_dark(name, x, stacklevel):
     them nearly black. Images that are dark in truth are warned about as well, and are used as they are. stacklevel is
     that of `warnings.warn`, counted from the caller.
     """
-    if x.dtype != np.uint8 or (highest := int(x.max())) > DARK:
+    if x.dtype != np.uint8 or x.size == 0 or (highest := int(x.max())) > DARK:
         return
     remedy = f"if white is {highest}, hand over x / np.float32({highest})" if highest else "is that meant?"
     warnings.warn(
@@ -41,6 +42,40 @@ def warn_if_dark(name, x, stacklevel):
         "if the images are that dark, ignore this",
         stacklevel=stacklevel + 1,
     )
+
+
+def warn_if_on_another_scale(name, x, train, stacklevel):
+    """Warn, calling the rows `name`, if they do not seem to be on the scale of the rows `train`.
+
+    They do not where x is uint8 and dark, as `warn_if_dark` has it, and train is not, and where both the largest size
+    of a value and the mean size differ by more than a factor of WIDELY. Rows are compared as they are read, uint8 as
+    x/255. stacklevel is that of `warnings.warn`, counted from the caller.
+    """
+    largest = _largest(x)
+    of_train = _largest(train)
+    if x.dtype == np.uint8 and largest <= DARK / 255 < of_train:
+        warn_if_dark(name, x, stacklevel + 1)
+    elif _differ(largest, of_train) and _differ(_mean_size(x), _mean_size(train)):
+        warnings.warn(
+            f"{name} has values of sizes up to {largest:.2g}, and train up to {of_train:.2g}: expected one scale for "
+            "both; divide both by the same number",
+            stacklevel=stacklevel + 1,
+        )
+
+
+def _differ(a, b):
+    """Say whether two numbers ≥ 0 differ by more than a factor of WIDELY."""
+    return max(a, b) > WIDELY * min(a, b)
+
+
+def _largest(x):
+    """Return the largest absolute value in x as it is read."""
+    return max(abs(float(x.min())), abs(float(x.max()))) / (255 if x.dtype == np.uint8 else 1)
+
+
+def _mean_size(x):
+    """Return the mean absolute value in x as it is read."""
+    return float(np.abs(x).mean(dtype=float)) / (255 if x.dtype == np.uint8 else 1)
 
 
 def in_words(number):

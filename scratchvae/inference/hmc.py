@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from scratchvae.arguments import positive, whole
-from scratchvae.backend import BACKENDS, kind, move
+from scratchvae.backend import BACKENDS, kind, move, own
 from scratchvae.inference.distributions import log_standard_gaussian
 from scratchvae.noise import standard_normal
 
@@ -167,11 +167,13 @@ def sample(
         the right scale, comes back to the same energy again and again: the mean of such a chain is found at once, and
         its spread hardly at all (Neal 2011, section 3.2). The rate that is tuned is the rate under jitter.
 
-    Raises ValueError where there is no chain, where numbers do not fit, and where the log density or its gradient is
-    not finite at the start of a chain. Warnings tell of a mean rate that misses the aim, of chains that accept less
-    than half of it, and of trajectories that diverged: see `_report`.
+    Raises ValueError where there is no chain, where numbers do not fit, where z has masked entries, where the target's
+    shapes are not (C,) and (C, J), and where the log density or its gradient is not finite at the start of a chain.
+    Warnings tell of a mean rate that misses the aim, of chains that accept less than half of it, and of trajectories
+    that diverged: see `_report`.
     """
     _checked(z, generator, n_samples, burn_in, steps, acceptance, stepsize, jitter)
+    z = own("z", z, kind(z))
     state = _begun(target, z)
 
     def advance(state, stepsize):
@@ -187,8 +189,16 @@ def sample(
 
 
 def _begun(target, z):
-    """Return the state (z, log density, gradient) of chains that start at z. ValueError where it is not finite."""
+    """Return the state (z, log density, gradient) of chains that start at z.
+
+    A ValueError is raised where a shape does not fit, and where a number is not finite.
+    """
     value, gradient = target(z)
+    if np.shape(value) != z.shape[:1] or np.shape(gradient) != z.shape:
+        raise ValueError(
+            f"target returns a log density of shape {np.shape(value)} and a gradient of shape {np.shape(gradient)} at "
+            f"z of shape {z.shape}; expected {z.shape[:1]}, a number for each chain, and {z.shape}"
+        )
     if bad := np.flatnonzero(~move(np.isfinite(value) & np.isfinite(gradient).all(axis=1), "numpy")).tolist():
         raise ValueError(
             f"z starts {len(bad):,} of {len(z):,} chains where the log density or its gradient is not finite (numbers "

@@ -25,6 +25,10 @@ from scratchvae.inference.distributions import log_gaussian, log_standard_gaussi
 from scratchvae.inference.hmc import log_joint, sample
 from scratchvae.noise import standard_normal
 
+NOT_FINITE = (
+    "log p(x) of {} datapoints is not finite: see whether they are on the scale of the training rows, and whether all "
+    "parameters are finite"
+)
 AT_ONCE = 8000  # how many latents are decoded together: this number bounds the memory
 
 
@@ -76,10 +80,12 @@ class Estimate:
     def untrusted(self):
         """Return which of the estimates should not be trusted, (N,) of bool: those whose k_hat exceeds `threshold`.
 
-        With fewer than 21 terms k_hat is NaN, and none of the estimates is called untrusted. With more, a k_hat that is
-        NaN comes of terms that are not finite, and the estimate counts as untrusted.
+        Those that are not finite are never trusted. With fewer than 21 terms k_hat is NaN, and says nothing against an
+        estimate. With more, a k_hat that is NaN comes of terms that are not finite, and the estimate counts as
+        untrusted.
         """
-        return (self.k_hat > self.threshold()) | (np.isnan(self.k_hat) & (self.n_terms > 20))
+        unknown = np.isnan(self.k_hat) & (self.n_terms > 20)
+        return (self.k_hat > self.threshold()) | unknown | ~np.isfinite(self.log_p)
 
     def unsure(self):
         """Return which of the estimates have an error that is too small, (N,) of bool, though they can be trusted.
@@ -129,11 +135,13 @@ def importance(model, x, n_samples=5000, seed=0, progress=None):
             z, log_qz = model.latents(rows, move(eps, model.backend))
             parts.append((log_p_xz(model, rows, z) - move(log_qz, "numpy")).astype(float))
         log_w = np.concatenate(parts)
-        found[:, block] = (*_log_mean(log_w), pareto_k(log_w))
+        with np.errstate(invalid="ignore"):  # of weights that are all 0: a warning below counts such datapoints
+            found[:, block] = (*_log_mean(log_w), pareto_k(log_w))
         if progress is not None:
             progress(log_w.shape[1])
     estimate = Estimate(*found, K)
     _warn_of_k_hat(estimate)
+    _warn(~np.isfinite(estimate.log_p), NOT_FINITE)
     return estimate
 
 
@@ -155,11 +163,12 @@ def _warn(bad, text):
         warnings.warn(text.format(f"{bad.sum():,} of {len(bad):,}"), stacklevel=4)
 
 
-def _warn_of_k_hat(estimate, known=True):
-    """Warn of the estimates that should not be trusted, and of those whose errors are too small, where they are known.
+def _warn_of_k_hat(estimate):
+    """Warn of the estimates that should not be trusted, and of those whose errors are too small.
 
-    One warning counts both.
+    One warning counts both. Estimates that are not finite are not counted, since there is another warning for them.
     """
+    known = np.isfinite(estimate.log_p)
     text = f"k_hat is above {estimate.threshold():.2g} for {{}} datapoints: do not trust those"
     untrusted = estimate.untrusted() & known
     unsure = estimate.unsure() & known
@@ -241,7 +250,8 @@ def appendix_d(model, x, n_samples=200, fit="gaussian", seed=0, burn_in=100, ste
     names = ("log_p", "error", "ess", "k_hat", "r_hat")
     joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
     estimate = Estimate(**joined, n_terms=L)
-    _warn_of_k_hat(estimate, known=~np.isnan(estimate.log_p))
+    _warn_of_k_hat(estimate)
+    _warn(np.isinf(estimate.log_p), NOT_FINITE)
     _warn(np.isnan(estimate.log_p), "the draws of {} datapoints are too much alike for a density: vary burn_in or seed")
     return estimate
 
@@ -331,5 +341,8 @@ def quadrature(model, x, points=401, limit=10.0):
         log_pxz = log_p_xz(model, x[i : i + 1], grid).astype(float).reshape((points,) * J)
         sums.append([logsumexp(log_pxz), logsumexp(log_pxz[coarse]) + J * math.log(2)])
     fine, half = np.array(sums).T + J * math.log(axis[1] - axis[0])
-    _warn(np.abs(fine - half) > 0.01, f"{{}} integrals are not settled by {points} points: take more")
+    there = np.isfinite(fine)
+    settled = np.abs(fine - np.where(there, half, 0)) <= 0.01
+    _warn(~there, NOT_FINITE)
+    _warn(there & ~settled, f"{{}} integrals are not settled by {points} points: take more")
     return fine

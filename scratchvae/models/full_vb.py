@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from scratchvae.arguments import finite, flag, positive
 from scratchvae.backend import move, own
 from scratchvae.doors import theta_of
 from scratchvae.guard import one_thread
@@ -57,6 +58,7 @@ class FullVB(VAE):
         log_sigma=-4.0,
         **settings,
     ):
+        learn_hyperprior = flag("learn_hyperprior", learn_hyperprior)
         if settings.pop("prior", False):
             raise ValueError("prior is True; the bound (22) has p_α(θ) in it: leave prior out, choose alpha")
         super().__init__(n_visible, n_hidden, n_latent, prior=False, **settings)
@@ -116,7 +118,8 @@ class FullVB(VAE):
         n_data     is N.
         gradient   says whether the gradient is left in params.grad; False unless given.
 
-        Shapes that do not fit each other and the model raise a ValueError.
+        Shapes that do not fit each other and the model raise a ValueError, and so do noise that is not finite and an N
+        that is no number > 0.
         """
         if not isinstance(noise, tuple | list) or len(noise) != 2:
             raise ValueError(f"noise is {type(noise).__name__}; expected the two arrays (eps, zeta) that `noise` draws")
@@ -125,8 +128,10 @@ class FullVB(VAE):
         zeta = own("zeta", noise[1], self.backend).astype(self.dtype, copy=False)
         if zeta.shape != self._zeta_shape(len(x), len(eps)):
             raise ValueError(f"zeta has shape {zeta.shape}; expected {self._zeta_shape(len(x), len(eps))}")
+        if self._looks():
+            finite("zeta", zeta)
         arguments = self.estimator, self.encoder, self.drawn, self.posterior, x, eps
-        scale = float(n_data) / len(x)
+        scale = positive("n_data", n_data) / len(x)
         if self.config["theta_noise"] == "local":
             return over_theta_of_rows(*arguments, zeta, scale, gradient)
         if self.config["theta_noise"] == "antithetic":
@@ -176,8 +181,11 @@ class FullVB(VAE):
         """Start from a trained model, and return this one.
 
         φ and μ are taken from a `VAE`, while log σ stays as it is; from a `FullVB` all three are taken. A model whose
-        shape, likelihood, mean, activation, posterior or flow differs raises a ValueError.
+        shape, likelihood, mean, activation, posterior or flow differs raises a ValueError, and so does one with
+        parameters that are not finite.
         """
+        if not isinstance(model, VAE):
+            raise ValueError(f"the model to start from is a {type(model).__name__}; expected a VAE or a FullVB")
         theirs = model.params.windows
         if not isinstance(model, FullVB):
             theirs = theirs | {name: w for name, w in self.params.windows.items() if name.startswith("log_sigma.")}
@@ -197,6 +205,7 @@ class FullVB(VAE):
                 raise ValueError(
                     f"the model to start from has {key} {came!r}, this one {expected!r}: give both the same"
                 )
+        finite("the model to start from", model.params.value)
         self.params.value[: model.params.value.size] = move(model.params.value, self.backend)
         return self
 

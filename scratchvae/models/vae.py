@@ -6,8 +6,9 @@ from functools import partial
 
 import numpy as np
 
-from scratchvae.arguments import finite, model_rows, whole
+from scratchvae.arguments import finite, flag, model_rows, positive, whole
 from scratchvae.backend import move, own, writable
+from scratchvae.data.pixels import warn_if_dark
 from scratchvae.doors import opened
 from scratchvae.guard import Guard, one_thread
 from scratchvae.inference.distributions import log_standard_gaussian
@@ -93,6 +94,8 @@ class VAE:
         posterior = copied("posterior", posterior)  # what a user's object keeps on itself is then this model's alone
         likelihood = copied("likelihood", likelihood)
         estimator = copied("estimator", estimator)
+        init_biases = flag("init_biases", init_biases)
+        prior = flag("prior", prior)
         given = {name: value for name, value in locals().items() if name != "self"}
         q, self.likelihood, self.estimator, self.config = opened(given)
         # config has only the names of these.
@@ -206,11 +209,12 @@ class VAE:
         gradient   says whether the gradient is left in params.grad; False unless given. With wake-sleep it holds the
                    gradients of the two phases.
 
-        Shapes that do not fit each other and the model raise a ValueError.
+        Shapes that do not fit each other and the model raise a ValueError, and so does an N that is no number > 0.
         """
         x = self.pixels(x)
         noise = self._checked_noise(noise, len(x))
-        return self.estimator(self.encoder, self.decoder, x, noise, float(n_data) / len(x), gradient)
+        scale = positive("n_data", n_data) / len(x)
+        return self.estimator(self.encoder, self.decoder, x, noise, scale, gradient)
 
     def log_prior(self):
         """Return log p(θ) = log N(θ; 0, I) in nats, or 0 with prior=False. Section 5 ascends (8) + log p(θ): MAP."""
@@ -251,7 +255,7 @@ class VAE:
             raise ValueError(
                 f"the posterior {self.config['posterior']} has no moments: take encode_mean or encode_samples"
             )
-        batches = _batches(self._shaped("x", x, self.n_visible), self.rows_at_once())
+        batches = _batches(self._images(x, stacklevel=4), self.rows_at_once())
         moments = [posterior.moments(*self.encoder.forward(self.pixels(rows))) for rows in batches]
         return tuple(np.concatenate(part) for part in zip(*moments, strict=True))
 
@@ -260,7 +264,7 @@ class VAE:
 
         With a flow it is the mean before the maps, sent through them.
         """
-        x = self._shaped("x", x, self.n_visible)
+        x = self._images(x, stacklevel=3)
         return self._encode_at(x, np.zeros_like(self.params.value, shape=(1, len(x), self.n_latent)))[0]
 
     def encode_samples(self, x, n_samples=1, seed=0):
@@ -268,7 +272,7 @@ class VAE:
 
         n_samples is the number of draws, 1 unless given. seed, a whole number ≥ 0, selects them; 0 unless given.
         """
-        x = self._shaped("x", x, self.n_visible)
+        x = self._images(x, stacklevel=3)
         shape = whole("n_samples", n_samples), len(x), self.n_latent
         return self._encode_at(x, standard_normal(_seeded(seed), shape, self.dtype, self.backend))
 
@@ -355,6 +359,13 @@ class VAE:
         if x.dtype.kind != "f":
             raise ValueError(f"x holds {x.dtype}; expected uint8 pixels, which are read as x/255, or floats")
         return self._rows(x, self.n_visible, "x")
+
+    def _images(self, x, stacklevel):
+        """Return rows x (M, D) as they are, with a warning where they are uint8 that do not look like 0 to 255."""
+        x = self._shaped("x", x, self.n_visible)
+        if self._looks():
+            warn_if_dark("x", x, stacklevel)
+        return x
 
     def _encode_at(self, x, eps):
         """Return the z of `latents`, which is called for some rows at a time."""

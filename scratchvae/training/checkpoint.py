@@ -6,6 +6,7 @@ every array; its last field is a SHA-256 over the rest of the manifest and the b
 short, edited or exchanged is refused with a CheckpointError.
 """
 
+import contextlib
 import hashlib
 import io
 import json
@@ -16,13 +17,17 @@ from pathlib import Path
 
 import numpy as np
 
-from scratchvae.files import FileError, read_npz
+from scratchvae.files import FileError, each_of_npz, names_in, told
 
 FORMAT = 1
 
 
 class CheckpointError(ValueError):
-    """Is raised for a checkpoint that cannot be read, or that does not belong to the run that asks for it."""
+    """Is raised for a checkpoint that cannot be used, or that does not belong to the run that asks for it."""
+
+
+class DamagedError(CheckpointError):
+    """Is raised for a file whose content is not that of a checkpoint that `save` has written, or no longer."""
 
 
 def save(path, arrays, facts):
@@ -50,32 +55,59 @@ def save(path, arrays, facts):
 def load(path):
     """Return the arrays and the facts of the checkpoint at `path`.
 
-    If it is not there, or was changed since `save`, a CheckpointError says what is wrong with it and what to do.
+    If it is not there, or another version of scratchvae wrote it, a CheckpointError says so, and what to do. If it was
+    changed since `save`, a DamagedError is raised, and an OSError or MemoryError if it cannot be read at this moment.
+    The manifest stands first in the file, and nothing is read behind an array that it does not list.
     """
     path = Path(path)
-    if not path.exists():
-        raise _broken(path, "is not there")
+    if not is_there(path):
+        raise CheckpointError(f"{path} is not there{_way_out(path, 'expected the checkpoint of a run')}")
     try:
-        arrays = read_npz(path, fields=True)
-        manifest = json.loads(str(arrays.pop("manifest")))
-        number = manifest["format"]
-        facts = dict(manifest["facts"])
-        listed = dict(manifest["arrays"])
-        found = {name: [list(array.shape), str(array.dtype)] for name, array in arrays.items()}
+        if (first := names_in(path)[:1]) != ["manifest"]:
+            raise ValueError(f"it begins with {', '.join(first) or 'nothing'}")
+        with contextlib.closing(each_of_npz(path, fields=True)) as stored:
+            manifest = json.loads(str(next(stored)[1]))
+            number = manifest["format"]
+            if number != FORMAT:
+                raise CheckpointError(
+                    f"{path} has format {number}; this version of scratchvae reads {FORMAT}: update scratchvae"
+                )
+            facts = dict(manifest["facts"])
+            listed = dict(manifest["arrays"])
+            arrays, odd = _listed(stored, listed)
+    except CheckpointError:
+        raise
     except FileError as error:
-        raise _broken(path, f"is truncated or no checkpoint ({error})") from None
+        raise _damaged(path, f"is truncated or no checkpoint ({error})") from None
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise _broken(path, f"is no checkpoint: it has no such manifest ({type(error).__name__}: {error})") from None
-    if number != FORMAT:
-        raise CheckpointError(
-            f"{path} has format {number}; this version of scratchvae reads {FORMAT}: update scratchvae"
-        )
-    if found != listed:
-        odd = sorted(name for name in found.keys() | listed.keys() if found.get(name) != listed.get(name))
-        raise _broken(path, f"does not hold the arrays that its manifest lists: {', '.join(odd)}")
+        raise _damaged(path, f"is no checkpoint: it has no such manifest ({type(error).__name__}: {error})") from None
+    if odd:
+        raise _damaged(path, f"does not hold the arrays that its manifest lists: {', '.join(odd)}")
     if manifest.pop("sha256", None) != _digest(manifest, arrays):
-        raise _broken(path, "was changed after it was written (its SHA-256 does not match)")
+        raise _damaged(path, "was changed after it was written (its SHA-256 does not match)")
     return arrays, facts
+
+
+def _listed(stored, listed):
+    """Return the arrays that `stored` gives by name, and the names of those that are not as the manifest lists them.
+
+    The first such array ends the reading.
+    """
+    arrays = {}
+    for name, array in stored:
+        if listed.get(name) != [list(array.shape), str(array.dtype)]:
+            return {}, [name]
+        arrays[name] = array
+    return arrays, sorted(listed.keys() - arrays.keys())
+
+
+def is_there(path):
+    """Say whether there is a file at `path`; where that cannot be seen, an OSError says why."""
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
 
 
 def previous_of(path):
@@ -113,7 +145,7 @@ def sweep(folder, names):
     The folder must be this process's alone (see `training.claim`), so that none of them is still being written.
     """
     for name in names:
-        for temporary in Path(folder).glob(f"{name}.*.tmp"):
+        for temporary in Path(folder).glob(f"{name}.{'[0-9a-f]' * 16}.tmp"):
             _remove(temporary)
 
 
@@ -154,9 +186,7 @@ def _not_written(path, size, error):
         safe = "the file that was there before is whole" if path.exists() else "nothing was there before"
     except OSError:
         safe = "what was there before was not touched"
-    told = OSError(f"{path} could not be written ({reason}): it takes {_in_units(size)}{left}; {safe}")
-    told.errno = error.errno
-    return told
+    return told(error, f"{path} could not be written ({reason}): it takes {_in_units(size)}{left}; {safe}")
 
 
 def _in_units(n):
@@ -173,8 +203,13 @@ def _digest(manifest, arrays):
     return sha.hexdigest()
 
 
-def _broken(path, what):
-    """Return the CheckpointError that says what is wrong with `path`, and names the checkpoint before it, if any."""
+def _damaged(path, what):
+    """Return the error that says what is wrong with `path`, and what to do."""
+    return DamagedError(f"{path} {what}{_way_out(path, 'there is none before it, and the run must begin anew')}")
+
+
+def _way_out(path, otherwise):
+    """Return the end of a message on a checkpoint of no use: it names the one before it, or else says `otherwise`."""
     previous = previous_of(path)
-    hint = f"; the one before it is {previous.name}: rename it to go on from there" if previous.exists() else ""
-    return CheckpointError(f"{path} {what}{hint}")
+    there = previous.exists()
+    return f"; the one before it is {previous.name}: rename it to go on from there" if there else f"; {otherwise}"

@@ -10,6 +10,8 @@ import weakref
 from datetime import datetime
 from pathlib import Path
 
+from scratchvae.files import told
+
 try:
     import fcntl
 except ImportError:  # Windows
@@ -50,9 +52,7 @@ class Claim:
         try:
             self._acquire()
         except OSError as error:
-            told = OSError(f"{self.folder} cannot be written to ({error.strerror or error})")
-            told.errno = error.errno
-            raise told from error
+            raise told(error, f"{self.folder} cannot be written to ({error.strerror or error})") from error
 
     def _acquire(self):
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -63,6 +63,8 @@ class Claim:
                 holder = _holder(file)
                 if locked is False or self._lives(holder, locked):
                     raise ValueError(self._refusal(holder))
+                if holder is None and not _may_be_ours(file):
+                    raise ValueError(f"{self.path} was not put there by a run: choose another folder (out, --out)")
                 if _is_at(file, self.path):  # else whoever had it has removed the file meanwhile: open the new one
                     break
             except BaseException:
@@ -153,8 +155,15 @@ def _holder(file):
     try:
         holder = json.loads(file.read())
         return holder if {"host", "process", "since"} <= holder.keys() else None
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         return None
+
+
+def _may_be_ours(file):
+    """Whether what cannot be read may be a claim all the same, one that was cut short; then it is of no use."""
+    file.seek(0)
+    text = file.read().strip(b"\0")
+    return not text or text.startswith(b'{"host":')
 
 
 def _who(holder):
@@ -170,7 +179,7 @@ def _runs(process):
     """Whether a process with this number runs on this host, which is a POSIX one."""
     try:
         os.kill(int(process), 0)
-    except (ProcessLookupError, ValueError, OverflowError):
+    except (ProcessLookupError, ValueError, OverflowError, TypeError):
         return False
     except PermissionError:  # it is somebody else's
         return True

@@ -10,7 +10,7 @@ import warnings
 
 import numpy as np
 
-from scratchvae.arguments import rows_of, whole
+from scratchvae.arguments import rows_of, share, whole
 from scratchvae.guard import holds_model
 from scratchvae.inference.mcem import complete_data, e_step
 from scratchvae.training import loop
@@ -84,8 +84,7 @@ def fit_mcem(
     updates = whole("updates", updates)
     samples = whole("samples", samples)
     log_every, seed = loop.checked_run(log_every, seed, out, resume)
-    if not 0 < acceptance < 1:
-        raise ValueError(f"acceptance is {acceptance!r}; expected a rate between 0 and 1, such as 0.9")
+    acceptance = share("acceptance", acceptance)
     if model.backend != "numpy":
         raise ValueError(
             f"the model is on backend {model.backend!r}; Monte Carlo EM runs on 'numpy': model.to('numpy')"
@@ -102,7 +101,7 @@ def fit_mcem(
         "batch_size": m,
         "seed": seed,
         "log_every": log_every,
-        "data": out and loop.fingerprint(train),
+        "data": None if out is None else loop.fingerprint(train),
     }
     folder = RunFolder(out, model, optimizer, facts, options, chains.windows(), take_over)
     steps_per_epoch = math.ceil(n / m)
@@ -139,13 +138,12 @@ def fit_mcem(
             now.seen += len(rows)
             bar.update(now.samples - before)
             now.seconds = time.perf_counter() - since
-            if loop.due(before, now.samples, log_every):
+            is_row = loop.due(before, now.samples, log_every)
+            if is_row:
                 now.add(now.row(now.step / steps_per_epoch, math.nan))
-                wanted = folder.is_due(now)
-            else:
-                wanted = now.seconds - folder.kept_at > loop.LONGEST_WITHOUT_CHECKPOINT
-            if wanted:
+            if folder.wanted(now, is_row):
                 folder.keep(now)
+            folder.beat()
         ending = [now.row(now.step / steps_per_epoch, math.nan)] if now.seen and not signals else []
         folder.keep(now, *ending)
     loop.raise_stop(signals)

@@ -6,31 +6,30 @@ Data are rows in host memory, (N, D), one datapoint per row; bounds are in nats.
 import contextlib
 import hashlib
 import math
+import os
 import signal
-import sys
 import threading
 import time
 import warnings
 
 import numpy as np
-from tqdm import tqdm
 
 from scratchvae.arguments import rows_of, whole
 from scratchvae.backend import free_memory, keep_freed_memory, kind, move, require_memory
 from scratchvae.data import BINARIZATIONS, binarise, thresholds
 from scratchvae.guard import holds_model
+from scratchvae.output import progress_bar
 from scratchvae.training.optim import Adagrad, started
 from scratchvae.training.run import RunFolder
 
 ORDER, STEP, HELD_OUT = range(3)  # what a random stream is for
-LONGEST_WITHOUT_CHECKPOINT = 30  # seconds
 TOGETHER = 1.0  # seconds after a signal within which another one is taken for the same
 
 
 def stream(seed, purpose, index):
     """Return the random generator of (seed, purpose, index): a run that stops has no state of it to save."""
     words = [seed, purpose, index]  # as an array they give the same stream, in half the time
-    return np.random.default_rng(np.array(words, np.uint32) if seed < 1 << 32 else words)
+    return np.random.default_rng(np.array(words, np.uint32) if max(words) < 1 << 32 else words)
 
 
 @holds_model
@@ -69,12 +68,13 @@ def fit(
                    Bernoulli(x); "grey" and "fixed" pixels are taken as they are.
     log_every      How many samples lie between two rows of the history. By default there are ten rows a decade from
                    1,000 on, evenly spaced on a log axis.
-    out            A folder for checkpoint.npz, metrics.csv and config.json, with no run in it yet. The checkpoint is
-                   written at every row (of rows beyond a thousand at so many as take 5 % of the time), at least every
-                   30 s, and at the end. While the run is at work no other process can write to the folder.
+    out            A folder for checkpoint.npz, metrics.csv and config.json, with nothing else in it yet. The checkpoint
+                   is written at each of the first thousand rows and at the end, and between them at later rows and
+                   every 30 s, or as often as takes 5 % of the time where it takes long. While the run is at work no
+                   other process can write to the folder.
     resume         Go on from the checkpoint in out, to the bit as if the run had never stopped, on the same backend and
                    machine with the same number of BLAS threads.
-    options        A dict of the caller's own to keep in config.json.
+    options        A dict of the caller's own, as JSON can hold it, to keep in config.json.
     progress       Whether to show a bar on stderr; None shows it on a terminal only.
     take_over      Go on in a folder whose run on another host has died, after ten minutes in which it was not heard of.
 
@@ -85,6 +85,7 @@ def fit(
     Returns the history: a structured array with columns step, samples, epoch, train_bound (nats per datapoint, the mean
     over the minibatches since the row before), valid_bound (nats per datapoint, (7) on sampled z) and seconds. For a
     `FullVB` train_bound is (22) / N, with the θ-KL, and valid_bound is (7) at the posterior mean of θ, without it.
+    Warnings tell of validation rows on another scale than the training rows, and of a valid_bound that is not finite.
 
     Ctrl-C and SIGTERM let the step end, write the checkpoint, and then raise KeyboardInterrupt or SystemExit.
     ValueError is raised for arguments that do not fit, CheckpointError for a checkpoint that is broken or of another
@@ -95,7 +96,7 @@ def fit(
     optimizer = checked_optimizer(optimizer)
     dynamic = _dynamic(binarization, model)
     train = rows_of("train", train, model)
-    valid = rows_of("valid", valid, model)
+    valid = rows_of("valid", valid, model, train)
     n = len(train)
     m = checked_batch_size(batch_size, len(train))
     if schedule not in ("joint", "alternating"):
@@ -116,7 +117,7 @@ def fit(
         "schedule": schedule,
         "binarization": binarization,
         "log_every": log_every,
-        "data": out and {"train": fingerprint(train), "valid": fingerprint(valid)},
+        "data": None if out is None else {"train": fingerprint(train), "valid": fingerprint(valid)},
     }
     steps_per_epoch = math.ceil(n / m)
     spare = free_memory(model.backend)
@@ -139,8 +140,17 @@ def fit(
             bar.set_postfix_str(f"bound {bound / n:.1f}", refresh=False)
         now.seconds = time.perf_counter() - since
 
+    told = False  # that the bound of the validation rows is not finite
+
     def row():
-        valid_bound = math.nan if valid is None else evaluate(model, valid, seed, binarization)["bound"]
+        nonlocal told
+        valid_bound = math.nan
+        if valid is not None:
+            found, n_bad = _evaluated(model, valid, seed, dynamic)
+            valid_bound = found["bound"]
+            if n_bad and not told:
+                told = True
+                _warn_of_bound("valid", found, n_bad, stacklevel=5)
         return now.row(now.step / steps_per_epoch, valid_bound)
 
     folder = RunFolder(out, model, optimizer, facts, options, take_over=take_over)
@@ -176,15 +186,14 @@ def fit(
             before = now.samples
             now.samples += len(x) * len(parts)
             bar.update(now.samples - before)
-            if due(before, now.samples, log_every):
+            is_row = due(before, now.samples, log_every)
+            if is_row:
                 read()
                 now.add(row())
-                wanted = folder.is_due(now)
-            else:
-                wanted = time.perf_counter() - since - folder.kept_at > LONGEST_WITHOUT_CHECKPOINT
-            if wanted:
+            if folder.wanted(now, is_row):
                 read()
                 folder.keep(now)
+            folder.beat()
 
         read()
         ending = [row()] if now.seen and not signals else []
@@ -199,11 +208,21 @@ def evaluate(model, x, seed=0, binarization="grey"):
 
     The bound is reconstruction - kl. The reconstruction is E log p(x|z) on L = model.n_samples sampled z for each row.
     The KL is in closed form, or estimated at the same draws where the posterior has none, as with a flow. Two calls
-    with the same seed see the same noise. Memory is bounded: 1,000 z are decoded at a time.
+    with the same seed see the same noise. Memory is bounded: 1,000 z are decoded at a time. A warning counts the rows
+    whose bound is not finite, as where they are far from all that the model was trained on.
     """
     seed = whole("seed", seed, least=0)
     dynamic = _dynamic(binarization, model)
     x = rows_of("x", x, model)
+    found, n_bad = _evaluated(model, x, seed, dynamic)
+    if n_bad:
+        _warn_of_bound("x", found, n_bad, stacklevel=4)
+    return found
+
+
+def _evaluated(model, x, seed, dynamic):
+    """Return what `evaluate` does, and the number of rows whose bound is not finite."""
+    n_bad = 0
     kl = reconstruction = 0.0
     size = _block(model)
     for k, start in enumerate(range(0, len(x), size)):
@@ -214,7 +233,17 @@ def evaluate(model, x, seed=0, binarization="grey"):
         neg_kl, log_px = model.terms(rows, model.eps(generator, len(rows)))
         kl -= float(neg_kl.sum(dtype=np.float64)) / len(x)
         reconstruction += float(log_px.sum(dtype=np.float64)) / len(x)
-    return {"n": len(x), "bound": reconstruction - kl, "kl": kl, "reconstruction": reconstruction}
+        n_bad += len(rows) - int(np.isfinite(neg_kl + log_px).sum())
+    return {"n": len(x), "bound": reconstruction - kl, "kl": kl, "reconstruction": reconstruction}, n_bad
+
+
+def _warn_of_bound(name, found, n_bad, stacklevel):
+    """Warn that the bound of n_bad of the rows called `name` is not finite; stacklevel counts from the caller."""
+    warnings.warn(
+        f"the bound of {name} is {found['bound']}, since that of {n_bad:,} of {found['n']:,} datapoints is not finite: "
+        "see whether they are on the scale of the training rows, and whether all parameters are finite",
+        stacklevel=stacklevel,
+    )
 
 
 @holds_model
@@ -228,7 +257,20 @@ def evaluate_theta(model, x, n_theta=10, seed=0, binarization="grey"):
     if not hasattr(model, "theta_sample"):
         raise ValueError(f"model is a {type(model).__name__}; expected a FullVB, which has a posterior over θ")
     draws = range(whole("n_theta", n_theta))
-    over_theta = np.mean([evaluate(model.theta_sample((seed, k)), x, seed, binarization)["bound"] for k in draws])
+    seed = whole("seed", seed, least=0)
+    dynamic = _dynamic(binarization, model)
+    x = rows_of("x", x, model)
+    bounds = []
+    worst = 0
+    for k in draws:
+        drawn = model.theta_sample((seed, k))
+        with drawn.guard:  # the rows were looked at above
+            found, n_bad = _evaluated(drawn, x, seed, dynamic)
+        bounds.append(found["bound"])
+        worst = max(worst, n_bad)
+    over_theta = np.mean(bounds)
+    if worst:
+        _warn_of_bound("x", {"n": len(x), "bound": over_theta}, worst, stacklevel=4)
     kl = model.theta_kl()
     return {"bound_over_theta": float(over_theta), "theta_kl": kl, "bound_22": float(over_theta - kl / len(x))}
 
@@ -279,13 +321,6 @@ def raise_stop(signals):
         raise KeyboardInterrupt if signals[0] == signal.SIGINT else SystemExit(128 + signals[0])
 
 
-def progress_bar(total, done, show, unit=" samples"):
-    """Return a bar on stderr with the samples evaluated per second; with `show` None it is seen on a terminal only."""
-    if sys.stderr is None:  # as in a program without a console
-        show = False
-    return tqdm(total=total, initial=done, disable=None if show is None else not show, unit=unit, unit_scale=True)
-
-
 def due(before, after, log_every):
     """Say whether a row of the history falls into (before, after]: at each `log_every`, or at 10^(k/10) ≥ 1,000."""
     if log_every is not None:
@@ -307,19 +342,25 @@ def _dynamic(binarization, model):
 
 def checked_optimizer(optimizer):
     """Return the optimiser, Adagrad for None; anything else that is none raises a ValueError."""
-    if isinstance(optimizer, type) or not hasattr(optimizer or Adagrad(), "ascend"):
+    optimizer = Adagrad() if optimizer is None else optimizer
+    if isinstance(optimizer, type) or not hasattr(optimizer, "ascend"):
         raise ValueError(f"optimizer is {optimizer!r}; expected one such as Adagrad(0.01)")
-    return optimizer or Adagrad()
+    return optimizer
 
 
 def facts_of(optimizer):
     """Return the name and the numbers of an optimiser, as JSON."""
-    return {"name": type(optimizer).__name__, **{k: v for k, v in vars(optimizer).items() if np.isscalar(v)}}
+    facts = {name: value for name, value in vars(optimizer).items() if np.isscalar(value)}
+    facts = {name: value.item() if isinstance(value, np.generic) else value for name, value in facts.items()}
+    plain = {name: value if isinstance(value, int | float | str) else repr(value) for name, value in facts.items()}
+    return {"name": type(optimizer).__name__, **plain}
 
 
 def checked_run(log_every, seed, out, resume):
-    """Return (log_every, seed); a ValueError is raised where they do not fit, or for a resume without a folder."""
+    """Return (log_every, seed); where they do not fit, or `out` is no folder to write to, a ValueError is raised."""
     log_every = None if log_every is None else whole("log_every", log_every)
+    if out is not None and (not isinstance(out, str | os.PathLike) or not str(out)):
+        raise ValueError(f"out is {out!r}; expected the path of a folder, or None to keep nothing")
     if resume and out is None:
         raise ValueError("resume=True needs out, the folder of the run to go on with")
     return log_every, whole("seed", seed, least=0)

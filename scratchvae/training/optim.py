@@ -6,11 +6,13 @@ outside, so the state is flat vectors alone, kept by name in `state`, and nothin
 """
 
 import contextlib
+import math
+import os
 import threading
 
 import numpy as np
 
-from scratchvae.arguments import positive
+from scratchvae.arguments import is_real, positive, whole
 from scratchvae.backend import kind, writable
 
 BLOCK = 1 << 17  # how many numbers of each vector an update takes at a time: the cache holds what its lines share
@@ -18,6 +20,17 @@ BLOCK = 1 << 17  # how many numbers of each vector an update takes at a time: th
 
 _at_work = set()  # the id of each optimiser that a fit uses
 _lock = threading.Lock()
+
+
+def _forget():
+    """Let every optimiser be free in a forked process, where the threads that use them do not live."""
+    global _lock
+    _lock = threading.Lock()
+    _at_work.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
 
 
 @contextlib.contextmanager
@@ -35,6 +48,23 @@ def started(optimizer, params):
         yield
     finally:
         _at_work.discard(id(optimizer))
+
+
+def require_finite(params, optimizer, step):
+    """Raise a FloatingPointError unless all parameters and the optimiser's state are finite after update `step`.
+
+    A state that is infinite stops the ascent without a word: where g² is beyond the dtype, every later update divides
+    by ∞, and the parameters stay where they are. On the device this waits for all work there.
+    """
+    for name, array in params.named(params.value).items():
+        if not np.isfinite(array).all():
+            raise FloatingPointError(f"{name} is not finite after step {step}: try a smaller step size")
+    for name, vector in optimizer.state.items():
+        if not np.isfinite(vector).all():
+            wider = "" if vector.dtype == np.float64 else ", or take dtype float64"
+            raise FloatingPointError(
+                f"{name}, the optimiser's state, is not finite after step {step}: bring the data nearer to 1{wider}"
+            )
 
 
 class Optimizer:
@@ -104,17 +134,15 @@ class Adagrad(Optimizer):
     lr is 0.01 by default; section 5 of the paper takes it from {0.01, 0.02, 0.1}. eps, 1e-10, stands outside the root;
     with eps = 0 a gradient that has always been zero gives 0/0. warmup is a number of updates at the beginning that
     only gather g² and leave θ alone: none by default, as in the paper, and 100 in the authors' own code. decay is that
-    of `Optimizer`. Raises ValueError where eps or warmup is below 0.
+    of `Optimizer`. Raises ValueError unless eps is a number ≥ 0 and warmup a whole one.
     """
 
     names = ("h",)
 
     def __init__(self, lr=0.01, eps=1e-10, warmup=0, decay=None):
         super().__init__(lr, decay)
-        if not (0 <= eps < float("inf") and warmup >= 0):
-            raise ValueError(f"eps is {eps!r} and warmup is {warmup!r}; expected both ≥ 0")
-        self.eps = float(eps)
-        self.warmup = int(warmup)
+        self.eps = _not_below_zero("eps", eps)
+        self.warmup = whole("warmup", warmup, least=0)
 
     def update(self, step, value, g, s, h):
         """Ascend one block in place, see `Optimizer`."""
@@ -144,11 +172,9 @@ class Adam(Optimizer):
 
     def __init__(self, lr=0.001, beta1=0.9, beta2=0.999, eps=1e-8, decay=None):
         super().__init__(lr, decay)
-        if not (0 <= beta1 < 1 and 0 <= beta2 < 1 and 0 <= eps < float("inf")):
-            raise ValueError(f"beta1, beta2, eps are {beta1!r}, {beta2!r}, {eps!r}; expected 0 ≤ β < 1 and eps ≥ 0")
-        self.beta1 = float(beta1)
-        self.beta2 = float(beta2)
-        self.eps = float(eps)
+        self.beta1 = _not_below_zero("beta1", beta1, below=1)
+        self.beta2 = _not_below_zero("beta2", beta2, below=1)
+        self.eps = _not_below_zero("eps", eps)
 
     def update(self, step, value, g, s, m, v):
         """Ascend one block in place, see `Optimizer`."""
@@ -165,6 +191,13 @@ class Adam(Optimizer):
         np.divide(m, s, out=s)  # s = m / (√v̂ + eps)
         s *= self.rate(step) / (1 - self.beta1**step)  # s = lr m̂ / (√v̂ + eps), since m̂ = m/(1-β₁ᵗ)
         value += s  # θ ← θ + lr m̂ / (√v̂ + eps)
+
+
+def _not_below_zero(name, value, below=math.inf):
+    """Return `value` as a float; unless it is a finite number ≥ 0 and < below, a ValueError is raised."""
+    if not is_real(value) or not 0 <= value < below:
+        raise ValueError(f"{name} is {value!r}; expected a number ≥ 0{f' and < {below}' if below < math.inf else ''}")
+    return float(value)
 
 
 OPTIMIZERS = {"sgd": SGD, "adagrad": Adagrad, "adam": Adam}

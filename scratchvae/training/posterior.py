@@ -10,12 +10,14 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from scratchvae.arguments import whole
+from scratchvae.arguments import finite_array, whole
 from scratchvae.inference.posterior_sgvb import sgvb_1
 from scratchvae.inference.reparameterise import gaussian
 from scratchvae.nets.params import Params
-from scratchvae.training.loop import STEP, progress_bar, stream
-from scratchvae.training.optim import Adam
+from scratchvae.training.loop import STEP, checked_optimizer, progress_bar, stream
+from scratchvae.training.optim import Adam, require_finite
+
+LOOK_EVERY = 100  # steps: how often φ and the optimiser's state are looked at
 
 
 def fit_posterior(
@@ -51,7 +53,8 @@ def fit_posterior(
     progress     True shows a bar on stderr, False none, and None one on a terminal only.
 
     Arguments that do not fit raise a ValueError. A bound or a gradient that is not finite raises a FloatingPointError,
-    which names the step.
+    which names the step. So does a φ or an optimiser's state that is not finite at the end, or at a multiple of
+    LOOK_EVERY steps before.
     """
     if not hasattr(q, "log_density") or not hasattr(model, "log_likelihood"):
         raise ValueError(
@@ -70,10 +73,8 @@ def fit_posterior(
     phi = params.value.reshape(-1, P)
     dphi = params.grad.reshape(-1, P)
     if start is not None:
-        if np.shape(start) != phi.shape:
-            raise ValueError(f"start has shape {np.shape(start)}; expected {phi.shape}, a row for each parameter of q")
-        phi[...] = start
-    optimizer = copy.copy(optimizer or Adam(0.05))
+        phi[...] = finite_array("start", start, phi.shape)
+    optimizer = copy.copy(checked_optimizer(Adam(0.05) if optimizer is None else optimizer))
     optimizer.start(params)
     lr = optimizer.lr
     bounds = np.empty(steps)
@@ -90,4 +91,6 @@ def fit_posterior(
             optimizer.ascend(params, step)
             bounds[step - 1] = bound
             bar.update(1)
+            if step % LOOK_EVERY == 0 or step == steps:
+                require_finite(params, optimizer, step)
     return phi, bounds

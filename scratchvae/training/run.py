@@ -3,8 +3,10 @@
 import contextlib
 import csv
 import io
+import itertools
 import json
-import math
+import os
+import re
 import time
 import warnings
 from dataclasses import dataclass, field
@@ -12,14 +14,25 @@ from pathlib import Path
 
 import numpy as np
 
+from scratchvae.arguments import is_real
 from scratchvae.backend import kind, move
 from scratchvae.inference.likelihoods import LIKELIHOODS
 from scratchvae.inference.objectives import OBJECTIVES
 from scratchvae.inference.posteriors import POSTERIORS
 from scratchvae.models.full_vb import FullVB
 from scratchvae.models.vae import VAE
-from scratchvae.training.checkpoint import CheckpointError, load, previous_of, save, sweep, write_atomically
+from scratchvae.training.checkpoint import (
+    CheckpointError,
+    DamagedError,
+    is_there,
+    load,
+    previous_of,
+    save,
+    sweep,
+    write_atomically,
+)
 from scratchvae.training.claim import Claim
+from scratchvae.training.optim import require_finite
 
 HISTORY = np.dtype(
     [
@@ -62,15 +75,17 @@ class Progress:
 PROGRESS = ("step", "samples", "total", "seen", "seconds")  # what a checkpoint keeps of it as facts
 FILES = ("config.json", "checkpoint.npz", "checkpoint.previous.npz", "metrics.csv")
 ROWS = 1000  # of the history that all have a checkpoint
-SHARE = 0.05  # of the time that the checkpoints of later rows may take
+LONGEST_WITHOUT_CHECKPOINT = 30  # seconds
+SHARE = 0.05  # of the time that other checkpoints may take
+BEAT = 60  # seconds between two heartbeats of the claim
 
 
 class RunFolder:
     """Keeps checkpoint.npz, metrics.csv and config.json in a folder; with path None nothing is kept.
 
     facts are what a run must share with the checkpoint that it resumes, as JSON. options are the caller's own, for
-    config.json. more holds arrays beside the parameters and the optimiser's state that the run goes on from, by name.
-    take_over is that of `training.claim.Claim`.
+    config.json and the checkpoint; what JSON cannot hold raises a ValueError. more holds arrays beside the parameters
+    and the optimiser's state that the run goes on from, by name. take_over is that of `training.claim.Claim`.
     """
 
     def __init__(self, path, model, optimizer, facts, options=None, more=None, take_over=False):
@@ -79,9 +94,11 @@ class RunFolder:
         self.optimizer = optimizer
         self.facts = facts
         self.more = more or {}
-        self.config = json.dumps({"options": options, "run": facts}, indent=2, ensure_ascii=False) + "\n"
-        self.kept_at = 0.0  # Progress.seconds of the last checkpoint
+        self.options = _plain("options", options)
+        self.config = json.dumps({"options": options, "run": facts}, indent=2) + "\n"
+        self.kept_at = time.perf_counter()  # when the last checkpoint was whole, or the run began
         self.took = 0.0  # how many seconds it took
+        self.beaten_at = self.kept_at  # when the claim's heart was last heard
         self.claim = None if path is None else Claim(path, take_over)
 
     @contextlib.contextmanager
@@ -94,9 +111,11 @@ class RunFolder:
         if self.claim is None:
             yield self.begin()
             return
+        require_folder(self.path)
         self.claim.acquire()
         try:
             sweep(self.path, FILES)
+            sweep(self.path / "figures", ["*.png"])
             yield self.restore() if resume else self.begin()
         finally:
             self.claim.release()
@@ -104,29 +123,41 @@ class RunFolder:
     def begin(self):
         """Keep the initial state, before the first step, and return it.
 
-        A folder with a checkpoint that can be read raises a ValueError. If no checkpoint there can be read, as after a
-        first write that failed, the run begins; what cannot be read is kept under another name, checkpoint.broken.npz,
-        with a warning.
+        A folder in which no run can begin raises a ValueError, see `require_new`. If all checkpoints there are damaged,
+        as after a first write that failed, the run begins; they are kept under another name, such as
+        checkpoint.broken.npz, with a warning.
         """
         now = Progress()
-        if self.path is not None:
-            if has_checkpoint(self.path):
-                raise ValueError(f"{self.path} holds a run: go on with it (resume), or choose another folder (out)")
-            for path in filter(Path.exists, _checkpoints(self.path)):
-                aside = path.with_suffix(".broken.npz")
-                path.replace(aside)
-                text = f"{path} cannot be read, and the run begins anew: it is kept as {aside.name}"
-                warnings.warn(text, stacklevel=7)
+        for path in [] if self.path is None else require_new(self.path):
+            endings = itertools.chain(["broken"], (f"broken-{k}" for k in itertools.count(2)))
+            aside = next(name for end in endings if not os.path.lexists(name := path.with_suffix(f".{end}.npz")))
+            path.replace(aside)
+            text = f"{path} is damaged, and the run begins anew: it is kept as {aside.name}"
+            warnings.warn(text, stacklevel=7)
         self.keep(now)
         return now
 
-    def is_due(self, now):
-        """Say whether a new row is worth a checkpoint: each of the first thousand is.
+    def wanted(self, now, is_row):
+        """Say whether a checkpoint is due after this step; is_row says whether it has added a row to the history.
 
-        The whole history is written each time. Of later rows only so many have a checkpoint that all of these take no
-        more than 5 % of the time.
+        Each of the first thousand rows has one. Apart from these there is one at a later row, or 30 s after the last
+        one, but only so many that all of these take no more than 5 % of the time: after a write of 40 s the next one
+        waits for 800 s.
         """
-        return len(now.rows) <= ROWS or SHARE * (now.seconds - self.kept_at) >= self.took
+        if is_row and len(now.rows) <= ROWS:
+            return True
+        waited = time.perf_counter() - self.kept_at
+        return (is_row or waited > LONGEST_WITHOUT_CHECKPOINT) and SHARE * waited >= self.took
+
+    def beat(self):
+        """Say once a minute that this process is alive, however long no checkpoint is due.
+
+        A ValueError is raised if another process has taken the folder over.
+        """
+        if self.claim is not None and time.perf_counter() - self.beaten_at > BEAT:
+            self.beaten_at = time.perf_counter()
+            with contextlib.suppress(OSError):  # whether the folder is there is seen when it is written to
+                self.claim.beat()
 
     def keep(self, now, *ending):
         """Write the checkpoint and metrics.csv as of `now`.
@@ -137,29 +168,27 @@ class RunFolder:
         Nothing is written, and a FloatingPointError is raised, if a parameter or the optimiser's state is not finite.
         On a device that is seen where there is a folder, since only then they are read.
         """
-        self.kept_at = now.seconds
         begun = time.perf_counter()
+        self._keep(now, ending)
+        self.kept_at = time.perf_counter()
+        self.took = self.kept_at - begun
+
+    def _keep(self, now, ending):
         if self.path is None and self.model.backend != "numpy":  # nothing is read from a device for this alone
             return
-        learned = {name: move(window, "numpy") for name, window in self._learned().items()}
-        for name, array in learned.items():
-            if not np.isfinite(array).all():
-                raise FloatingPointError(
-                    f"{_in_words(name)} is not finite after step {now.step}: {_remedy(name)}, in a new folder"
-                )
+        require_finite(self.model.params, self.optimizer, now.step)
         if self.path is None:
-            self.took = time.perf_counter() - begun
             return
         self.claim.beat()
-        arrays = learned | {name: move(array, "numpy") for name, array in self.more.items()}
+        self.beaten_at = time.perf_counter()
+        arrays = {name: move(array, "numpy") for name, array in (self._learned() | self.more).items()}
         if self.config is not None:  # once a run
             write_atomically(self.path / "config.json", self.config.encode())
             self.config = None
         where = {name: getattr(now, name) for name in PROGRESS}
-        facts = {"run": self.facts, "progress": where}
+        facts = {"run": self.facts, "progress": where, "options": self.options}
         save(self.path / "checkpoint.npz", {**arrays, "history": now.history()}, facts)
         write_history(self.path / "metrics.csv", now.history(*ending))
-        self.took = time.perf_counter() - begun
 
     def restore(self):
         """Fill the parameters and the optimiser's state from the checkpoint and return its Progress.
@@ -173,7 +202,6 @@ class RunFolder:
             raise CheckpointError(f"{path} cannot be resumed: it has {name} {theirs!r}, this run asks for {ours!r}")
         history = arrays.pop("history")
         _fill(path, arrays, self._learned() | self.more)
-        self.kept_at = stored["progress"]["seconds"]
         return Progress(**stored["progress"], rows=history.tolist())
 
     def _learned(self):
@@ -205,7 +233,7 @@ def load_model(folder, estimator=None, backend="numpy", likelihood=None, posteri
     cls = FullVB if "theta_noise" in config else VAE
     try:
         model = cls(**config | own | {"backend": backend})
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         if own or backend != "numpy":  # it may be these that do not fit
             raise
         raise CheckpointError(f"{path} describes no model that this version can build: {error}") from None
@@ -223,27 +251,86 @@ def checkpoint_of(folder):
     return path if path.suffix == ".npz" and not path.is_dir() else path / "checkpoint.npz"
 
 
-def has_checkpoint(folder):
-    """Say whether a run folder holds a checkpoint that can be read, the last one or the one before it."""
-    return any(path.exists() and _readable(path) for path in _checkpoints(folder))
+NOTHING, RUN, DAMAGED, FOREIGN = "nothing", "a run", "damaged checkpoints", "foreign files"
+OURS = re.compile(
+    r"\..*|claim\.json|figures|checkpoint(\.previous)?(\.broken(-\d+)?)?\.npz|"
+    r"(config\.json|metrics\.csv|checkpoint(\.previous)?\.npz)\.[0-9a-f]{16}\.tmp"
+)
+HEADS = {"config.json": b'{"options":', "metrics.csv": ",".join(HISTORY.names).encode()}  # how ours begin
 
 
-def foreign_files(folder):
-    """Return the names of what is in `folder` and was not put there by a run."""
-    ours = (*FILES, "claim.json", "checkpoint.broken.npz", "checkpoint.previous.broken.npz", "figures")
-    names = sorted(path.name for path in Path(folder).iterdir())
-    return [name for name in names if name not in ours and not (name.endswith(".tmp") and name.startswith(FILES))]
+def look(folder):
+    """Return what a folder is to a run that would begin there, and the paths of the files that make it so.
+
+    RUN       It holds a checkpoint, the last one or the one before it, that is whole or of another version.
+    FOREIGN   It holds what no run has put there.
+    DAMAGED   It holds checkpoints, and none of them is whole.
+    NOTHING   There is nothing to lose, at most what a run has left that ended before its first checkpoint.
+
+    A checkpoint that cannot be read at this moment says nothing: it raises its OSError or MemoryError.
+    """
+    foreign = []
+    damaged = []
+    newest = Path(folder) / "checkpoint.npz"
+    for path in (newest, previous_of(newest)):
+        if not is_there(path):
+            continue
+        try:
+            content = load(path)
+        except DamagedError:
+            damaged.append(path)
+            continue
+        except CheckpointError:  # another version of scratchvae wrote it
+            return RUN, [path]
+        try:
+            _of_run(path, *content)
+            return RUN, [path]
+        except CheckpointError:
+            foreign.append(path)
+    if is_there(folder):
+        foreign += [path for path in sorted(Path(folder).iterdir()) if not _is_ours(path)]
+    return (FOREIGN, foreign) if foreign else (DAMAGED, damaged) if damaged else (NOTHING, [])
 
 
-def _checkpoints(folder):
-    """Return the paths of the checkpoint in a run folder and of the one before it."""
-    path = Path(folder) / "checkpoint.npz"
-    return path, previous_of(path)
+def require_new(folder):
+    """Raise a ValueError unless a run can begin in `folder`; return the paths of the damaged checkpoints in it."""
+    require_folder(folder)
+    state, paths = look(folder)
+    if state == RUN:
+        raise ValueError(
+            f"{folder} holds a run: go on with it (--resume, resume=True), or choose another folder (--out, out)"
+        )
+    if state == FOREIGN:
+        names = ", ".join(path.name for path in paths[:3]) + (" and more" if paths[3:] else "")
+        raise ValueError(f"{folder} exists, and holds {names}: choose another folder (--out, out)")
+    return paths
+
+
+def require_folder(path):
+    """Raise a ValueError if there is something at `path` that is no folder."""
+    if os.path.lexists(path) and not os.path.isdir(path):
+        what = "a file" if os.path.exists(path) else "a link that leads nowhere"
+        raise ValueError(f"{path} is {what}: choose a folder (--out, out)")
+
+
+def _is_ours(path):
+    """Say whether a run may have put this there, whole or cut short, as far as its name and its beginning tell."""
+    if path.name not in HEADS:
+        return OURS.fullmatch(path.name) is not None
+    if not path.is_file():
+        return False
+    with open(path, "rb") as file:
+        begun = b"".join(file.read(1000).split())
+    head = HEADS[path.name]
+    return head.startswith(begun[: len(head)])
 
 
 def facts_of_run(folder):
-    """Return what the checkpoint of a run says of its training, a dict; one that is broken raises a CheckpointError."""
-    return _load(checkpoint_of(folder))[1]["run"]
+    """Return the facts in the checkpoint of a run, a dict; one that is of no use raises a CheckpointError.
+
+    "run" says how the run trains, "progress" how far it is, and "options", which older runs lack, has the caller's own.
+    """
+    return _load(checkpoint_of(folder))[1]
 
 
 def write_history(path, history):
@@ -256,7 +343,7 @@ def write_history(path, history):
 
 
 def read_history(path):
-    """Return the history in a metrics.csv; another file raises a ValueError."""
+    """Return the history in a metrics.csv; one that is not there or is another file raises a ValueError."""
     try:
         with open(path, newline="") as file:
             head, *rows = csv.reader(file)
@@ -264,21 +351,26 @@ def read_history(path):
             raise ValueError(f"its columns are {', '.join(head)}")
         return np.array([tuple(map(float, row)) for row in rows], HISTORY)
     except FileNotFoundError:
-        raise ValueError(f"there is no {path}") from None
-    except (ValueError, csv.Error) as error:
+        raise ValueError(f"there is no {path}: to go on with the run writes it anew (--resume, resume=True)") from None
+    except (ValueError, OverflowError, csv.Error) as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"{path} is not a metrics.csv with columns {', '.join(HISTORY.names)}: {reason}") from None
 
 
 def _load(path):
     """Return the arrays and facts of the checkpoint of a run; another file raises a CheckpointError."""
-    arrays, facts = load(path)
+    return _of_run(path, *load(path))
+
+
+def _of_run(path, arrays, facts):
+    """Return the arrays and facts of the checkpoint at `path`; those not of a run raise a CheckpointError."""
     if not {"run", "progress"} <= facts.keys() or "history" not in arrays:
         raise CheckpointError(f"{path} is a checkpoint, but not of a training run")
     run = facts["run"]
     progress = facts["progress"]
     model = run.get("model") if isinstance(run, dict) else None
-    if not isinstance(model, dict) or not isinstance(model.get("estimator"), str):
+    doors = [model.get(door, "") for door in DOORS] if isinstance(model, dict) else [None]
+    if not all(isinstance(name, str) for name in doors) or "estimator" not in model:
         raise CheckpointError(f"{path} does not say which model it is of")
     if not isinstance(progress, dict) or set(progress) != set(PROGRESS) or not _is_progress(**progress):
         raise CheckpointError(f"{path} does not say how far its run is; expected the numbers {', '.join(PROGRESS)}")
@@ -289,31 +381,21 @@ def _load(path):
     return arrays, facts
 
 
-def _readable(path):
-    """Say whether there is a whole checkpoint at `path`."""
-    try:
-        load(path)
-    except CheckpointError:
-        return False
-    return True
-
-
 def _is_progress(total, seconds, **counts):
     """Say whether these are numbers that a `Progress` can have."""
-    floats = all(isinstance(value, int | float) and math.isfinite(value) for value in (total, seconds))
-    return floats and seconds >= 0 and all(type(count) is int and count >= 0 for count in counts.values())
+    floats = all(is_real(value) for value in (total, seconds))
+    return floats and seconds >= 0 and all(type(count) is int and 0 <= count < 1 << 63 for count in counts.values())
 
 
-def _remedy(name):
-    """Return what helps against an array of a checkpoint that is not finite, for a message."""
-    state = name.startswith("optimizer/")
-    return "bring the data nearer to 1, or take dtype float64" if state else "try a smaller step size"
-
-
-def _in_words(name):
-    """Return what a message calls an array of a checkpoint."""
-    kind, _, rest = name.partition("/")
-    return {"params": rest, "optimizer": f"{rest}, the optimiser's state,"}.get(kind, name)
+def _plain(name, value):
+    """Return `value`; what JSON cannot hold raises a ValueError."""
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(
+            f"{name} cannot be kept in config.json ({error}): give text, numbers, lists and dicts"
+        ) from None
+    return value
 
 
 def _parameters(model):
@@ -340,10 +422,10 @@ def _fill(path, arrays, windows):
         window[...] = move(arrays[name], kind(window))
 
 
-def same(theirs, ours):
-    """Say whether two facts are the same; a fingerprint of data in an older run is their SHA-256 alone."""
+def same_data(theirs, ours):
+    """Say whether two fingerprints are of the same data; that of an older run is the SHA-256 alone."""
     older = isinstance(theirs, str) and isinstance(ours, str) and len(theirs) == 64
-    return ours.startswith(f"{theirs} ") if older else theirs == ours
+    return theirs == ours or (older and ours.startswith(f"{theirs} "))
 
 
 def _differences(theirs, ours, prefix=""):
@@ -353,5 +435,5 @@ def _differences(theirs, ours, prefix=""):
         b = ours.get(name)
         if isinstance(a, dict) and isinstance(b, dict):
             yield from _differences(a, b, f"{prefix}{name}.")
-        elif not same(a, b):
-            yield f"{prefix}{name}", a, b
+        elif a != b and (a == a or b == b) and not (f"{prefix}{name}".startswith("data") and same_data(a, b)):
+            yield f"{prefix}{name}", a, b  # NaN is the only number that differs from itself

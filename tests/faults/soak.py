@@ -7,7 +7,7 @@ did. The test-suite runs the same parts on a small scale (tests/test_faults.py).
     kills      SIGKILL at random moments of a run
     signals    two signals, of one kind or of both, at random moments
     encodings  seven encodings of the terminal, five commands
-    files      mutated checkpoints, config.json and metrics.csv
+    files      mutated checkpoints, facts in them, config.json and metrics.csv
     data       mutated .npy, .npz, files of MNIST and Frey Face, and images in eight formats
 
 Processes are forked, so it runs where POSIX is.
@@ -17,8 +17,10 @@ import argparse
 import builtins
 import contextlib
 import errno
+import importlib
 import io
 import json
+import math
 import mmap
 import os
 import resource
@@ -28,25 +30,28 @@ import struct
 import subprocess
 import sys
 import tempfile
-import threading
 import time
+import tracemalloc
 import warnings
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
-from scratchvae import VAE, Adagrad, fit, load_model
-from scratchvae.cli.shared import run_options
+from scratchvae import VAE, Adagrad, fit, load_data, load_model
+from scratchvae.cli.shared import model_of, run_options
+from scratchvae.data.images import MOST_PIXELS
+from scratchvae.data.named import MNIST_FILES
 from scratchvae.training import run as run_module
-from scratchvae.training.checkpoint import load
+from scratchvae.training.checkpoint import load, save
 from scratchvae.training.run import read_history
 
 X = np.random.default_rng(0).random((40, 6))
 SETTINGS = {"batch_size": 10, "log_every": 20, "optimizer": Adagrad(0.1), "options": {"data": "x"}}
 SAMPLES = 200  # of a run: ten rows of the history, and so eleven checkpoints and the last
 ERRORS = (errno.ENOSPC, errno.EIO, errno.EINTR)
-ROOM = 48 << 20  # bytes that a process may take beside three times the largest file: what its libraries keep
+FLOOR = 4 << 20  # bytes that a read may take beside three times its input; of whole files they are 0.1 MiB
+WILD = 1 << 30  # more bytes than any read may ask for: these it is not given
 ENCODINGS = ("ascii", "latin-1", "cp437", "cp850", "cp932", "gbk", "koi8-r")
 
 
@@ -189,7 +194,6 @@ def writes(until, expected, places=None):
 
 def child_of(folder, kept):
     """Fork a process that trains in `folder`, and notes in the shared `kept` the step of each whole checkpoint."""
-    tqdm.set_lock(threading.RLock())  # its own is shared by forks, and a child that is killed would keep it
     pid = os.fork()
     if pid:
         return pid
@@ -312,13 +316,17 @@ def mutated(content, generator):
     return bytes(content)
 
 
+VALUES = ["null", "true", "-1", "0", "1.5", "1e30", "1e308", "1e999", "NaN", "Infinity", "-Infinity", str(10**30)]
+VALUES += [str(10**400), "9" * 5000, '""', '"x"', '"grey"', '"inf"', '"nan"', "[]", "[1]", '["a"]', "{}", '{"a": 1}']
+VALUES += [f"[{10**400}]", '["inf"]', "[" * 100_000 + "]" * 100_000, '{"a":' * 50_000 + "1" + "}" * 50_000]
+HERE = "the value that is replaced"  # in JSON, by text that json.dumps may not be able to write
+
+
 def mutated_json(content, generator):
-    """Return JSON in which one value is replaced by one of another kind, or a key by another, or mutated bytes."""
+    """Return JSON in which one value is replaced by one of VALUES, or a key by another, or mutated bytes."""
     if generator.random() < 0.3:
         return mutated(content, generator)
-    tree = json.loads(content)
-    odd = [None, True, -1, 0, 1.5, 1e308, 10**30, "", "x", "grey", [], [1], ["a"], {}, {"a": 1}, float("nan")]
-    node = tree
+    node = tree = json.loads(content)
     while True:
         keys = list(node) if isinstance(node, dict) else list(range(len(node)))
         key = keys[generator.integers(len(keys))]
@@ -329,8 +337,65 @@ def mutated_json(content, generator):
     if generator.random() < 0.2 and isinstance(node, dict):
         node[f"{key}x"] = node.pop(key)
     else:
-        node[key] = odd[generator.integers(len(odd))]
-    return json.dumps(tree).encode()
+        node[key] = HERE
+    return json.dumps(tree).replace(json.dumps(HERE), VALUES[generator.integers(len(VALUES))]).encode()
+
+
+def crafted(content, generator):
+    """Return a checkpoint in which one of its facts is replaced by one of VALUES, under a SHA-256 that fits it."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "checkpoint.npz"
+        path.write_bytes(content)
+        arrays, facts = load(path)
+        while True:
+            try:
+                other = json.loads(mutated_json(json.dumps(facts).encode(), generator))
+                save(path, arrays, dict(other))
+                return path.read_bytes()
+            except (ValueError, TypeError, RecursionError):  # it is no JSON, or not of a dict: another one
+                continue
+
+
+CELLS = ["inf", "-inf", "Infinity", "nan", "1e30", "-1e30", "1e308", "1e999", "1e-400", str(10**30), str(10**400)]
+CELLS += [
+    "9" * 5000,
+    "9" * 200_000,
+    "",
+    " ",
+    "-1",
+    "0",
+    "1.5",
+    "x",
+    "True",
+    "None",
+    "0x1",
+    "1_0",
+    "٣",
+    '"',
+    "1,2",
+    "\0",
+]
+
+
+def mutated_csv(content, generator):
+    """Return a table in which one cell is replaced by one of CELLS, or a cell or line is lost or doubled, or bytes."""
+    if generator.random() < 0.3:
+        return mutated(content, generator)
+    lines = [line.split(",") for line in content.decode().splitlines()]
+    line = int(generator.integers(len(lines)))
+    cell = int(generator.integers(len(lines[line])))
+    match generator.integers(8):
+        case 0:
+            del lines[line]
+        case 1:
+            lines.insert(line, lines[line])
+        case 2:
+            del lines[line][cell]
+        case 3:
+            lines[line].insert(cell, lines[line][cell])
+        case _:
+            lines[line][cell] = CELLS[generator.integers(len(CELLS))]
+    return "".join(",".join(line) + "\n" for line in lines).encode()
 
 
 @contextlib.contextmanager
@@ -345,28 +410,83 @@ def memory_below(more):
         resource.setrlimit(resource.RLIMIT_AS, before)
 
 
-def fault_of(read):
-    """Read a mutated file and return what is wrong with how that went: "" where it is read, or refused as it should."""
+class Memory:
+    """Measures, inside `with`, how many bytes are taken at most at a moment; `peak` says it afterwards.
+
+    What Python and NumPy take counts when they ask for it (tracemalloc), and what libraries in C take when they use it,
+    by the pages that become resident (VmHWM of Linux).
+    """
+
+    def __enter__(self):
+        Path("/proc/self/clear_refs").write_text("5")  # the peak of the pages begins anew
+        self.before = resident("VmRSS")
+        tracemalloc.start()
+        return self
+
+    def __exit__(self, *_):
+        traced = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        self.peak = max(traced, resident("VmHWM") - self.before)
+
+
+def resident(name):
+    """Return the bytes of this process that are resident now (VmRSS), or were at most (VmHWM)."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
+
+
+def fault_of(read, largest):
+    """Read a mutated file and return what is wrong with how that went: "" where it is read, or refused as it should.
+
+    `largest` is the number of bytes of the largest input that the reader may meet there.
+    """
     begun = time.monotonic()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+    error = None
+    with warnings.catch_warnings(), Memory() as memory:
+        warnings.simplefilter("ignore")
+        try:
             read()
-    except ValueError as error:
-        if "\n" in str(error):
-            return f"an error of several lines: {error}"
-    except MemoryError as error:
-        if "needs about" not in str(error):  # a model without room for it is refused with how much it takes
-            return "more memory than three times the largest file"
-    except Exception as error:
+        except Exception as raised:
+            error = raised
+    seconds = time.monotonic() - begun
+    if refused_memory(error):
+        return f"asks for more than {WILD:,} bytes ({error})"
+    if memory.peak > 3 * largest + FLOOR:
+        return f"takes {memory.peak:,} bytes; expected 3 x {largest:,} of its input, and {FLOOR:,}, at most"
+    if error is not None and not isinstance(error, ValueError | MemoryError):
         return f"untyped {error!r}"
-    return f"{time.monotonic() - begun:.1f} s" if time.monotonic() - begun > 5 else ""
+    if "\n" in str(error):
+        return f"an error of several lines: {error}"
+    return f"takes {seconds:.1f} s" if seconds > 5 else ""
 
 
-def files(until, count=50_000, seed=0):
+def refused_memory(error):
+    """Say whether memory was asked for that there is not, also where another error was raised in its place.
+
+    The MemoryError that says how much a model needs asks for none.
+    """
+    while error is not None:
+        if isinstance(error, MemoryError) and "needs about" not in str(error):
+            return True
+        error = error.__context__ or error.__cause__
+    return False
+
+
+def set_up(folder, images):
+    """Build the optimiser and the model that the config.json of a run describes, as `train --resume` does."""
+    options = run_options(folder)
+    importlib.import_module("scratchvae.cli.train")._optimizer(options)
+    model_of(options, images)
+
+
+PARTS = ("checkpoint.npz", "facts in checkpoint.npz", "config.json", "metrics.csv")
+
+
+def files(until, count=50_000, seed=0, names=PARTS):
     """Read mutated files of a run: each is read, or refused by a typed error, in bounded memory and time."""
     from scratchvae.cli import main
 
+    images = load_data("digits")
     generator = np.random.default_rng(seed)
     tried = 0
     wrong = []
@@ -374,22 +494,28 @@ def files(until, count=50_000, seed=0):
         folder = Path(home) / "run"
         main(["train", "--samples", "500", "--hidden", "4", "--latent", "2", "--out", str(folder), "--quiet"])
         shutil.rmtree(folder / "figures")
-        parsers = {
+        every = {
             "checkpoint.npz": (lambda: load_model(folder), mutated),
-            "config.json": (lambda: run_options(folder), mutated_json),
-            "metrics.csv": (lambda: read_history(folder / "metrics.csv"), mutated),
+            "facts in checkpoint.npz": (lambda: load_model(folder), crafted),
+            "config.json": (lambda: set_up(folder, images), mutated_json),
+            "metrics.csv": (lambda: read_history(folder / "metrics.csv"), mutated_csv),
         }
-        whole = {name: (folder / name).read_bytes() for name in parsers}
-        with memory_below(3 * max(map(len, whole.values())) + ROOM):
+        parsers = {name: every[name] for name in names}
+        paths = {name: folder / name.rpartition(" ")[2] for name in parsers}
+        whole = {name: path.read_bytes() for name, path in paths.items()}
+        for read, _ in parsers.values():
+            read()  # what is imported for it is not the memory of a file
+        with memory_below(WILD):
             for _ in range(count):
                 for name, (read, mutate) in parsers.items():
                     if time.monotonic() > until:
                         return tried, wrong
-                    (folder / name).write_bytes(mutate(whole[name], generator))
+                    content = mutate(whole[name], generator)
+                    paths[name].write_bytes(content)
                     tried += 1
-                    if fault := fault_of(read):
+                    if fault := fault_of(read, max(len(content), len(whole[name]))):
                         wrong.append(f"{name}: {fault}")
-                    (folder / name).write_bytes(whole[name])
+                    paths[name].write_bytes(whole[name])
     return tried, wrong
 
 
@@ -398,13 +524,23 @@ def data(until, count=50_000, seed=0):
     sys.path.insert(0, str(Path(__file__).parent.parent))
     from test_data_gate import SEEDS, changed, read_changed
 
+    def largest(name, content):
+        """Return the bytes of the largest input that may stand in a file of this name."""
+        if name.startswith("train"):
+            return math.prod(MNIST_FILES["train-images-idx3-ubyte"][0])
+        return 4 * MOST_PIXELS if name.startswith("images") else len(content)  # four channels a pixel
+
     generator = np.random.default_rng(seed)
     tried = 0
     wrong = []
     with tempfile.TemporaryDirectory() as home:
         for name in SEEDS:
             (Path(home) / name).parent.mkdir(exist_ok=True)
-        with memory_below(3 * max(map(len, SEEDS.values())) + ROOM):
+            (Path(home) / name).write_bytes(SEEDS[name])
+            with contextlib.suppress(ValueError), warnings.catch_warnings():  # MNIST's is cut short
+                warnings.simplefilter("ignore")
+                read_changed(Path(home) / name, name)  # what is imported for it is not the memory of a file
+        with memory_below(WILD):
             for _ in range(count):
                 for name, content in SEEDS.items():
                     if time.monotonic() > until:
@@ -412,7 +548,8 @@ def data(until, count=50_000, seed=0):
                     path = Path(home) / name
                     path.write_bytes(changed(content, generator))
                     tried += 1
-                    if fault := fault_of(lambda path=path, name=name: read_changed(path, name)):
+                    read = partial(read_changed, path, name)
+                    if fault := fault_of(read, largest(name, path.read_bytes())):
                         wrong.append(f"{name}: {fault}")
     return tried, wrong
 
