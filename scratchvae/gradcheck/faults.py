@@ -61,9 +61,7 @@ def diagnosis(evidence):
     if unread and not r.any():
         return [f"the loss does not read {evidence.name}: all its differences are 0"]
     if not ours.any():
-        return [
-            "not written: the gradient is 0 everywhere. Was it assigned, as dW = …, in place of dW[...] = …?"
-        ]
+        return ["not written: the gradient is 0 everywhere. Was it assigned, as dW = …, in place of dW[...] = …?"]
     suspects = [] if unread else [s for s in _suspects(evidence, known, g, r) if s.left <= CLEAR]
     if suspects:
         named = [suspects[0].words]
