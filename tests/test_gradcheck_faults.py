@@ -1,6 +1,10 @@
 """gradcheck: what it sees, what it says, and what it lets pass; the studies of benchmarks/gradcheck.py on a small
 scale."""
 
+import json
+import re
+import runpy
+import subprocess
 import sys
 import warnings
 from pathlib import Path
@@ -487,3 +491,67 @@ def test_the_densities_of_the_library_have_symmetric_second_derivatives():
         return -s * (1 - s) * v
 
     assert check_hessian(lambda logits: log_bernoulli(y, logits)[1], mu, hessian=fisher)
+
+
+# The examples
+
+EXAMPLES = ROOT / "examples"
+SHOWN = re.findall(
+    r"\(gradcheck/(\w+)\.py\)\), which prints\n\n```\n(.*?)```", (EXAMPLES / "README.md").read_text(), re.DOTALL
+)
+
+
+def told(text):
+    """What a report tells apart from its figures: the names with their verdicts, and the sentences."""
+    lines = [line.split() for line in text.splitlines()]
+    rows = [(" ".join(words[:2]), words[-1]) for words in lines if words[-1:] in (["pass"], ["FAIL"])]
+    return rows, [line.strip() for line in text.splitlines() if line.startswith(("    a", "    or", "    the", "all "))]
+
+
+@pytest.mark.parametrize(("script", "block"), SHOWN, ids=[script for script, _ in SHOWN])
+def test_an_example_prints_what_its_page_shows(script, block, capsys):
+    runpy.run_path(str(EXAMPLES / "gradcheck" / f"{script}.py"), run_name="__main__")
+    out = capsys.readouterr().out
+    rows, sentences = told(block)
+    assert rows and set(rows) <= set(told(out)[0])
+    assert sentences and set(sentences) <= set(told(out)[1])
+    first = out.split("\n\n")[0]
+    assert "FAIL" not in first and "pass" in first  # the right gradient
+
+
+def test_the_page_shows_every_example():
+    scripts = {path.stem for path in (EXAMPLES / "gradcheck").glob("*.py")}
+    assert {script for script, _ in SHOWN} | {"test_with_pytest"} == scripts
+
+
+def test_the_example_with_pytest_passes(tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        str(EXAMPLES / "gradcheck" / "test_with_pytest.py"),
+    ]
+    assert "2 passed" in subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path).stdout
+
+
+def test_the_study_prints_its_table_and_ends_with_0(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(study, "speed", lambda repeats: (1.0, 1.0))
+    assert study.main(["--scale", "0.002", "--out", str(tmp_path / "found.json")]) == 0
+    out = capsys.readouterr().out
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert found["false alarms"] == found["named wrongly"] == 0 and found["faults"] == found["seen"] == found["named"]
+    assert f"false alarms{'':<12} {0:>10}" in out
+
+
+def test_the_peers_that_are_installed_are_counted(capsys):
+    import gradcheck_peers as peers
+
+    assert peers.main(["--seeds", "1"]) == 0
+    lines = {line[:26].strip(): line[26:].split() for line in capsys.readouterr().out.splitlines()[1:]}
+    faults = sum(map(len, study.FAULTS.values()))
+    assert lines["scratchvae"][:5] == [str(faults)] * 4 + [str(len(study.CASES))]
+    assert lines["scratchvae"][5] == "0"
+    assert int(lines["autograd check_grads"][1]) < faults and lines["autograd check_grads"][3] == "0"

@@ -90,6 +90,7 @@ def check_gradients(
         if testimony is not None:
             rows.insert(0, _value_row(point, testimony, rows, rule))
         facts = _facts(point, testimony, ours, rule, points if callable(grads) else 1)
+        facts += _groups(rows)
         if takes_params:
             facts += _complex_step(point, tree, loss, ours)
         return Report(rows, facts)
@@ -375,6 +376,25 @@ def _facts(point, testimony, ours, rule, points):
             )
     facts.append(_taylor(point, ours))
     return facts
+
+
+def _groups(rows):
+    """Return a list with a sentence if the arrays of some parts are all wrong and those of others all right.
+
+    The part of an array is what stands before the first dot of its name.
+    """
+    verdicts = {}
+    for row in rows:
+        if "." in row.name:
+            verdicts.setdefault(row.name.partition(".")[0], set()).add(row.passed)
+    wrong = [part for part, found in verdicts.items() if found == {False}]
+    right = [part for part, found in verdicts.items() if found == {True}]
+    if not wrong or not right:
+        return []
+    names = ", ".join(wrong)
+    return [
+        f"all arrays of {names} are wrong and all of {', '.join(right)} are right: look at what flows back into {names}"
+    ]
 
 
 def _taylor(point, ours):
