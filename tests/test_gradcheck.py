@@ -222,7 +222,7 @@ def test_a_layer_density_or_model_of_ones_own_needs_no_oracle():
             return dy * self.W
 
     assert [(row.name, row.passed) for row in check_layer(Scale(), rows())] == [
-        ("Scale Scale.W", True),
+        ("Scale W", True),
         ("Scale x", True),
     ]
 

@@ -17,7 +17,6 @@ from scratchvae.backend import kind, move
 SAFETY = 20  # an error by rounding is taken to be this many times the measured noise
 FACTOR = 8  # between one step and the next
 DOWN = 7  # how many steps are tried below the first one
-UP = 5  # and above
 ENOUGH = 1e-9  # a relative error that no other step has to better
 EPS = 2.0**-52
 
@@ -163,20 +162,23 @@ def slope(line, here, h, noise):
     return Slope(value, rounding, left, right, False, h) if math.isfinite(value) else UNSEEN
 
 
-def best_slope(line, here, h, noise):
+def best_slope(line, here, h, noise, up):
     """Return the slope along a line by that step, among many, whose errors are the least.
 
-    What a step is off by, beyond its rounding, shows in how far it is from the next finer one, and from all finer ones
-    beyond their rounding. Of steps that are good enough the nearest to h is taken. If the one-sided differences stay
-    apart as the step shrinks, the point itself is a kink.
+    There are seven below h and `up` above it, each 8 times the one before.
+
+    What a step is off by, beyond its rounding, shows in how far it is from the next two finer ones, and from all finer
+    ones beyond their rounding. Of steps that are good enough the nearest to h is taken. If the one-sided differences
+    stay apart as the step shrinks, the point itself is a kink.
     """
-    ladder = [(k, slope(line, here, h * FACTOR**k, noise)) for k in range(-DOWN, UP + 1)]
+    ladder = [(k, slope(line, here, h * FACTOR**k, noise)) for k in range(-DOWN, up + 1)]
     ladder = [(k, one) for k, one in ladder if one is not UNSEEN]
     found = []
     for place, (k, one) in enumerate(ladder):
         finer = [other for _, other in ladder[:place]]
         far = [abs(one.value - other.value) - other.error for other in finer]
-        error = max([abs(one.value - finer[-1].value), *far]) + one.error if finer else one.error
+        near_by = [abs(one.value - other.value) for other in finer[-2:]]
+        error = max([*near_by, *far, 0.0]) + one.error
         near = [other for _, other in ladder[max(place - 1, 0) : place + 2]]
         kink = any(_stay_apart(*pair) for pair in itertools.pairwise(near))
         better = max(error, ENOUGH * abs(one.value)), abs(k)

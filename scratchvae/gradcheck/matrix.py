@@ -111,7 +111,7 @@ def check_cell(objective, settings, x, seed=0, backend="numpy"):
     """
     kind = FullVB if "theta_noise" in settings else VAE
     model = kind(x.shape[1], n_latent=2, estimator=objective, dtype=np.float64, seed=seed, backend=backend, **settings)
-    return check_model(model, x, seed=seed, entries=3, points=1)
+    return check_model(model, x, seed=seed, entries=2, points=1)
 
 
 def _cell(objective, settings):

@@ -92,7 +92,8 @@ class Point:
             found = slope(line, self.here, h / FACTOR**k, self.noise)
             if found.error <= 1000 * tolerance and found.excess(ours) <= tolerance:
                 return found
-        return best_slope(line, self.here, h, self.noise)
+        up = int(math.log(1 / self.step, FACTOR))  # no step is larger than what is moved
+        return best_slope(line, self.here, h, self.noise, max(up, 0))
 
     def measure(self, name, ours, rtol, atol=0.0, entries=None, directions=2):
         """Compare the gradient of the array `name` with differences, and return what is `Measured`.

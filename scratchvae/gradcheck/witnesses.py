@@ -33,6 +33,10 @@ class Testimony:
     eps: float
     beside: Callable | None = None
 
+    def relative(self, least):
+        """Return the relative error that passes beside this witness: `least`, or 1,000 times its eps."""
+        return max(least, 1000 * self.eps)
+
     def rounding(self, name):
         """Return how far rounding may move the gradient of an array: it is 20 times further off than beside.
 
@@ -121,4 +125,4 @@ def _torch(oracle, filled, copies):
         name: np.zeros(copy.shape) if g is None else g.detach().cpu().numpy().astype(np.float64)
         for (name, copy), g in zip(copies.items(), gradients, strict=True)
     }
-    return Testimony("torch", float(value), found, float(torch.finfo(value.dtype).eps))
+    return Testimony("torch", float(value.detach()), found, float(torch.finfo(value.dtype).eps))
