@@ -1,6 +1,7 @@
 """gradcheck: what it sees, what it says, and what it lets pass; the studies of benchmarks/gradcheck.py on a small
 scale."""
 
+import itertools
 import json
 import re
 import runpy
@@ -140,7 +141,135 @@ def test_every_slope_between_the_sides_of_a_kink_passes_and_none_outside():
     for slope, passes in [(-1.0, True), (-0.3, True), (0.0, True), (1.0, True), (1.1, False), (-1.1, False)]:
         assert bool(check_gradients(lambda: np.abs(x), x, np.array([slope]))) == passes
     report = check_gradients(lambda: np.abs(x), x, np.array([0.3]))
-    assert report["params"].notes == ("at a kink of the loss in 1 entries, where every slope between its sides passes",)
+    assert report["params"].notes == ("at a kink of the loss in 1 entries, where slopes between its sides pass",)
+
+
+def relu_net(seed, widths, rows):
+    """The loss and gradient of a ReLU network with zero biases, so that a dead layer puts the next one at its kinks."""
+    rng = np.random.default_rng(seed)
+    x, y = rng.standard_normal((rows, widths[0])), rng.standard_normal((rows, widths[-1]))
+    pairs = list(itertools.pairwise(widths))
+    params = {f"W{k}": rng.standard_normal(pair) * np.sqrt(2 / pair[0]) for k, pair in enumerate(pairs)}
+    params |= {f"b{k}": np.zeros(pair[1]) for k, pair in enumerate(pairs)}
+
+    def forward(p):
+        h = [x]
+        for k in range(len(pairs)):
+            a = h[-1] @ p[f"W{k}"] + p[f"b{k}"]
+            h.append(np.maximum(a, 0) if k < len(pairs) - 1 else a)
+        return h
+
+    def grads(p):
+        h = forward(p)
+        found = {}
+        d = h[-1] - y
+        for k in reversed(range(len(pairs))):
+            found |= {f"W{k}": h[k].T @ d, f"b{k}": d.sum(axis=0)}
+            d = d @ p[f"W{k}"].T * (h[k] > 0)
+        return found
+
+    return params, lambda p: 0.5 * (forward(p)[-1] - y) ** 2, grads
+
+
+def test_right_gradients_of_relu_networks_with_dead_rows_pass_and_one_without_its_mask_fails():
+    for seed in range(8):
+        params, loss, grads = relu_net(seed, (6, 3, 3, 2), 50)
+        assert check_gradients(loss, params, grads, seed=seed)
+        params["W0"][...] = -np.abs(params["W0"])
+        wrong = grads(params)
+        wrong["W1"] = wrong["W1"] + 0.1
+        assert not check_gradients(loss, params, wrong, seed=seed)
+    c = np.array([1.0, -2, 3, -1, 2, -3])  # kinks that bend up and down, all at the point
+    for seed in range(8):
+        assert check_gradients(lambda p: c * np.maximum(p, 0), np.zeros(6), lambda p: c * (p > 0), seed=seed)
+        assert not check_gradients(lambda p: c * np.maximum(p, 0), np.zeros(6), lambda p: 0.7 * c * (p > 0), seed=seed)
+
+
+def test_where_the_loss_is_no_number_beside_the_point_nothing_passes_unseen():
+    w = np.array([1.0, 2.0, 3.0])
+    report = check_gradients(lambda p: (p**2).sum() + 0 * np.sqrt(-abs(p[0] - 1)), w, np.array([77.0, 4.0, 6.0]))
+    assert report["params"].notes[0].startswith("not compared in 1 entries: the loss is no number beside them")
+    x = np.array([0.0, 1.0])  # defined on one side alone
+    assert check_gradients(lambda p: (p**1.5).sum(), x, np.array([0.0, 1.5]))
+    assert not check_gradients(lambda p: (p**1.5).sum(), x, np.array([9.0, 1.5]))
+    held = w.copy()
+    assert not check_gradients(lambda: (w**2).sum() + np.sqrt(-np.abs(w - held).sum()), w, 5 * w)
+
+
+@pytest.mark.parametrize("small", [1e-3, 1e-6, 1e-8, 1e-9])
+def test_the_edge_of_what_a_loss_is_defined_on_makes_no_false_alarm_and_hides_no_fault(small):
+    p = np.array([small, 1.0, 2.0, 0.5])
+    assert check_gradients(np.log, p, 1 / p)
+    wrong = 1 / p
+    wrong[0] *= 1.01
+    assert not check_gradients(np.log, p, wrong)
+
+    def strict(q):
+        if not (q > 0).all():
+            raise ValueError("only positive numbers have a logarithm")
+        return np.log(q)
+
+    assert check_gradients(strict, p, 1 / p)
+
+
+def test_a_saturated_softmax_makes_no_false_alarm():
+    def softmax(a):
+        e = np.exp(a - a.max())
+        return e / e.sum()
+
+    hot = np.array([1.0, 0.0, 0.0])
+    for logits in ([30.0, 0.0, -30.0], [24.0, 0.0, -3.0], [36.0, 1.0, 2.0]):  # a loss of a few ε
+        a = np.array(logits)
+        assert check_gradients(lambda p: -np.log(softmax(p))[0], a, softmax(a) - hot)
+        assert not check_gradients(lambda p: -np.log(softmax(p))[1], a, softmax(a) - hot)
+
+
+def test_what_differences_do_not_resolve_does_not_pass_in_silence():
+    w = np.array([1.0, 2.0, 3.0])
+    report = check_gradients(lambda: 1e16 + (w**2).sum(), w, 5 * w)
+    assert not report
+    assert "differences of this loss resolve no error below" in report["params"].notes[0]
+    assert check_gradients(lambda: np.append(w**2, 1e16), w, 2 * w)  # its terms resolve everything
+
+
+def test_errors_that_cancel_in_a_sum_are_seen():
+    rng = np.random.default_rng(0)
+    W = rng.standard_normal(5000)
+    gradient = 2 * W
+    gradient[[17, 18]] = gradient[[18, 17]]
+    for seed in range(12):
+        assert not check_gradients(lambda: W**2, W, gradient, seed=seed)
+
+
+def test_a_backward_pass_that_reads_what_the_forward_pass_has_kept_is_called_after_it():
+    class Net:
+        def __init__(self):
+            rng = np.random.default_rng(0)
+            self.W, self.x, self.y = (
+                rng.standard_normal((5, 4)),
+                rng.standard_normal((7, 5)),
+                rng.standard_normal((7, 4)),
+            )
+
+        def loss(self):
+            self.h = np.tanh(self.x @ self.W)
+            self.d = self.h - self.y
+            return 0.5 * (self.d**2).sum()
+
+        def grads(self):
+            return {"W": self.x.T @ (self.d * (1 - self.h**2))}
+
+    net = Net()
+    assert check_gradients(net.loss, {"W": net.W}, net.grads)
+
+
+def test_another_convention_at_a_kink_is_no_fault_beside_an_oracle():
+    import autograd.numpy as anp
+
+    x = np.array([0.0, 1.0, -2.0])
+    report = check_gradients(lambda: np.maximum(x, 0), x, (x > 0) * 1.0, oracle=lambda x: anp.sum(anp.maximum(x, 0)))
+    assert report
+    assert not check_gradients(lambda: np.maximum(x, 0), x, (x > -3) * 1.0, oracle=lambda x: anp.sum(anp.maximum(x, 0)))
 
 
 def test_a_kink_near_the_point_makes_no_false_alarm_and_hides_no_fault():

@@ -65,7 +65,11 @@ def check_gradients(
     function, takes_params = called_with(tree, "loss", loss)
     if not takes_params:
         _is_seen(params)
-    gradients = functools.partial(read_gradients, tree, grads, arrays)
+
+    def gradients():
+        function()  # a backward pass may use what the forward pass before it has kept
+        return read_gradients(tree, grads, arrays)
+
     precision = "float32" if any(array.dtype == np.float32 for array in arrays.values()) else "float64"
     rule = Rule(precision, RTOL[precision] if rtol is None else rtol, atol, sizes or {})
     if entries is None and sum(array.size for array in arrays.values()) > ALL:
@@ -74,8 +78,9 @@ def check_gradients(
     terms = Loss(function)
     before = {name: array.copy() for name, array in arrays.items()}
     try:
-        ours = gradients()
-        fault = _changed("grads", arrays, before) or _fault_of(terms, arrays, before, rule.eps)
+        fault = _fault_of(terms, arrays, before, rule.eps)
+        ours = {} if fault else gradients()
+        fault = fault or _changed("grads", arrays, before) or _fault_of(terms, arrays, before, rule.eps)
         if fault:
             return Report([Row("loss", False, notes=(fault,))])
         point = Point(terms, arrays, rule.eps, generator, ours, step)
@@ -85,7 +90,7 @@ def check_gradients(
         if callable(grads):
             _called_again(gradients, ours, notes, rule)
             if not any(notes.values()):
-                _at_other_points(points, point, gradients, ours, notes, rule)
+                _at_other_points(points, point, gradients, ours, notes, found, rule)
         rows = [_row(name, point, ours[name], found[name], testimony, notes[name], rule) for name in arrays]
         if testimony is not None:
             rows.insert(0, _value_row(point, testimony, rows, rule))
@@ -242,12 +247,13 @@ def _called_again(gradients, ours, notes, rule):
     """Note which gradients are others at a second call, as those that are added to what stands in their place."""
     for name, second in gradients().items():
         first = ours[name]
-        if np.abs(second - first).max() <= 1000 * rule.eps * np.abs(first).max():
+        largest = np.abs(first).max()
+        if not np.isfinite(largest) or np.abs(second - first).max() <= 1000 * rule.eps * largest:
             continue
-        if np.abs(second - 2 * first).max() <= 1e-3 * np.abs(first).max():
-            notes[name].append("accumulated: at a second call it is twice as large. Write dW[...] =, not dW +=")
+        if np.abs(second - 2 * first).max() <= 1e-3 * largest:
+            notes[name].insert(0, "accumulated: at a second call it is twice as large. Write dW[...] =, not dW +=")
         else:
-            notes[name].append("it is another one at a second call with the same arrays: accumulated, or random")
+            notes[name].insert(0, "it is another one at a second call with the same arrays: accumulated, or random")
 
 
 # Where the gradients are compared
@@ -270,7 +276,11 @@ def _at_this_point(point, ours, found, testimony, rule):
         if found[name].wrong or not np.isfinite(gradient).all():
             right[name] = point.right(name, gradient, found[name], rule.rtol)
         elif testimony is not None and testimony.gradients and not _against(name, gradient, testimony, rule)[1]:
-            right[name] = testimony.gradients[name], 0.0
+            at = np.zeros(gradient.size, bool)
+            at[found[name].kinked] = True
+            beside = np.where(at.reshape(gradient.shape), testimony.gradients[name], gradient)
+            if not _against(name, beside, testimony, rule)[1]:  # not at kinks alone, where two conventions may be right
+                right[name] = testimony.gradients[name], 0.0
     return _diagnoses(point, ours, right, rule)
 
 
@@ -284,23 +294,25 @@ def _diagnoses(point, ours, right, rule):
     return notes
 
 
-def _at_other_points(points, first, gradients, ours, notes, rule):
-    """Move the arrays by a tenth of their size, compare again along a random direction, and note what is wrong
-    there."""
+def _at_other_points(points, first, gradients, ours, notes, found, rule):
+    """Compare again where the arrays are moved by a tenth of their size, along a random direction; note what is
+    wrong."""
     arrays = first.arrays
     before = {name: array.copy() for name, array in arrays.items()}
     for number in range(2, points + 1):
         for name, array in arrays.items():
             moved = 0.1 * first.scales[name] * first.generator.standard_normal(array.shape)
             array[...] = before[name] + move(moved, kind(array)).astype(array.dtype)
-        if not np.isfinite(first.loss()).all():
+        here = first.loss.beside(len(first.here))
+        if not np.isfinite(here).all():
             continue  # outside of where the loss is defined
         there = gradients()
-        larger = max(1.0, float(np.linalg.norm(first.loss()) / np.linalg.norm(first.here))) if first.here.any() else 1.0
+        larger = max(1.0, float(np.linalg.norm(here) / np.linalg.norm(first.here))) if first.here.any() else 1.0
         point = Point(first.loss, arrays, rule.eps, first.generator, there, noise=first.noise * larger)
-        found = {name: point.measure(name, there[name], rule.rtol, rule.atol, 0, 1) for name in arrays}
-        right = {n: point.right(n, there[n], found[n], rule.rtol) for n in arrays if found[n].wrong}
+        measured = {name: point.measure(name, there[name], rule.rtol, rule.atol, 1, 1) for name in arrays}
+        right = {n: point.right(n, there[n], measured[n], rule.rtol) for n in arrays if measured[n].wrong}
         for name, sentences in _diagnoses(point, there, right, rule).items():
+            found[name].compared |= measured[name].compared
             if sentences and np.array_equal(there[name], ours[name]):
                 sentences = ["grads returns the same numbers as at the first point: is it computed anew?"]
             if sentences and not notes[name]:
@@ -313,33 +325,61 @@ def _at_other_points(points, first, gradients, ours, notes, rule):
 
 
 def _row(name, point, ours, measured, testimony, notes, rule):
-    """Return the row of an array: it passes if nothing has been noted that is wrong."""
-    passed = not notes
-    theirs = measured.theirs
-    at_places = ours.reshape(-1)[measured.places]
+    """Return the row of an array: it passes if it could be compared, and nothing has been noted that is wrong."""
+    known = np.isfinite(measured.theirs)
+    theirs = measured.theirs[known]
     norm = float(np.linalg.norm(theirs))
-    distance = float(np.linalg.norm(at_places - theirs))
-    oracle = None
-    if testimony is not None and testimony.gradients:
-        oracle = _against(name, ours, testimony, rule)[0]
-    notes = list(notes)
-    largest = float(np.abs(ours).max())
-    if passed and largest <= measured.sees and oracle is None:
-        what = "0" if largest == 0 else f"{largest:.1e} at most"
-        notes.append(f"{what}, below what differences resolve: {measured.sees:.1e}")
-    if measured.kinks:
-        notes.append(f"at a kink of the loss in {measured.kinks:,} entries, where every slope between its sides passes")
+    distance = float(np.linalg.norm(ours.reshape(-1)[measured.places][known] - theirs))
+    has_oracle = testimony is not None and bool(testimony.gradients)
+    if not notes and not has_oracle:
+        notes = _not_compared(name, point, ours, measured, rule)
+    passed = not notes
     return Row(
         name,
         passed,
         ours.size,
         len(measured.places),
         float(np.linalg.norm(ours)),
-        oracle,
+        _against(name, ours, testimony, rule)[0] if has_oracle else None,
         distance / norm if norm else distance,
         measured.sees,
-        tuple(notes),
+        (*notes, *_said(ours, measured, has_oracle)),
     )
+
+
+def _not_compared(name, point, ours, measured, rule):
+    """Return a list with a sentence if a gradient could not be compared with differences, so that it must not pass."""
+    if measured.unseen:
+        raised = f" (it raises {point.loss.raised})" if point.loss.raised else ""
+        return [f"not compared in {measured.unseen:,} entries: the loss is no number beside them{raised}"]
+    if not measured.compared:
+        return [
+            "not compared: the loss has a kink here in every entry. Hand over grads as a function, or move the point"
+        ]
+    largest = float(np.abs(ours).max())
+    effect = largest * point.scales[name]  # on the loss, of a change of the array by its own size
+    if measured.sees >= largest and effect > 10 * rule.eps * float(np.linalg.norm(point.here)):
+        return [
+            f"not compared: differences of this loss resolve no error below {measured.sees:.1e}, and the gradient is "
+            f"{largest:.1e} at most. Let the loss return its terms, or give an oracle"
+        ]
+    return []
+
+
+def _said(ours, measured, has_oracle):
+    """Return sentences about what the differences could not see of a gradient."""
+    largest = float(np.abs(ours).max())
+    said = []
+    if largest <= measured.sees < np.inf and not has_oracle:
+        what = "0" if largest == 0 else f"{largest:.1e} at most"
+        said.append(f"{what}, below what differences resolve: {measured.sees:.1e}")
+    elif measured.sees > 0.01 * largest and not has_oracle and np.isfinite(largest):
+        said.append(
+            f"an error of one entry below {100 * measured.sees / largest:.0f} % of the largest would not be seen"
+        )
+    if len(measured.kinked):
+        said.append(f"at a kink of the loss in {len(measured.kinked):,} entries, where slopes between its sides pass")
+    return said
 
 
 def _value_row(point, testimony, rows, rule):
@@ -435,8 +475,8 @@ def _complex_step(point, tree, loss, ours):
     predicted = line.along(*ours.values())
     found = float(np.imag(value)) / h
     real = abs(float(np.real(value)) - float(point.here.sum())) <= SAFETY * point.noise
-    differences = point.derivative(line, found, point.step, 0.0)
-    if not real or not abs(differences.excess(found)) <= 1e-6 * abs(found) + differences.error:
+    tolerance = 1e-6 * abs(found)
+    if not real or point.derivative(line, found, point.step, tolerance).verdict(found, tolerance) != "agrees":
         return []
     error = abs(predicted - found) / abs(found) if found else abs(predicted)
     return [f"complex step along a random direction: relative error {error:.1e}"]

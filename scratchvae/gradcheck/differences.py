@@ -8,7 +8,7 @@ it is further from the difference than both errors together, and what is too sma
 
 import itertools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -28,13 +28,27 @@ class Loss:
     large and constant adds no rounding.
 
     function   takes no argument and returns a number, or an array whose sum is meant.
+    raised     is the first error that the loss has raised beside the point, as text; "" while it has raised none.
     """
 
     def __init__(self, function):
         self.function = function
+        self.raised = ""
+
+    def beside(self, count):
+        """Return the terms at a point beside the one that is checked: `count` NaN where the loss is not defined there.
+
+        A step that leads there is not taken.
+        """
+        try:
+            terms = self()
+        except Exception as error:  # whatever a loss says of numbers that it was not made for
+            self.raised = self.raised or f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            return np.full(count, np.nan)
+        return terms if len(terms) == count else np.full(count, np.nan)
 
     def __call__(self):
-        with np.errstate(all="ignore"):  # a step may lead to where the loss overflows, and is then not taken
+        with np.errstate(all="ignore"):  # a step may lead to where the loss overflows
             value = self.function()
         if kind(value) == "cupy":
             value = move(value, "numpy")
@@ -42,10 +56,14 @@ class Loss:
 
 
 class Entry:
-    """A line through the point at which an array is, along one of its entries."""
+    """A line through the point at which an array is, along one of its entries.
 
-    def __init__(self, loss, array, place):
+    loss    is a `Loss`, and count the number of its terms.
+    """
+
+    def __init__(self, loss, count, array, place):
         self.loss = loss
+        self.count = count
         self.array = array
         self.place = np.unravel_index(int(place), array.shape)
         self.before = array[self.place].copy() if kind(array) == "cupy" else array[self.place]
@@ -56,7 +74,7 @@ class Entry:
         self.array[self.place] = start + t
         moved = float(self.array[self.place]) - start
         try:
-            return self.loss(), moved
+            return self.loss.beside(self.count), moved
         finally:
             self.array[self.place] = self.before
 
@@ -72,8 +90,9 @@ class Direction:
     directions   is a list of arrays of their shapes in host memory, in float64.
     """
 
-    def __init__(self, loss, arrays, directions):
+    def __init__(self, loss, count, arrays, directions):
         self.loss = loss
+        self.count = count
         self.arrays = arrays
         self.directions = directions
         self.before = [array.copy() for array in arrays]
@@ -83,7 +102,7 @@ class Direction:
         try:
             for array, before, direction in zip(self.arrays, self.before, self.directions, strict=True):
                 array[...] = before + move(t * direction, kind(array)).astype(array.dtype)
-            return self.loss(), t
+            return self.loss.beside(self.count), t
         finally:
             for array, before in zip(self.arrays, self.before, strict=True):
                 array[...] = before
@@ -111,18 +130,20 @@ class Slope:
     kink: bool
     step: float
 
-    def excess(self, ours):
-        """Return by how much a derivative differs from this one, beyond the error.
+    def verdict(self, ours, tolerance):
+        """Say whether a derivative "agrees" with this one, is "wrong", or cannot be compared: "unseen", or at a "kink".
 
-        At a kink every slope between the one-sided differences is right, since what the derivative is there is a matter
-        of convention.
+        It agrees within the tolerance and the error. What the derivative at a kink is, is a matter of convention: every
+        slope between the one-sided differences agrees, and one outside may be right where several kinks meet.
         """
-        if self.error == math.inf:
-            return -math.inf
-        if self.kink:
-            low, high = sorted((self.left, self.right))
-            return max(low - ours, ours - high, 0.0) - self.error
-        return abs(self.value - ours) - self.error
+        if self is UNSEEN:
+            return "unseen"
+        if abs(self.value - ours) <= tolerance + self.error:
+            return "agrees"
+        if not self.kink:
+            return "wrong"
+        low, high = sorted((self.left, self.right))
+        return "agrees" if low <= ours + tolerance + self.error and ours - tolerance - self.error <= high else "kink"
 
 
 UNSEEN = Slope(0.0, math.inf, 0.0, 0.0, False, 0.0)  # where the loss gives no number, or no step moves the array
@@ -148,21 +169,25 @@ def noise_of(line, eps):
 
 
 def slope(line, here, h, noise):
-    """Return the slope along a line by the step h, with the error that rounding alone makes. `here` are the terms at
-    0."""
+    """Return the slope along a line by the step h, with the error that rounding alone makes. `here` are the terms at 0.
+
+    Where the loss is defined on one side only, the one-sided difference is taken.
+    """
     above, up = line.at(h)
     below, down = line.at(-h)
-    with np.errstate(invalid="ignore"):
-        if up == down:
-            return UNSEEN
+    if not up or not down:
+        return UNSEEN
+    with np.errstate(all="ignore"):
         value = float((above - below).sum() / (up - down))
-        right = float((above - here).sum() / up) if up else math.nan
-        left = float((below - here).sum() / down) if down else math.nan
+        right = float((above - here).sum() / up)
+        left = float((below - here).sum() / down)
+    if not math.isfinite(value):
+        value = right if math.isfinite(right) else left
     rounding = SAFETY * (noise / h + EPS * abs(value))  # of the loss here, and of what it has moved by
     return Slope(value, rounding, left, right, False, h) if math.isfinite(value) else UNSEEN
 
 
-def best_slope(line, here, h, noise, up):
+def best_slope(line, here, h, noise, up, ours, tolerance):
     """Return the slope along a line by that step, among many, whose errors are the least.
 
     There are seven below h and `up` above it, each 8 times the one before.
@@ -170,20 +195,39 @@ def best_slope(line, here, h, noise, up):
     What a step is off by, beyond its rounding, shows in how far it is from the next two finer ones, and from all finer
     ones beyond their rounding. Of steps that are good enough the nearest to h is taken. If the one-sided differences
     stay apart as the step shrinks, the point itself is a kink.
+
+    A loss may be known only in steps of its own, as where a softmax is saturated: what it is seen to change by at least
+    bounds the error of every change. If the finer steps do not change it at all, it is flat here, or too flat for these
+    steps to show; then a slope by coarser steps is taken if it agrees with `ours`. The first of these is not: behind a
+    kink it says nothing of this point.
     """
     ladder = [(k, slope(line, here, h * FACTOR**k, noise)) for k in range(-DOWN, up + 1)]
     ladder = [(k, one) for k, one in ladder if one is not UNSEEN]
+    changes = [abs(side) * one.step for _, one in ladder for side in (one.left, one.right) if abs(side) > 0]
+    least = min(changes, default=0.0)
+    rough = [(k, replace(one, error=one.error + least / one.step) if one.value else one) for k, one in ladder]
+    best = _least_error(rough)
+    if best.value == 0 and best.left == best.right == 0:
+        for _, one in [pair for pair in rough if pair[1].value][1:]:
+            if one.verdict(ours, tolerance) == "agrees":
+                return one
+    return best
+
+
+def _least_error(ladder):
+    """Return the slope of least error among (k, slope) of ascending steps, with that error; UNSEEN if there are not
+    two."""
     found = []
     for place, (k, one) in enumerate(ladder):
-        finer = [other for _, other in ladder[:place]]
+        finer = [other for _, other in ladder[:place]] or [other for _, other in ladder[1:2]]
+        near_by = [1.25 * abs(one.value - other.value) for other in finer[-2:]]  # the finer one has an error too
         far = [abs(one.value - other.value) - other.error for other in finer]
-        near_by = [abs(one.value - other.value) for other in finer[-2:]]
-        error = max([*near_by, *far, 0.0]) + one.error
+        error = max([*near_by, *far], default=math.inf) + one.error
         near = [other for _, other in ladder[max(place - 1, 0) : place + 2]]
         kink = any(_stay_apart(*pair) for pair in itertools.pairwise(near))
         better = max(error, ENOUGH * abs(one.value)), abs(k)
         found.append((better, Slope(one.value, error, one.left, one.right, kink, one.step)))
-    return min(found, key=lambda pair: pair[0])[1] if found else UNSEEN
+    return min(found, key=lambda pair: pair[0])[1] if len(found) > 1 else UNSEEN
 
 
 def _stay_apart(finer, coarser):

@@ -1,17 +1,17 @@
 """The loss at one point: the gradient of each array there, against differences along many lines."""
 
+import collections
 import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from scratchvae.backend import move
-from scratchvae.gradcheck.differences import FACTOR, UNSEEN, Direction, Entry, best_slope, noise_of, slope
+from scratchvae.gradcheck.differences import EPS, FACTOR, UNSEEN, Direction, Entry, best_slope, noise_of, slope
 
 REFINED = 4  # of the entries of an array that disagree, so many are looked at with many steps
 REFERENCE = 1000  # entries up to which the whole right gradient is found, to say what is wrong
 HALVINGS = 100  # how many groups of rows or columns are looked into where an array has more
-EPS = 2.0**-52
 
 
 @dataclass
@@ -23,7 +23,9 @@ class Measured:
     theirs    is an array with the differences there.
     error     is the largest bound on the error of one of them.
     sees      is the smallest error of a single entry that would have been seen.
-    kinks     is at how many of these entries the loss has a kink.
+    kinked    is an array with the indices of the entries at which the loss has a kink.
+    unseen    is at how many entries the loss is no number beside them.
+    compared  says whether any line could be compared.
     step      is the step of the differences, relative to the size of the array's entries.
     """
 
@@ -32,7 +34,9 @@ class Measured:
     theirs: np.ndarray
     error: float
     sees: float
-    kinks: int
+    kinked: np.ndarray
+    unseen: int
+    compared: bool
     step: float
 
 
@@ -55,8 +59,7 @@ class Point:
         self.generator = generator
         self.here = loss()
         self.scales = sizes_of(arrays, gradients)
-        effects = [self.scales[name] * float(np.linalg.norm(gradients[name])) for name in arrays]
-        rounded = eps / 2 * max(effects)  # what rounding the numbers of an array does to the loss
+        rounded = eps / 2 * max(effects_of(arrays, gradients).values())  # what rounding its numbers does to the loss
         measured = self._noise(eps) if noise is None else noise
         self.noise = max(measured, rounded if math.isfinite(rounded) else 0.0)
         norm = np.linalg.norm(self.here)
@@ -67,19 +70,24 @@ class Point:
         """Return the noise of the loss; arrays that are 0 have no size to be moved by, and stay unless all are."""
         moving = [name for name in self.arrays if (self.arrays[name] != 0).any()] or list(self.arrays)
         with np.errstate(all="ignore"):
-            found = noise_of(self.line(moving), eps)
+            line = self.line(moving)
+            for name, direction in zip(moving, line.directions, strict=True):  # each number by a share of itself
+                direction *= np.abs(move(self.arrays[name], "numpy")) / self.scales[name]
+            found = noise_of(line, eps)
         least = eps / 4 * float(np.linalg.norm(self.here))
         return max(found, least) if math.isfinite(found) else 4 * least
 
     def line(self, names, where=None):
-        """Return a line along which all entries of some arrays, or those `where` says, move by ± the array's size."""
+        """Return a line along which all entries of some arrays, or those `where` says, move by about their size."""
         directions = [
-            self.scales[name] * (2.0 * self.generator.integers(0, 2, self.arrays[name].shape, np.int8) - 1.0)
+            self.scales[name]
+            * self.generator.uniform(0.5, 1.5, self.arrays[name].shape)  # so that errors do not cancel each other
+            * (2.0 * self.generator.integers(0, 2, self.arrays[name].shape, np.int8) - 1.0)
             for name in names
         ]
         if where is not None:
             directions = [direction * where for direction in directions]
-        return Direction(self.loss, [self.arrays[name] for name in names], directions)
+        return Direction(self.loss, len(self.here), [self.arrays[name] for name in names], directions)
 
     def derivative(self, line, ours, h, tolerance):
         """Return the slope along a line as finely as it takes to judge what a gradient predicts for it.
@@ -90,10 +98,10 @@ class Point:
         """
         for k in range(3):
             found = slope(line, self.here, h / FACTOR**k, self.noise)
-            if found.error <= 1000 * tolerance and found.excess(ours) <= tolerance:
+            if found.error <= 1000 * tolerance and found.verdict(ours, tolerance) == "agrees":
                 return found
-        up = int(math.log(1 / self.step, FACTOR))  # no step is larger than what is moved
-        return best_slope(line, self.here, h, self.noise, max(up, 0))
+        up = max(int(math.log(1 / self.step, FACTOR)), 0)  # no step is larger than what is moved
+        return best_slope(line, self.here, h, self.noise, up, ours, tolerance)
 
     def measure(self, name, ours, rtol, atol=0.0, entries=None, directions=2):
         """Compare the gradient of the array `name` with differences, and return what is `Measured`.
@@ -105,35 +113,57 @@ class Point:
         scale = self.scales[name]
         step = self.step
         wrong = False
+        compared = False
         seen_along = math.inf
         for _ in range(directions if array.size > 1 else 0):
             line = self.line([name])
             predicted = line.along(ours)
             tolerance = scale * (atol + rtol * float(np.linalg.norm(ours)))
             found = self.derivative(line, predicted, self.step, tolerance)
-            wrong |= not found.excess(predicted) <= tolerance
-            seen_along = min(seen_along, (tolerance + found.error) / scale)
-            step = found.step or step
+            if found.kink or found is UNSEEN:  # a gradient at a kink is right entry by entry, if at all
+                continue
+            compared = True
+            wrong |= found.verdict(predicted, tolerance) == "wrong"
+            seen_along = min(seen_along, (tolerance + found.error) / (0.5 * scale))
+            step = found.step
         tolerance = atol + rtol * float(np.abs(ours).max(initial=0.0))
         places = self.generator.permutation(array.size)[:entries]
-        theirs = np.zeros(len(places))
-        disagreeing = 0
+        theirs = np.full(len(places), np.nan)
+        counts = collections.Counter()
+        kinked = []
         error = 0.0
-        kinks = 0
         for k, place in enumerate(places):
-            line = Entry(self.loss, array, place)
-            predicted = line.along(ours)
-            size = max(abs(float(line.before)), scale)
-            found = slope(line, self.here, step * size, self.noise)
-            if not (found.excess(predicted) <= tolerance) and disagreeing < REFINED:
-                found = self.derivative(line, predicted, self.step * size, tolerance)
-            if not (found.excess(predicted) <= tolerance):
-                disagreeing += 1
-            theirs[k] = predicted if found.kink and found.excess(predicted) <= tolerance else found.value
-            error = max(error, found.error)
-            kinks += found.kink
+            found, verdict = self._entry(array, scale, step, place, ours, tolerance, counts["wrong"] < REFINED)
+            counts[verdict] += 1
+            if found.kink:
+                kinked.append(place)
+            elif found is not UNSEEN:
+                theirs[k] = found.value
+                error = max(error, found.error)
+        compared |= counts["agrees"] + counts["wrong"] > 0
         sees = tolerance + error if len(places) == array.size else seen_along
-        return Measured(wrong or disagreeing > 0, places, theirs, error, sees, kinks, step)
+        wrong |= counts["wrong"] > 0
+        kinked = np.array(kinked, int)
+        return Measured(wrong, places, theirs, error, sees, kinked, counts["unseen"], compared, step)
+
+    def _entry(self, array, scale, step, place, ours, tolerance, refine):
+        """Return the slope along one entry, and the verdict on the gradient there.
+
+        The step is relative to the entry's size, or the array's if that is larger. If that does not agree, the entry's
+        own size is tried as well, as the logarithm of a small one among large ones needs it.
+        """
+        line = Entry(self.loss, len(self.here), array, place)
+        predicted = line.along(ours)
+        own = abs(float(line.before))
+        found = slope(line, self.here, step * max(own, scale), self.noise)
+        verdict = found.verdict(predicted, tolerance)
+        if verdict != "agrees" and (refine or found is UNSEEN):
+            found = self.derivative(line, predicted, self.step * max(own, scale), tolerance)
+            if 0 < own < 1e-3 * scale:
+                finer = self.derivative(line, predicted, self.step * own, tolerance)
+                found = min(found, finer, key=lambda one: one.error)
+            verdict = found.verdict(predicted, tolerance)
+        return found, verdict
 
     def right(self, name, ours, measured, rtol):
         """Return the right gradient of an array as differences see it, NaN where it is not known, and its error.
@@ -151,7 +181,7 @@ class Point:
             missing = self.generator.permutation(np.flatnonzero(np.isnan(theirs)))[: REFERENCE // 4]
         error = measured.error
         for place in missing:
-            line = Entry(self.loss, array, place)
+            line = Entry(self.loss, len(self.here), array, place)
             h = measured.step * max(abs(float(line.before)), self.scales[name])
             found = slope(line, self.here, h, self.noise)
             theirs[place] = found.value if found is not UNSEEN else np.nan
@@ -166,8 +196,11 @@ class Point:
         def is_wrong(group):
             where = np.zeros(ours.size)
             where[group.reshape(-1)] = 1.0
-            line = self.line([name], where.reshape(ours.shape))
-            return not slope(line, self.here, step, self.noise).excess(line.along(ours)) <= tolerance
+            for _ in range(2):  # errors may cancel along one direction
+                line = self.line([name], where.reshape(ours.shape))
+                if slope(line, self.here, step, self.noise).verdict(line.along(ours), tolerance) == "wrong":
+                    return True
+            return False
 
         rows = _halved(places, is_wrong)
         columns = _halved(places[rows].T, is_wrong)
@@ -206,10 +239,18 @@ def sizes_of(arrays, gradients):
         largest = values.max()
         if largest:
             sizes[name] = float(largest * np.sqrt(np.mean((values[values > 0] / largest) ** 2)))
-    effects = [size * float(np.linalg.norm(gradients[name])) for name, size in sizes.items()]
-    largest = max(effects, default=0.0)
+    largest = max(effects_of(arrays, gradients).values())
     for name in arrays.keys() - sizes.keys():
         norm = float(np.linalg.norm(gradients[name]))
         size = largest / norm if norm else 1.0
-        sizes[name] = size if 0 < size < math.inf else 1.0
+        most = 1e3 * max([1.0, *sizes.values()])  # a gradient of nothing but rounding says nothing of the size
+        sizes[name] = min(size, most) if 0 < size < math.inf else 1.0
     return sizes
+
+
+def effects_of(arrays, gradients):
+    """Return ‖a ⊙ gradient‖ for each array a, by its name: how much the loss changes with a share of its numbers."""
+    return {
+        name: float(np.linalg.norm(move(array, "numpy").astype(np.float64) * gradients[name]))
+        for name, array in arrays.items()
+    }
