@@ -370,16 +370,16 @@ def test_a_memory_error_of_the_decoder_names_the_file(tmp_path, monkeypatch):
         load_data(tmp_path)
 
 
-# uint8 that are no pixels
+# Numbers that are no pixels
+
+UNIT = np.linspace(0, 1, 120).reshape(6, 20).T  # its first row has 0, its last one 1
 
 
 @pytest.mark.parametrize("highest", [1, 16, 100, 127])
 def test_uint8_that_do_not_reach_half_of_white_are_warned_about(tmp_path, highest):
     x = GENERATOR.integers(0, highest + 1, (20, 6), dtype=np.uint8)
     x[:, 0] = highest
-    words = (
-        rf"holds uint8 up to {highest}, which is read as x/255.*if white is {highest}, .* x / np\.float32\({highest}\)"
-    )
+    words = rf"holds uint8 up to {highest}, which is read as x/255.*if white is {highest}, .* x\.astype\('float32'\) / {highest};"
     np.save(tmp_path / "a.npy", x.reshape(20, 2, 3))
     with pytest.warns(UserWarning, match=rf"a\.npy {words}"):
         assert load_data(tmp_path / "a.npy").train.max() == highest  # and they stay as they are
@@ -391,6 +391,39 @@ def test_uint8_that_do_not_reach_half_of_white_are_warned_about(tmp_path, highes
         with pytest.warns(UserWarning, match=f"^x {words}") as said:
             ask(model, x)
         assert len(said) == 1
+
+
+@pytest.mark.parametrize(
+    ("x", "words"),
+    [
+        (UNIT * 16, r"from 0 to 16; expected \[0, 1\].*: divide all data by their maximum, here 16$"),
+        (UNIT * 255, r"from 0 to 255; expected \[0, 1\].*: divide by 255, or save as uint8$"),
+        (UNIT * 256, r"from 0 to 256; .*: divide all data by their maximum, here 256$"),
+        (UNIT * 2 - 1, r"from -1 to 1; .*: if black is -1 and white is 1, take \(x \+ 1\) / 2$"),
+        (UNIT * (1 + 1e-6), r"from 0 to 1\.000001; .*: round them into it, np\.clip\(x, 0, 1\)$"),
+        (UNIT * 6 - 3, "from -3 to 3; .*: if they are standardised, undo that, and else take a gaussian or laplace"),
+    ],
+)
+def test_floats_out_of_range_are_told_how_they_come_into_it(tmp_path, x, words):
+    with pytest.raises(ValueError, match=f"^train has values {words}"):
+        fit(VAE(6, 5, 2), x, samples=20, batch_size=10, progress=False)
+    np.save(tmp_path / "a.npy", x)
+    with pytest.warns(UserWarning, match="drawn as 1 x"), pytest.raises(DataError, match=words):
+        load_data(tmp_path / "a.npy", binarization="fixed", split=(18, 1, 1))
+
+
+def test_floats_that_do_not_reach_half_of_white_are_warned_about_once():
+    x = UNIT * 16 / 255
+    words = "holds floats up to 0.063, where white is 1: if their maximum is to be white, divide all data by it"
+    with pytest.warns(UserWarning, match=f"^train {words}") as said:
+        fit(VAE(6, 5, 2), x, x, samples=60, batch_size=10, progress=False)
+    assert len(said) == 1
+    for ask in (evaluate, *(DOORS[name] for name in DOORS if "code" in name or "reconstruct" in name)):
+        with pytest.warns(UserWarning, match=f"^x {words}") as said:
+            ask(VAE(6, 5, 2), x)
+        assert len(said) == 1
+    for model, fine in [(gaussian_of_six(), x), (VAE(6, 5, 2), UNIT / 2), (VAE(6, 5, 2), 0 * x)]:
+        fit(model, fine, samples=20, batch_size=10, progress=False)
 
 
 def scales(dtype, train, valid):
