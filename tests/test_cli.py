@@ -35,6 +35,14 @@ def refused(capsys, *arguments):
     return err
 
 
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    """A run folder that is only read."""
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    assert run("train", *QUICK, "--out", folder, "--quiet") == 0
+    return folder
+
+
 @pytest.fixture
 def trained(tmp_path):
     assert run("train", *QUICK, "--out", tmp_path / "run", "--quiet") == 0
@@ -458,10 +466,35 @@ def test_a_run_is_not_resumed_as_another(trained, capsys, arguments, words):
 
 def test_an_edited_config_does_not_get_past_the_checkpoint(trained, capsys):
     path = trained / "config.json"
-    path.write_text(path.read_text().replace('"latent": 2', '"latent": 3'))
-    assert "model.n_latent 2, this run asks for 3" in refused(capsys, "train", "--resume", trained, "--samples", 9000)
-    path.write_text("{")
-    assert "does not hold the options" in refused(capsys, "evaluate", trained)
+    whole = path.read_text()
+    path.write_text(whole.replace('"latent": 2', '"latent": 3'))
+    for words in (["train", "--samples", 9000, "--resume"], ["evaluate"], ["plot"]):
+        assert "says latent 3, and the checkpoint 2: config.json was edited" in refused(capsys, *words, trained)
+    del (config := json.loads(whole))["run"]["optimizer"]["lr"]
+    path.write_text(json.dumps(config))
+    assert "says optimizer.lr None, and the checkpoint 0.001" in refused(capsys, "evaluate", trained)
+    config = json.loads(whole)
+    config["options"]["threads"] = -1
+    path.write_text(json.dumps(config))
+    assert "does not hold the options of a run of scratchvae train (threads is -1)" in refused(
+        capsys, "train", "--resume", trained
+    )
+
+
+@pytest.mark.parametrize("text", ["", "null", "[]", "{}", '{"options": {}}', '{"options": {}, "run": {}}', None])
+def test_a_checkpoint_without_a_sound_config_says_how_to_get_at_its_model(text, kept, tmp_path, capsys):
+    (folder := tmp_path / "half").mkdir()
+    (folder / "checkpoint.npz").write_bytes((kept / "checkpoint.npz").read_bytes())
+    if text is not None:
+        (folder / "config.json").write_text(text)
+    for words in (["train", "--out"], ["train", "--resume"], ["evaluate"], ["plot"]):
+        error = refused(capsys, *words, folder)
+        if "run" in (text or ""):
+            assert "holds a run: go on" in error or "has not the options that the checkpoint has: put it back" in error
+            continue
+        assert f"config.json is {'missing' if text is None else 'damaged ('}" in error
+        assert f"put it back, or choose another folder; load_model('{folder}') gives the model" in error
+    assert_array_equal(load_model(folder).params.value, load_model(kept).params.value)
 
 
 def test_a_truncated_checkpoint_stops_every_command_and_stays_as_it_is(trained, capsys):

@@ -12,8 +12,7 @@ from scratchvae.cli.shared import (
     add_command,
     add_moved_data,
     count,
-    images_of,
-    require_same_data,
+    images_of_run,
     resolved,
     run_options,
 )
@@ -45,8 +44,7 @@ def evaluate(
     """
     options = run_options(Path(run)) | resolved(moved)
     model = load_model(run, backend=backend)
-    images = images_of(options)
-    require_same_data(run, options, images, changed_data)
+    images = images_of_run(run, options, changed_data)
     if n_theta < 0:
         raise ValueError(f"--n-theta is {n_theta}; expected a whole number ≥ 0")
     if n_samples is not None:

@@ -14,12 +14,12 @@ from scratchvae.cli.shared import (
     count,
     ignore_signals,
     images_of,
+    images_of_run,
     model_of,
     new_folder,
     numbers,
     quoted,
     require_cores,
-    require_same_data,
     resolved,
     run_options,
 )
@@ -68,9 +68,7 @@ def train(out=None, resume=None, quiet=False, take_over=False, **given):
 
     from threadpoolctl import threadpool_limits
 
-    images = images_of(options)
-    if resume is not None:
-        require_same_data(resume, options, images)
+    images = images_of(options) if resume is None else images_of_run(resume, options)
     options["test_images"] = loop.fingerprint(images.test)
     options["image_shape"] = list(images.image_shape)
     model = model_of(options, images)
