@@ -69,8 +69,9 @@ def rows_of(name, x, model, train=None):
 
     The rows are those of `model_rows`, one or more. A warning is given for uint8 that do not look like 0 to 255, for
     floats that do not look like 0 to 1 where the likelihood takes only these, and for uint8 where the likelihood does
-    not say which values data may have. Inside `fit`, which has given it, it is not given again. train are the training rows, for the rows "valid" alone: these may be None, which is returned, and the
-    warning is one of a scale that is not that of the training rows.
+    not say which values data may have. Inside `fit`, which has given it, it is not given again. train are the training
+    rows, for the rows "valid" alone: these may be None, which is returned, and the warning is one of a scale that is
+    not that of the training rows.
     """
     if x is None and train is not None:
         return None

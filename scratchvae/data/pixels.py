@@ -46,8 +46,8 @@ def warn_if_dark(name, x, stacklevel, floats=False):
 
     Masks of 0 and 1, grey levels from 0 to 16 and percentages are often stored as uint8, and x/255 then makes all of
     them nearly black. With `floats`, which is for pixels in [0, 1], floats that do not exceed DARK/255 are warned about
-    too, as where such data were divided by 255, unless all are the same. Images that are dark in truth are warned about as
-    well, and are used as they are. stacklevel is that of `warnings.warn`, counted from the caller.
+    too, as where such data were divided by 255, unless all are the same. Images that are dark in truth are warned about
+    as well, and are used as they are. stacklevel is that of `warnings.warn`, counted from the caller.
     """
     if x.size == 0 or not (floats or x.dtype == np.uint8):
         return
