@@ -807,17 +807,13 @@ def test_without_a_console_training_is_silent(tmp_path, monkeypatch):
 
 
 def test_pictures_that_cannot_be_drawn_are_named_and_the_run_is_whole(tmp_path, monkeypatch, capsys):
-    import matplotlib
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context({"text.usetex": True}):
-        monkeypatch.setattr(
-            Figure, "savefig", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("latex could not be found"))
-        )
-        assert main(["train", *QUICK, "--out", str(tmp_path / "a run"), "--quiet"]) == 0
+    monkeypatch.setattr(Figure, "savefig", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("no room for a font")))
+    assert main(["train", *QUICK, "--out", str(tmp_path / "a run"), "--quiet"]) == 0
     error = capsys.readouterr().err
     assert "scratchvae: warning: learning_curve, reconstructions, " in error
-    assert "(RuntimeError: latex could not be found); the run is whole, and they can be drawn later: " in error
+    assert "(RuntimeError: no room for a font); the run is whole, and they can be drawn later: " in error
     assert f"scratchvae plot '{tmp_path}/a run'" in error
     assert "could not be drawn" in error_of(capsys, "plot", tmp_path / "a run")
     monkeypatch.undo()
@@ -825,13 +821,33 @@ def test_pictures_that_cannot_be_drawn_are_named_and_the_run_is_whole(tmp_path, 
     assert not list((tmp_path / "a run" / "figures").glob("*.tmp"))
 
 
-def test_a_matplotlib_that_cannot_be_loaded_costs_the_pictures_and_not_the_run(tmp_path):
-    command = [sys.executable, "-m", "scratchvae", "train", *QUICK, "--out", str(tmp_path / "run"), "--quiet"]
+def test_a_picture_is_the_same_whatever_a_user_has_set_for_their_own(tmp_path, digits):
+    import matplotlib
+
+    from scratchvae import plots
+
+    drawn = []
+    model = VAE(64, 5, 3, estimator="autoencoder")
+    for settings in ({}, {"text.usetex": True, "savefig.dpi": 0, "axes.titlecolor": "red", "savefig.format": "pdf"}):
+        with matplotlib.rc_context(settings):
+            (path,) = plots.draw_run(tmp_path, model, digits, [])
+            assert matplotlib.rcParams["text.usetex"] == ("text.usetex" in settings)  # theirs stay theirs
+        drawn.append(path.read_bytes())
+    assert drawn[0] == drawn[1]
+
+
+def test_a_backend_that_matplotlib_does_not_have_stops_no_picture():
+    code = "import os, scratchvae.plots; print(os.environ['MPLBACKEND'])"
     environment = {**os.environ, "MPLBACKEND": "nosuch", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0
-    assert "no pictures: Matplotlib cannot be loaded (ValueError: Key backend: 'nosuch'" in done.stderr
-    load_model(tmp_path / "run")
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "nosuch\n"
+
+
+def test_a_matplotlib_that_cannot_be_loaded_costs_the_pictures_and_not_the_run(trained, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "scratchvae.plots", None)
+    assert main(["train", "--resume", str(trained), "--quiet"]) == 0
+    assert "no pictures: Matplotlib cannot be loaded (ModuleNotFoundError: " in capsys.readouterr().err
+    load_model(trained)
 
 
 def test_a_path_with_a_space_is_quoted_in_the_command_that_goes_on(tmp_path, monkeypatch, capsys):

@@ -31,7 +31,7 @@ def into_unit(lowest, highest):
     """Return in words how numbers from `lowest` to `highest`, which are not all in [0, 1], become pixels in [0, 1]."""
     nearly = 1e-5  # what rounding may add
     if -nearly <= lowest and highest <= 1 + nearly:
-        return "round them into it, np.clip(x, 0, 1)"
+        return "round them into it, x.clip(0, 1)"
     if -1 - nearly <= lowest < 0 and highest <= 1 + nearly:
         return "if black is -1 and white is 1, take (x + 1) / 2"
     if lowest < 0:
