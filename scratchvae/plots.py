@@ -248,7 +248,10 @@ def draw_run(folder, model, data, history, seed=0):
     If some pictures cannot be drawn, the others are, and then a DrawingError names those that are missing, and why.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DrawingError(f"{folder} cannot be made ({error.strerror})", []) from error
     paths = []
     failures = {}
     for name, draw in _pictures(model, data, history, seed).items():
@@ -260,8 +263,12 @@ def draw_run(folder, model, data, history, seed=0):
             part.replace(path)
             paths.append(path)
         except Exception as error:  # Matplotlib, its backends and LaTeX raise many kinds
-            part.unlink(missing_ok=True)
-            failures[name] = f"{type(error).__name__}: {(str(error).strip() or 'no reason given').splitlines()[0]}"
+            with contextlib.suppress(OSError):  # what cannot be written cannot be removed
+                part.unlink(missing_ok=True)
+            reason = (str(error).strip() or "no reason given").splitlines()[0]
+            if isinstance(error, OSError) and error.filename == str(part):
+                reason = f"{folder} cannot be written to, {error.strerror}"
+            failures[name] = f"{type(error).__name__}: {reason}"
     if failures:
         reasons = "; ".join(dict.fromkeys(failures.values()))
         raise DrawingError(f"{', '.join(failures)} could not be drawn ({reasons})", paths)

@@ -23,7 +23,7 @@ def main(argv=None):
     """Run one command and return its exit code. `argv` holds its words; without it they come from the shell.
 
     The exit code is 0 for success, 1 if gradcheck finds a gradient that fails, 2 for an error, which is printed in one
-    line, 130 after Ctrl-C and 143 after SIGTERM. Warnings are printed in one line each.
+    line, 130 after Ctrl-C, 143 after SIGTERM and 129 after SIGHUP. Warnings are printed in one line each.
     """
     with tolerant() as out:
         try:

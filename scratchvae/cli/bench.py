@@ -4,7 +4,7 @@ import json
 import warnings
 
 from scratchvae.backend import BACKENDS
-from scratchvae.cli.shared import add_command, new_folder, numbers, require_cores
+from scratchvae.cli.shared import add_command, new_folder, numbers, place, require_cores
 from scratchvae.training.checkpoint import write_atomically
 from scratchvae.training.run import require_folder
 
@@ -104,7 +104,9 @@ def add_to(commands):
         metavar="T",
         help="give BLAS T threads (without it BLAS takes as many as it does by itself)",
     )
-    p.add_argument("--out", metavar="DIR", help="where bench.json and bench.png go (a new folder runs/bench)")
+    p.add_argument(
+        "--out", type=place, metavar="DIR", help="where bench.json and bench.png go (a new folder runs/bench)"
+    )
 
 
 def _words(text):

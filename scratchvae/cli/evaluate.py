@@ -13,6 +13,7 @@ from scratchvae.cli.shared import (
     add_moved_data,
     count,
     images_of_run,
+    place,
     resolved,
     run_options,
 )
@@ -177,7 +178,7 @@ def _over_theta_in_words(result):
 def add_to(commands):
     """Add the command and its options to the parser."""
     p = add_command(commands, evaluate, "print the bound of a trained model, its KL and its reconstruction term", "RUN")
-    p.add_argument("run", metavar="RUN", help="a run folder")
+    p.add_argument("run", type=place, metavar="RUN", help="a run folder")
     p.add_argument("--split", choices=("train", "valid", "test"), help="the images to evaluate (test)")
     p.add_argument("--n-samples", type=int, metavar="L", help="how many z to draw per image (as many as in training)")
     p.add_argument(

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from scratchvae.cli.shared import add_command, add_moved_data, images_of_run, resolved, run_options
+from scratchvae.cli.shared import add_command, add_moved_data, images_of_run, place, resolved, run_options
 from scratchvae.training.run import load_model, read_history
 
 
@@ -28,6 +28,6 @@ def plot(run, seed=0, changed_data=False, **moved):
 def add_to(commands):
     """Add the command and its options to the parser."""
     p = add_command(commands, plot, "draw the pictures of a run again", "RUN")
-    p.add_argument("run", metavar="RUN", help="a run folder")
+    p.add_argument("run", type=place, metavar="RUN", help="a run folder")
     p.add_argument("--seed", type=int, help="the seed of the samples and the random walk (0)")
     add_moved_data(p)

@@ -11,6 +11,7 @@ from pathlib import Path
 from scratchvae import data
 from scratchvae.arguments import is_real
 from scratchvae.backend import BACKENDS
+from scratchvae.files import told
 from scratchvae.inference.full_vb import THETA_NOISE
 from scratchvae.inference.likelihoods import LIKELIHOODS
 from scratchvae.inference.objectives import OBJECTIVES
@@ -18,7 +19,7 @@ from scratchvae.inference.posteriors import POSTERIORS
 from scratchvae.models.full_vb import FullVB
 from scratchvae.models.vae import VAE
 from scratchvae.nets.mlp import ACTIVATIONS
-from scratchvae.training.loop import fingerprint
+from scratchvae.training import loop
 from scratchvae.training.optim import OPTIMIZERS
 from scratchvae.training.run import config_differs, config_of, facts_of_run, require_folder, same_data
 
@@ -178,7 +179,7 @@ def images_of_run(run, options, changed_data=None):
     if changed_data or not isinstance(stored, dict):
         return images
     stored = stored | {"test": options["test_images"]}
-    here = {part: fingerprint(getattr(images, part, None)) for part in stored}
+    here = {part: loop.fingerprint(getattr(images, part, None)) for part in stored}
     changed = [part for part, theirs in stored.items() if theirs is not None and not same_data(theirs, here[part])]
     if options["image_shape"] not in (None, list(images.image_shape)):
         changed = list(stored)  # other images, though of the same pixels
@@ -257,9 +258,9 @@ is_program = False  # whether this process is the program `scratchvae`, and not 
 
 
 def ignore_signals():
-    """Ignore Ctrl-C and SIGTERM for the rest of the program, in which nothing is left to stop."""
+    """Ignore the signals that stop a run for the rest of the program, in which nothing is left to stop."""
     if is_program:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in loop.STOPS:
             signal.signal(number, signal.SIG_IGN)
 
 
@@ -270,7 +271,7 @@ def resolved(given):
     """Make the paths among the options absolute, so that the run can be read from any folder later on."""
     keys = ("data", "data_dir", "warm_start")
     paths = {key: given[key] for key in keys if given.get(key) and given[key] not in data.DATASETS}
-    return given | {key: str(Path(path).resolve()) for key, path in paths.items() if Path(path).exists()}
+    return given | {key: str(Path(path).resolve()) for key, path in paths.items() if os.path.exists(path)}
 
 
 def unused(name):
@@ -280,14 +281,16 @@ def unused(name):
     """
     parent = Path(name).parent
     require_folder(parent)
-    parent.mkdir(parents=True, exist_ok=True)
-    for k in itertools.count(1):
-        path = Path(f"{name}-{k}" if k > 1 else name)
-        try:
-            path.mkdir()
-            return path
-        except FileExistsError:
-            continue
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        for k in itertools.count(1):
+            path = Path(f"{name}-{k}" if k > 1 else name)
+            with contextlib.suppress(FileExistsError):
+                path.mkdir()
+                return path
+    except OSError as error:
+        text = f"{name} cannot be made ({error.strerror}): choose a folder that can be written to (--out)"
+        raise told(error, text) from error
 
 
 @contextlib.contextmanager
@@ -306,8 +309,9 @@ def new_folder(path, name):
 
 
 def quoted(path):
-    """Return a path as one types it in a command, with quotes around it where it needs them."""
-    return shlex.quote(str(path)) if os.name == "posix" else f'"{path}"' if " " in str(path) else str(path)
+    """Return a path as one types it in a command: in quotes where it needs them, and never like an option."""
+    text = f".{os.sep}{path}" if str(path).startswith("-") else str(path)
+    return shlex.quote(text) if os.name == "posix" else f'"{text}"' if " " in text else text
 
 
 # The parser
@@ -336,11 +340,18 @@ def add_command(commands, function, text, operands="", **settings):
 
 def add_moved_data(parser):
     """Add the options that say where the data of a run are now, if they are no longer where it was trained."""
-    parser.add_argument("--data-dir", metavar="DIR", help="where MNIST and Frey Face are now")
-    parser.add_argument("--data", metavar="PATH", help="where your own data are now")
+    parser.add_argument("--data-dir", type=place, metavar="DIR", help="where MNIST and Frey Face are now")
+    parser.add_argument("--data", type=place, metavar="PATH", help="where your own data are now")
     parser.add_argument(
         "--changed-data", action="store_true", help="take the images although they are not those of the training"
     )
+
+
+def place(text):
+    """Read the path of a file or a folder, which has a name."""
+    if not text:
+        raise argparse.ArgumentTypeError("''; expected a path")
+    return text
 
 
 def count(text):

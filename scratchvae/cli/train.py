@@ -18,6 +18,7 @@ from scratchvae.cli.shared import (
     model_of,
     new_folder,
     numbers,
+    place,
     quoted,
     require_cores,
     resolved,
@@ -28,6 +29,7 @@ from scratchvae.inference.objectives import OBJECTIVES, trait
 from scratchvae.inference.posteriors import POSTERIORS
 from scratchvae.nets.mlp import ACTIVATIONS
 from scratchvae.training import loop
+from scratchvae.training.claim import Claim
 from scratchvae.training.optim import OPTIMIZERS
 from scratchvae.training.run import NOTHING, checkpoint_of, load_model, look, require_new
 
@@ -61,6 +63,7 @@ def train(out=None, resume=None, quiet=False, take_over=False, **given):
         options = _with_defaults(given)
         _check_threads(options)
         if out is not None:
+            Claim(out, take_over).require_free()
             require_new(out)
         _require_apart(f"runs/{_name(options)}" if out is None else out, options["data"])
     else:
@@ -175,7 +178,7 @@ def _name(options):
 
 def _require_apart(out, images):
     """Raise a ValueError if the run folder would lie in a folder of images, where it would be taken for a class."""
-    of_files = images not in data.DATASETS and Path(images).is_dir()
+    of_files = images not in data.DATASETS and os.path.isdir(images)
     if of_files and Path(out).resolve().is_relative_to(Path(images).resolve()):
         raise ValueError(f"{out} lies inside the folder of images {images}: choose a folder outside of it (--out)")
 
@@ -214,7 +217,7 @@ def _resumed(run, given, out):
     """Return the options of `run`, with those of `given` that a resumed run may change; others raise a ValueError."""
     if out is not None:
         raise ValueError("--out and --resume are both given: a resumed run stays in its folder")
-    if run.is_dir() and look(run)[0] == NOTHING:
+    if os.path.isdir(run) and look(run)[0] == NOTHING:
         raise ValueError(
             f"{run} holds no checkpoint, its run having ended before the first one: begin it anew in the same folder, "
             f"with the options that you gave it and --out {quoted(run)}"
@@ -300,11 +303,13 @@ def add_to(commands):
     g = p.add_argument_group("data")
     g.add_argument(
         "--data",
+        type=place,
         metavar="NAME|PATH",
         help="what to train on: digits (default), mnist, frey, or your own .npy, .npz or folder of images",
     )
     g.add_argument(
         "--data-dir",
+        type=place,
         metavar="DIR",
         help="the folder with MNIST and Frey Face; without it SCRATCHVAE_DATA and the cache are tried, then a download",
     )
@@ -403,7 +408,9 @@ def add_to(commands):
         help="in place of --alpha: A² = mean(μ² + σ²), for each array of parameters by itself",
     )
     g.add_argument("--log-sigma", type=float, metavar="S", help="log σ of every parameter at the start (-4)")
-    g.add_argument("--warm-start", metavar="RUN", help="begin at the parameters of this run, of a VAE or of a FullVB")
+    g.add_argument(
+        "--warm-start", type=place, metavar="RUN", help="begin at the parameters of this run, of a VAE or of a FullVB"
+    )
     g = p.add_argument_group("estimator (section 2.3)")
     g.add_argument(
         "--estimator",
@@ -467,9 +474,14 @@ def add_to(commands):
     g.add_argument("--seed", type=int, help="the seed of initial values, minibatches and noise (0)")
     g = p.add_argument_group("the run")
     g.add_argument(
-        "--out", metavar="DIR", help="the run folder, which must be new (runs/ and the name of the data and J)"
+        "--out",
+        type=place,
+        metavar="DIR",
+        help="the run folder, which must be new (runs/ and the name of the data and J)",
     )
-    g.add_argument("--resume", metavar="DIR", help="go on with this run, to the bit as if it had never stopped")
+    g.add_argument(
+        "--resume", type=place, metavar="DIR", help="go on with this run, to the bit as if it had never stopped"
+    )
     g.add_argument(
         "--take-over",
         action="store_true",

@@ -314,8 +314,15 @@ def require_new(folder):
 
 
 def require_folder(path):
-    """Raise a ValueError if there is something at `path` that is no folder."""
-    if os.path.lexists(path) and not os.path.isdir(path):
+    """Raise a ValueError if there is something at `path` that is no folder, or if no folder can be there."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):  # the second is told by whoever makes the folder
+        return
+    except (OSError, ValueError) as error:  # a name that is too long, a folder above it that is closed
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ValueError(f"{path} cannot be a folder ({reason}): choose another one (--out, out)") from None
+    if not os.path.isdir(path):
         what = "a file" if os.path.exists(path) else "a link that leads nowhere"
         raise ValueError(f"{path} is {what}: choose a folder (--out, out)")
 
