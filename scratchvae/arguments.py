@@ -80,9 +80,11 @@ def rows_of(name, x, model, train=None):
             f"{name} is on the device, a cupy array; expected rows in host memory, which are moved from there"
         )
     x = np.ascontiguousarray(model_rows(name, x, model, least=1))
+    if model.guard.depth > 1:
+        return x
     if train is not None:
         warn_if_on_another_scale(name, x, train, stacklevel=4)
-    elif model.guard.depth < 2:
+    else:
         warn_if_dark(name, x, 4, floats=takes_unit(model.likelihood))
         if x.dtype == np.uint8 and not hasattr(model.likelihood, "support"):
             warnings.warn(
@@ -105,6 +107,8 @@ def model_rows(name, x, model, least=0):
             f"{name} has shape {x.shape}; expected ({'N' if least else 'M'}, {model.n_visible})"
             f"{' with N ≥ 1' if least else ''}, one datapoint per row"
         )
+    if x.dtype == bool:
+        raise ValueError(f"{name} holds bool; expected floats, 0 and 1 for black and white: {name}.astype('float32')")
     if x.dtype != np.uint8 and x.dtype.kind != "f":
         raise ValueError(f"{name} holds {x.dtype}; expected uint8 pixels, which are read as x/255, or floats")
     if x.size == 0:

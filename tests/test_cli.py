@@ -428,6 +428,29 @@ def test_values_outside_0_1_are_refused_for_bernoulli_and_taken_by_a_free_gaussi
     assert run("train", *QUICK, "--data", tmp_path / "x.npy", *free) == 0
 
 
+@pytest.mark.parametrize(
+    ("x", "words"),
+    [
+        (np.eye(9, dtype=np.uint8), "holds uint8 up to 1, which is read as x/255"),
+        (np.linspace(0, 0.06, 81).reshape(9, 9), "holds floats up to 0.06, where white is 1"),
+    ],
+)
+def test_every_command_warns_of_data_once_and_by_their_name(tmp_path, x, words, capsys):
+    np.save(tmp_path / "x.npy", np.tile(x, (5, 1)))
+    small = ["--samples", 100, "--batch-size", 20, "--hidden", 4, "--latent", 3, "--estimator", "autoencoder"]
+    train = ["train", "--data", tmp_path / "x.npy", *small, "--out", tmp_path / "run", "--quiet"]
+    for command in (train, ["evaluate", tmp_path / "run"], ["plot", tmp_path / "run"]):
+        assert run(*command) == 0
+        error = capsys.readouterr().err
+        assert error.startswith(f"scratchvae: warning: {tmp_path / 'x.npy'} {words}") and error.count("\n") == 1
+
+
+def test_data_that_the_likelihood_cannot_score_are_named_as_the_file_is(tmp_path, capsys):
+    np.save(tmp_path / "x.npy", 255 * np.linspace(0, 1, 180).reshape(20, 9))
+    error = refused(capsys, "train", "--data", tmp_path / "x.npy", "--out", tmp_path / "run")
+    assert f"{tmp_path / 'x.npy'} has values from " in error and not (tmp_path / "run").exists()
+
+
 def test_a_batch_larger_than_the_data_warns_and_goes_on(tmp_path, capsys):
     assert run("train", *QUICK, "--n-train", 50, "--out", tmp_path / "run") == 0
     assert "scratchvae: warning: batch_size 100 is larger than the data: using all 50" in capsys.readouterr().err

@@ -302,7 +302,8 @@ def test_classes_may_begin_like_splits_and_hidden_entries_are_passed_over(tmp_pa
     names = ("Valentine", "developers", "devil", "testament", "trainers", "valley")
     class_folders(tmp_path, names, 1)
     (tmp_path / ".hidden").mkdir()
-    (tmp_path / "devil" / ".DS_Store").write_text("x")
+    for name in (".DS_Store", "Thumbs.db", "desktop.ini", "Desktop.ini"):
+        (tmp_path / "devil" / name).write_text("x")
     assert load_data(tmp_path).classes == names
 
 
@@ -357,6 +358,12 @@ def test_what_the_decoder_warns_of_names_the_file(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "open", open_with_a_warning)
     with pytest.warns(UserWarning, match=r"a\.png: Corrupt EXIF data"):
         read_folder(tmp_path)
+
+
+def test_a_file_that_is_no_image_is_named_and_no_object_of_python_is(tmp_path):
+    (tmp_path / "z.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"z\.png is no image in .* that can be read \(cannot identify image file\): "):
+        load_data(tmp_path)
 
 
 def test_a_memory_error_of_the_decoder_names_the_file(tmp_path, monkeypatch):
@@ -585,7 +592,7 @@ WRONG = {
     "objects": (X.astype(object), "holds Python objects"),
     "records": (np.zeros((7, 6), [("a", float)]), "holds records"),
     "None": (None, "holds Python objects"),
-    "ragged": ([[0.1, 0.2], [0.3]], "is no array"),
+    "ragged": ([[0.1, 0.2], [0.3]], r"is no array \(list: its rows differ in length\); expected"),
     "a generator": (iter(X), "holds Python objects"),
     "a table of texts": (Table(["a"] * 7, np.ones(7)), "holds Python objects"),
     "a scalar": (np.float64(0.5), r"has shape \(\)"),
@@ -594,7 +601,7 @@ WRONG = {
     "another width": (X[:, :5], r"has shape \(7, 5\)"),
 }
 OF_VALUES = {
-    "bools": (X > 0.5, "holds bool; expected uint8"),
+    "bools": (X > 0.5, r"holds bool; expected floats, 0 and 1 .*: (x|train)\.astype\('float32'\)$"),
     "whole numbers": (np.ones((7, 6), int), "holds int64; expected uint8"),
     "NaN": (np.where(X < 0.5, np.nan, X), "not finite"),
     "inf": (np.where(X < 0.5, np.inf, X), "not finite"),
@@ -631,6 +638,19 @@ def test_every_door_of_a_model_refuses_what_is_no_data(door, wrong):
     assert str(error.value).startswith(("x ", "train ")) and "\n" not in str(error.value)
     assert_array_equal(model.params.value, before)
     DOORS[door](model, X)
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_what_is_one_number_needs_a_row_and_what_is_a_row_each_does_not(door):
+    model = small()
+    if door in ("fit", "evaluate", "terms", "bound"):
+        with pytest.raises(ValueError, match=r"expected .*N ≥ 1|x has no rows; expected one datapoint or more"):
+            DOORS[door](model, X[:0])
+        return
+    found = model.latents(X[:0], NOISE[:, :0]) if door == "latents" else DOORS[door](model, X[:0])
+    some = DOORS[door](model, X)
+    pairs = zip(found, some, strict=True) if isinstance(found, tuple) else [(found, some)]
+    assert all(a.shape == tuple(0 if n == len(X) else n for n in b.shape) for a, b in pairs)
 
 
 @pytest.mark.parametrize("wrong", [name for name in WRONG if name != "another width"] + ["NaN", "inf"])

@@ -13,6 +13,7 @@ from scratchvae.cli.shared import (
     add_moved_data,
     count,
     images_of_run,
+    looked_at,
     place,
     resolved,
     run_options,
@@ -46,6 +47,12 @@ def evaluate(
     options = run_options(Path(run)) | resolved(moved)
     model = load_model(run, backend=backend)
     images = images_of_run(run, options, changed_data)
+    with looked_at(model, options, images):
+        return _evaluate(run, options, model, images, split, n_samples, n_theta, log_likelihood, seed, as_json)
+
+
+def _evaluate(run, options, model, images, split, n_samples, n_theta, log_likelihood, seed, as_json):
+    """Evaluate a model that is loaded, at images that were looked at; the arguments are those of `evaluate`."""
     if n_theta < 0:
         raise ValueError(f"--n-theta is {n_theta}; expected a whole number ≥ 0")
     if n_samples is not None:

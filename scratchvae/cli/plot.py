@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from scratchvae.cli.shared import add_command, add_moved_data, images_of_run, place, resolved, run_options
+from scratchvae.cli.shared import add_command, add_moved_data, images_of_run, looked_at, place, resolved, run_options
 from scratchvae.training.run import load_model, read_history
 
 
@@ -20,8 +20,9 @@ def plot(run, seed=0, changed_data=False, **moved):
     options = run_options(run) | resolved(moved)
     model = load_model(run)
     images = images_of_run(run, options, changed_data)
-    for path in draw_run(run / "figures", model, images, read_history(run / "metrics.csv"), seed):
-        print(path)
+    with looked_at(model, options, images):
+        for path in draw_run(run / "figures", model, images, read_history(run / "metrics.csv"), seed):
+            print(path)
     return 0
 
 

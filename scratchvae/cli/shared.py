@@ -8,9 +8,13 @@ import shlex
 import signal
 from pathlib import Path
 
+import numpy as np
+
 from scratchvae import data
-from scratchvae.arguments import is_real
+from scratchvae.arguments import is_real, model_rows, takes_unit
 from scratchvae.backend import BACKENDS
+from scratchvae.data.arrays import PARTS
+from scratchvae.data.pixels import warn_if_dark
 from scratchvae.files import told
 from scratchvae.inference.full_vb import THETA_NOISE
 from scratchvae.inference.likelihoods import LIKELIHOODS
@@ -192,6 +196,20 @@ def images_of_run(run, options, changed_data=None):
             f"--data-dir){way_out}"
         )
     return images
+
+
+@contextlib.contextmanager
+def looked_at(model, options, images):
+    """Look at the images as `fit` and `evaluate` look at rows, but by the name of the data, and no more inside."""
+    for part in PARTS:
+        rows = getattr(images, part)
+        if rows is not None:
+            name = options["data"] if part == "train" else f"{part} of {options['data']}"
+            model_rows(name, rows, model)
+    if images.train.dtype != np.uint8:  # `load_data` has looked at these
+        warn_if_dark(options["data"], images.train, 3, floats=takes_unit(model.likelihood))
+    with model.guard, model.guard:  # as deep as where the rows were looked at before
+        yield
 
 
 def _edited(options, facts):

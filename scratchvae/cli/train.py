@@ -15,6 +15,7 @@ from scratchvae.cli.shared import (
     ignore_signals,
     images_of,
     images_of_run,
+    looked_at,
     model_of,
     new_folder,
     numbers,
@@ -87,6 +88,7 @@ def train(out=None, resume=None, quiet=False, take_over=False, **given):
         with (
             new_folder(resume or out, f"runs/{_name(options)}") as folder,
             threadpool_limits(options["threads"] if model.backend == "numpy" else None, "blas"),
+            looked_at(model, options, images),
         ):
             history = loop.fit(
                 model,
@@ -118,7 +120,8 @@ def train(out=None, resume=None, quiet=False, take_over=False, **given):
             f"{last['train_bound']:.2f} train{_kind_of_bound(model)}, "
             f"{last['valid_bound']:.2f} validation (nats per datapoint)"
         )
-    pictures = _draw(folder, model, images, history, options["seed"])
+    with model.guard, model.guard:  # the images were looked at
+        pictures = _draw(folder, model, images, history, options["seed"])
     if not quiet:
         names = ", ".join(path.stem for path in pictures) or "no pictures"
         print(f"wrote {folder}/: config.json, metrics.csv, checkpoint.npz and, in figures/, {names}")

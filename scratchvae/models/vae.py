@@ -306,7 +306,7 @@ class VAE:
         whole number ≥ 0, selects them; 0 unless given.
         """
         z = self.encode_samples(x, n_samples, seed)
-        return self.decode(z.reshape(-1, self.n_latent)).reshape(*z.shape[:2], -1)
+        return self.decode(z.reshape(-1, self.n_latent)).reshape(*z.shape[:2], self.n_visible)
 
     def sample(self, n, seed=0):
         """Return E[x|z], (n, D), for n latents from the prior z ~ N(0, I).
