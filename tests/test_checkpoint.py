@@ -1,5 +1,6 @@
 """training/checkpoint.py: atomic, without pickle, and refused when anything about it is wrong."""
 
+import errno
 import json
 import os
 import re
@@ -106,6 +107,17 @@ def test_a_truncated_checkpoint_is_refused_and_the_previous_one_named(tmp_path, 
         message = r"; there is none before it that is whole, and the run must begin anew, as it can in the same folder"
         with pytest.raises(CheckpointError, match=message):
             load(broken)
+
+
+def test_a_limit_on_the_size_of_files_is_not_mistaken_for_a_full_disk(tmp_path, monkeypatch):
+    def limited(descriptor):
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+
+    monkeypatch.setattr(os, "fsync", limited)
+    with pytest.raises(
+        OSError, match=r"it takes 5 bytes, more than a file may have here \(ulimit -f, .*\); nothing was"
+    ):
+        checkpoint.write_atomically(tmp_path / "c", bytes(5))
 
 
 def test_no_single_flipped_bit_gives_other_arrays_or_another_error(tmp_path):

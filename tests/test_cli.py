@@ -360,6 +360,8 @@ def test_help_answers_in_under_half_a_second_and_teaches():
     assert min(seconds) < 0.5, seconds
     for words in ("examples:", "--resume DIR", "samples to evaluate", "A is L^A (6), B is L^B (7, default"):
         assert words in shown
+    for words in ("of class folders", "train, valid and test", "runs/digits20-2", "new or empty", "claim.json"):
+        assert words in " ".join(shown.split())
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -449,6 +451,13 @@ def test_data_that_the_likelihood_cannot_score_are_named_as_the_file_is(tmp_path
     np.save(tmp_path / "x.npy", 255 * np.linspace(0, 1, 180).reshape(20, 9))
     error = refused(capsys, "train", "--data", tmp_path / "x.npy", "--out", tmp_path / "run")
     assert f"{tmp_path / 'x.npy'} has values from " in error and not (tmp_path / "run").exists()
+
+
+def test_a_run_that_has_nothing_left_to_train_says_so(undrawn, trained, capsys):
+    for samples, anew in [(3000, " anew, though nothing was left to train"), (3100, "")]:
+        assert run("train", "--resume", trained, "--samples", samples) == 0
+        said = f"wrote {trained}/{anew}: config.json, metrics.csv, checkpoint.npz, and no pictures\n"
+        assert said in capsys.readouterr().out
 
 
 def test_a_batch_larger_than_the_data_warns_and_goes_on(tmp_path, capsys):

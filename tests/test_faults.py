@@ -842,6 +842,15 @@ def test_output_that_a_full_disk_does_not_take_is_an_error_after_the_work_is_don
     assert capsys.readouterr().err == ("scratchvae: error: the output could not be written (No space left on device)\n")
 
 
+def test_help_that_cannot_be_written_is_an_error_as_all_output_is(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdout", Full())
+    for words in (["--help"], ["train", "--help"], ["--version"]):
+        assert main(words) == 2
+        assert (
+            capsys.readouterr().err == "scratchvae: error: the output could not be written (No space left on device)\n"
+        )
+
+
 def test_without_a_console_training_is_silent(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "stdout", None)
     monkeypatch.setattr(sys, "stderr", None)

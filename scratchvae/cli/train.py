@@ -32,7 +32,7 @@ from scratchvae.nets.mlp import ACTIVATIONS
 from scratchvae.training import loop
 from scratchvae.training.claim import Claim
 from scratchvae.training.optim import OPTIMIZERS
-from scratchvae.training.run import NOTHING, checkpoint_of, load_model, look, require_new
+from scratchvae.training.run import NOTHING, checkpoint_of, facts_of_run, load_model, look, require_new
 
 OF_DATA = {  # the defaults that these data sets change: to section 5 for Frey Face, to a quick clear demo for digits
     "frey": {"hidden": [200], "likelihood": "gaussian"},
@@ -84,6 +84,7 @@ def train(out=None, resume=None, quiet=False, take_over=False, **given):
     if not quiet:
         print(images)
         print(_describe(model, options))
+    begun = 0 if resume is None else facts_of_run(resume)["progress"]["samples"]
     try:
         with (
             new_folder(resume or out, f"runs/{_name(options)}") as folder,
@@ -123,8 +124,10 @@ def train(out=None, resume=None, quiet=False, take_over=False, **given):
     with model.guard, model.guard:  # the images were looked at
         pictures = _draw(folder, model, images, history, options["seed"])
     if not quiet:
-        names = ", ".join(path.stem for path in pictures) or "no pictures"
-        print(f"wrote {folder}/: config.json, metrics.csv, checkpoint.npz and, in figures/, {names}")
+        names = ", ".join(path.stem for path in pictures)
+        drawn = f" and, in figures/, {names}" if names else ", and no pictures"
+        anew = " anew, though nothing was left to train" if last["samples"] == begun else ""
+        print(f"wrote {folder}/{anew}: config.json, metrics.csv, checkpoint.npz{drawn}")
         look = f"look at {pictures[min(1, len(pictures) - 1)]}; " if pictures else ""
         print(f"{look}next: scratchvae evaluate {quoted(folder)}")
     return 0
@@ -308,7 +311,10 @@ def add_to(commands):
         "--data",
         type=place,
         metavar="NAME|PATH",
-        help="what to train on: digits (default), mnist, frey, or your own .npy, .npz or folder of images",
+        help="what to train on: digits (default), mnist, frey, or your own: a .npy with (N, D) or (N, height, width); "
+        "a .npz with images, or with train, valid and test, and with labels if you like; or a folder of images, or of "
+        "class folders (of a GIF or TIFF the first page is read). Pixels are uint8 from 0 to 255 or floats in [0, 1]; "
+        "with --mean free any floats",
     )
     g.add_argument(
         "--data-dir",
@@ -480,7 +486,8 @@ def add_to(commands):
         "--out",
         type=place,
         metavar="DIR",
-        help="the run folder, which must be new (runs/ and the name of the data and J)",
+        help="the run folder, new or empty, or one whose run ended before its first checkpoint or has broken ones "
+        "alone, which are kept aside (runs/digits20 for digits and 20 latents; runs/digits20-2 and so on if it is taken)",
     )
     g.add_argument(
         "--resume", type=place, metavar="DIR", help="go on with this run, to the bit as if it had never stopped"
@@ -488,7 +495,8 @@ def add_to(commands):
     g.add_argument(
         "--take-over",
         action="store_true",
-        help="go on in a folder whose run on another host is dead: one that was not heard of for ten minutes",
+        help="go on in a folder whose run on another host is dead, which this one cannot see: its claim.json, which a "
+        "run keeps while it is at work, was not touched for ten minutes; on one host it is never needed",
     )
     g.add_argument("--quiet", action="store_true", help="print nothing but warnings and errors")
 

@@ -7,6 +7,7 @@ short, edited or exchanged is refused with a CheckpointError.
 """
 
 import contextlib
+import errno
 import hashlib
 import io
 import json
@@ -184,6 +185,8 @@ def _not_written(path, size, error):
         left = f" and {_in_units(shutil.disk_usage(path.parent).free)} are free"
     except OSError:
         left = ""
+    if error.errno == errno.EFBIG:
+        left = ", more than a file may have here (ulimit -f, or the file system)"
     try:
         safe = "the file that was there before is whole" if path.exists() else "nothing was there before"
     except OSError:
