@@ -486,8 +486,9 @@ def add_to(commands):
         "--out",
         type=place,
         metavar="DIR",
-        help="the run folder, new or empty, or one whose run ended before its first checkpoint or has broken ones "
-        "alone, which are kept aside (runs/digits20 for digits and 20 latents; runs/digits20-2 and so on if it is taken)",
+        help="the run folder: new or empty, or one whose run ended before its first checkpoint or has broken ones "
+        "alone, which are kept aside (runs/digits20 for digits and 20 latents; runs/digits20-2 and so on if that is "
+        "taken)",
     )
     g.add_argument(
         "--resume", type=place, metavar="DIR", help="go on with this run, to the bit as if it had never stopped"
