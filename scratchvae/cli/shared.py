@@ -222,7 +222,8 @@ def _edited(options, facts):
     if not _is_ours(stated):
         model = facts["run"]["model"]
         stated = facts["run"] | model | {"latent": model.get("n_latent"), "hidden": model.get("n_hidden")}
-        del stated["optimizer"], stated["batch_size"]  # its numbers, and one that was cut down to the data
+        stated |= dict.fromkeys(("optimizer", "batch_size"))  # its numbers, and one that was cut down to the data
+        stated = {key: value for key, value in stated.items() if value is not None}
     keys = [key for key in options if key in stated and key not in MAY_CHANGE]
     return [(key, options[key], stated[key]) for key in keys if options[key] != stated[key]]
 
