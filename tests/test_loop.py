@@ -15,7 +15,7 @@ from scratchvae.data import binarise, thresholds
 from scratchvae.training import em, loop, run
 from scratchvae.training.checkpoint import CheckpointError, load, save
 from scratchvae.training.claim import Claim
-from scratchvae.training.loop import HELD_OUT, ORDER, STEP, STOPS, evaluate_theta, interruptible, stream
+from scratchvae.training.loop import HELD_OUT, ORDER, STEP, evaluate_theta, interruptible, stream
 from scratchvae.training.run import RunFolder, read_history
 
 TRAIN, VALID = rows(23), rows(9, seed=2)
@@ -222,7 +222,8 @@ def test_a_run_stopped_at_any_step_and_resumed_equals_the_unbroken_run_to_the_bi
 
 
 @pytest.mark.parametrize(
-    ("number", "error"), [(signal.SIGINT, KeyboardInterrupt), *((number, SystemExit) for number in STOPS[1:])]
+    ("number", "error"),
+    [(signal.SIGINT, KeyboardInterrupt), *((number, SystemExit) for number in (signal.SIGTERM, signal.SIGHUP))],
 )
 def test_a_signal_ends_the_step_writes_a_checkpoint_and_the_run_resumes_exactly(tmp_path, number, error):
     steps = []
