@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 
 from scratchvae.backend import kind, plain
-from scratchvae.data.pixels import in_words, warn_if_dark, warn_if_on_another_scale
+from scratchvae.data.pixels import in_words, into_unit, warn_if_dark, warn_if_on_another_scale
 
 
 def whole(name, value, least=1):
@@ -67,10 +67,11 @@ def float_rows(x, width=None):
 def rows_of(name, x, model, train=None):
     """Return x as contiguous rows in host memory, at which `model` can be trained or evaluated.
 
-    The rows are those of `model_rows`, one or more. A warning is given for uint8 that do not look like 0 to 255, and
-    for uint8 where the likelihood does not say which values data may have. Inside `fit`, which has given it, it is not
-    given again. train are the training rows, for the rows "valid" alone: these may be None, which is returned, and the
-    warning is one of a scale that is not that of the training rows.
+    The rows are those of `model_rows`, one or more. A warning is given for uint8 that do not look like 0 to 255, for
+    floats that do not look like 0 to 1 where the likelihood takes only these, and for uint8 where the likelihood does
+    not say which values data may have. Inside `fit`, which has given it, it is not given again. train are the training
+    rows, for the rows "valid" alone: these may be None, which is returned, and the warning is one of a scale that is
+    not that of the training rows.
     """
     if x is None and train is not None:
         return None
@@ -79,11 +80,13 @@ def rows_of(name, x, model, train=None):
             f"{name} is on the device, a cupy array; expected rows in host memory, which are moved from there"
         )
     x = np.ascontiguousarray(model_rows(name, x, model, least=1))
+    if model.guard.depth > 1:
+        return x
     if train is not None:
         warn_if_on_another_scale(name, x, train, stacklevel=4)
-    elif x.dtype == np.uint8 and model.guard.depth < 2:
-        warn_if_dark(name, x, stacklevel=4)
-        if not hasattr(model.likelihood, "support"):
+    else:
+        warn_if_dark(name, x, 4, floats=takes_unit(model.likelihood))
+        if x.dtype == np.uint8 and not hasattr(model.likelihood, "support"):
             warnings.warn(
                 f"{name} holds uint8, which is read as x/255; if the likelihood {model.config['likelihood']} is one of "
                 f"whole numbers, hand over {name}.astype(np.float32), and else give it support = (0, 1)",
@@ -104,6 +107,8 @@ def model_rows(name, x, model, least=0):
             f"{name} has shape {x.shape}; expected ({'N' if least else 'M'}, {model.n_visible})"
             f"{' with N ≥ 1' if least else ''}, one datapoint per row"
         )
+    if x.dtype == bool:
+        raise ValueError(f"{name} holds bool; expected floats, 0 and 1 for black and white: {name}.astype('float32')")
     if x.dtype != np.uint8 and x.dtype.kind != "f":
         raise ValueError(f"{name} holds {x.dtype}; expected uint8 pixels, which are read as x/255, or floats")
     if x.size == 0:
@@ -131,6 +136,11 @@ def _reads_pixels(likelihood):
     return getattr(likelihood, "pixels", False) or (low >= 0 and high <= 1)
 
 
+def takes_unit(likelihood):
+    """Say whether the data of a likelihood are pixels in [0, 1] and nothing else."""
+    return tuple(getattr(likelihood, "support", ())) == (0, 1)
+
+
 def _require_range(name, x, model):
     """Raise a ValueError unless the entries of x are finite, in the model's precision too, and in its support."""
     low, high = getattr(model.likelihood, "support", (-math.inf, math.inf))
@@ -142,8 +152,8 @@ def _require_range(name, x, model):
     came = f"values from {in_words(lowest)} to {in_words(highest)}"
     if lowest < low or highest > high:
         hint = f"for a likelihood {model.config['likelihood']}"
-        if (low, high) == (0, 1):
-            hint += ", whose pixels are in [0, 1]: divide by 255, or save as uint8"
+        if takes_unit(model.likelihood):
+            hint += f", whose pixels are in [0, 1]: {into_unit(lowest, highest)}"
         came += ", pixels being read as x/255" if read > 1 else ""
         raise ValueError(f"{name} has {came}; expected [{low:g}, {high:g}] {hint}")
     if max(-lowest, highest) > np.finfo(model.dtype).max:

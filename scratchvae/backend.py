@@ -117,6 +117,8 @@ def plain(name, value):
             array = value.to_numpy(float)
     except Exception as error:  # every library has its own for what is no array
         reason = " ".join(str(error).split())[:200]
+        if "inhomogeneous shape" in reason:
+            reason = "its rows differ in length"
         raise ValueError(f"{name} is no array ({type(value).__name__}: {reason}); {expected}") from None
     if array.dtype.kind not in "fiub":
         kinds = {"O": "Python objects", "U": "texts", "S": "texts", "M": "dates", "m": "times", "c": "complex numbers"}

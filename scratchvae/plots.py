@@ -8,13 +8,35 @@ width), with 0 in black and 255 or 1 in white. `model` is a trained `VAE` or one
 selects random numbers. `columns` is the number of images in a row of the picture.
 """
 
+import contextlib
+import os
 import secrets
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
 from scipy.special import ndtri
+
+_backend = os.environ.pop("MPLBACKEND", None)  # one that Matplotlib does not have would stop its import
+try:
+    import matplotlib
+    from matplotlib.figure import Figure
+finally:
+    if _backend is not None:
+        os.environ["MPLBACKEND"] = _backend
+if _backend:
+    with contextlib.suppress(ValueError):  # nothing here needs it
+        matplotlib.rcParams["backend"] = _backend
+
+DPI = 150  # pixels per inch of the pictures that this file writes
+
+
+@contextlib.contextmanager
+def own_settings():
+    """Let Matplotlib's own defaults hold inside, so that a picture is the same whatever a user has set for theirs."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        yield
 
 
 def learning_curve(ax, history, train="train", validation="validation"):
@@ -204,7 +226,7 @@ def _unit(images):
 
 def figure(width=6.0, height=6.0):
     """Return a Matplotlib figure and its one axis, without pyplot's global state. The sizes are in inches."""
-    fig = Figure(figsize=(width, height), dpi=150, layout="constrained")
+    fig = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
     return fig, fig.add_subplot()
 
 
@@ -226,19 +248,27 @@ def draw_run(folder, model, data, history, seed=0):
     If some pictures cannot be drawn, the others are, and then a DrawingError names those that are missing, and why.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DrawingError(f"{folder} cannot be made ({error.strerror})", []) from error
     paths = []
     failures = {}
     for name, draw in _pictures(model, data, history, seed).items():
         path = folder / f"{name}.png"
         part = path.with_suffix(f".png.{secrets.token_hex(8)}.tmp")  # no half of a picture has its name, nor two one
         try:
-            draw().savefig(part, format="png")
+            with own_settings():
+                draw().savefig(part, format="png")
             part.replace(path)
             paths.append(path)
         except Exception as error:  # Matplotlib, its backends and LaTeX raise many kinds
-            part.unlink(missing_ok=True)
-            failures[name] = f"{type(error).__name__}: {(str(error).strip() or 'no reason given').splitlines()[0]}"
+            with contextlib.suppress(OSError):  # what cannot be written cannot be removed
+                part.unlink(missing_ok=True)
+            reason = (str(error).strip() or "no reason given").splitlines()[0]
+            if isinstance(error, OSError) and error.filename == str(part):
+                reason = f"{folder} cannot be written to, {error.strerror}"
+            failures[name] = f"{type(error).__name__}: {reason}"
     if failures:
         reasons = "; ".join(dict.fromkeys(failures.values()))
         raise DrawingError(f"{', '.join(failures)} could not be drawn ({reasons})", paths)
@@ -264,12 +294,12 @@ def _pictures(model, data, history, seed):
         return fig
 
     def spread():
-        fig = Figure(figsize=(6, 2.6), dpi=150, layout="constrained")
+        fig = Figure(figsize=(6, 2.6), dpi=DPI, layout="constrained")
         uncertainty(fig.subplots(3), x[:10], model.reconstruct_samples(x[:10], 64, seed), data.image_shape)
         return fig
 
     def spread_of_theta():
-        fig = Figure(figsize=(10, 1.9), dpi=150, layout="constrained")
+        fig = Figure(figsize=(10, 1.9), dpi=DPI, layout="constrained")
         theta_uncertainty(fig.subplots(1, 4), model, x[:8], data.image_shape, seed=seed)
         return fig
 

@@ -9,15 +9,17 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # a core for each worker; before NumPy 
 
 from pathlib import Path
 
-os.environ["MATPLOTLIBRC"] = str(Path(__file__).parent / "matplotlibrc")  # small pictures, in what is begun here too
+os.environ["MATPLOTLIBRC"] = str(Path(__file__).parent / "matplotlibrc")  # small pictures of scripts
 
 import numpy as np
 import pytest
 import standin
 
-from scratchvae import VAE, gradcheck, load_data
+from scratchvae import VAE, gradcheck, load_data, plots
 from scratchvae.backend import array_module, move
 from scratchvae.gradcheck import matrix
+
+plots.DPI = 30  # and of runs: most of the time of drawing one goes into its pixels
 
 try:
     array_module("cupy")

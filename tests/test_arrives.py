@@ -428,8 +428,9 @@ def evaluation(noted, capsys):
         noted.loaded.n_samples = 4
         return noted.loaded
 
-    def require_same_data(run, options, images, changed_data=None):
-        noted.put("require_same_data", run=str(run), images=noted.part(images.train), changed_data=changed_data)
+    def images_of_run(run, options, changed_data=None):
+        noted.put("images_of_run", run=str(run), changed_data=changed_data)
+        return shared.images_of(options)
 
     def evaluate(*arguments, **settings):
         given = bound(functions[0], arguments, settings)
@@ -457,7 +458,7 @@ def evaluation(noted, capsys):
     original = run.load_model
     functions = loop.evaluate, loop.evaluate_theta, marginal.importance
     noted.instead(original, load_model)
-    noted.instead(shared.require_same_data, require_same_data)
+    noted.instead(shared.images_of_run, images_of_run)
     noted.instead(data.load_data, noted.load_data)
     for function, stand_in in zip(functions, (evaluate, evaluate_theta, importance), strict=True):
         noted.instead(function, stand_in)
@@ -479,7 +480,7 @@ EVALUATE = {
     "run": row(
         "{here}/full",
         "--json --n-theta 0",
-        require_same_data__run="{here}/full",
+        images_of_run__run="{here}/full",
         load_model__folder="{here}/full",
         printed__run="{here}/full",
     ),
@@ -512,7 +513,7 @@ EVALUATE = {
     ),
     "--data-dir": row("--data-dir folder", JSON, load_data__data_dir="{here}/folder"),
     "--data": row("--data own.npy", JSON, load_data__name="{here}/own.npy", printed__data="{here}/own.npy"),
-    "--changed-data": row("--changed-data", JSON, require_same_data__changed_data=True),
+    "--changed-data": row("--changed-data", JSON, images_of_run__changed_data=True),
     "--json": row(
         "--json",
         "{here}/run",
@@ -576,8 +577,9 @@ def plotting(noted, capsys):
         noted.put("load_model", folder=str(folder), **settings)
         return model
 
-    def require_same_data(run, options, images, changed_data=None):
-        noted.put("require_same_data", run=str(run), images=noted.part(images.train), changed_data=changed_data)
+    def images_of_run(run, options, changed_data=None):
+        noted.put("images_of_run", run=str(run), changed_data=changed_data)
+        return shared.images_of(options)
 
     def draw_run(folder, given, images, history, seed=0):
         assert given is model
@@ -586,7 +588,7 @@ def plotting(noted, capsys):
 
     noted.instead(run.load_model, load_model)
     noted.instead(data.load_data, noted.load_data)
-    noted.instead(shared.require_same_data, require_same_data)
+    noted.instead(shared.images_of_run, images_of_run)
     noted.instead(plots.draw_run, draw_run)
 
     def go(*arguments):
@@ -599,11 +601,11 @@ def plotting(noted, capsys):
 
 
 PLOT = {
-    "--changed-data": row("--changed-data", "{here}/run", require_same_data__changed_data=True),
+    "--changed-data": row("--changed-data", "{here}/run", images_of_run__changed_data=True),
     "run": row(
         "{here}/full",
         "",
-        require_same_data__run="{here}/full",
+        images_of_run__run="{here}/full",
         load_model__folder="{here}/full",
         draw_run__folder="{here}/full/figures",
         draw_run__rows=[(2, 2, 2.0, 2.0, 2.0, 2.0)],

@@ -1,7 +1,9 @@
 """training/checkpoint.py: atomic, without pickle, and refused when anything about it is wrong."""
 
+import errno
 import json
 import os
+import re
 
 import numpy as np
 import pytest
@@ -93,8 +95,29 @@ def test_a_truncated_checkpoint_is_refused_and_the_previous_one_named(tmp_path, 
     save(path, ARRAYS, {"step": 2})
     whole = path.read_bytes()
     path.write_bytes(whole[: int(kept * len(whole)) if isinstance(kept, float) else kept])
-    with pytest.raises(CheckpointError, match=r"is truncated or no checkpoint .*c\.previous\.npz: rename it"):
+    with pytest.raises(CheckpointError) as error:
         load(path)
+    assert re.search(
+        r"is damaged or no checkpoint: it .*; the one before it is c\.previous\.npz: rename", str(error.value)
+    )
+    assert str(error.value).count("c.npz") == 1
+    previous = path.with_name("c.previous.npz")
+    previous.write_bytes(previous.read_bytes()[:100])
+    for broken in (path, previous):
+        message = rf"^{broken} is damaged .*; there is none before it that is whole, and the run must begin anew, as it"
+        with pytest.raises(CheckpointError, match=message):
+            load(broken)
+
+
+def test_a_limit_on_the_size_of_files_is_not_mistaken_for_a_full_disk(tmp_path, monkeypatch):
+    def limited(descriptor):
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+
+    monkeypatch.setattr(os, "fsync", limited)
+    with pytest.raises(
+        OSError, match=r"it takes 5 bytes, more than a file may have here \(ulimit -f, .*\); nothing was"
+    ):
+        checkpoint.write_atomically(tmp_path / "c", bytes(5))
 
 
 def test_no_single_flipped_bit_gives_other_arrays_or_another_error(tmp_path):

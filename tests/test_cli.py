@@ -35,6 +35,14 @@ def refused(capsys, *arguments):
     return err
 
 
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    """A run folder that is only read."""
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    assert run("train", *QUICK, "--out", folder, "--quiet") == 0
+    return folder
+
+
 @pytest.fixture
 def trained(tmp_path):
     assert run("train", *QUICK, "--out", tmp_path / "run", "--quiet") == 0
@@ -352,6 +360,8 @@ def test_help_answers_in_under_half_a_second_and_teaches():
     assert min(seconds) < 0.5, seconds
     for words in ("examples:", "--resume DIR", "samples to evaluate", "A is L^A (6), B is L^B (7, default"):
         assert words in shown
+    for words in ("of class folders", "train, valid and test", "runs/digits20-2", "new or empty", "claim.json"):
+        assert words in " ".join(shown.split())
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -420,6 +430,36 @@ def test_values_outside_0_1_are_refused_for_bernoulli_and_taken_by_a_free_gaussi
     assert run("train", *QUICK, "--data", tmp_path / "x.npy", *free) == 0
 
 
+@pytest.mark.parametrize(
+    ("x", "words"),
+    [
+        (np.eye(9, dtype=np.uint8), "holds uint8 up to 1, which is read as x/255"),
+        (np.linspace(0, 0.06, 81).reshape(9, 9), "holds floats up to 0.06, where white is 1"),
+    ],
+)
+def test_every_command_warns_of_data_once_and_by_their_name(tmp_path, x, words, capsys):
+    np.save(tmp_path / "x.npy", np.tile(x, (5, 1)))
+    small = ["--samples", 100, "--batch-size", 20, "--hidden", 4, "--latent", 3, "--estimator", "autoencoder"]
+    train = ["train", "--data", tmp_path / "x.npy", *small, "--out", tmp_path / "run", "--quiet"]
+    for command in (train, ["evaluate", tmp_path / "run"], ["plot", tmp_path / "run"]):
+        assert run(*command) == 0
+        error = capsys.readouterr().err
+        assert error.startswith(f"scratchvae: warning: {tmp_path / 'x.npy'} {words}") and error.count("\n") == 1
+
+
+def test_data_that_the_likelihood_cannot_score_are_named_as_the_file_is(tmp_path, capsys):
+    np.save(tmp_path / "x.npy", 255 * np.linspace(0, 1, 180).reshape(20, 9))
+    error = refused(capsys, "train", "--data", tmp_path / "x.npy", "--out", tmp_path / "run")
+    assert f"{tmp_path / 'x.npy'} has values from " in error and not (tmp_path / "run").exists()
+
+
+def test_a_run_that_has_nothing_left_to_train_says_so(undrawn, trained, capsys):
+    for samples, anew in [(3000, " anew, though nothing was left to train"), (3100, "")]:
+        assert run("train", "--resume", trained, "--samples", samples) == 0
+        said = f"wrote {trained}/{anew}: config.json, metrics.csv, checkpoint.npz, and no pictures\n"
+        assert said in capsys.readouterr().out
+
+
 def test_a_batch_larger_than_the_data_warns_and_goes_on(tmp_path, capsys):
     assert run("train", *QUICK, "--n-train", 50, "--out", tmp_path / "run") == 0
     assert "scratchvae: warning: batch_size 100 is larger than the data: using all 50" in capsys.readouterr().err
@@ -458,10 +498,35 @@ def test_a_run_is_not_resumed_as_another(trained, capsys, arguments, words):
 
 def test_an_edited_config_does_not_get_past_the_checkpoint(trained, capsys):
     path = trained / "config.json"
-    path.write_text(path.read_text().replace('"latent": 2', '"latent": 3'))
-    assert "model.n_latent 2, this run asks for 3" in refused(capsys, "train", "--resume", trained, "--samples", 9000)
-    path.write_text("{")
-    assert "does not hold the options" in refused(capsys, "evaluate", trained)
+    whole = path.read_text()
+    path.write_text(whole.replace('"latent": 2', '"latent": 3'))
+    for words in (["train", "--samples", 9000, "--resume"], ["evaluate"], ["plot"]):
+        assert "says latent 3, and the checkpoint 2: config.json was edited" in refused(capsys, *words, trained)
+    del (config := json.loads(whole))["run"]["optimizer"]["lr"]
+    path.write_text(json.dumps(config))
+    assert "says optimizer.lr None, and the checkpoint 0.001" in refused(capsys, "evaluate", trained)
+    config = json.loads(whole)
+    config["options"]["threads"] = -1
+    path.write_text(json.dumps(config))
+    assert "does not hold the options of a run of scratchvae train (threads is -1)" in refused(
+        capsys, "train", "--resume", trained
+    )
+
+
+@pytest.mark.parametrize("text", ["", "null", "[]", "{}", '{"options": {}}', '{"options": {}, "run": {}}', None])
+def test_a_checkpoint_without_a_sound_config_says_how_to_get_at_its_model(text, kept, tmp_path, capsys):
+    (folder := tmp_path / "half").mkdir()
+    (folder / "checkpoint.npz").write_bytes((kept / "checkpoint.npz").read_bytes())
+    if text is not None:
+        (folder / "config.json").write_text(text)
+    for words in (["train", "--out"], ["train", "--resume"], ["evaluate"], ["plot"]):
+        error = refused(capsys, *words, folder)
+        if "run" in (text or ""):
+            assert "holds a run: go on" in error or "has not the options that the checkpoint has: put it back" in error
+            continue
+        assert f"config.json is {'missing' if text is None else 'damaged ('}" in error
+        assert f"put it back, or choose another folder; load_model('{folder}') gives the model" in error
+    assert_array_equal(load_model(folder).params.value, load_model(kept).params.value)
 
 
 def test_a_truncated_checkpoint_stops_every_command_and_stays_as_it_is(trained, capsys):

@@ -302,7 +302,8 @@ def test_classes_may_begin_like_splits_and_hidden_entries_are_passed_over(tmp_pa
     names = ("Valentine", "developers", "devil", "testament", "trainers", "valley")
     class_folders(tmp_path, names, 1)
     (tmp_path / ".hidden").mkdir()
-    (tmp_path / "devil" / ".DS_Store").write_text("x")
+    for name in (".DS_Store", "Thumbs.db", "desktop.ini", "Desktop.ini"):
+        (tmp_path / "devil" / name).write_text("x")
     assert load_data(tmp_path).classes == names
 
 
@@ -359,6 +360,12 @@ def test_what_the_decoder_warns_of_names_the_file(tmp_path, monkeypatch):
         read_folder(tmp_path)
 
 
+def test_a_file_that_is_no_image_is_named_and_no_object_of_python_is(tmp_path):
+    (tmp_path / "z.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"z\.png is no image in .* that can be read \(cannot identify image file\): "):
+        load_data(tmp_path)
+
+
 def test_a_memory_error_of_the_decoder_names_the_file(tmp_path, monkeypatch):
     folder(tmp_path, a_png=Image.fromarray(GREY))
 
@@ -370,16 +377,16 @@ def test_a_memory_error_of_the_decoder_names_the_file(tmp_path, monkeypatch):
         load_data(tmp_path)
 
 
-# uint8 that are no pixels
+# Numbers that are no pixels
+
+UNIT = np.linspace(0, 1, 120).reshape(6, 20).T  # its first row has 0, its last one 1
 
 
 @pytest.mark.parametrize("highest", [1, 16, 100, 127])
 def test_uint8_that_do_not_reach_half_of_white_are_warned_about(tmp_path, highest):
     x = GENERATOR.integers(0, highest + 1, (20, 6), dtype=np.uint8)
     x[:, 0] = highest
-    words = (
-        rf"holds uint8 up to {highest}, which is read as x/255.*if white is {highest}, .* x / np\.float32\({highest}\)"
-    )
+    words = rf"holds uint8 up to {highest}, which is read as x/255.*x\.astype\('float32'\) / {highest};"
     np.save(tmp_path / "a.npy", x.reshape(20, 2, 3))
     with pytest.warns(UserWarning, match=rf"a\.npy {words}"):
         assert load_data(tmp_path / "a.npy").train.max() == highest  # and they stay as they are
@@ -391,6 +398,39 @@ def test_uint8_that_do_not_reach_half_of_white_are_warned_about(tmp_path, highes
         with pytest.warns(UserWarning, match=f"^x {words}") as said:
             ask(model, x)
         assert len(said) == 1
+
+
+@pytest.mark.parametrize(
+    ("x", "words"),
+    [
+        (UNIT * 16, r"from 0 to 16; expected \[0, 1\].*: divide all data by their maximum, here 16$"),
+        (UNIT * 255, r"from 0 to 255; expected \[0, 1\].*: divide by 255, or save as uint8$"),
+        (UNIT * 256, r"from 0 to 256; .*: divide all data by their maximum, here 256$"),
+        (UNIT * 2 - 1, r"from -1 to 1; .*: if black is -1 and white is 1, take \(x \+ 1\) / 2$"),
+        (UNIT * (1 + 1e-6), r"from 0 to 1\.000001; .*: round them into it, x\.clip\(0, 1\)$"),
+        (UNIT * 6 - 3, "from -3 to 3; .*: if they are standardised, undo that, and else take a gaussian or laplace"),
+    ],
+)
+def test_floats_out_of_range_are_told_how_they_come_into_it(tmp_path, x, words):
+    with pytest.raises(ValueError, match=f"^train has values {words}"):
+        fit(VAE(6, 5, 2), x, samples=20, batch_size=10, progress=False)
+    np.save(tmp_path / "a.npy", x)
+    with pytest.warns(UserWarning, match="drawn as 1 x"), pytest.raises(DataError, match=words):
+        load_data(tmp_path / "a.npy", binarization="fixed", split=(18, 1, 1))
+
+
+def test_floats_that_do_not_reach_half_of_white_are_warned_about_once():
+    x = UNIT * 16 / 255
+    words = "holds floats up to 0.063, where white is 1: if their maximum is to be white, divide all data by it"
+    with pytest.warns(UserWarning, match=f"^train {words}") as said:
+        fit(VAE(6, 5, 2), x, x, samples=60, batch_size=10, progress=False)
+    assert len(said) == 1
+    for ask in (evaluate, *(DOORS[name] for name in DOORS if "code" in name or "reconstruct" in name)):
+        with pytest.warns(UserWarning, match=f"^x {words}") as said:
+            ask(VAE(6, 5, 2), x)
+        assert len(said) == 1
+    for model, fine in [(gaussian_of_six(), x), (VAE(6, 5, 2), UNIT / 2), (VAE(6, 5, 2), 0 * x)]:
+        fit(model, fine, samples=20, batch_size=10, progress=False)
 
 
 def scales(dtype, train, valid):
@@ -552,7 +592,7 @@ WRONG = {
     "objects": (X.astype(object), "holds Python objects"),
     "records": (np.zeros((7, 6), [("a", float)]), "holds records"),
     "None": (None, "holds Python objects"),
-    "ragged": ([[0.1, 0.2], [0.3]], "is no array"),
+    "ragged": ([[0.1, 0.2], [0.3]], r"is no array \(list: its rows differ in length\); expected"),
     "a generator": (iter(X), "holds Python objects"),
     "a table of texts": (Table(["a"] * 7, np.ones(7)), "holds Python objects"),
     "a scalar": (np.float64(0.5), r"has shape \(\)"),
@@ -561,7 +601,7 @@ WRONG = {
     "another width": (X[:, :5], r"has shape \(7, 5\)"),
 }
 OF_VALUES = {
-    "bools": (X > 0.5, "holds bool; expected uint8"),
+    "bools": (X > 0.5, r"holds bool; expected floats, 0 and 1 .*: (x|train)\.astype\('float32'\)$"),
     "whole numbers": (np.ones((7, 6), int), "holds int64; expected uint8"),
     "NaN": (np.where(X < 0.5, np.nan, X), "not finite"),
     "inf": (np.where(X < 0.5, np.inf, X), "not finite"),
@@ -598,6 +638,19 @@ def test_every_door_of_a_model_refuses_what_is_no_data(door, wrong):
     assert str(error.value).startswith(("x ", "train ")) and "\n" not in str(error.value)
     assert_array_equal(model.params.value, before)
     DOORS[door](model, X)
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_what_is_one_number_needs_a_row_and_what_is_a_row_each_does_not(door):
+    model = small()
+    if door in ("fit", "evaluate", "terms", "bound"):
+        with pytest.raises(ValueError, match=r"expected .*N ≥ 1|x has no rows; expected one datapoint or more"):
+            DOORS[door](model, X[:0])
+        return
+    found = model.latents(X[:0], NOISE[:, :0]) if door == "latents" else DOORS[door](model, X[:0])
+    some = DOORS[door](model, X)
+    pairs = zip(found, some, strict=True) if isinstance(found, tuple) else [(found, some)]
+    assert all(a.shape == tuple(0 if n == len(X) else n for n in b.shape) for a, b in pairs)
 
 
 @pytest.mark.parametrize("wrong", [name for name in WRONG if name != "another width"] + ["NaN", "inf"])

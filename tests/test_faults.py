@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from scratchvae import VAE, Adagrad, FullVB, cli, files, fit, load_model
 from scratchvae.cli import main
-from scratchvae.cli.shared import run_options, unused
+from scratchvae.cli.shared import quoted, run_options, unused
 from scratchvae.output import Bar, Output, progress_bar
 from scratchvae.training import checkpoint, claim, loop
 from scratchvae.training.checkpoint import CheckpointError, save
@@ -334,6 +334,50 @@ def test_a_run_begins_over_what_a_run_has_left_that_ended_before_its_first_check
     (folder / "config.json").write_text(json.dumps(json.loads((kept / "config.json").read_text())))
     (folder / "claim.json").write_bytes(bytes(20))
     assert begun(folder, samples=10) == ""
+
+
+def test_a_new_run_in_the_folder_of_one_that_is_at_work_is_told_so_at_once(trained, capsys):
+    held = Claim(trained)
+    held.acquire()
+    try:
+        assert f"{trained} is in use: process {os.getpid()} on " in error_of(capsys, "train", *QUICK, "--out", trained)
+    finally:
+        held.release()
+    before = contents(trained)
+    assert "holds a run: go on with it" in error_of(capsys, "train", *QUICK, "--out", trained)
+    assert contents(trained) == before
+
+
+@pytest.mark.parametrize("option", ["train --out", "train --resume", "train --data", "evaluate", "plot", "bench --out"])
+def test_a_name_that_no_file_can_have_is_one_sentence(option, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    error = error_of(capsys, *option.split(), "a" * 300)
+    assert re.search(r"'?a{300}(/config\.json)?'? cannot be (a folder|read) \(File name too long\)", error)
+    with pytest.raises(SystemExit):
+        main([*option.split(), ""])
+    assert "''; expected a path" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def denied(*arguments, **settings):
+    raise PermissionError(errno.EACCES, "Permission denied", str(arguments[0]))
+
+
+def test_a_run_without_a_name_says_how_to_name_one_where_none_can_be_made(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Path, "mkdir", denied)
+    message = "runs/digits2 cannot be made (Permission denied): choose a folder that can be written to (--out)"
+    assert message in error_of(capsys, "train", *QUICK)
+
+
+def test_pictures_for_which_the_folder_is_closed_say_so_once(trained, monkeypatch, capsys):
+    from matplotlib.figure import Figure
+
+    monkeypatch.setattr(Figure, "savefig", lambda self, path, **settings: denied(path))
+    error = error_of(capsys, "plot", trained)
+    assert f"could not be drawn (PermissionError: {trained}/figures cannot be written to, Permission denied)" in error
+    monkeypatch.setattr(Path, "mkdir", denied)
+    assert f"{trained}/figures cannot be made (Permission denied)" in error_of(capsys, "plot", trained)
 
 
 def test_a_place_that_is_no_folder_is_named(tmp_path, capsys):
@@ -798,6 +842,15 @@ def test_output_that_a_full_disk_does_not_take_is_an_error_after_the_work_is_don
     assert capsys.readouterr().err == ("scratchvae: error: the output could not be written (No space left on device)\n")
 
 
+def test_help_that_cannot_be_written_is_an_error_as_all_output_is(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdout", Full())
+    for words in (["--help"], ["train", "--help"], ["--version"]):
+        assert main(words) == 2
+        assert (
+            capsys.readouterr().err == "scratchvae: error: the output could not be written (No space left on device)\n"
+        )
+
+
 def test_without_a_console_training_is_silent(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "stdout", None)
     monkeypatch.setattr(sys, "stderr", None)
@@ -807,17 +860,13 @@ def test_without_a_console_training_is_silent(tmp_path, monkeypatch):
 
 
 def test_pictures_that_cannot_be_drawn_are_named_and_the_run_is_whole(tmp_path, monkeypatch, capsys):
-    import matplotlib
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context({"text.usetex": True}):
-        monkeypatch.setattr(
-            Figure, "savefig", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("latex could not be found"))
-        )
-        assert main(["train", *QUICK, "--out", str(tmp_path / "a run"), "--quiet"]) == 0
+    monkeypatch.setattr(Figure, "savefig", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("no room for a font")))
+    assert main(["train", *QUICK, "--out", str(tmp_path / "a run"), "--quiet"]) == 0
     error = capsys.readouterr().err
     assert "scratchvae: warning: learning_curve, reconstructions, " in error
-    assert "(RuntimeError: latex could not be found); the run is whole, and they can be drawn later: " in error
+    assert "(RuntimeError: no room for a font); the run is whole, and they can be drawn later: " in error
     assert f"scratchvae plot '{tmp_path}/a run'" in error
     assert "could not be drawn" in error_of(capsys, "plot", tmp_path / "a run")
     monkeypatch.undo()
@@ -825,13 +874,33 @@ def test_pictures_that_cannot_be_drawn_are_named_and_the_run_is_whole(tmp_path, 
     assert not list((tmp_path / "a run" / "figures").glob("*.tmp"))
 
 
-def test_a_matplotlib_that_cannot_be_loaded_costs_the_pictures_and_not_the_run(tmp_path):
-    command = [sys.executable, "-m", "scratchvae", "train", *QUICK, "--out", str(tmp_path / "run"), "--quiet"]
+def test_a_picture_is_the_same_whatever_a_user_has_set_for_their_own(tmp_path, digits):
+    import matplotlib
+
+    from scratchvae import plots
+
+    drawn = []
+    model = VAE(64, 5, 3, estimator="autoencoder")
+    for settings in ({}, {"text.usetex": True, "savefig.dpi": 0, "axes.titlecolor": "red", "savefig.format": "pdf"}):
+        with matplotlib.rc_context(settings):
+            (path,) = plots.draw_run(tmp_path, model, digits, [])
+            assert matplotlib.rcParams["text.usetex"] == ("text.usetex" in settings)  # theirs stay theirs
+        drawn.append(path.read_bytes())
+    assert drawn[0] == drawn[1]
+
+
+def test_a_backend_that_matplotlib_does_not_have_stops_no_picture():
+    code = "import os, scratchvae.plots; print(os.environ['MPLBACKEND'])"
     environment = {**os.environ, "MPLBACKEND": "nosuch", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0
-    assert "no pictures: Matplotlib cannot be loaded (ValueError: Key backend: 'nosuch'" in done.stderr
-    load_model(tmp_path / "run")
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "nosuch\n"
+
+
+def test_a_matplotlib_that_cannot_be_loaded_costs_the_pictures_and_not_the_run(trained, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "scratchvae.plots", None)
+    assert main(["train", "--resume", str(trained), "--quiet"]) == 0
+    assert "no pictures: Matplotlib cannot be loaded (ModuleNotFoundError: " in capsys.readouterr().err
+    load_model(trained)
 
 
 def test_a_path_with_a_space_is_quoted_in_the_command_that_goes_on(tmp_path, monkeypatch, capsys):
@@ -842,6 +911,11 @@ def test_a_path_with_a_space_is_quoted_in_the_command_that_goes_on(tmp_path, mon
     monkeypatch.setattr(loop, "fit", stopped)
     assert main(["train", *QUICK, "--out", str(tmp_path / "a run"), "--quiet"]) == 130
     assert f"scratchvae train --resume '{tmp_path}/a run'\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("path", "typed"), [("-dash", "./-dash"), ("a b", "'a b'"), ("-a b", "'./-a b'"), ("a", "a")])
+def test_a_path_in_a_command_to_type_is_no_option(path, typed):
+    assert quoted(path) == typed
 
 
 def test_two_fits_at_once_do_not_share_an_optimiser(monkeypatch):

@@ -10,6 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from scratchvae.inference.mean_field import MixtureOfGaussians, UnivariateGaussian
+from scratchvae.models.autoencoder import PCA, LinearAutoencoder
+from scratchvae.models.factor_analysis import PPCA, FactorAnalysis
+
 ROOT = Path(__file__).parent.parent
 FILES = sorted((ROOT / "scratchvae").rglob("*.py"))
 GUIDE = re.findall(
@@ -135,6 +139,16 @@ def test_every_public_name_says_what_it_promises(path):
     for node in tree.body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
             assert ast.get_docstring(node), f"{path}: {node.name}"
+
+
+@pytest.mark.parametrize(
+    "model", [PPCA, FactorAnalysis, PCA, LinearAutoencoder, UnivariateGaussian, MixtureOfGaussians]
+)
+def test_a_model_of_tables_takes_no_y_and_says_so(model):
+    arguments = inspect.signature(model.fit).parameters
+    assert [name for name, a in arguments.items() if a.kind != a.KEYWORD_ONLY] == ["self", "x"]
+    said = "takes x, without y, and seed by its name." if "seed" in arguments else "takes x alone, without y."
+    assert f"It is no estimator of scikit-learn: `fit` {said}" in inspect.getdoc(model)
 
 
 def test_importing_the_package_loads_nothing_heavy():

@@ -23,7 +23,7 @@ def main(argv=None):
     """Run one command and return its exit code. `argv` holds its words; without it they come from the shell.
 
     The exit code is 0 for success, 1 if gradcheck finds a gradient that fails, 2 for an error, which is printed in one
-    line, 130 after Ctrl-C and 143 after SIGTERM. Warnings are printed in one line each.
+    line, 130 after Ctrl-C, 143 after SIGTERM and 129 after SIGHUP. Warnings are printed in one line each.
     """
     with tolerant() as out:
         try:
@@ -31,12 +31,22 @@ def main(argv=None):
         except KeyboardInterrupt:
             _say_on_stderr("interrupted", begin="\n")
             return 130
-        if out is not None:
-            out.flush()
-            if out.error is not None and not isinstance(out.error, BrokenPipeError) and code == 0:
-                _say_on_stderr(f"error: the output could not be written ({out.error.strerror})")
-                return 2
-        return code
+        except SystemExit as stop:  # argparse has printed its help, or what is wrong
+            if stop.code or _is_written(out):
+                raise
+            return 2
+        return 2 if code == 0 and not _is_written(out) else code
+
+
+def _is_written(out):
+    """Say whether all output was written or nobody waits for it any more; else a line on stderr says why not."""
+    if out is None:
+        return True
+    out.flush()
+    if out.error is None or isinstance(out.error, BrokenPipeError):
+        return True
+    _say_on_stderr(f"error: the output could not be written ({out.error.strerror})")
+    return False
 
 
 def _run(argv):

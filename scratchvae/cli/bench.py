@@ -4,7 +4,7 @@ import json
 import warnings
 
 from scratchvae.backend import BACKENDS
-from scratchvae.cli.shared import add_command, new_folder, numbers, require_cores
+from scratchvae.cli.shared import add_command, new_folder, numbers, place, require_cores
 from scratchvae.training.checkpoint import write_atomically
 from scratchvae.training.run import require_folder
 
@@ -62,11 +62,12 @@ def bench(backend=("numpy",), dtype=("float32", "float64"), model=None, repeats=
 def _draw(path, rows):
     """Draw the picture of `bench` and say whether that went well; else a warning says why not."""
     try:
-        from scratchvae.plots import Figure, step_costs  # only now: SciPy's BLAS would stand in the list beside NumPy's
+        from scratchvae import plots  # only now: SciPy's BLAS would stand in the list beside NumPy's
 
-        figure = Figure(figsize=(11, 3.2), dpi=150, layout="constrained")
-        step_costs(figure.subplots(1, 4), rows)
-        figure.savefig(path)
+        with plots.own_settings():
+            figure = plots.Figure(figsize=(11, 3.2), dpi=plots.DPI, layout="constrained")
+            plots.step_costs(figure.subplots(1, 4), rows)
+            figure.savefig(path)
         return True
     except Exception as error:  # Matplotlib, its backends and LaTeX raise many kinds
         reason = " ".join(str(error).split())
@@ -103,7 +104,9 @@ def add_to(commands):
         metavar="T",
         help="give BLAS T threads (without it BLAS takes as many as it does by itself)",
     )
-    p.add_argument("--out", metavar="DIR", help="where bench.json and bench.png go (a new folder runs/bench)")
+    p.add_argument(
+        "--out", type=place, metavar="DIR", help="where bench.json and bench.png go (a new folder runs/bench)"
+    )
 
 
 def _words(text):

@@ -12,8 +12,9 @@ from scratchvae.cli.shared import (
     add_command,
     add_moved_data,
     count,
-    images_of,
-    require_same_data,
+    images_of_run,
+    looked_at,
+    place,
     resolved,
     run_options,
 )
@@ -45,8 +46,13 @@ def evaluate(
     """
     options = run_options(Path(run)) | resolved(moved)
     model = load_model(run, backend=backend)
-    images = images_of(options)
-    require_same_data(run, options, images, changed_data)
+    images = images_of_run(run, options, changed_data)
+    with looked_at(model, options, images):
+        return _evaluate(run, options, model, images, split, n_samples, n_theta, log_likelihood, seed, as_json)
+
+
+def _evaluate(run, options, model, images, split, n_samples, n_theta, log_likelihood, seed, as_json):
+    """Evaluate a model that is loaded, at images that were looked at; the arguments are those of `evaluate`."""
     if n_theta < 0:
         raise ValueError(f"--n-theta is {n_theta}; expected a whole number ≥ 0")
     if n_samples is not None:
@@ -179,7 +185,7 @@ def _over_theta_in_words(result):
 def add_to(commands):
     """Add the command and its options to the parser."""
     p = add_command(commands, evaluate, "print the bound of a trained model, its KL and its reconstruction term", "RUN")
-    p.add_argument("run", metavar="RUN", help="a run folder")
+    p.add_argument("run", type=place, metavar="RUN", help="a run folder")
     p.add_argument("--split", choices=("train", "valid", "test"), help="the images to evaluate (test)")
     p.add_argument("--n-samples", type=int, metavar="L", help="how many z to draw per image (as many as in training)")
     p.add_argument(

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from scratchvae.cli.shared import add_command, add_moved_data, images_of, require_same_data, resolved, run_options
+from scratchvae.cli.shared import add_command, add_moved_data, images_of_run, looked_at, place, resolved, run_options
 from scratchvae.training.run import load_model, read_history
 
 
@@ -19,16 +19,16 @@ def plot(run, seed=0, changed_data=False, **moved):
     run = Path(run)
     options = run_options(run) | resolved(moved)
     model = load_model(run)
-    images = images_of(options)
-    require_same_data(run, options, images, changed_data)
-    for path in draw_run(run / "figures", model, images, read_history(run / "metrics.csv"), seed):
-        print(path)
+    images = images_of_run(run, options, changed_data)
+    with looked_at(model, options, images):
+        for path in draw_run(run / "figures", model, images, read_history(run / "metrics.csv"), seed):
+            print(path)
     return 0
 
 
 def add_to(commands):
     """Add the command and its options to the parser."""
     p = add_command(commands, plot, "draw the pictures of a run again", "RUN")
-    p.add_argument("run", metavar="RUN", help="a run folder")
+    p.add_argument("run", type=place, metavar="RUN", help="a run folder")
     p.add_argument("--seed", type=int, help="the seed of the samples and the random walk (0)")
     add_moved_data(p)

@@ -3,15 +3,19 @@
 import argparse
 import contextlib
 import itertools
-import json
 import os
 import shlex
 import signal
 from pathlib import Path
 
+import numpy as np
+
 from scratchvae import data
-from scratchvae.arguments import is_real
+from scratchvae.arguments import is_real, model_rows, takes_unit
 from scratchvae.backend import BACKENDS
+from scratchvae.data.arrays import PARTS
+from scratchvae.data.pixels import warn_if_dark
+from scratchvae.files import told
 from scratchvae.inference.full_vb import THETA_NOISE
 from scratchvae.inference.likelihoods import LIKELIHOODS
 from scratchvae.inference.objectives import OBJECTIVES
@@ -19,9 +23,9 @@ from scratchvae.inference.posteriors import POSTERIORS
 from scratchvae.models.full_vb import FullVB
 from scratchvae.models.vae import VAE
 from scratchvae.nets.mlp import ACTIVATIONS
-from scratchvae.training.loop import fingerprint
+from scratchvae.training import loop
 from scratchvae.training.optim import OPTIMIZERS
-from scratchvae.training.run import facts_of_run, require_folder, same_data
+from scratchvae.training.run import config_differs, config_of, facts_of_run, require_folder, same_data
 
 # The options of a run. `scratchvae train` keeps them in config.json, and every other command reads them there.
 
@@ -92,6 +96,7 @@ NAMES = {
 OF_THETA = ("theta_noise", "alpha", "learn_hyperprior", "log_sigma")  # arguments of a FullVB that a VAE does not take
 NEWER = ("backend", "threads", "full_vb", "warm_start", "architecture", "channels", "flow", "decay")
 NEWER += ("posterior", "background", "test_images", "image_shape", *OF_THETA)
+MAY_CHANGE = ("samples", "epochs", "data", "data_dir", "backend", "test_images", "image_shape")  # as a run goes on
 SINCE = {key: DEFAULTS[key] for key in NEWER}  # the config.json of an older run may lack these: it had the defaults
 
 
@@ -101,23 +106,28 @@ def run_options(run):
     An option that is newer than the run has the value that the run was trained with, its default. ValueError is raised
     if `run` is no run folder, if config.json is broken, or if the run was made by `fit` in Python, without options.
     """
-    path = run / "config.json"
+    options = config_of(run)["options"]
+    if not _is_ours(options):
+        if _is_ours(facts_of_run(run).get("options")):
+            raise ValueError(f"{run}/config.json has not the options that the checkpoint has: put it back as it was")
+        raise ValueError(
+            f"{run} was trained in Python, not by scratchvae train: load_model({str(run)!r}) gives its model, "
+            "scratchvae.evaluate its bound, and fit(…, out=…, resume=True) goes on with it"
+        )
     try:
-        options = json.loads(path.read_text(encoding="utf-8"))["options"]
-        if options is not None and {"data", "hidden"} <= options.keys():
-            return _checked(path, SINCE | options)
-    except (FileNotFoundError, NotADirectoryError):
-        raise ValueError(f"{run} is no run folder: it has no config.json") from None
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        reason = str(error) if isinstance(error, ValueError) else repr(error)
-        raise ValueError(f"{path} does not hold the options of a run of scratchvae train ({reason})") from None
-    raise ValueError(
-        f"{run} was trained in Python, not by scratchvae train: load_model({str(run)!r}) gives its model, and "
-        "scratchvae.evaluate its bound"
-    )
+        return _checked(SINCE | options)
+    except ValueError as error:
+        raise ValueError(
+            f"{run}/config.json does not hold the options of a run of scratchvae train ({error})"
+        ) from None
 
 
-def _checked(path, options):
+def _is_ours(options):
+    """Say whether these are options of `scratchvae train`, and not of a caller of `fit`."""
+    return isinstance(options, dict) and {"data", "hidden"} <= options.keys()
+
+
+def _checked(options):
     """Return the options in the order of DEFAULTS; a ValueError names one that is missing, unknown or of no use."""
     if unknown := options.keys() - DEFAULTS.keys():
         raise ValueError(f"this version knows no {', '.join(sorted(unknown))}: update scratchvae")
@@ -143,28 +153,37 @@ def _is(kind, value):
         return value in ("white", "black") or (type(value) is int and 0 <= value <= 255)
     if kind == "list":
         return isinstance(value, list) and all(type(n) is int for n in value)
-    if kind in (bool, int, str):
+    if kind is int:
+        return type(value) is int and value >= 0
+    if kind in (bool, str):
         return type(value) is kind
     return number if kind is float else isinstance(value, str) and value in kind
 
 
-def require_same_data(run, options, images, changed_data=None):
-    """Raise a ValueError unless `images`, and what config.json says of them, are those that `run` was trained on.
+def images_of(options):
+    """Load the images that a run with these options is trained on and evaluated at."""
+    keys = ("data_dir", "n_train", "split", "binarization", "background")
+    return data.load_data(options["data"], **{key: options[key] for key in keys})
 
-    With changed_data the images may be others; None is for a command that has no such option.
+
+def images_of_run(run, options, changed_data=None):
+    """Load the images of the run folder `run` with these options.
+
+    A ValueError is raised unless config.json says what the checkpoint does, and unless the images are those that the
+    run was trained on. With changed_data they may be others; None is for a command that has no such option.
     """
     facts = facts_of_run(run)
+    for name, theirs, ours in [*_edited(options, facts), *config_differs(config_of(run), facts)]:
+        raise ValueError(
+            f"{run}/config.json says {name} {theirs!r}, and the checkpoint {ours!r}: "
+            "config.json was edited; put it back as it was"
+        )
+    images = images_of(options)
     stored = facts["run"].get("data")
-    for key, stated in {"binarization": facts["run"], "threads": facts.get("options") or {}}.items():
-        if stated.get(key, options[key]) != options[key]:
-            raise ValueError(
-                f"{run}/config.json says {key} {options[key]!r}, and the checkpoint {stated[key]!r}: "
-                "config.json was edited; put it back as it was"
-            )
     if changed_data or not isinstance(stored, dict):
-        return
+        return images
     stored = stored | {"test": options["test_images"]}
-    here = {part: fingerprint(getattr(images, part, None)) for part in stored}
+    here = {part: loop.fingerprint(getattr(images, part, None)) for part in stored}
     changed = [part for part, theirs in stored.items() if theirs is not None and not same_data(theirs, here[part])]
     if options["image_shape"] not in (None, list(images.image_shape)):
         changed = list(stored)  # other images, though of the same pixels
@@ -176,12 +195,37 @@ def require_same_data(run, options, images, changed_data=None):
             "was trained with: put back what was added, left out or changed, or say where they are now (--data, "
             f"--data-dir){way_out}"
         )
+    return images
 
 
-def images_of(options):
-    """Load the images that a run with these options is trained on and evaluated at."""
-    keys = ("data_dir", "n_train", "split", "binarization", "background")
-    return data.load_data(options["data"], **{key: options[key] for key in keys})
+@contextlib.contextmanager
+def looked_at(model, options, images):
+    """Look at the images as `fit` and `evaluate` look at rows, but by the name of the data, and no more inside."""
+    for part in PARTS:
+        rows = getattr(images, part)
+        if rows is not None:
+            name = options["data"] if part == "train" else f"{part} of {options['data']}"
+            model_rows(name, rows, model)
+    if images.train.dtype != np.uint8:  # `load_data` has looked at these
+        warn_if_dark(options["data"], images.train, 3, floats=takes_unit(model.likelihood))
+    with model.guard, model.guard:  # as deep as where the rows were looked at before
+        yield
+
+
+def _edited(options, facts):
+    """Return (name, option, in the checkpoint) for each option that is not the one the checkpoint was written with.
+
+    Those that may change from one part of a run to the next are left out. The checkpoint of an older run has no options
+    of its own, but some of them among its facts.
+    """
+    stated = facts.get("options")
+    if not _is_ours(stated):
+        model = facts["run"]["model"]
+        stated = facts["run"] | model | {"latent": model.get("n_latent"), "hidden": model.get("n_hidden")}
+        stated |= dict.fromkeys(("optimizer", "batch_size"))  # its numbers, and one that was cut down to the data
+        stated = {key: value for key, value in stated.items() if value is not None}
+    keys = [key for key in options if key in stated and key not in MAY_CHANGE]
+    return [(key, options[key], stated[key]) for key in keys if options[key] != stated[key]]
 
 
 def model_of(options, images):
@@ -233,9 +277,9 @@ is_program = False  # whether this process is the program `scratchvae`, and not 
 
 
 def ignore_signals():
-    """Ignore Ctrl-C and SIGTERM for the rest of the program, in which nothing is left to stop."""
+    """Ignore the signals that stop a run for the rest of the program, in which nothing is left to stop."""
     if is_program:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in loop.STOPS:
             signal.signal(number, signal.SIG_IGN)
 
 
@@ -246,7 +290,7 @@ def resolved(given):
     """Make the paths among the options absolute, so that the run can be read from any folder later on."""
     keys = ("data", "data_dir", "warm_start")
     paths = {key: given[key] for key in keys if given.get(key) and given[key] not in data.DATASETS}
-    return given | {key: str(Path(path).resolve()) for key, path in paths.items() if Path(path).exists()}
+    return given | {key: str(Path(path).resolve()) for key, path in paths.items() if os.path.exists(path)}
 
 
 def unused(name):
@@ -256,14 +300,16 @@ def unused(name):
     """
     parent = Path(name).parent
     require_folder(parent)
-    parent.mkdir(parents=True, exist_ok=True)
-    for k in itertools.count(1):
-        path = Path(f"{name}-{k}" if k > 1 else name)
-        try:
-            path.mkdir()
-            return path
-        except FileExistsError:
-            continue
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        for k in itertools.count(1):
+            path = Path(f"{name}-{k}" if k > 1 else name)
+            with contextlib.suppress(FileExistsError):
+                path.mkdir()
+                return path
+    except OSError as error:
+        text = f"{name} cannot be made ({error.strerror}): choose a folder that can be written to (--out)"
+        raise told(error, text) from error
 
 
 @contextlib.contextmanager
@@ -282,8 +328,9 @@ def new_folder(path, name):
 
 
 def quoted(path):
-    """Return a path as one types it in a command, with quotes around it where it needs them."""
-    return shlex.quote(str(path)) if os.name == "posix" else f'"{path}"' if " " in str(path) else str(path)
+    """Return a path as one types it in a command: in quotes where it needs them, and never like an option."""
+    text = f".{os.sep}{path}" if str(path).startswith("-") else str(path)
+    return shlex.quote(text) if os.name == "posix" else f'"{text}"' if " " in text else text
 
 
 # The parser
@@ -312,11 +359,18 @@ def add_command(commands, function, text, operands="", **settings):
 
 def add_moved_data(parser):
     """Add the options that say where the data of a run are now, if they are no longer where it was trained."""
-    parser.add_argument("--data-dir", metavar="DIR", help="where MNIST and Frey Face are now")
-    parser.add_argument("--data", metavar="PATH", help="where your own data are now")
+    parser.add_argument("--data-dir", type=place, metavar="DIR", help="where MNIST and Frey Face are now")
+    parser.add_argument("--data", type=place, metavar="PATH", help="where your own data are now")
     parser.add_argument(
         "--changed-data", action="store_true", help="take the images although they are not those of the training"
     )
+
+
+def place(text):
+    """Read the path of a file or a folder, which has a name."""
+    if not text:
+        raise argparse.ArgumentTypeError("''; expected a path")
+    return text
 
 
 def count(text):

@@ -14,12 +14,14 @@ from scratchvae.cli.shared import (
     count,
     ignore_signals,
     images_of,
+    images_of_run,
+    looked_at,
     model_of,
     new_folder,
     numbers,
+    place,
     quoted,
     require_cores,
-    require_same_data,
     resolved,
     run_options,
 )
@@ -28,8 +30,9 @@ from scratchvae.inference.objectives import OBJECTIVES, trait
 from scratchvae.inference.posteriors import POSTERIORS
 from scratchvae.nets.mlp import ACTIVATIONS
 from scratchvae.training import loop
+from scratchvae.training.claim import Claim
 from scratchvae.training.optim import OPTIMIZERS
-from scratchvae.training.run import NOTHING, checkpoint_of, load_model, look, require_new
+from scratchvae.training.run import NOTHING, checkpoint_of, facts_of_run, load_model, look, require_new
 
 OF_DATA = {  # the defaults that these data sets change: to section 5 for Frey Face, to a quick clear demo for digits
     "frey": {"hidden": [200], "likelihood": "gaussian"},
@@ -61,6 +64,7 @@ def train(out=None, resume=None, quiet=False, take_over=False, **given):
         options = _with_defaults(given)
         _check_threads(options)
         if out is not None:
+            Claim(out, take_over).require_free()
             require_new(out)
         _require_apart(f"runs/{_name(options)}" if out is None else out, options["data"])
     else:
@@ -68,9 +72,7 @@ def train(out=None, resume=None, quiet=False, take_over=False, **given):
 
     from threadpoolctl import threadpool_limits
 
-    images = images_of(options)
-    if resume is not None:
-        require_same_data(resume, options, images)
+    images = images_of(options) if resume is None else images_of_run(resume, options)
     options["test_images"] = loop.fingerprint(images.test)
     options["image_shape"] = list(images.image_shape)
     model = model_of(options, images)
@@ -82,10 +84,12 @@ def train(out=None, resume=None, quiet=False, take_over=False, **given):
     if not quiet:
         print(images)
         print(_describe(model, options))
+    begun = 0 if resume is None else facts_of_run(resume)["progress"]["samples"]
     try:
         with (
             new_folder(resume or out, f"runs/{_name(options)}") as folder,
             threadpool_limits(options["threads"] if model.backend == "numpy" else None, "blas"),
+            looked_at(model, options, images),
         ):
             history = loop.fit(
                 model,
@@ -117,10 +121,13 @@ def train(out=None, resume=None, quiet=False, take_over=False, **given):
             f"{last['train_bound']:.2f} train{_kind_of_bound(model)}, "
             f"{last['valid_bound']:.2f} validation (nats per datapoint)"
         )
-    pictures = _draw(folder, model, images, history, options["seed"])
+    with model.guard, model.guard:  # the images were looked at
+        pictures = _draw(folder, model, images, history, options["seed"])
     if not quiet:
-        names = ", ".join(path.stem for path in pictures) or "no pictures"
-        print(f"wrote {folder}/: config.json, metrics.csv, checkpoint.npz and, in figures/, {names}")
+        names = ", ".join(path.stem for path in pictures)
+        drawn = f" and, in figures/, {names}" if names else ", and no pictures"
+        anew = " anew, though nothing was left to train" if last["samples"] == begun else ""
+        print(f"wrote {folder}/{anew}: config.json, metrics.csv, checkpoint.npz{drawn}")
         look = f"look at {pictures[min(1, len(pictures) - 1)]}; " if pictures else ""
         print(f"{look}next: scratchvae evaluate {quoted(folder)}")
     return 0
@@ -177,7 +184,7 @@ def _name(options):
 
 def _require_apart(out, images):
     """Raise a ValueError if the run folder would lie in a folder of images, where it would be taken for a class."""
-    of_files = images not in data.DATASETS and Path(images).is_dir()
+    of_files = images not in data.DATASETS and os.path.isdir(images)
     if of_files and Path(out).resolve().is_relative_to(Path(images).resolve()):
         raise ValueError(f"{out} lies inside the folder of images {images}: choose a folder outside of it (--out)")
 
@@ -216,7 +223,7 @@ def _resumed(run, given, out):
     """Return the options of `run`, with those of `given` that a resumed run may change; others raise a ValueError."""
     if out is not None:
         raise ValueError("--out and --resume are both given: a resumed run stays in its folder")
-    if run.is_dir() and look(run)[0] == NOTHING:
+    if os.path.isdir(run) and look(run)[0] == NOTHING:
         raise ValueError(
             f"{run} holds no checkpoint, its run having ended before the first one: begin it anew in the same folder, "
             f"with the options that you gave it and --out {quoted(run)}"
@@ -302,11 +309,16 @@ def add_to(commands):
     g = p.add_argument_group("data")
     g.add_argument(
         "--data",
+        type=place,
         metavar="NAME|PATH",
-        help="what to train on: digits (default), mnist, frey, or your own .npy, .npz or folder of images",
+        help="what to train on: digits (default), mnist, frey, or your own: a .npy with (N, D) or (N, height, width); "
+        "a .npz with images, or with train, valid and test, and with labels if you like; or a folder of images, or of "
+        "class folders (of a GIF or TIFF the first page is read). Pixels are uint8 from 0 to 255 or floats in [0, 1]; "
+        "with --mean free any floats",
     )
     g.add_argument(
         "--data-dir",
+        type=place,
         metavar="DIR",
         help="the folder with MNIST and Frey Face; without it SCRATCHVAE_DATA and the cache are tried, then a download",
     )
@@ -405,7 +417,9 @@ def add_to(commands):
         help="in place of --alpha: A² = mean(μ² + σ²), for each array of parameters by itself",
     )
     g.add_argument("--log-sigma", type=float, metavar="S", help="log σ of every parameter at the start (-4)")
-    g.add_argument("--warm-start", metavar="RUN", help="begin at the parameters of this run, of a VAE or of a FullVB")
+    g.add_argument(
+        "--warm-start", type=place, metavar="RUN", help="begin at the parameters of this run, of a VAE or of a FullVB"
+    )
     g = p.add_argument_group("estimator (section 2.3)")
     g.add_argument(
         "--estimator",
@@ -469,13 +483,21 @@ def add_to(commands):
     g.add_argument("--seed", type=int, help="the seed of initial values, minibatches and noise (0)")
     g = p.add_argument_group("the run")
     g.add_argument(
-        "--out", metavar="DIR", help="the run folder, which must be new (runs/ and the name of the data and J)"
+        "--out",
+        type=place,
+        metavar="DIR",
+        help="the run folder: new or empty, or one whose run ended before its first checkpoint or has broken ones "
+        "alone, which are kept aside (runs/digits20 for digits and 20 latents; runs/digits20-2 and so on if that is "
+        "taken)",
     )
-    g.add_argument("--resume", metavar="DIR", help="go on with this run, to the bit as if it had never stopped")
+    g.add_argument(
+        "--resume", type=place, metavar="DIR", help="go on with this run, to the bit as if it had never stopped"
+    )
     g.add_argument(
         "--take-over",
         action="store_true",
-        help="go on in a folder whose run on another host is dead: one that was not heard of for ten minutes",
+        help="go on in a folder whose run on another host is dead, which this one cannot see: its claim.json, which a "
+        "run keeps while it is at work, was not touched for ten minutes; on one host it is never needed",
     )
     g.add_argument("--quiet", action="store_true", help="print nothing but warnings and errors")
 

@@ -110,7 +110,7 @@ def _exists(name):
     try:
         return str(name) != "" and Path(name).exists()
     except (OSError, TypeError, ValueError) as error:
-        raise DataError(f"{name!r} cannot be read ({error})") from None
+        raise DataError(f"{str(name)!r} cannot be read ({getattr(error, 'strerror', None) or error})") from None
 
 
 def _split(rows, labels, sizes, shuffle):

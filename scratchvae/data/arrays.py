@@ -7,7 +7,7 @@ import numpy as np
 
 from scratchvae.data.dataset import DataError
 from scratchvae.data.images import read_folder
-from scratchvae.data.pixels import in_words
+from scratchvae.data.pixels import in_words, into_unit
 from scratchvae.files import FileError, is_archive, names_in, read_npy, read_npz
 
 PARTS = ("train", "valid", "test")
@@ -113,6 +113,8 @@ def _labels(path, images, labels):
 def unit(name, images):
     """Return the images; a DataError is raised for floats outside [0, 1], which are no probabilities."""
     if images.dtype != np.uint8 and (images.min() < 0 or images.max() > 1):
-        came = f"values from {in_words(images.min())} to {in_words(images.max())}"
-        raise DataError(f"{name} has {came}; expected [0, 1] to binarise")
+        lowest = images.min()
+        highest = images.max()
+        came = f"values from {in_words(lowest)} to {in_words(highest)}"
+        raise DataError(f"{name} has {came}; expected [0, 1] to binarise: {into_unit(lowest, highest)}")
     return images

@@ -20,6 +20,8 @@ MOST_PIXELS = 1 << 24  # of one image, 4096 x 4096
 MOST_BYTES = 1 << 28  # of one file
 # How names of splits begin, as train, Test_images, val2017, testSet and DEVSET do, and trainers and valley do not.
 SPLIT = re.compile("(?i:train(?:ing)?|valid(?:ation)?|val|dev|test(?:ing)?)(?i:set)?(?![a-z])")
+LEFT_BEHIND = ("thumbs.db", "desktop.ini")  # by Windows; what else systems leave in folders begins with a dot
+ADDRESS = re.compile(r"<[^<>]* at 0x[0-9a-f]+>")  # an object as Python shows it
 GREY = {"black": 0, "white": 255}
 
 
@@ -45,8 +47,8 @@ def read_folder(path, background=None):
                  pixels raises a DataError.
 
     The images are in the order of their names, that of the class first. They are turned upright as their EXIF tag says.
-    Files whose names begin with a dot are passed over. Of a file with several pages the first is read, and a warning
-    counts the others.
+    Files whose names begin with a dot are passed over, and so are Thumbs.db and desktop.ini. Of a file with several
+    pages the first is read, and a warning counts the others.
     """
     classes = None
     try:
@@ -77,12 +79,17 @@ def read_folder(path, background=None):
 
 
 def _content(path):
-    """Return the files and the folders in a folder, sorted by name, without those whose names begin with a dot."""
-    entries = sorted(entry for entry in Path(path).iterdir() if not entry.name.startswith("."))
+    """Return the files and the folders in a folder, sorted by name, without what systems leave there unseen."""
+    entries = sorted(entry for entry in Path(path).iterdir() if not _is_left_behind(entry.name))
     for entry in entries:
         if not entry.is_file() and not entry.is_dir():
             raise DataError(f"{entry} is no regular file: leave only images in the folder")
     return [entry for entry in entries if entry.is_file()], [entry for entry in entries if entry.is_dir()]
+
+
+def _is_left_behind(name):
+    """Say whether a file manager has put a file of this name there, not the user."""
+    return name.startswith(".") or name.lower() in LEFT_BEHIND
 
 
 def _images_of_class(folder):
@@ -156,7 +163,7 @@ def _read(file, background):
     except DataError:
         raise
     except Exception as error:  # the decoders raise dozens of kinds for a broken file
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = " ".join(ADDRESS.sub("", str(error)).split()) or type(error).__name__
         raise DataError(
             f"{file} is no image in {', '.join(FORMATS)} that can be read ({reason}): leave only images in the folder"
         ) from None

@@ -27,19 +27,41 @@ def thresholds(shape, dtype, generator):
     return generator.integers(0, 255, shape, dtype=np.uint8) if dtype == np.uint8 else generator.random(shape)
 
 
-def warn_if_dark(name, x, stacklevel):
+def into_unit(lowest, highest):
+    """Return in words how numbers from `lowest` to `highest`, which are not all in [0, 1], become pixels in [0, 1]."""
+    nearly = 1e-5  # what rounding may add
+    if -nearly <= lowest and highest <= 1 + nearly:
+        return "round them into it, x.clip(0, 1)"
+    if -1 - nearly <= lowest < 0 and highest <= 1 + nearly:
+        return "if black is -1 and white is 1, take (x + 1) / 2"
+    if lowest < 0:
+        return "if they are standardised, undo that, and else take a gaussian or laplace likelihood with a free mean"
+    if DARK < highest <= 255:
+        return "divide by 255, or save as uint8"
+    return f"divide all data by their maximum, here {in_words(highest)}"
+
+
+def warn_if_dark(name, x, stacklevel, floats=False):
     """Warn, calling the rows `name`, if x is uint8 and no number in it exceeds DARK.
 
     Masks of 0 and 1, grey levels from 0 to 16 and percentages are often stored as uint8, and x/255 then makes all of
-    them nearly black. Images that are dark in truth are warned about as well, and are used as they are. stacklevel is
-    that of `warnings.warn`, counted from the caller.
+    them nearly black. With `floats`, which is for pixels in [0, 1], floats that do not exceed DARK/255 are warned about
+    too, as where such data were divided by 255, unless all are the same. Images that are dark in truth are warned about
+    as well, and are used as they are. stacklevel is that of `warnings.warn`, counted from the caller.
     """
-    if x.dtype != np.uint8 or x.size == 0 or (highest := int(x.max())) > DARK:
+    if x.size == 0 or not (floats or x.dtype == np.uint8):
         return
-    remedy = f"if white is {highest}, hand over x / np.float32({highest})" if highest else "is that meant?"
+    highest = x.max().item()
+    white = 255 if x.dtype == np.uint8 else 1
+    if not highest / white <= DARK / 255 or (white == 1 and not 0 <= x.min() < highest):  # NaN is refused elsewhere
+        return
+    came = f"uint8 up to {highest}, which is read as x/255, as pixels up to {highest / 255:.2g}"
+    remedy = f"if white is {highest}, save or hand over x.astype('float32') / {highest}"
+    if white == 1:
+        came = f"floats up to {highest:.2g}, where white is 1"
+        remedy = "if their maximum is to be white, divide all data by it"
     warnings.warn(
-        f"{name} holds uint8 up to {highest}, which is read as x/255, as pixels up to {highest / 255:.2g}: {remedy}; "
-        "if the images are that dark, ignore this",
+        f"{name} holds {came}: {remedy if highest else 'is that meant?'}; if the images are that dark, ignore this",
         stacklevel=stacklevel + 1,
     )
 

@@ -100,6 +100,8 @@ class CorrelatedGaussian(_Ascent):
 class UnivariateGaussian(_Ascent):
     """Approximates the posterior of the mean and precision of a Gaussian by q(μ) q(τ) (section 10.1.3).
 
+    It is no estimator of scikit-learn: `fit` takes x alone, without y.
+
     The model is x_n ~ N(μ, 1/τ) with the priors p(μ|τ) = N(mean, 1/(κ τ)) and p(τ) = Gamma(a, rate b). Its posterior
     is known exactly, for comparison: there, unlike in q, the spread of μ depends on τ.
 
@@ -144,6 +146,8 @@ class UnivariateGaussian(_Ascent):
 
 class MixtureOfGaussians(_Ascent):
     """Fits a mixture of K Gaussians whose parameters are all unknown, with q(Z) q(π, μ, Λ) (section 10.2).
+
+    It is no estimator of scikit-learn: `fit` takes x, without y, and seed by its name.
 
         π ~ Dirichlet(α0),   Λ_k ~ Wishart(W0, ν0),   μ_k ~ N(m0, (β0 Λ_k)⁻¹),   z_n ~ π,   x_n ~ N(μ_{z_n}, Λ_{z_n}⁻¹)
 

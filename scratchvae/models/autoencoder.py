@@ -77,7 +77,10 @@ class LinearCode:
 
 
 class PCA(LinearCode):
-    """Principal components: A = Bᵀ = U, the eigenvectors of the covariance with the J largest eigenvalues."""
+    """Principal components: A = Bᵀ = U, the eigenvectors of the covariance with the J largest eigenvalues.
+
+    It is no estimator of scikit-learn: `fit` takes x alone, without y.
+    """
 
     def fit(self, x):
         """Fit the model to rows x (N, D) and return it; if x varies in fewer than J directions, raise a ValueError."""
@@ -88,6 +91,8 @@ class PCA(LinearCode):
 
 class LinearAutoencoder(LinearCode):
     """Finds A and B by gradient ascent of L = -½ E‖x - x̂‖² = -½ tr RᵀSR, with R = I - A B and S the covariance of x.
+
+    It is no estimator of scikit-learn: `fit` takes x, without y, and seed by its name.
 
     The steps have Nesterov's momentum, which starts anew where L falls (B. O'Donoghue & E. Candès 2015, "Adaptive
     restart for accelerated gradient schemes"). All stationary points but PCA's subspace are saddles, which a random

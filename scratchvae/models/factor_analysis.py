@@ -112,6 +112,8 @@ def _log_density(var, precision, square):
 class PPCA(LinearGaussian):
     """Probabilistic PCA: Ψ = σ² I, at the maximum of the likelihood (Tipping & Bishop 1999, eqs. 7 and 8).
 
+    It is no estimator of scikit-learn: `fit` takes x alone, without y.
+
     With the eigenvalues λ and the eigenvectors U of the covariance of x, σ² is the mean of the λ that are left out, and
     W = (Λ - σ² I)^½ Uᵀ with the J largest. W is known up to a rotation of z. n_latent is that of `LinearGaussian`.
     """
@@ -139,6 +141,8 @@ def _ppca(values, vectors, J):
 
 class FactorAnalysis(LinearGaussian):
     """Factor analysis by EM (Rubin & Thayer 1982, "EM algorithms for ML factor analysis"): every column has a noise.
+
+    It is no estimator of scikit-learn: `fit` takes x, without y, and seed by its name.
 
     EM climbs to a maximum that need not be the highest, so it starts `n_starts` times, and the highest is kept. All
     starts are at columns scaled to variance 1, so that the units of a column do not matter, as they do not matter to

@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 
-from scratchvae.arguments import finite, flag, model_rows, positive, whole
+from scratchvae.arguments import finite, flag, model_rows, positive, takes_unit, whole
 from scratchvae.backend import move, own, writable
 from scratchvae.data.pixels import warn_if_dark
 from scratchvae.doors import opened
@@ -306,7 +306,7 @@ class VAE:
         whole number ≥ 0, selects them; 0 unless given.
         """
         z = self.encode_samples(x, n_samples, seed)
-        return self.decode(z.reshape(-1, self.n_latent)).reshape(*z.shape[:2], -1)
+        return self.decode(z.reshape(-1, self.n_latent)).reshape(*z.shape[:2], self.n_visible)
 
     def sample(self, n, seed=0):
         """Return E[x|z], (n, D), for n latents from the prior z ~ N(0, I).
@@ -361,10 +361,10 @@ class VAE:
         return self._rows(x, self.n_visible, "x")
 
     def _images(self, x, stacklevel):
-        """Return rows x (M, D) as they are, with a warning where they are uint8 that do not look like 0 to 255."""
+        """Return rows x (M, D) as they are, with a warning where they are pixels that do not look like 0 to white."""
         x = self._shaped("x", x, self.n_visible)
         if self._looks():
-            warn_if_dark("x", x, stacklevel)
+            warn_if_dark("x", x, stacklevel, takes_unit(self.likelihood))
         return x
 
     def _encode_at(self, x, eps):

@@ -7,6 +7,7 @@ short, edited or exchanged is refused with a CheckpointError.
 """
 
 import contextlib
+import errno
 import hashlib
 import io
 import json
@@ -78,7 +79,7 @@ def load(path):
     except CheckpointError:
         raise
     except FileError as error:
-        raise _damaged(path, f"is truncated or no checkpoint ({error})") from None
+        raise _damaged(path, f"is damaged or no checkpoint: it {str(error).removeprefix(f'{path} ')}") from None
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise _damaged(path, f"is no checkpoint: it has no such manifest ({type(error).__name__}: {error})") from None
     if odd:
@@ -102,11 +103,13 @@ def _listed(stored, listed):
 
 
 def is_there(path):
-    """Say whether there is a file at `path`; where that cannot be seen, an OSError says why."""
+    """Say whether there is a file at `path`; where that cannot be seen, an OSError names it and says why."""
     try:
         os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
         return False
+    except OSError as error:
+        raise told(error, f"{path} cannot be looked at ({error.strerror})") from error
     return True
 
 
@@ -182,6 +185,8 @@ def _not_written(path, size, error):
         left = f" and {_in_units(shutil.disk_usage(path.parent).free)} are free"
     except OSError:
         left = ""
+    if error.errno == errno.EFBIG:
+        left = ", more than a file may have here (ulimit -f, or the file system)"
     try:
         safe = "the file that was there before is whole" if path.exists() else "nothing was there before"
     except OSError:
@@ -205,11 +210,19 @@ def _digest(manifest, arrays):
 
 def _damaged(path, what):
     """Return the error that says what is wrong with `path`, and what to do."""
-    return DamagedError(f"{path} {what}{_way_out(path, 'there is none before it, and the run must begin anew')}")
+    anew = "the run must begin anew, as it can in the same folder (--out, out)"
+    return DamagedError(f"{path} {what}{_way_out(path, f'there is none before it that is whole, and {anew}')}")
 
 
 def _way_out(path, otherwise):
     """Return the end of a message on a checkpoint of no use: it names the one before it, or else says `otherwise`."""
     previous = previous_of(path)
-    there = previous.exists()
-    return f"; the one before it is {previous.name}: rename it to go on from there" if there else f"; {otherwise}"
+    if not previous.exists():
+        return f"; {otherwise}"
+    try:
+        load(previous)
+    except DamagedError:
+        return f"; {otherwise}"
+    except (OSError, MemoryError):  # it may be whole
+        pass
+    return f"; the one before it is {previous.name}: rename it to go on from there"

@@ -44,6 +44,21 @@ class Claim:
         self.take_over = take_over
         self.file = None
 
+    def require_free(self):
+        """Raise the ValueError of `acquire` where another process has the claim; nothing is taken or written.
+
+        What this process holds itself is refused too.
+        """
+        try:
+            file = open(self.path, "r+b")  # noqa: SIM115  it is closed below
+        except OSError:  # there is none, or `acquire` says why it cannot be had
+            return
+        with file:
+            locked = _lock(file)
+            holder = _holder(file)
+            if locked is False or self._lives(holder, locked):
+                raise ValueError(self._refusal(holder))
+
     def acquire(self):
         """Take the claim; a ValueError names the process that has it, and since when.
 

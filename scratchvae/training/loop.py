@@ -23,6 +23,7 @@ from scratchvae.training.optim import Adagrad, started
 from scratchvae.training.run import RunFolder
 
 ORDER, STEP, HELD_OUT = range(3)  # what a random stream is for
+STOPS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))  # a closed terminal
 TOGETHER = 1.0  # seconds after a signal within which another one is taken for the same
 
 
@@ -87,7 +88,7 @@ def fit(
     `FullVB` train_bound is (22) / N, with the θ-KL, and valid_bound is (7) at the posterior mean of θ, without it.
     Warnings tell of validation rows on another scale than the training rows, and of a valid_bound that is not finite.
 
-    Ctrl-C and SIGTERM let the step end, write the checkpoint, and then raise KeyboardInterrupt or SystemExit.
+    Ctrl-C, SIGTERM and SIGHUP let the step end, write the checkpoint, and then raise KeyboardInterrupt or SystemExit.
     ValueError is raised for arguments that do not fit, CheckpointError for a checkpoint that is broken or of another
     run, FloatingPointError for a bound that is not finite, with its step and array (the last finite checkpoint stays),
     MemoryError where the device has no room for the job, with how much it needs, and RuntimeError where another thread
@@ -282,7 +283,7 @@ def _block(model):
 
 @contextlib.contextmanager
 def interruptible():
-    """Give a list to which the first Ctrl-C or SIGTERM appends its number.
+    """Give a list to which the first Ctrl-C, SIGTERM or SIGHUP appends its number.
 
     Another one within a second of it, from an impatient hand or as a service manager sends them, changes nothing; a
     later one acts as it would outside.
@@ -305,7 +306,7 @@ def interruptible():
             signal.signal(number, handler)
 
     if threading.current_thread() is threading.main_thread():
-        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        handlers = {number: signal.getsignal(number) for number in STOPS}
         before = {number: handler for number, handler in handlers.items() if handler not in (signal.SIG_IGN, None)}
         for number in before:
             signal.signal(number, note)

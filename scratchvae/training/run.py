@@ -16,6 +16,7 @@ import numpy as np
 
 from scratchvae.arguments import is_real
 from scratchvae.backend import kind, move
+from scratchvae.files import told
 from scratchvae.inference.likelihoods import LIKELIHOODS
 from scratchvae.inference.objectives import OBJECTIVES
 from scratchvae.inference.posteriors import POSTERIORS
@@ -259,6 +260,12 @@ OURS = re.compile(
 HEADS = {"config.json": b'{"options":', "metrics.csv": ",".join(HISTORY.names).encode()}  # how ours begin
 
 
+def checkpoints_of(folder):
+    """Return the paths at which a run folder has its last checkpoint and the one before it."""
+    newest = Path(folder) / "checkpoint.npz"
+    return newest, previous_of(newest)
+
+
 def look(folder):
     """Return what a folder is to a run that would begin there, and the paths of the files that make it so.
 
@@ -271,8 +278,7 @@ def look(folder):
     """
     foreign = []
     damaged = []
-    newest = Path(folder) / "checkpoint.npz"
-    for path in (newest, previous_of(newest)):
+    for path in checkpoints_of(folder):
         if not is_there(path):
             continue
         try:
@@ -297,6 +303,7 @@ def require_new(folder):
     require_folder(folder)
     state, paths = look(folder)
     if state == RUN:
+        config_of(folder)
         raise ValueError(
             f"{folder} holds a run: go on with it (--resume, resume=True), or choose another folder (--out, out)"
         )
@@ -307,8 +314,15 @@ def require_new(folder):
 
 
 def require_folder(path):
-    """Raise a ValueError if there is something at `path` that is no folder."""
-    if os.path.lexists(path) and not os.path.isdir(path):
+    """Raise a ValueError if there is something at `path` that is no folder, or if no folder can be there."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):  # the second is told by whoever makes the folder
+        return
+    except (OSError, ValueError) as error:  # a name that is too long, a folder above it that is closed
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ValueError(f"{path} cannot be a folder ({reason}): choose another one (--out, out)") from None
+    if not os.path.isdir(path):
         what = "a file" if os.path.exists(path) else "a link that leads nowhere"
         raise ValueError(f"{path} is {what}: choose a folder (--out, out)")
 
@@ -331,6 +345,36 @@ def facts_of_run(folder):
     "run" says how the run trains, "progress" how far it is, and "options", which older runs lack, has the caller's own.
     """
     return _load(checkpoint_of(folder))[1]
+
+
+def config_of(folder):
+    """Return what the config.json of a run holds: a dict of the "options" of its caller, or None, and the facts "run".
+
+    One that is missing or damaged raises a ValueError, which says what can be done with the rest of the folder.
+    """
+    path = Path(folder) / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(config, dict) or "options" not in config or not isinstance(config.get("run"), dict):
+            raise ValueError('expected {"options": …, "run": {…}}')
+        return config
+    except (FileNotFoundError, NotADirectoryError):
+        if not any(map(is_there, checkpoints_of(folder))):
+            raise ValueError(f"{folder} is no run folder: it has no config.json") from None
+        what = "missing"
+    except (ValueError, RecursionError) as error:
+        what = f"damaged ({' '.join(str(error).split())[:200]})"
+    except OSError as error:
+        raise told(error, f"{path} cannot be read ({error.strerror})") from error
+    raise ValueError(
+        f"{path} is {what}: put it back, or choose another folder; load_model({str(folder)!r}) gives the model, and "
+        "fit(…, resume=True) goes on with a run that was begun in Python"
+    )
+
+
+def config_differs(config, facts):
+    """Return (name, in config.json, in the checkpoint) for each fact of a run in which the two differ."""
+    return [*_differences(config["run"], facts["run"])]
 
 
 def write_history(path, history):
