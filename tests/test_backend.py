@@ -478,6 +478,10 @@ def test_a_missing_driver_a_missing_device_and_missing_libraries_are_told_apart(
     broken(monkeypatch, matmul=failing(RuntimeError("Failure finding libcublas.so.13\nin a long tale")))
     with pytest.raises(ValueError, match=r"toolkit's libraries \(Failure finding libcublas.so.13\): pip install .*ctk"):
         array_module("cupy")
+    no_library = {"matmul": failing(RuntimeError("none")), "runtimeGetVersion": lambda: 12090}
+    broken(monkeypatch, **no_library)
+    with pytest.raises(ValueError, match=r'pip install "cupy-cuda12x\[ctk\]", or install the toolkit'):
+        array_module("cupy")
 
 
 def test_lists_matrices_and_masked_arrays_are_read_as_plain_arrays():

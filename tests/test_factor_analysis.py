@@ -410,3 +410,41 @@ def test_a_seed_is_a_whole_number_and_what_follows_x_has_a_name(model, seed):
             model.fit(x, seed=seed)
         with pytest.raises(ValueError, match=r"n_starts is 0; expected a whole number ≥ 1"):
             FactorAnalysis(2, n_starts=0)
+
+
+def test_the_start_that_ends_highest_is_the_one_that_goes_on(monkeypatch):
+    """Where a run has been before it ended does not count, nor how it began, nor how long it took."""
+    runs = iter([[-9.0, -2.0, -1.5], [-8.0, -7.0, -1.0], [-1.2, -1.2], [-30.0, -20.0, -10.0, -1.3]])
+    fitted = []
+
+    def climb(model, step, R, W, var):
+        if step is factor_analysis._sweep:
+            fitted.append(W)
+            return W, var, [-1.0, -0.5], True
+        return W, var, next(runs), True
+
+    starts = []
+    plain = FactorAnalysis._starts
+
+    def noting(model, *arguments):
+        for start in plain(model, *arguments):
+            starts.append(start[0])
+            yield start
+
+    monkeypatch.setattr(FactorAnalysis, "_climb", climb)
+    monkeypatch.setattr(FactorAnalysis, "_starts", noting)
+    model = FactorAnalysis(2, n_starts=4).fit(data())
+    assert_array_equal(fitted[0], starts[1])
+    assert_allclose(model.starts_ - model.starts_.max(), [-0.5, 0, -0.2, -0.3], atol=1e-12)
+    assert_allclose(np.diff(model.log_likelihood_), [1, 6, 0.5], atol=1e-12)  # its own history, and what came after
+
+
+def test_columns_that_equal_an_earlier_one_are_counted_each_once():
+    """Columns 1 and 2 are within the limit of column 0, and not of each other."""
+    near, far = 1 - 0.5e-12, 1 - 2e-12
+    R = np.array([[1, near, near, 0], [near, 1, far, 0], [near, far, 1, 0], [0, 0, 0, 1]])
+    with pytest.raises(ValueError, match=r"columns 0, 1 of x depend .*; 1 other columns equal an earlier one"):
+        factor_analysis._check_related(R, np.ones(4), np.eye(4), 1, list("0123"))
+    alone = np.array([[1, near, 0], [near, 1, 0], [0, 0, 1]])
+    with pytest.raises(ValueError, match=r"columns 0, 1 of x depend .* leave one of them out$"):
+        factor_analysis._check_related(alone, np.ones(3), np.eye(3), 1, list("012"))

@@ -236,7 +236,9 @@ def test_the_threshold_of_k_hat_falls_with_the_number_of_terms():
         return marginal.Estimate(*np.zeros((4, 1)), n).threshold()
 
     assert_allclose([threshold(n) for n in (50, 500, 5000)], [0.4114, 0.6295, 0.7], atol=1e-4)
-    assert [threshold(n) for n in (1, 10)] == [0, 0]
+    assert [threshold(n) for n in (1, 2, 9, 10)] == [0, 0, 0, 0]
+    assert_allclose(threshold(11), 1 - 1 / np.log10(11), rtol=1e-12)
+    assert 0 < threshold(11) < 0.04
 
     def estimate(n, *k_hat):
         return marginal.Estimate(*np.zeros((3, len(k_hat))), np.array(k_hat), n)
@@ -246,6 +248,9 @@ def test_the_threshold_of_k_hat_falls_with_the_number_of_terms():
     assert estimate(5000, 0.69, 0.71).untrusted().tolist() == [False, True]
     assert estimate(500, 0.45, 0.62, 0.64).unsure().tolist() == [False, True, False]
     assert not estimate(50, 0.41, 0.42, 0.6).unsure().any()  # the threshold is below ½ already
+    at, above = threshold(500), np.nextafter(threshold(500), 1)
+    assert estimate(500, at, above).untrusted().tolist() == [False, True]  # trusted up to the threshold itself
+    assert estimate(500, 0.5, np.nextafter(0.5, 1), at, above).unsure().tolist() == [False, True, True, False]
     assert estimate(21, np.nan, -np.inf).untrusted().tolist() == [True, False]  # terms that are not finite
     assert not estimate(20, np.nan).untrusted().any()  # too few for a k_hat
     for n in (20, 500):
