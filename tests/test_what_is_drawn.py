@@ -495,6 +495,12 @@ def test_the_peak_is_that_of_the_fastest_product_after_the_first(monkeypatch):
     assert bench.peak_gflops("numpy", "float32") == pytest.approx(2 * 50**3 / 2.0 / 1e9, rel=1e-12)
 
 
+def test_the_peak_is_taken_from_products_that_are_wider_than_any_of_a_step():
+    assert bench.LARGE == {"numpy": 3000, "cupy": 8192}
+    work = bench.Workload()
+    assert max(work.n_visible, work.n_hidden, work.n_latent, work.batch_size) < min(bench.LARGE.values())
+
+
 def written_out_flops(D, H, J, M, local=False):
     """Two operations for each multiply-add of: forward, the gradient of W and, but for the first map, of the input."""
     maps = [(D, H, 2), (H, J, 3), (H, J, 3)] + [(J, H, 3), (H, D, 3)] * (2 if local else 1)
