@@ -5,6 +5,7 @@ Each value is written out here from its source: the raw files, the formulas, or 
 
 import functools
 import gzip
+import hashlib
 import inspect
 import itertools
 import json
@@ -21,6 +22,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scratchvae import SGD, VAE, Adagrad, Adam, FullVB, evaluate, fit, load_data
 from scratchvae.cli import main
 from scratchvae.data import binarise, thresholds
+from scratchvae.doors import own_name
 from scratchvae.inference import hmc, marginal, score_function
 from scratchvae.inference.mcem import e_step
 from scratchvae.inference.objectives.black_box import black_box
@@ -277,6 +279,32 @@ def test_black_box_takes_both_devices_unless_told_otherwise():
     for pair in itertools.product([True, False], repeat=2):
         told = gradient(functools.partial(black_box, **dict(zip(settings, pair, strict=True))))
         assert np.array_equal(told, plain) == (pair == (True, True)), pair
+
+
+def test_a_partial_is_kept_under_a_name_with_all_its_settings_in_an_order_that_no_process_changes():
+    """Keys come in the order of their texts, of whatever kinds they are; an array counts with every number in it."""
+
+    def call(value, **settings):
+        return own_name(functools.partial(black_box, value, **settings), ())
+
+    for value, text in [
+        (True, "True"),
+        (0.5, "0.5"),
+        (None, "None"),
+        ("grey", "'grey'"),
+        ([1, (2, "a")], "[1, (2, 'a')]"),
+        (sgd, "sgd"),
+        ({10: 1, 9: {"b": 2, 4: sgd}, "a": None, (1,): 0.5}, "{'a': None, (1,): 0.5, 10: 1, 9: {'b': 2, 4: sgd}}"),
+    ]:
+        assert call(value) == f"partial black_box({text})"
+        assert call(1, b=value, a=2) == f"partial black_box(1, a=2, b={text})"
+    x = np.arange(6.0).reshape(2, 3)
+    digest = hashlib.sha256(x.tobytes()).hexdigest()[:16]
+    assert call(x) == f"partial black_box(array float64 (2, 3) {digest})"
+    assert call(x[:, ::2]) == call(x[:, ::2].copy())  # wherever its numbers lie
+    other = x.copy()
+    other[1, 2] += 1
+    assert len({call(array) for array in (x, other, x.T, x.astype("f4"), x[::-1])}) == 5
 
 
 # Resume and checkpoints
