@@ -448,3 +448,32 @@ def test_columns_that_equal_an_earlier_one_are_counted_each_once():
     alone = np.array([[1, near, 0], [near, 1, 0], [0, 0, 1]])
     with pytest.raises(ValueError, match=r"columns 0, 1 of x depend .* leave one of them out$"):
         factor_analysis._check_related(alone, np.ones(3), np.eye(3), 1, list("012"))
+
+
+@pytest.mark.parametrize(
+    ("values", "met", "settled", "error"),
+    [
+        ([-4, -3, -2.75, -2.625], 4, True, None),  # a rise of tol itself goes on, and a lesser one ends
+        ([-4, -3.875], 2, True, None),
+        ([-4, -4.125], 2, True, None),  # no more than rounding
+        ([-4, -4.25], 2, None, "the log-likelihood fell by 0.25 nats per datapoint in iteration 1"),
+        ([-4, -3, -3.5], 3, None, "the log-likelihood fell by 0.5 nats per datapoint in iteration 2"),
+        ([-4, -3, -2, -1, 0, 1], 4, False, None),  # three iterations are allowed, after the start
+    ],
+)
+def test_a_climb_ends_where_the_rise_is_less_than_tol_or_after_max_iter_steps(values, met, settled, error, monkeypatch):
+    coming = iter(values)
+    steps = []
+
+    def step(R, W, var, *latents):
+        steps.append(var)
+        return W, var + 1
+
+    monkeypatch.setattr(factor_analysis, "_evidence", lambda R, W, var: (next(coming), 0.125, ()))
+    model = FactorAnalysis(2, tol=0.25, max_iter=3)
+    if error:
+        with pytest.raises(FloatingPointError, match=error):
+            model._climb(step, None, None, 0)
+    else:
+        assert model._climb(step, None, None, 0) == (None, met - 1, values[:met], settled)
+    assert steps == list(range(met - 1))  # the result is where the last value was met
