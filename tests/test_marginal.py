@@ -231,6 +231,20 @@ def test_k_hat_is_that_of_the_written_out_formulas(n):
     assert_allclose(pareto_k(log_w), [pareto_k_of_one(column) for column in log_w.T], rtol=1e-9)
 
 
+def test_a_tail_is_a_single_point_below_1e_12_and_all_but_the_largest_are_negligible_below_1e_300():
+    """Of 25 weights the tail is the 5 largest, measured from the sixth, and their first quartile is the least."""
+
+    def k_hat(tail, sixth):
+        weights = np.array([sixth] * 20 + tail)
+        with np.errstate(divide="ignore"):  # a weight may be 0
+            return pareto_k(np.log(weights)[:, None])[0]
+
+    assert k_hat([1.0] * 5, 1 - 0.9e-12) == -np.inf
+    assert np.isfinite(k_hat([1 - 0.9e-12, 1 - 0.7e-12, 1 - 0.4e-12, 1 - 0.2e-12, 1.0], 1 - 1.1e-12))
+    assert k_hat([0.9e-300, 1e-200, 1e-100, 1e-50, 1.0], 0.0) == np.inf
+    assert np.isfinite(k_hat([1.1e-300, 1e-200, 1e-100, 1e-50, 1.0], 0.0))
+
+
 def test_the_threshold_of_k_hat_falls_with_the_number_of_terms():
     def threshold(n):
         return marginal.Estimate(*np.zeros((4, 1)), n).threshold()
