@@ -64,6 +64,7 @@ FUNCTIONS = {  # name: the keywords that CuPy's takes, as far as anybody here sh
     "zeros_like": {"dtype", "order", "shape"},
     "empty_like": {"dtype", "order", "shape"},
     "full_like": {"dtype", "order", "shape"},
+    "ones_like": {"dtype", "order", "shape"},
     "where": set(),
     "shape": set(),
     "unique": {"return_index", "return_inverse", "return_counts"},

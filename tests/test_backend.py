@@ -15,13 +15,15 @@ from conftest import cells, host, rows
 from numpy.testing import assert_array_equal
 
 from scratchvae import SGD, VAE, Adagrad, Adam, FullVB, evaluate, fit, load_model
-from scratchvae.backend import array_module, kind, move
+from scratchvae.backend import array_module, kind, move, require_memory
 from scratchvae.cli import main
 from scratchvae.gradcheck import check_matrix, check_parts
 from scratchvae.inference.full_vb import THETA_NOISE
+from scratchvae.inference.likelihoods import LIKELIHOODS
 from scratchvae.inference.marginal import appendix_d, importance
 from scratchvae.inference.objectives import OBJECTIVES
 from scratchvae.inference.objectives.sgvb import sgvb_b
+from scratchvae.nets.mlp import ACTIVATIONS
 from scratchvae.noise import MANY
 
 TRAIN, VALID = rows(23), rows(9, seed=2)
@@ -302,6 +304,86 @@ def test_the_memory_of_a_step_of_other_networks_is_foreseen(settings, m):
     assert 0.4 * model.working_memory(m) < peak < model.working_memory(m)
 
 
+@pytest.mark.parametrize(
+    ("settings", "least"),
+    [
+        *(({"n_visible": 1000, "likelihood": name}, 0.7) for name in LIKELIHOODS),
+        *(({"n_hidden": 1000, "activation": name}, 0.8) for name in ACTIVATIONS),
+        ({"n_hidden": [500, 500, 500]}, 0.6),
+        ({"n_latent": 300}, 0.6),
+        ({"n_latent": 40, "posterior": "full"}, 0.8),
+        ({"flow": 40}, 0.8),
+        ({"n_visible": 1000, "n_samples": 4}, 0.8),
+        ({"n_visible": 256, "channels": (4, 8)}, 0.5),
+        ({"n_visible": 1000, "estimator": "wake-sleep"}, 0.45),
+        ({"n_visible": 1000, "estimator": "black-box", "n_samples": 4}, 0.8),
+    ],
+)
+def test_the_memory_is_foreseen_whatever_it_is_that_is_wide(settings, least):
+    model = VAE(**{"n_visible": 9, "n_hidden": 5, "n_latent": 2} | settings)
+    m = 100
+    x = np.zeros((m, model.n_visible), np.uint8)
+    noise = model.noise(np.random.default_rng(0), m)
+    tracemalloc.start()
+    for _ in range(2):  # the second while the layers still keep what they need of the first
+        model.bound(x, noise, 1000, gradient=True)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert least * model.working_memory(m) < peak < model.working_memory(m)
+
+
+@pytest.mark.parametrize(
+    ("settings", "draws", "of_x", "of_hidden"),
+    [  # how many arrays for each draw are as wide as x, and as the widest hidden layer
+        ({}, 1, 6, 4 + 3),
+        ({"n_samples": 3}, 3, 6, 4 + 3),
+        ({"likelihood": "gaussian"}, 1, 10, 4 + 3),
+        ({"likelihood": "isotropic"}, 1, 10, 4 + 3),
+        ({"likelihood": "continuous-bernoulli"}, 1, 11, 4 + 3),
+        ({"activation": "softplus"}, 1, 6, 4 + 6),
+        ({"estimator": "wake-sleep", "n_samples": 3}, 4, 6, 4 + 3),  # once more for the dreams
+        ({"posterior": "full"}, 1, 6, 4 + 3),
+    ],
+)
+def test_the_memory_of_a_step_counts_so_many_arrays_of_each_width(settings, draws, of_x, of_hidden):
+    model = VAE(70, 50, 3, **settings)
+    outputs = 3 + 3 + (3 if "posterior" in settings else 0)  # mu and log_var, and what is below the diagonal
+    each = of_x * 70 + of_hidden * 50 + 2 * 3 + 6 * outputs
+    assert model.working_memory(11) == 4 * 11 * (draws * each + 2 * 70)
+    assert VAE(70, 50, 3, dtype="float64", **settings).working_memory(11) == 2 * model.working_memory(11)
+    two = VAE(70, (50, 20), 3, **settings)
+    assert two.working_memory(11) - model.working_memory(11) == 4 * 11 * draws * 4 * 20
+    none = VAE(70, (), 3, **settings)
+    assert model.working_memory(11) - none.working_memory(11) == 4 * 11 * draws * of_hidden * 50
+
+
+def test_as_many_datapoints_are_taken_at_a_time_as_256_mebibytes_hold_and_at_most_a_thousand(monkeypatch):
+    model = VAE(6, 5, 2, n_samples=3)
+    room = 1 << 28
+    for bytes_of_one, expected in [
+        (room // 1001, 1000),
+        (room // 1000, 1000),
+        (room // 999, 999),
+        (room // 2, 2),
+        (room // 2 + 1, 1),
+        (room, 1),
+        (3 * room, 1),  # one at least
+    ]:
+        monkeypatch.setattr(VAE, "working_memory", lambda model, m, n=bytes_of_one: 3 * n)  # of three draws
+        assert model.rows_at_once() == expected
+
+
+def test_what_fills_the_memory_to_the_last_byte_is_let_through_and_a_byte_more_is_not(monkeypatch):
+    monkeypatch.setattr("scratchvae.backend.host_memory", lambda: 5 << 20)
+    require_memory(5 << 20, "numpy")
+    with pytest.raises(MemoryError, match="this job needs about 5 MiB of memory and this machine has 5 MiB"):
+        require_memory((5 << 20) + 1, "numpy")
+    monkeypatch.setattr("scratchvae.backend.free_memory", lambda backend: 3 << 20)
+    require_memory(3 << 20, "cupy")
+    with pytest.raises(MemoryError, match="the model needs about 3 MiB of device memory and 3 MiB are free"):
+        require_memory((3 << 20) + 1, "cupy", "the model")
+
+
 @pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
 @pytest.mark.parametrize("theta_noise", THETA_NOISE)
 @pytest.mark.parametrize(("hidden", "m"), [(200, 20), (50, 100)])
@@ -394,6 +476,10 @@ def test_a_missing_driver_a_missing_device_and_missing_libraries_are_told_apart(
         array_module("cupy")
     broken(monkeypatch, matmul=failing(RuntimeError("Failure finding libcublas.so.13\nin a long tale")))
     with pytest.raises(ValueError, match=r"toolkit's libraries \(Failure finding libcublas.so.13\): pip install .*ctk"):
+        array_module("cupy")
+    no_library = {"matmul": failing(RuntimeError("none")), "runtimeGetVersion": lambda: 12090}
+    broken(monkeypatch, **no_library)
+    with pytest.raises(ValueError, match=r'pip install "cupy-cuda12x\[ctk\]", or install the toolkit'):
         array_module("cupy")
 
 

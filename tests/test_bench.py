@@ -319,3 +319,21 @@ def test_the_cost_of_convolutions_is_measured_and_a_missing_pytorch_is_said(tmp_
     result = json.loads((tmp_path / "conv.json").read_text())
     assert result["ms per step"]["scratchvae"]["median"] > 0
     assert ("PyTorch eager" in result["ms per step"]) == result["PyTorch"].startswith("torch")
+
+
+@pytest.mark.parametrize(("tf32", "expected"), [(None, False), ("0", False), ("1", True)])
+def test_the_device_that_is_named_is_the_first_with_its_memory_in_gibibytes(tf32, expected, monkeypatch):
+    standin.install(monkeypatch)
+    runtime = sys.modules["cupy"].cuda.runtime
+    known = {0: {"name": b"the first", "totalGlobalMem": 85 * 10**9}, 1: {"name": b"another", "totalGlobalMem": 1}}
+    monkeypatch.setattr(runtime, "getDeviceProperties", known.__getitem__)
+    monkeypatch.setattr(runtime, "runtimeGetVersion", lambda: 12090)
+    monkeypatch.setattr(runtime, "driverGetVersion", lambda: 13000)
+    if tf32 is None:
+        monkeypatch.delenv("CUPY_TF32", raising=False)
+    else:
+        monkeypatch.setenv("CUPY_TF32", tf32)
+    facts = bench.machine(["numpy", "cupy"])
+    told = {"gpu": "the first", "gpu_memory_gib": 79.2, "driver": 13000, "cuda": 12090, "tf32": expected}
+    assert {key: facts[key] for key in told} == told
+    assert not told.keys() & bench.machine(["numpy"]).keys()

@@ -5,6 +5,7 @@ Each value is written out here from its source: the raw files, the formulas, or 
 
 import functools
 import gzip
+import hashlib
 import inspect
 import itertools
 import json
@@ -20,7 +21,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from scratchvae import SGD, VAE, Adagrad, Adam, FullVB, evaluate, fit, load_data
 from scratchvae.cli import main
+from scratchvae.cli.shared import DEFAULTS, run_options
 from scratchvae.data import binarise, thresholds
+from scratchvae.doors import own_name
 from scratchvae.inference import hmc, marginal, score_function
 from scratchvae.inference.mcem import e_step
 from scratchvae.inference.objectives.black_box import black_box
@@ -279,6 +282,32 @@ def test_black_box_takes_both_devices_unless_told_otherwise():
         assert np.array_equal(told, plain) == (pair == (True, True)), pair
 
 
+def test_a_partial_is_kept_under_a_name_with_all_its_settings_in_an_order_that_no_process_changes():
+    """Keys come in the order of their texts, of whatever kinds they are; an array counts with every number in it."""
+
+    def call(value, **settings):
+        return own_name(functools.partial(black_box, value, **settings), ())
+
+    for value, text in [
+        (True, "True"),
+        (0.5, "0.5"),
+        (None, "None"),
+        ("grey", "'grey'"),
+        ([1, (2, "a")], "[1, (2, 'a')]"),
+        (sgd, "sgd"),
+        ({10: 1, 9: {"b": 2, 4: sgd}, "a": None, (1,): 0.5}, "{'a': None, (1,): 0.5, 10: 1, 9: {'b': 2, 4: sgd}}"),
+    ]:
+        assert call(value) == f"partial black_box({text})"
+        assert call(1, b=value, a=2) == f"partial black_box(1, a=2, b={text})"
+    x = np.arange(6.0).reshape(2, 3)
+    digest = hashlib.sha256(x.tobytes()).hexdigest()[:16]
+    assert call(x) == f"partial black_box(array float64 (2, 3) {digest})"
+    assert call(x[:, ::2]) == call(x[:, ::2].copy())  # wherever its numbers lie
+    other = x.copy()
+    other[1, 2] += 1
+    assert len({call(array) for array in (x, other, x.T, x.astype("f4"), x[::-1])}) == 5
+
+
 # Resume and checkpoints
 
 
@@ -451,6 +480,40 @@ def test_a_long_array_is_hashed_to_its_end(place, tmp_path):
         manifest = json.loads(str(file["manifest"]))
     long[place] = 1
     assert refuses(path, {"a": np.zeros(3), "long": long}, manifest)
+
+
+def with_options(without=None, **changes):
+    """The text of a config.json with the options of a run, without one of them or with changes."""
+    return json.dumps({"options": {key: value for key, value in (DEFAULTS | changes).items() if key != without}})
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("[", "Expecting value: line 1 column 2 (char 1)"),
+        ("{}", "KeyError('options')"),
+        ("[]", "TypeError('list indices must be integers or slices, not str')"),
+        ('{"options": [1]}', "AttributeError(\"'list' object has no attribute 'keys'\")"),
+        (with_options(another=1), "this version knows no another: update scratchvae"),
+        (with_options(without="latent"), "there is no latent"),
+        (with_options(latent="two"), "latent is 'two'"),
+    ],
+)
+def test_what_is_wrong_with_the_options_of_a_run_is_said_in_its_own_words(text, reason, tmp_path):
+    """An error of ours is told as it is, and one of Python's with its kind, without which it says little."""
+    path = tmp_path / "config.json"
+    path.write_text(text)
+    with pytest.raises(ValueError) as error:
+        run_options(tmp_path)
+    assert str(error.value) == f"{path} does not hold the options of a run of scratchvae train ({reason})"
+
+
+def test_a_run_in_python_has_no_options_and_a_run_of_the_command_line_has_its_own(tmp_path):
+    (tmp_path / "config.json").write_text(with_options(without="hidden"))
+    with pytest.raises(ValueError, match="was trained in Python, not by scratchvae train"):
+        run_options(tmp_path)
+    (tmp_path / "config.json").write_text(with_options(latent=7))
+    assert run_options(tmp_path) == DEFAULTS | {"latent": 7}
 
 
 # Evaluation

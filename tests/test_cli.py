@@ -540,7 +540,8 @@ def test_a_truncated_checkpoint_stops_every_command_and_stays_as_it_is(trained, 
 def test_no_run_folder_and_no_metrics_are_clear_errors(trained, tmp_path, capsys):
     assert "is no run folder" in refused(capsys, "evaluate", tmp_path)
     for command in ("evaluate", "plot"):
-        assert "seed is -1; expected a whole number ≥ 0" in refused(capsys, command, trained, "--seed", -1)
+        message = refused(capsys, command, trained, "--seed", -1)
+        assert "seed is -1; expected a whole number ≥ 0" in message and "drawn" not in message  # nothing has begun
     (trained / "metrics.csv").write_text("a,b\n")
     assert "is not a metrics.csv" in refused(capsys, "plot", trained)
     (trained / "metrics.csv").unlink()

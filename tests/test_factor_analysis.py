@@ -410,3 +410,70 @@ def test_a_seed_is_a_whole_number_and_what_follows_x_has_a_name(model, seed):
             model.fit(x, seed=seed)
         with pytest.raises(ValueError, match=r"n_starts is 0; expected a whole number ≥ 1"):
             FactorAnalysis(2, n_starts=0)
+
+
+def test_the_start_that_ends_highest_is_the_one_that_goes_on(monkeypatch):
+    """Where a run has been before it ended does not count, nor how it began, nor how long it took."""
+    runs = iter([[-9.0, -2.0, -1.5], [-8.0, -7.0, -1.0], [-1.2, -1.2], [-30.0, -20.0, -10.0, -1.3]])
+    fitted = []
+
+    def climb(model, step, R, W, var):
+        if step is factor_analysis._sweep:
+            fitted.append(W)
+            return W, var, [-1.0, -0.5], True
+        return W, var, next(runs), True
+
+    starts = []
+    plain = FactorAnalysis._starts
+
+    def noting(model, *arguments):
+        for start in plain(model, *arguments):
+            starts.append(start[0])
+            yield start
+
+    monkeypatch.setattr(FactorAnalysis, "_climb", climb)
+    monkeypatch.setattr(FactorAnalysis, "_starts", noting)
+    model = FactorAnalysis(2, n_starts=4).fit(data())
+    assert_array_equal(fitted[0], starts[1])
+    assert_allclose(model.starts_ - model.starts_.max(), [-0.5, 0, -0.2, -0.3], atol=1e-12)
+    assert_allclose(np.diff(model.log_likelihood_), [1, 6, 0.5], atol=1e-12)  # its own history, and what came after
+
+
+def test_columns_that_equal_an_earlier_one_are_counted_each_once():
+    """Columns 1 and 2 are within the limit of column 0, and not of each other."""
+    near, far = 1 - 0.5e-12, 1 - 2e-12
+    R = np.array([[1, near, near, 0], [near, 1, far, 0], [near, far, 1, 0], [0, 0, 0, 1]])
+    with pytest.raises(ValueError, match=r"columns 0, 1 of x depend .*; 1 other columns equal an earlier one"):
+        factor_analysis._check_related(R, np.ones(4), np.eye(4), 1, list("0123"))
+    alone = np.array([[1, near, 0], [near, 1, 0], [0, 0, 1]])
+    with pytest.raises(ValueError, match=r"columns 0, 1 of x depend .* leave one of them out$"):
+        factor_analysis._check_related(alone, np.ones(3), np.eye(3), 1, list("012"))
+
+
+@pytest.mark.parametrize(
+    ("values", "met", "settled", "error"),
+    [
+        ([-4, -3, -2.75, -2.625], 4, True, None),  # a rise of tol itself goes on, and a lesser one ends
+        ([-4, -3.875], 2, True, None),
+        ([-4, -4.125], 2, True, None),  # no more than rounding
+        ([-4, -4.25], 2, None, "the log-likelihood fell by 0.25 nats per datapoint in iteration 1"),
+        ([-4, -3, -3.5], 3, None, "the log-likelihood fell by 0.5 nats per datapoint in iteration 2"),
+        ([-4, -3, -2, -1, 0, 1], 4, False, None),  # three iterations are allowed, after the start
+    ],
+)
+def test_a_climb_ends_where_the_rise_is_less_than_tol_or_after_max_iter_steps(values, met, settled, error, monkeypatch):
+    coming = iter(values)
+    steps = []
+
+    def step(R, W, var, *latents):
+        steps.append(var)
+        return W, var + 1
+
+    monkeypatch.setattr(factor_analysis, "_evidence", lambda R, W, var: (next(coming), 0.125, ()))
+    model = FactorAnalysis(2, tol=0.25, max_iter=3)
+    if error:
+        with pytest.raises(FloatingPointError, match=error):
+            model._climb(step, None, None, 0)
+    else:
+        assert model._climb(step, None, None, 0) == (None, met - 1, values[:met], settled)
+    assert steps == list(range(met - 1))  # the result is where the last value was met

@@ -6,6 +6,7 @@ import json
 import mmap
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -771,6 +772,19 @@ def test_a_full_disk_does_not_cost_the_caller_his_stream_and_ends_no_program_wit
         cli.program()
     assert stop.value.code == 2 and os.path.samestat(os.fstat(stream.fileno()), os.stat(os.devnull))
     stream.close()
+
+
+def test_the_program_ignores_signals_in_the_end_and_whoever_calls_main_keeps_his_own(monkeypatch):
+    told = []
+    monkeypatch.setattr(signal, "signal", lambda number, handler: told.append((number, handler)))
+    monkeypatch.setattr(cli.shared, "is_program", False)
+    monkeypatch.setattr(cli, "main", lambda: 3)
+    cli.ignore_signals()
+    assert told == []
+    with pytest.raises(SystemExit) as stop:
+        cli.program()
+    assert stop.value.code == 3
+    assert told == [(signal.SIGINT, signal.SIG_IGN), (signal.SIGTERM, signal.SIG_IGN)]
 
 
 def is_free(lock):

@@ -482,3 +482,15 @@ def test_trajectories_that_meet_nan_are_counted_and_freeze_no_other_chain(shared
 def test_a_seed_in_place_of_the_generator_is_refused(generator):
     with pytest.raises(ValueError, match="expected NumPy's, such as np"):
         sample(oscillator, np.zeros((2, 2)), generator, 3)
+
+
+@pytest.mark.filterwarnings("error")
+def test_chains_that_stand_still_have_the_promised_answers_and_no_warning():
+    apart = np.stack([np.zeros(8), np.ones(8)], axis=1)
+    together = np.ones((8, 2))
+    assert split_r_hat(apart) == np.inf
+    assert np.isnan(split_r_hat(together)) and np.isnan(effective_sample_size(together))
+    assert np.isfinite(effective_sample_size(apart))
+    one_of_each = np.stack([apart, together, np.random.default_rng(0).standard_normal((8, 2))], axis=2)
+    r_hat = split_r_hat(one_of_each)
+    assert r_hat[0] == np.inf and np.isnan(r_hat[1]) and np.isfinite(r_hat[2])

@@ -70,6 +70,25 @@ def test_a_bernoulli_decoders_network_equals_c1(activation):
     assert checks
 
 
+@pytest.mark.parametrize("settings", [{}, {"n_hidden": (5, 4)}, {"n_hidden": ()}, {"channels": (3, 2)}])
+@pytest.mark.parametrize("posterior", ["gaussian", "full"])
+def test_no_gradient_with_respect_to_the_data_is_computed_and_every_other_one_is(settings, posterior, monkeypatch):
+    model = VAE(**{"n_visible": 64, "n_hidden": 5, "n_latent": 2, "posterior": posterior} | settings)
+    handed_on = []
+    for layer in model.encoder.layers + model.decoder.layers:
+        plain = layer.backward
+
+        def noting(dy, layer=layer, plain=plain):
+            handed_on.append((layer, plain(dy)))
+            return handed_on[-1][1]
+
+        monkeypatch.setattr(layer, "backward", noting)
+    model.bound(np.full((3, 64), 255, np.uint8), model.noise(np.random.default_rng(0), 3), 3, gradient=True)
+    reading = [layer for layer, dx in handed_on if dx is None]
+    assert reading == (model.encoder.layers if settings.get("n_hidden") == () else model.encoder.layers[:1])
+    assert len(handed_on) == len(model.encoder.layers) + len(model.decoder.layers)
+
+
 def test_linear_that_reads_the_data_gives_no_input_gradient_and_the_same_parameter_gradients():
     plain, reading = Linear("l", 5, 3), Linear("l", 5, 3, reads_data=True)
     gradients = []

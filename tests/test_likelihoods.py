@@ -21,6 +21,7 @@ from scratchvae.gradcheck import check_density
 from scratchvae.inference.likelihoods import LIKELIHOODS
 from scratchvae.inference.likelihoods.bernoulli import Bernoulli
 from scratchvae.inference.likelihoods.continuous_bernoulli import ContinuousBernoulli
+from scratchvae.inference.likelihoods.gaussian import Gaussian
 from scratchvae.inference.likelihoods.laplace import Laplace
 from scratchvae.nets.layers import sigmoid
 
@@ -209,6 +210,21 @@ def test_laplace_noise_is_standard_and_draws_have_mean_mu_variance_2_b2_and_mean
 
 
 # All five
+
+
+def test_a_draw_is_the_written_out_function_of_its_noise_and_not_another_one_of_the_same_law():
+    """A symmetric law looks the same with the noise turned around; the seed then selects other images."""
+    generator = np.random.default_rng(0)
+    mu, spread, eps = generator.standard_normal((3, 4, 5))
+    u = generator.random((4, 5))
+    assert_allclose(Gaussian("free").draw(eps, mu, spread), mu + np.exp(0.5 * spread) * eps, rtol=1e-12)
+    assert_allclose(
+        LIKELIHOODS["isotropic"]("free").draw(eps, mu, spread[0, :1]), mu + np.exp(0.5 * spread[0, 0]) * eps
+    )
+    assert_allclose(Laplace().draw(eps, mu, spread), mu + np.exp(spread) * eps, rtol=1e-12)
+    assert_array_equal(Bernoulli().draw(u, mu), u < 1 / (1 + np.exp(-mu)))
+    x = ContinuousBernoulli().draw(u, mu)
+    assert_allclose(np.expm1(mu * x) / np.expm1(mu), u, rtol=1e-9)  # its distribution function
 
 
 CASES = [

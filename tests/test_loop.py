@@ -15,7 +15,7 @@ from scratchvae.data import binarise, thresholds
 from scratchvae.training import em, loop, run
 from scratchvae.training.checkpoint import CheckpointError, load, save
 from scratchvae.training.claim import Claim
-from scratchvae.training.loop import HELD_OUT, ORDER, STEP, evaluate_theta, interruptible, stream
+from scratchvae.training.loop import HELD_OUT, ORDER, STEP, due, evaluate_theta, interruptible, stream
 from scratchvae.training.run import RunFolder, read_history
 
 TRAIN, VALID = rows(23), rows(9, seed=2)
@@ -557,3 +557,25 @@ def test_load_model_gives_back_the_trained_model_and_asks_for_an_estimator_of_yo
     with pytest.raises(CheckpointError, match="estimator 'mine': pass the function"):
         load_model(tmp_path / "b")
     assert load_model(tmp_path / "b", estimator=mine).estimator is mine
+
+
+def test_a_row_is_due_where_a_multiple_of_log_every_or_a_tenth_of_a_decade_is_reached_or_passed():
+    for before, after, log_every, expected in [
+        (0, 9, 10, False),
+        (0, 10, 10, True),
+        (9, 10, 10, True),
+        (10, 19, 10, False),  # the one at 10 has been
+        (10, 20, 10, True),
+        (15, 21, 10, True),
+        (15, 19, 10, False),
+        (0, 45, 10, True),
+        (0, 999, None, False),
+        (990, 1000, None, True),
+        (1000, 1250, None, False),  # the next is at 1,258.9
+        (1000, 1259, None, True),
+        (1259, 1580, None, False),
+        (1259, 1590, None, True),
+        (0, 1000, None, True),
+        (0, 5000, None, True),
+    ]:
+        assert due(before, after, log_every) == expected, (before, after, log_every)

@@ -231,12 +231,28 @@ def test_k_hat_is_that_of_the_written_out_formulas(n):
     assert_allclose(pareto_k(log_w), [pareto_k_of_one(column) for column in log_w.T], rtol=1e-9)
 
 
+def test_a_tail_is_a_single_point_below_1e_12_and_all_but_the_largest_are_negligible_below_1e_300():
+    """Of 25 weights the tail is the 5 largest, measured from the sixth, and their first quartile is the least."""
+
+    def k_hat(tail, sixth):
+        weights = np.array([sixth] * 20 + tail)
+        with np.errstate(divide="ignore"):  # a weight may be 0
+            return pareto_k(np.log(weights)[:, None])[0]
+
+    assert k_hat([1.0] * 5, 1 - 0.9e-12) == -np.inf
+    assert np.isfinite(k_hat([1 - 0.9e-12, 1 - 0.7e-12, 1 - 0.4e-12, 1 - 0.2e-12, 1.0], 1 - 1.1e-12))
+    assert k_hat([0.9e-300, 1e-200, 1e-100, 1e-50, 1.0], 0.0) == np.inf
+    assert np.isfinite(k_hat([1.1e-300, 1e-200, 1e-100, 1e-50, 1.0], 0.0))
+
+
 def test_the_threshold_of_k_hat_falls_with_the_number_of_terms():
     def threshold(n):
         return marginal.Estimate(*np.zeros((4, 1)), n).threshold()
 
     assert_allclose([threshold(n) for n in (50, 500, 5000)], [0.4114, 0.6295, 0.7], atol=1e-4)
-    assert [threshold(n) for n in (1, 10)] == [0, 0]
+    assert [threshold(n) for n in (1, 2, 9, 10)] == [0, 0, 0, 0]
+    assert_allclose(threshold(11), 1 - 1 / np.log10(11), rtol=1e-12)
+    assert 0 < threshold(11) < 0.04
 
     def estimate(n, *k_hat):
         return marginal.Estimate(*np.zeros((3, len(k_hat))), np.array(k_hat), n)
@@ -246,6 +262,9 @@ def test_the_threshold_of_k_hat_falls_with_the_number_of_terms():
     assert estimate(5000, 0.69, 0.71).untrusted().tolist() == [False, True]
     assert estimate(500, 0.45, 0.62, 0.64).unsure().tolist() == [False, True, False]
     assert not estimate(50, 0.41, 0.42, 0.6).unsure().any()  # the threshold is below ½ already
+    at, above = threshold(500), np.nextafter(threshold(500), 1)
+    assert estimate(500, at, above).untrusted().tolist() == [False, True]  # trusted up to the threshold itself
+    assert estimate(500, 0.5, np.nextafter(0.5, 1), at, above).unsure().tolist() == [False, True, True, False]
     assert estimate(21, np.nan, -np.inf).untrusted().tolist() == [True, False]  # terms that are not finite
     assert not estimate(20, np.nan).untrusted().any()  # too few for a k_hat
     for n in (20, 500):

@@ -427,3 +427,70 @@ def test_a_seed_is_a_whole_number_and_what_follows_x_has_a_name(seed):
 def test_numbers_that_float64_cannot_square_are_refused(x, message):
     with pytest.raises(ValueError, match=message):
         MixtureOfGaussians(2).fit(x)
+
+
+# Where a threshold is
+
+
+def test_a_column_that_varies_by_eight_units_in_the_last_digit_never_varies_and_by_nine_it_does():
+    other = np.random.default_rng(0).standard_normal(40)
+    for units, message in [(8, "1 of the 2 columns of x never vary"), (9, None)]:
+        x = np.column_stack([1 - units * np.finfo(float).eps * (np.arange(40) % 2), other])
+        if message:
+            with pytest.raises(ValueError, match=message):
+                MixtureOfGaussians(1).fit(x)
+        else:
+            assert np.isfinite(MixtureOfGaussians(1).fit(x).bound_[-1])
+
+
+def test_columns_depend_on_each_other_where_an_eigenvalue_of_their_correlations_is_below_1e_12(monkeypatch):
+    a, b = np.random.default_rng(0).standard_normal((2, 500))
+    for off, refused in [(2.0e-6, False), (5e-7, True)]:  # the lesser eigenvalue is about half of its square
+        x = np.column_stack([a, a + off * b])
+        if refused:
+            with pytest.raises(ValueError, match="the columns of x are linearly dependent"):
+                MixtureOfGaussians(1).fit(x)
+        else:
+            MixtureOfGaussians(1).fit(x)
+    x = np.column_stack([a, b])
+    for least, refused in [(1e-12, False), (np.nextafter(1e-12, 0), True)]:
+        monkeypatch.setattr(np.linalg, "eigvalsh", lambda matrix, least=least: np.array([least, 1.0]))
+        if refused:
+            with pytest.raises(ValueError, match="the columns of x are linearly dependent"):
+                MixtureOfGaussians(1).fit(x)
+        else:
+            MixtureOfGaussians(1).fit(x)
+
+
+def test_the_degrees_of_a_wishart_exceed_the_columns_less_one():
+    x = clusters()
+    with pytest.raises(ValueError, match="degrees is 1; expected more than D - 1 = 1"):
+        MixtureOfGaussians(2, degrees=1).fit(x)
+    MixtureOfGaussians(2, degrees=np.nextafter(1.0, 2) + 1e-6).fit(x)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "ended", "error"),
+    [
+        ([1.0, 1.5, 1.75], 3, None),  # 0.25 is no less than tol
+        ([1.0, 1.5, 1.7499], 3, None),
+        ([1.0, 1.2], 2, None),
+        ([1.0, 1.25, 1.375], 3, None),
+        ([2.0, 2 - 2e-9], 2, None),  # rounding: 1e-9 of the bound
+        ([2.0, 2 - 2.1e-9], 2, "fell by 2.1e-09 nats in sweep 2"),
+        ([0.5, 0.5 - 9e-10], 2, None),  # and 1e-9 nats where the bound is below 1
+        ([0.5, 0.5 - 1.1e-9], 2, "fell by 1.1e-09 nats in sweep 2"),
+        ([-np.inf], 1, "the bound is -inf after sweep 1"),
+    ],
+)
+def test_an_ascent_ends_where_the_rise_is_less_than_tol_and_breaks_off_where_it_falls(bounds, ended, error):
+    values = iter([*bounds, bounds[-1]])
+    model = UnivariateGaussian(tol=0.25)
+    if error:
+        with pytest.raises(FloatingPointError, match=error):
+            model._ascend(lambda: next(values))
+        return
+    model._ascend(lambda: next(values))
+    rises = np.diff(model.bound_)
+    assert (rises[:-1] >= 0.25).all() and rises[-1] < 0.25
+    assert len(model.bound_) == (ended if bounds[-1] - bounds[-2] < 0.25 else ended + 1)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from conftest import small
 from matplotlib.colors import to_rgba
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.stats import norm
 
@@ -54,11 +55,40 @@ def assert_grey(image):
     assert not image.axes.axison
 
 
+def assert_title(ax, text):
+    """A title stands at the left, and small: the words of the widest picture have room there."""
+    assert ax.get_title(loc="left") == text and not ax.get_title()
+    assert ax._left_title.get_fontsize() == 8
+
+
+def assert_grid(axis, minor=False):
+    """Light lines stand at the major ticks of an axis, and at the minor ones too where it says so."""
+    major = [tick.gridline for tick in axis.get_major_ticks()]
+    between = [tick.gridline for tick in axis.get_minor_ticks()]
+    assert major and all(line.get_visible() for line in major)
+    assert all(line.get_visible() == minor for line in between)
+    assert {line.get_alpha() for line in major + between if line.get_visible()} == {0.3}
+
+
+def place(artist):
+    """Where an artist of an axis stands when it is drawn: (x0, y0, x1, y1), in units of the axis."""
+    figure = artist.get_figure()
+    figure.draw_without_rendering()
+    return artist.get_window_extent().transformed(artist.axes.transAxes.inverted()).extents
+
+
 def assert_images(image, expected, shape=SHAPE, columns=None, rtol=1e-6):
     """The pictures in a grid are `expected` (N, D), in [0, 1], and on the common grey scale."""
     assert_grey(image)
     found = tiles(image, shape, columns or len(expected), len(expected))
     assert_allclose(found, np.reshape(expected, (-1, *shape)), rtol=rtol, atol=1e-7)
+
+
+def assert_fits(figure, width, height):
+    """A figure has its size in inches, 150 dots in each of them, and makes room for what stands beside its axes."""
+    assert_array_equal(figure.get_size_inches(), [width, height])
+    assert figure.get_dpi() == 150
+    assert isinstance(figure.get_layout_engine(), ConstrainedLayoutEngine)
 
 
 # One function after the other
@@ -78,6 +108,22 @@ def test_learning_curve_draws_each_bound_in_its_own_style_with_its_own_name(ax):
     assert_allclose(ax.get_ylim(), (later.min() - room, later.max() + room))
     defaults = plots.learning_curve(plots.figure()[1], CURVES)
     assert [line.get_label() for line in defaults] == ["train", "validation"]
+    assert_grid(ax.xaxis)
+    assert_grid(ax.yaxis)
+    assert {to_rgba(line.get_color()) for line in (train, valid)} == {to_rgba("C0")}  # told apart by their styles
+    x0, y0, x1, y1 = place(ax.get_legend())
+    assert 0.5 < x0 < x1 < 1 and 0 < y0 < y1 < 0.5  # at the lower right
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_learning_curve_that_does_not_move_is_drawn_within_the_limits_that_matplotlib_takes(ax):
+    still = CURVES.copy()
+    still["train_bound"] = -3
+    still["valid_bound"] = np.nan
+    (line,) = plots.learning_curve(ax, still)
+    assert_array_equal(line.get_ydata(), np.full(10, -3.0))
+    low, high = ax.get_ylim()
+    assert low < -3 < high
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32, float])
@@ -98,6 +144,7 @@ def test_reconstructions_stand_below_their_originals_row_by_row(ax):
     assert_images(image, np.concatenate([x[:3], other[:3], x[3:], grey, other[3:], grey]), columns=3)
     columns = inspect.signature(plots.reconstructions).parameters["columns"].default
     assert columns == 10
+    assert_title(ax, "rows in turns: originals, and below them their reconstructions")
 
 
 def test_samples_are_the_decoders_means_at_draws_of_the_prior_with_the_seed(ax):
@@ -107,6 +154,7 @@ def test_samples_are_the_decoders_means_at_draws_of_the_prior_with_the_seed(ax):
     assert_images(image, model.decode(z), columns=3)
     hundred = model.decode(np.random.default_rng(0).standard_normal((100, 2)))
     assert_images(plots.samples(ax, model, SHAPE), hundred, columns=10)
+    assert_title(ax, "E[x|z] at draws z ~ p(z)")
 
 
 def test_the_first_latent_of_the_manifold_runs_downwards_and_the_second_to_the_right(ax):
@@ -114,7 +162,7 @@ def test_the_first_latent_of_the_manifold_runs_downwards_and_the_second_to_the_r
     image = plots.manifold(ax, model, SHAPE, rows=3, columns=5)
     grid = [(norm.ppf(r / 4), norm.ppf(c / 6)) for r in range(1, 4) for c in range(1, 6)]
     assert_images(image, model.decode(np.array(grid)), columns=5)
-    assert ax.get_title(loc="left") == "$z_1$ downwards, $z_2$ to the right"
+    assert_title(ax, "$z_1$ downwards, $z_2$ to the right")
     whole = plots.manifold(ax, model, SHAPE)
     corner = np.array([[norm.ppf(1 / 21), norm.ppf(20 / 21)]])  # of 20 x 20, at the top to the right
     assert_allclose(tiles(whole, SHAPE, 20, 400)[19], model.decode(corner).reshape(SHAPE), rtol=1e-6)
@@ -132,6 +180,10 @@ def test_the_scatter_has_z_1_to_the_right_z_2_upwards_and_a_colour_for_each_labe
     assert [text.get_text() for text in legend.get_texts()] == [f"$\\mathdefault{{{k}}}$" for k in range(4)]
     for k, handle in enumerate(legend.legend_handles):
         assert_allclose(to_rgba(handle.get_color()), points.to_rgba(k))
+    assert not legend.get_frame_on() and ax.get_adjustable() == "datalim"
+    assert_array_equal(points.get_sizes(), [4])
+    x0, y0, _, y1 = place(legend)
+    assert x0 > 1 and (y0 + y1) / 2 == pytest.approx(0.5)  # beside the points, halfway up
     plain = plots.latent_scatter(plots.figure()[1], mu)
     assert plain.get_array() is None and plain.axes.get_legend() is None
 
@@ -146,6 +198,7 @@ def test_an_ellipse_is_where_the_mahalanobis_distance_is_sd(ax):
             assert_allclose(np.einsum("ni,ij,nj->n", d, np.linalg.inv(covariance), d), sd**2, rtol=1e-9)
             assert_allclose(d[0], d[-1], atol=1e-9)  # closed
             assert np.ptp(np.unwrap(np.arctan2(d[:, 1], d[:, 0]))) > 6.2  # once around
+            assert len(d) == 200  # so many that no corner is seen
     assert to_rgba(lines[0].get_color()) == to_rgba("C3")
 
 
@@ -157,6 +210,7 @@ def test_a_random_walk_is_the_cumulated_sum_of_its_moves(ax):
     assert_images(image, model.decode(z), columns=3)
     defaults = {name: p.default for name, p in inspect.signature(plots.random_walk).parameters.items()}
     assert [defaults[name] for name in ("steps", "sd", "columns", "seed")] == [100, 0.1, 10, 0]
+    assert_title(ax, "E[x|z] along a random walk in z, in reading order; each step has sd 0.3")
 
 
 def test_uncertainty_has_originals_means_and_spreads_in_this_order_each_with_its_title():
@@ -168,7 +222,8 @@ def test_uncertainty_has_originals_means_and_spreads_in_this_order_each_with_its
     for image, one, expected in zip(images, axes, [x / 255, draws.mean(axis=0), spread / spread.max()], strict=True):
         assert_images(image, expected)
         assert image.axes is one
-    assert [one.get_title(loc="left") for one in axes] == ["original", "mean", f"sd, to {spread.max():.2f}"]
+    for one, title in zip(axes, ["original", "mean", f"sd, to {spread.max():.2f}"], strict=True):
+        assert_title(one, title)
 
 
 def full_vb(**settings):
@@ -193,12 +248,10 @@ def test_the_spread_over_z_is_at_the_mean_of_theta_and_that_over_theta_at_the_me
     for image, one, array in zip(images, axes, expected, strict=True):
         assert_images(image, array, columns=2)
         assert image.axes is one
-    assert [one.get_title(loc="left") for one in axes] == [
-        "original",
-        "posterior mean",
-        f"sd over z, white is {over_z.max():.2f}",
-        f"sd over θ, white is {over_theta.max():.2f}",
-    ]
+    assert_title(axes[0], "original")
+    assert_title(axes[1], "posterior mean")
+    assert_title(axes[2], f"sd over z, white is {over_z.max():.2f}")
+    assert_title(axes[3], f"sd over θ, white is {over_theta.max():.2f}")
     defaults = inspect.signature(plots.theta_uncertainty).parameters
     assert defaults["draws"].default == 64 and defaults["seed"].default == 0
 
@@ -220,10 +273,15 @@ def test_step_costs_has_a_line_of_milliseconds_against_each_size_with_the_others
     for ax, name, label in zip(axes, names, labels, strict=True):
         assert ax.get_xlabel() == label and ax.get_xscale() == ax.get_yscale() == "log"
         assert [tick.get_text() for tick in ax.get_xticklabels()] == [str(size) for size in sizes[name]]
+        assert {tick.get_rotation() for tick in ax.get_xticklabels()} == {30.0}
+        assert len(ax.get_xticks(minor=True)) == 0  # only the sizes have marks
+        assert_grid(ax.xaxis)
+        assert_grid(ax.yaxis, minor=True)
         kinds = list(itertools.product(["numpy", "cupy"], ["float32", "float64"]))
         for line, (backend, dtype) in zip(ax.lines, kinds, strict=True):
             assert line.get_label() == f"vae {backend} {dtype}"
             assert line.get_linestyle() == ("-" if dtype == "float32" else "--") and line.get_marker() == "o"
+            assert line.get_markersize() == 3
             assert_array_equal(line.get_xdata(), sizes[name])
             expected = [ms(bench.Workload(backend, dtype, **{name: size})) for size in sizes[name]]
             assert_allclose(line.get_ydata(), expected, rtol=1e-12)
@@ -232,11 +290,34 @@ def test_step_costs_has_a_line_of_milliseconds_against_each_size_with_the_others
     assert legend == [line.get_label() for line in axes[0].lines]
 
 
+@pytest.mark.parametrize(("ratio", "between"), [(5, True), (30, False)])  # less than a decade, and more
+def test_step_costs_names_the_milliseconds_between_the_powers_of_ten_where_there_are_few_of_those(ratio, between):
+    works = [bench.Workload(batch_size=M) for M in (10, 100)]
+    rows = [{**vars(work), "ms": ms} for work, ms in zip(works, (2.0, 2.0 * ratio), strict=True)]
+    axes = plots.Figure().subplots(1, 4)
+    plots.step_costs(axes, rows)
+    format_major, format_minor = axes[0].yaxis.get_major_formatter(), axes[0].yaxis.get_minor_formatter()
+    assert format_major(10.0) == "10" and format_major(0.1) == "0.1"
+    assert format_minor(3.0) == ("3" if between else "")
+
+
+def test_step_costs_of_no_usual_size_have_no_legend():
+    """Where no row has the sizes that most rows have, the first axis has no line, and no legend of nothing."""
+    sizes = [(10, 300, 2, 196), (20, 300, 2, 196), (20, 500, 20, 196), (30, 500, 20, 784), (30, 700, 20, 784)]
+    names = ("batch_size", "n_hidden", "n_latent", "n_visible")
+    rows = [{**vars(bench.Workload(**dict(zip(names, size, strict=True)))), "ms": 1.0} for size in sizes]
+    axes = plots.Figure().subplots(1, 4)
+    lines = plots.step_costs(axes, rows)
+    assert lines == [line for ax in axes for line in ax.lines] and len(lines) > 0
+    assert len(axes[0].lines) == 0 and axes[0].get_legend() is None
+
+
 def test_a_figure_is_as_wide_and_as_high_as_it_was_asked_for():
     fig, ax = plots.figure(7, 4)
     assert_array_equal(fig.get_size_inches(), [7, 4])
     assert fig.axes == [ax]
     assert_array_equal(plots.figure()[0].get_size_inches(), [6, 6])
+    assert_fits(fig, 7, 4)
 
 
 def test_every_function_that_draws_is_read_back_here():
@@ -308,6 +389,23 @@ def test_a_runs_pictures_are_those_of_its_test_images_its_model_and_its_seed(pic
     (points,) = ax.collections
     assert_allclose(points.get_offsets(), model.encode_mean(digits.test), rtol=1e-6)
     assert_array_equal(points.get_array(), digits.test_labels)
+
+
+def test_every_picture_of_a_run_has_its_size_and_room_for_its_words(pictures):
+    found = pictures(FullVB(64, 5, 2))
+    sizes = {
+        "learning_curve": (6, 4),
+        "reconstructions": (6, 6),
+        "uncertainty": (6, 2.6),
+        "theta_uncertainty": (10, 1.9),
+        "samples": (6, 6),
+        "random_walk": (6, 6),
+        "manifold": (8, 8),
+        "latent": (7, 6),
+    }
+    assert list(found) == list(sizes)
+    for name, size in sizes.items():
+        assert_fits(found[name], *size)
 
 
 def labels(figure):
@@ -396,6 +494,12 @@ def test_the_peak_is_that_of_the_fastest_product_after_the_first(monkeypatch):
     monkeypatch.setattr("time.perf_counter", lambda: ticks.pop(0))
     monkeypatch.setattr(bench, "LARGE", {"numpy": 50})
     assert bench.peak_gflops("numpy", "float32") == pytest.approx(2 * 50**3 / 2.0 / 1e9, rel=1e-12)
+
+
+def test_the_peak_is_taken_from_products_that_are_wider_than_any_of_a_step():
+    assert bench.LARGE == {"numpy": 3000, "cupy": 8192}
+    work = bench.Workload()
+    assert max(work.n_visible, work.n_hidden, work.n_latent, work.batch_size) < min(bench.LARGE.values())
 
 
 def written_out_flops(D, H, J, M, local=False):

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from scratchvae.arguments import whole
 from scratchvae.cli.shared import add_command, add_moved_data, images_of_run, looked_at, place, resolved, run_options
 from scratchvae.training.run import load_model, read_history
 
@@ -14,8 +15,7 @@ def plot(run, seed=0, changed_data=False, **moved):
     """
     from scratchvae.plots import draw_run
 
-    if seed < 0:
-        raise ValueError(f"--seed is {seed}; expected a whole number ≥ 0")
+    whole("--seed", seed, least=0)
     run = Path(run)
     options = run_options(run) | resolved(moved)
     model = load_model(run)

@@ -17,7 +17,7 @@ from scratchvae.inference.posteriors import can
 from scratchvae.nets.conv import conv_decoder, conv_encoder
 from scratchvae.nets.heads import Decoder, Encoder, Network
 from scratchvae.nets.layers import Chain, Constant, Linear
-from scratchvae.nets.mlp import mlp
+from scratchvae.nets.mlp import ACTIVATIONS, mlp
 from scratchvae.nets.params import Params
 from scratchvae.noise import standard_normal
 from scratchvae.trials import copied, try_objective
@@ -328,11 +328,13 @@ class VAE:
     def working_memory(self, m):
         """Return about how many bytes a step on m datapoints takes beside parameters and data.
 
-        They are what the layers keep.
+        They are what the layers keep, and what the widest of them needs while it is computed.
         """
         outputs = len(self.likelihood.outputs) + len(getattr(self.likelihood, "shared", {}))
-        of_x = 2 + 4 * outputs  # how many arrays as wide as x exist at once, for each z
-        per_z = of_x * self.n_visible + 4 * sum(self.config["n_hidden"]) + 12 * self.n_latent
+        of_x = 2 + 4 * outputs + getattr(self.likelihood, "temporaries", 0)  # arrays as wide as x at once, for each z
+        widths = self.config["n_hidden"]
+        at_once = getattr(ACTIVATIONS[self.config["activation"]], "temporaries", 3)
+        per_z = of_x * self.n_visible + 4 * sum(widths) + at_once * max(widths, default=0) + 2 * self.n_latent
         per_z += 6 * sum(self.encoder.posterior.outputs(self.n_latent).values())
         layers = self.encoder.layers + self.decoder.layers
         per_z += 2 * sum(layer.geometry.n_entries() for layer in layers if hasattr(layer, "geometry"))

@@ -143,6 +143,8 @@ class Sigmoid(Layer):
 class Softplus(Layer):
     """y = log(1 + eˣ) = max(x, 0) + log(1 + e^-|x|)."""
 
+    temporaries = 6  # arrays as wide as x that a pass holds at once; those of the others are 3
+
     def forward(self, x):
         self.x = x
         return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))

@@ -28,6 +28,8 @@ It may also have
     check(x)      which raises a ValueError if rows x cannot be scored for another reason.
     binary        which is True if pixels that are drawn as 0 or 1 make sense.
     unbounded     which is True if the density has no upper bound, so that pixels that never vary lead to infinity.
+    temporaries   how many arrays as wide as x `log_prob` holds at once beyond 4 for each output, by which a model
+                  foresees its memory; 0 unless given.
     note          a sentence that `scratchvae evaluate` prints below its bounds.
 
 Pixels are read by their type. Rows of uint8 are pixels from 0 to 255, and `log_prob` and `check` get them as x/255,

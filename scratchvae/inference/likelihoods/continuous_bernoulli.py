@@ -27,6 +27,7 @@ class ContinuousBernoulli:
     means = ("sigmoid",)
     support = (0, 1)
     unbounded = True
+    temporaries = 5  # r, its series and the two ends of the scale
     note = "these are log densities of grey pixels; they do not compare with a Bernoulli's, which are cross entropies"
 
     def log_prob(self, x, logits, gradient=True):

@@ -71,7 +71,7 @@ def _weights(q, z, f, log_px, rao_blackwell, control_variate):
     log_qz, scores = q.factors()
     if scores is None:
         f = f if rao_blackwell else f.sum(axis=1)[:, None] + 0 * f
-        return [centred(f, np.full_like(f, 1.0)) if control_variate else f], None
+        return [centred(f, np.ones_like(f)) if control_variate else f], None
     log_pz = -0.5 * (LOG_2PI + z * z)  # log p(z_mj), factor by factor
     f = log_px[..., None] + log_pz - log_qz if rao_blackwell else f.sum(axis=1)[:, None, None]
     return [centred(f, score) if control_variate else f for score in scores], scores
