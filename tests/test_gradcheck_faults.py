@@ -312,6 +312,24 @@ def test_float32_is_checked_with_the_tolerance_of_its_rounding_and_says_so():
     assert not check_gradients(lambda: np.tanh(x @ W) ** 2, W, lambda: np.float32(1.01) * grads())
 
 
+def test_a_float32_loss_that_takes_its_arrays_is_differenced_in_float64():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((1000, 6))
+    params = {"W": rng.standard_normal((6, 4)).astype(np.float32), "b": np.zeros(4, np.float32)}
+
+    def loss(p):
+        return (np.maximum(x @ p["W"] + p["b"], 0) ** 2).sum()
+
+    def grads(p, factor=1.0):
+        h = np.maximum(x @ p["W"] + p["b"], 0)
+        return {"W": (factor * x.T @ (2 * h)).astype(np.float32), "b": 2 * h.sum(axis=0)}
+
+    report = check_gradients(loss, params, grads)
+    assert report and report["W"].sees < 0.01 * report["W"].norm
+    assert "1.01 times" in check_gradients(loss, params, lambda p: grads(p, 1.01))["W"].notes[0]
+    assert params["W"].dtype == np.float32
+
+
 def test_taylor_remainders_and_the_complex_step_are_told():
     x = np.array([0.3, -0.7])
     right = str(check_gradients(lambda p: np.sin(p).sum(), x, np.cos))

@@ -66,7 +66,12 @@ def check_gradients(
     if not takes_params:
         _is_seen(params)
 
+    moved = arrays  # what the differences move
+
     def gradients():
+        for name, array in arrays.items():
+            array[...] = moved[name]
+            moved[name][...] = array  # as it is in the precision of the array
         function()  # a backward pass may use what the forward pass before it has kept
         return read_gradients(tree, grads, arrays)
 
@@ -83,7 +88,10 @@ def check_gradients(
         fault = fault or _changed("grads", arrays, before) or _fault_of(terms, arrays, before, rule.eps)
         if fault:
             return Report([Row("loss", False, notes=(fault,))])
-        point = Point(terms, arrays, rule.eps, generator, ours, step)
+        eps = rule.eps
+        if takes_params and precision == "float32":
+            moved, terms, eps = _in_float64(loss, params, arrays, terms)
+        point = Point(terms, moved, eps, generator, ours, step)
         testimony = testify(oracle, tree, arrays) if oracle is not None else None
         found = {name: point.measure(name, ours[name], rule.rtol, atol, entries) for name in arrays}
         notes = _at_this_point(point, ours, found, testimony, rule)
@@ -243,6 +251,19 @@ def _fault_of(loss, arrays, before, eps):
     return None
 
 
+def _in_float64(loss, params, arrays, terms):
+    """Return (arrays, terms, eps) with which differences are taken, for a loss of float32 arrays that takes `params`.
+
+    If the loss of float64 copies is computed in float64, these are moved, so that differences see as much as in
+    float64.
+    """
+    copies = {name: array.astype(np.float64) for name, array in arrays.items()}
+    function = functools.partial(loss, rebuilt(params, iter(copies.values())))
+    if getattr(function(), "dtype", np.dtype(float)) != np.float64:
+        return arrays, terms, float(np.finfo(np.float32).eps)
+    return copies, Loss(function), 2.0**-52
+
+
 def _called_again(gradients, ours, notes, rule):
     """Note which gradients are others at a second call, as those that are added to what stands in their place."""
     for name, second in gradients().items():
@@ -308,7 +329,7 @@ def _at_other_points(points, first, gradients, ours, notes, found, rule):
             continue  # outside of where the loss is defined
         there = gradients()
         larger = max(1.0, float(np.linalg.norm(here) / np.linalg.norm(first.here))) if first.here.any() else 1.0
-        point = Point(first.loss, arrays, rule.eps, first.generator, there, noise=first.noise * larger)
+        point = Point(first.loss, arrays, first.eps, first.generator, there, noise=first.noise * larger)
         measured = {name: point.measure(name, there[name], rule.rtol, rule.atol, 1, 1) for name in arrays}
         right = {n: point.right(n, there[n], measured[n], rule.rtol) for n in arrays if measured[n].wrong}
         for name, sentences in _diagnoses(point, there, right, rule).items():
@@ -358,7 +379,7 @@ def _not_compared(name, point, ours, measured, rule):
         ]
     largest = float(np.abs(ours).max())
     effect = largest * point.scales[name]  # on the loss, of a change of the array by its own size
-    if measured.sees >= largest and effect > 10 * rule.eps * float(np.linalg.norm(point.here)):
+    if measured.sees >= largest and effect > 10 * point.eps * float(np.linalg.norm(point.here)):
         return [
             f"not compared: differences of this loss resolve no error below {measured.sees:.1e}, and the gradient is "
             f"{largest:.1e} at most. Let the loss return its terms, or give an oracle"

@@ -56,6 +56,7 @@ class Point:
     def __init__(self, loss, arrays, eps, generator, gradients, step=None, noise=None):
         self.loss = loss
         self.arrays = arrays
+        self.eps = eps
         self.generator = generator
         self.here = loss()
         self.scales = sizes_of(arrays, gradients)
