@@ -215,7 +215,7 @@ def planar(parameters, z):
 
     parameters (M, 2 J + 1) has u, w and b side by side, other ones for each row.
     """
-    J = z.shape[-1]
+    J = z.shape[1]
     w = parameters[:, J : 2 * J]
     b = parameters[:, 2 * J]
     u = planar_u(parameters, J)
@@ -236,7 +236,7 @@ def flow(parameters, z, n_maps):
 
 def flow_inverse(parameters, z, n_maps):
     """Return z_0 from z_K: for each map α with α + w·û tanh(α + b) = w·z, by bisection, and z - û tanh(α + b)."""
-    J = z.shape[-1]
+    J = z.shape[1]
     width = parameters.shape[1] // n_maps
     for k in reversed(range(n_maps)):
         one = parameters[:, k * width : (k + 1) * width]

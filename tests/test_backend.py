@@ -357,6 +357,17 @@ def test_the_memory_of_a_step_counts_so_many_arrays_of_each_width(settings, draw
     assert model.working_memory(11) - none.working_memory(11) == 4 * 11 * draws * of_hidden * 50
 
 
+def test_the_memory_of_a_step_counts_the_patches_of_every_convolution_twice():
+    one = VAE(64, 5, 2, channels=(3,))
+    two = VAE(64, 5, 2, channels=(3, 7))
+    none = VAE(64, 5, 2)
+    first = 4 * 4 * (4 * 4 * 1)  # positions times the entries of a patch, of 8 x 8 images with one channel
+    second = 2 * 2 * (4 * 4 * 3)  # and of 4 x 4 images with three
+    patches = [2 * first, 2 * (first + second)]  # in the encoder, and turned around in the decoder
+    for model, entries in zip([one, two], patches, strict=True):
+        assert model.working_memory(11) - none.working_memory(11) == 4 * 11 * 2 * entries
+
+
 def test_as_many_datapoints_are_taken_at_a_time_as_256_mebibytes_hold_and_at_most_a_thousand(monkeypatch):
     model = VAE(6, 5, 2, n_samples=3)
     room = 1 << 28

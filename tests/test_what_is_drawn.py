@@ -113,6 +113,11 @@ def test_learning_curve_draws_each_bound_in_its_own_style_with_its_own_name(ax):
     assert {to_rgba(line.get_color()) for line in (train, valid)} == {to_rgba("C0")}  # told apart by their styles
     x0, y0, x1, y1 = place(ax.get_legend())
     assert 0.5 < x0 < x1 < 1 and 0 < y0 < y1 < 0.5  # at the lower right
+    small = CURVES.copy()
+    for column in ("train_bound", "valid_bound"):
+        small[column] = np.arange(10) / 100
+    plots.learning_curve(ax, small)
+    assert_allclose(ax.get_ylim(), (0.02 - 0.007, 0.09 + 0.007))  # however little it moves
 
 
 @pytest.mark.filterwarnings("error")
@@ -183,7 +188,9 @@ def test_the_scatter_has_z_1_to_the_right_z_2_upwards_and_a_colour_for_each_labe
     assert not legend.get_frame_on() and ax.get_adjustable() == "datalim"
     assert_array_equal(points.get_sizes(), [4])
     x0, y0, _, y1 = place(legend)
-    assert x0 > 1 and (y0 + y1) / 2 == pytest.approx(0.5)  # beside the points, halfway up
+    assert 1 < x0 < 1.2 and (y0 + y1) / 2 == pytest.approx(0.5)  # just beside the points, halfway up
+    many = plots.latent_scatter(plots.figure()[1], mu, np.arange(20)).axes.get_legend()
+    assert len(many.get_texts()) == 20  # every label, however many there are
     plain = plots.latent_scatter(plots.figure()[1], mu)
     assert plain.get_array() is None and plain.axes.get_legend() is None
 
@@ -303,13 +310,13 @@ def test_step_costs_names_the_milliseconds_between_the_powers_of_ten_where_there
 
 def test_step_costs_of_no_usual_size_have_no_legend():
     """Where no row has the sizes that most rows have, the first axis has no line, and no legend of nothing."""
-    sizes = [(10, 300, 2, 196), (20, 300, 2, 196), (20, 500, 20, 196), (30, 500, 20, 784), (30, 700, 20, 784)]
+    sizes = [(20, 300, 20, 784), (10, 500, 20, 196), (30, 500, 2, 196), (20, 300, 2, 196)]
     names = ("batch_size", "n_hidden", "n_latent", "n_visible")
     rows = [{**vars(bench.Workload(**dict(zip(names, size, strict=True)))), "ms": 1.0} for size in sizes]
     axes = plots.Figure().subplots(1, 4)
     lines = plots.step_costs(axes, rows)
     assert lines == [line for ax in axes for line in ax.lines] and len(lines) > 0
-    assert len(axes[0].lines) == 0 and axes[0].get_legend() is None
+    assert len(axes[0].lines) == 0 and len(axes[3].lines) == 1 and axes[0].get_legend() is None
 
 
 def test_a_figure_is_as_wide_and_as_high_as_it_was_asked_for():
