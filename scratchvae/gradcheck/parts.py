@@ -30,7 +30,7 @@ def check_layer(layer, *inputs, oracle=None, constants=(), name=None, seed=0, ba
     inputs     are the arguments of `forward`. Floats are read as float64; integers, such as labels, stay integers and
                have no gradient.
     oracle     is a function (arrays, *inputs) that returns the same outputs, as in `check_gradients`, or None.
-    constants  lists the names of arrays that forward reads and that have no gradient, such as a mask; none unless given.
+    constants  lists the names of arrays that forward reads and that have no gradient, as a mask; none unless given.
     name       is put before the names of the arrays; the name of the layer's class unless given.
     seed       is that of parameters and cotangents, 0 unless given.
     backend    is "numpy", unless given, or "cupy": where the arrays lie and the gradients are computed.
@@ -93,13 +93,13 @@ def check_layer(layer, *inputs, oracle=None, constants=(), name=None, seed=0, ba
     arrays = {**parameters, **read}
     report = Report()
     if arrays:
-        oracle = witness if oracle else None
-        report = check_gradients(loss, arrays, gradients, oracle=oracle, seed=seed, **settings)
+        other = witness if oracle else None
+        report = check_gradients(loss, arrays, gradients, oracle=other, seed=seed, **settings)
     rows = [replace(row, name=row.name.removeprefix(of_no_name)) for row in report]
     return named_after(title if name is None else name, Report(unchecked + rows, report.facts))
 
 
-def check_density(density, *arguments, oracle=None, skip=0, name=None, seed=0, backend="numpy", **settings):
+def check_density(density, *arguments, oracle=None, skip=0, without=(), name=None, seed=0, backend="numpy", **settings):
     """Check a function that returns (value, partial, partial, …), and return a `Report` with a row for each partial.
 
     The loss is Σ c ⊙ value with a random c.
@@ -109,6 +109,7 @@ def check_density(density, *arguments, oracle=None, skip=0, name=None, seed=0, b
     arguments   are those of the function. Floats are read as float64; integers stay integers and have no partial.
     oracle      is a function (*arguments) that returns the same value, as in `check_gradients`, or None.
     skip        is how many of the first arguments have no partial, such as the x of log p(x|…); 0 unless given.
+    without     lists the places of others that have none, counted from 0; none unless given.
     name        is put before the names of the partials; the name of the function unless given.
     seed        is that of the cotangent, 0 unless given.
     backend     is "numpy", unless given, or "cupy".
@@ -122,7 +123,7 @@ def check_density(density, *arguments, oracle=None, skip=0, name=None, seed=0, b
     arguments = [_argument(argument, backend) for argument in arguments]
     names = list(inspect.signature(density).parameters)[: len(arguments)]
     names += [f"argument {k}" for k in range(len(names), len(arguments))]
-    differentiated = [k for k, a in enumerate(arguments) if k >= skip and a.dtype.kind == "f"]
+    differentiated = [k for k, a in enumerate(arguments) if k >= skip and k not in without and a.dtype.kind == "f"]
     arrays = {f"∂{names[k]}": arguments[k] for k in differentiated}
 
     def value_and_partials():
