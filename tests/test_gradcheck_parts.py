@@ -392,3 +392,92 @@ def test_the_densities_of_the_library_have_symmetric_second_derivatives():
         return -s * (1 - s) * v
 
     assert check_hessian(lambda logits: log_bernoulli(y, logits)[1], mu, hessian=fisher)
+
+
+W = np.array([1.0, -2.0, 0.5])
+
+
+@pytest.mark.parametrize("scale", [1e-8, 1.0, 1e8])
+def test_a_wrong_block_does_not_hide_behind_another_array(scale):
+    params = {"a": np.array([1.0, 2.0]), "b": np.array([1.0, 2.0])}
+
+    def grad(p):
+        return {"a": scale * p["a"], "b": p["b"]}
+
+    for k, passes in [(1.0, True), (-55.0, False)]:
+        report = check_hessian(grad, params, hessian=lambda v, k=k: {"a": scale * v["a"], "b": k * v["b"]})
+        assert {row.name: row.passed for row in report} == {
+            "symmetry a": True,
+            "symmetry b": True,
+            "hessian a": True,
+            "hessian b": passes,
+        }
+    assert report["hessian b"].notes == ("a factor: it is -55 times the right one",)
+
+
+RIGHT = {
+    "a large constant": (lambda p: 1e6 + 1e-3 * p, W, lambda v: 1e-3 * v),
+    "a pole": (lambda p: 1 / p, np.array([1e-3, 1.0, 2.0]), lambda v: -v / np.array([1e-3, 1.0, 2.0]) ** 2),
+    "fast": (lambda p: 1e3 * np.cos(1e3 * p), W, lambda v: -1e6 * np.sin(1e3 * W) * v),
+    "a kink near": (lambda p: np.maximum(p, 0), np.array([1e-4, -1e-4, 2.0]), lambda v: np.array([1.0, 0, 1]) * v),
+    "constant": (lambda p: np.ones(3), W, lambda v: 0 * v),
+    "steep": (lambda p: 5 * np.exp(5 * p), W, lambda v: 25 * np.exp(5 * W) * v),
+    "one number": (lambda p: p**2, np.array([2.0]), lambda v: 4 * v),
+}
+
+
+@pytest.mark.parametrize("case", RIGHT)
+def test_a_right_hessian_raises_no_alarm_and_one_off_by_a_hundredth_is_seen(case):
+    grad, point, hessian = RIGHT[case]
+    for seed in range(3):
+        assert check_hessian(grad, point, hessian=hessian, seed=seed)
+    if case != "constant":
+        assert not check_hessian(grad, point, hessian=lambda v: 1.01 * hessian(v))
+    else:
+        assert not check_hessian(grad, point, hessian=lambda v: 1e-5 * v)
+
+
+def test_gradients_of_a_relu_network_have_a_symmetric_hessian():
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((50, 10)), rng.standard_normal((50, 3))
+
+    def grad(p):
+        a = x @ p["W"]
+        h = np.maximum(a, 0)
+        d = h @ p["V"] - y
+        return {"W": x.T @ (d @ p["V"].T * (a > 0)), "V": h.T @ d}
+
+    params = {"W": rng.standard_normal((10, 20)) / 3, "V": rng.standard_normal((20, 3)) / 4}
+    assert check_hessian(grad, params)
+    assert not check_hessian(lambda p: grad(p) | {"V": 1.01 * grad(p)["V"]}, params)
+
+
+def test_gradients_that_are_random_or_not_finite_fail_by_their_name():
+    rng = np.random.default_rng(0)
+    report = check_hessian(lambda p: p + 1e-3 * rng.standard_normal(3), W)
+    assert "is another one at a second call" in report["grads"].notes[0]
+    assert "is not finite" in check_hessian(lambda p: np.nan * p, W)["grads"].notes[0]
+    assert not check_hessian(lambda p: p, W, hessian=lambda v: np.nan * v)
+
+
+def test_a_hessian_may_be_a_matrix():
+    A = np.array([[2.0, 1.0, 0.0], [1.0, 3.0, 0.5], [0.0, 0.5, 1.0]])
+    assert check_hessian(lambda p: A @ p, W, hessian=A)
+    assert not check_hessian(lambda p: A @ p, W, hessian=A + 0.01)
+    parts = {"a": W[:2].copy(), "b": W[2:].copy()}
+
+    def grad(p):
+        g = A @ np.concatenate([p["a"], p["b"]])
+        return {"a": g[:2], "b": g[2:]}
+
+    assert check_hessian(grad, parts, hessian=A)
+    with pytest.raises(ValueError, match=r"hessian is \(3, 2\); expected \(3, 3\) for the 3 numbers"):
+        check_hessian(lambda p: A @ p, W, hessian=A[:, :2])
+
+
+def test_what_would_show_nothing_is_refused():
+    for few in (0, 1):
+        with pytest.raises(ValueError, match="directions"):
+            check_hessian(lambda p: p, W, directions=few)
+    with pytest.raises(ValueError, match="grads is ndarray; expected a function"):
+        check_hessian(np.ones(3), W)
