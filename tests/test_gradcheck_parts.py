@@ -325,6 +325,36 @@ def test_an_array_that_two_layers_share_has_the_sum_of_their_gradients():
     )
 
 
+class Adding(Affine):
+    """A layer that adds its gradients up."""
+
+    def __init__(self):
+        super().__init__()
+        self.dW = np.zeros((4, 4))
+        self.db = np.zeros(4)
+
+    def backward(self, dy):
+        self.dW += self.x.T @ dy
+        self.db[...] = dy.sum(axis=0)
+        return dy @ self.W.T
+
+
+def test_gradients_that_a_layer_adds_up_are_called_accumulated_and_nothing_else():
+    report = check_layer(Adding(), x_rows(), oracle=lambda p, x: x @ p["W"] + p["b"])
+    assert verdicts(report) == {"W": False, "value": True, "b": True, "x": True}
+    assert report["Adding W"].notes == (
+        "accumulated: each call of backward adds the same to it once more. Write dW[...] =, and not dW +=",
+    )
+
+
+def test_a_layer_that_has_zero_grad_may_add_its_gradients_up():
+    class Zeroed(Adding):
+        def zero_grad(self):
+            self.dW[...] = 0
+
+    assert check_layer(Zeroed(), x_rows())
+
+
 # Second derivatives
 
 

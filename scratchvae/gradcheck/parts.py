@@ -6,12 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from scratchvae.backend import kind, move
+from scratchvae.backend import BACKENDS, kind, move
 from scratchvae.gradcheck.check import check_gradients
 from scratchvae.gradcheck.places import held
 from scratchvae.gradcheck.report import Report, Row
 from scratchvae.nets.params import Params
 
+ACCUMULATED = "accumulated: each call of backward adds the same to it once more. Write dW[...] =, and not dW +="
 STREAM = 1001  # the seed alone may well have drawn the inputs already, and a cotangent must not be one of these
 
 
@@ -26,7 +27,7 @@ def check_layer(layer, *inputs, oracle=None, constants=(), name=None, seed=0, ba
                such as {"W": (3, 4)}, W and dW are laid as windows and W is drawn here, as a model does. Otherwise each
                array W of floats that it, or a layer in it, holds before the first forward is a parameter if backward
                leaves a gradient for it: dW, grad_W, W_grad, gW, grads["W"] or grads["dW"]. An array without one, with
-               which the output changes, is a row that fails.
+               which the output changes, is a row that fails. If it has zero_grad, that is called before backward.
     inputs     are the arguments of `forward`. Floats are read as float64; integers, such as labels, stay integers and
                have no gradient.
     oracle     is a function (arrays, *inputs) that returns the same outputs, as in `check_gradients`, or None.
@@ -54,6 +55,7 @@ def check_layer(layer, *inputs, oracle=None, constants=(), name=None, seed=0, ba
     outputs = _tuple(layer.forward(*inputs.values()))
     cotangents = [move(generator.standard_normal(np.shape(y)), backend) for y in outputs]
     passed_on = [c.copy() for c in cotangents]
+    _zero(layer)
     returned = _backward(layer, passed_on, inputs, title)
     changed = [f"forward or backward changes {key}, its input" for key, x in inputs.items() if _differ(x, before[key])]
     changed += ["backward changes the gradient that is handed to it"] * any(map(_differ, passed_on, cotangents))
@@ -66,7 +68,8 @@ def check_layer(layer, *inputs, oracle=None, constants=(), name=None, seed=0, ba
     own, notes = _own_parameters(layer, fresh, places, inputs, outputs, constants)
     parameters = {**(laid.named(laid.value) if laid else {}), **own}
     unchecked = [Row(key, False, own[key].size if key in own else 1, notes=(note,)) for key, note in notes.items()]
-    if not parameters and not read and not unchecked:
+    arrays = {**parameters, **read}
+    if not arrays and not unchecked:
         raise ValueError(f"{title} has neither parameters nor inputs of floats; expected something to differentiate by")
 
     def loss():
@@ -77,26 +80,35 @@ def check_layer(layer, *inputs, oracle=None, constants=(), name=None, seed=0, ba
             ]
         )
 
-    def gradients():
+    def all_gradients():
+        _zero(layer)
         layer.forward(*inputs.values())
         returned = _backward(layer, [c.copy() for c in cotangents], inputs, title)
         found = _laid_gradients(laid) if laid else {}
         found |= {key: _gradient(places[key.removeprefix("self.")], array.shape) for key, array in own.items()}
         return {**found, **{key: returned[key] for key in read}}
 
-    def witness(arrays):
-        outputs = _tuple(oracle(arrays, *(arrays.get(key, move(x, "numpy")) for key, x in inputs.items())))
+    accumulated = _accumulated(all_gradients)
+    unchecked += [Row(key, False, arrays[key].size, notes=(ACCUMULATED,)) for key in accumulated]
+    checked = {key: array for key, array in arrays.items() if key not in accumulated}
+
+    def gradients():
+        found = all_gradients()
+        return {key: found[key] for key in checked}
+
+    def witness(moved):
+        values = {key: move(array, "numpy") for key, array in arrays.items()} | moved
+        outputs = _tuple(oracle(values, *(values.get(key, move(x, "numpy")) for key, x in inputs.items())))
         return sum((move(c, "numpy") * y).sum() for c, y in zip(cotangents, outputs, strict=True))
 
     sizes = {"M": len(inputs["x"])} if "x" in inputs and inputs["x"].ndim > 1 else {}
     settings = {"sizes": sizes, **settings}
-    arrays = {**parameters, **read}
     report = Report()
-    if arrays:
+    if checked:
         other = witness if oracle else None
-        report = check_gradients(loss, arrays, gradients, oracle=other, seed=seed, **settings)
-    rows = [replace(row, name=row.name.removeprefix(of_no_name)) for row in report]
-    return named_after(title if name is None else name, Report(unchecked + rows, report.facts))
+        report = check_gradients(loss, checked, gradients, oracle=other, seed=seed, **settings)
+    rows = [replace(row, name=row.name.removeprefix(of_no_name)) for row in (*unchecked, *report)]
+    return named_after(title if name is None else name, Report(rows, report.facts))
 
 
 def check_density(density, *arguments, oracle=None, skip=0, without=(), name=None, seed=0, backend="numpy", **settings):
@@ -288,6 +300,30 @@ def _gradient(places, shape):
     parts = {id(place.part): place for place in reversed(places)}
     found = {id(g): g for g in (place.gradient(shape) for place in parts.values()) if g is not None}
     return sum(list(found.values())[1:], next(iter(found.values()))) if found else None
+
+
+def _zero(layer):
+    """Call zero_grad, which a layer that adds up its gradients by design has."""
+    if callable(getattr(layer, "zero_grad", None)):
+        layer.zero_grad()
+
+
+def _accumulated(gradients):
+    """Return the names of the gradients that grow by the same amount at each call with the same arrays."""
+    first, second, third = ({key: _copied(g) for key, g in gradients().items()} for _ in range(3))
+    found = []
+    for key in first:
+        if np.shape(first[key]) == np.shape(second[key]) == np.shape(third[key]):
+            one = second[key] - first[key]
+            other = third[key] - second[key]
+            small = 1e-9 * np.abs(third[key]).max()
+            if np.abs(one).max() > small and np.abs(one - other).max() <= small:
+                found.append(key)
+    return found
+
+
+def _copied(gradient):
+    return np.array(move(gradient, "numpy") if kind(gradient) in BACKENDS else gradient)
 
 
 def _laid_gradients(laid):
