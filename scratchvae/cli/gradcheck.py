@@ -17,9 +17,12 @@ def gradcheck(files=(), seed=0, backend="numpy", json=False, seconds=60.0, memor
 
     In a FILE all classes with forward and backward are checked, all functions that return a value and its partials, and
     loss, params and grads. What is wrong is said in words. Each file runs in a process of its own, for `seconds` and
-    with `memory` GiB at most. Several files, or a folder of them, are a table of files by faults. The exit code is 1 if
-    a gradient is wrong, if a file did not finish, and if it holds nothing to check.
+    with `memory` GiB at most. Several files are a table of files by faults; a folder stands for all files *.py in it
+    and in the folders below it. The exit code is 1 if a gradient is wrong, if a file did not finish, and if a file that
+    was named holds nothing to check; a file of a folder may hold nothing, as a helper does.
     """
+    if json and not files:
+        raise ValueError("--json needs a FILE; expected a file or a folder whose checks are printed as JSON")
     if files:
         return _files(files, seed, json, seconds, memory)
     return _library(seed, backend)
@@ -29,37 +32,51 @@ def _files(files, seed, as_json, seconds, memory):
     """Check files, print what is found, and return the exit code."""
     import json
 
-    from scratchvae.gradcheck.homework import as_text, faults, mark, passed
+    from scratchvae.gradcheck.homework import as_text, faults, is_empty, mark, passed
 
-    paths = []
-    for name in files:
-        path = Path(name)
-        inside = sorted(path.glob("*.py")) if path.is_dir() else [path]
-        if not inside or not all(one.is_file() for one in inside):
-            raise ValueError(f"{path} is no file, and no folder with files *.py in it; expected one of these")
-        paths += inside
+    named = [Path(name) for name in files]
+    paths = [path for one in named for path in _in(one)]
     several = len(paths) > 1
     width = max(len(str(path)) for path in paths)
     if several and not as_json:
         print(f"{'file':<{width}}  checked  failed  faults")
     results = []
+    empty = 0
     for path in paths:
         marked = mark(path, seed, seconds, round(memory * 2**30))
         results.append(marked)
+        empty += is_empty(marked) and path not in named
         if as_json:
             continue
         if not several:
             print(as_text(marked))
             continue
         failed = sum(not check["passed"] for check in marked["checks"])
-        found = "; ".join(faults(marked)) if not passed(marked) else ""
-        print(f"{path!s:<{width}}  {len(marked['checks']):7d}  {failed:6d}  {found}", flush=True)
+        found = faults(marked) if not passed(marked) else []
+        found += [f"not checked: {what}" for what in marked["not_checked"]]
+        print(f"{path!s:<{width}}  {len(marked['checks']):7d}  {failed:6d}  {'; '.join(found)}", flush=True)
     good = sum(passed(marked) for marked in results)
+    all_good = 0 < good == len(results) - empty
     if as_json:
-        print(json.dumps({"passed": good == len(results), "files": results}, indent=1))
+        print(json.dumps({"passed": all_good, "files": results}, indent=1))
     elif several:
-        print(f"{good} of {len(results)} files pass")
-    return 0 if good == len(results) else 1
+        print(f"{good} of {len(results) - empty} files pass" + (f"; {empty} more with nothing to check" * bool(empty)))
+    return 0 if all_good else 1
+
+
+def _in(path):
+    """Return the files *.py that a path stands for: itself, or those in a folder and below, hidden ones left out."""
+    if path.is_dir():
+        inside = [one for one in sorted(path.rglob("*.py")) if not _is_hidden(one.relative_to(path))]
+    else:
+        inside = [path] if path.is_file() and path.suffix == ".py" else []
+    if not inside:
+        raise ValueError(f"{path} is no file *.py, and no folder with files *.py in it; expected one of these")
+    return inside
+
+
+def _is_hidden(path):
+    return any(part.startswith(".") or part == "__pycache__" for part in path.parts)
 
 
 def _library(seed, backend):

@@ -8,26 +8,30 @@ import numpy as np
 
 from scratchvae.backend import BACKENDS, kind, move
 from scratchvae.gradcheck.check import check_gradients
+from scratchvae.gradcheck.places import held
 from scratchvae.gradcheck.report import Report, Row
 from scratchvae.nets.params import Params
 
+ACCUMULATED = "accumulated: each call of backward adds the same to it once more. Write dW[...] =, and not dW +="
 STREAM = 1001  # the seed alone may well have drawn the inputs already, and a cotangent must not be one of these
 
 
-def check_layer(layer, *inputs, oracle=None, name=None, seed=0, backend="numpy", **settings):
+def check_layer(layer, *inputs, oracle=None, constants=(), name=None, seed=0, backend="numpy", **settings):
     """Check a copy of a layer with `forward` and `backward`, and return a `Report`, with a row for each array.
 
     Checked are the gradients of every parameter array and of every input that holds floats. The loss is Σ c ⊙ y with a
     random c; it is never the plain sum of the outputs, whose cotangent is all ones and hides errors that cancel.
 
     layer      has forward(*inputs), which returns one array or several in a tuple, and backward, which takes the
-               gradients of the outputs and returns those of the inputs, None for one that has none. Its parameters are
-               found in three ways. If it has `shapes`, such as {"W": (3, 4)}, W and dW are laid as windows and W is
-               drawn here, as a model does. If it has the dicts `params` and `grads`, they are taken from there.
-               Otherwise each array W for which there is a dW after a call of backward is one.
+               gradients of the outputs and returns those of the inputs, None for one that has none. If it has `shapes`,
+               such as {"W": (3, 4)}, W and dW are laid as windows and W is drawn here, as a model does. Otherwise each
+               array W of floats that it, or a layer in it, holds before the first forward is a parameter if backward
+               leaves a gradient for it: dW, grad_W, W_grad, gW, grads["W"] or grads["dW"]. An array without one, with
+               which the output changes, is a row that fails. If it has zero_grad, that is called before backward.
     inputs     are the arguments of `forward`. Floats are read as float64; integers, such as labels, stay integers and
                have no gradient.
     oracle     is a function (arrays, *inputs) that returns the same outputs, as in `check_gradients`, or None.
+    constants  lists the names of arrays that forward reads and that have no gradient, as a mask; none unless given.
     name       is put before the names of the arrays; the name of the layer's class unless given.
     seed       is that of parameters and cotangents, 0 unless given.
     backend    is "numpy", unless given, or "cupy": where the arrays lie and the gradients are computed.
@@ -44,9 +48,14 @@ def check_layer(layer, *inputs, oracle=None, name=None, seed=0, backend="numpy",
     inputs = {f"x{k}" if k else "x": _argument(x, backend) for k, x in enumerate(inputs)}
     floats = {key: x for key, x in inputs.items() if x.dtype.kind == "f"}
     before = {key: x.copy() for key, x in inputs.items()}
+    places = _in_float64(held(layer))
+    if unknown := [key for key in constants if key not in places]:
+        raise ValueError(f"constants names {unknown[0]}, which {title} does not hold; it has {', '.join(places)}")
+    fresh = copy.deepcopy(layer)
     outputs = _tuple(layer.forward(*inputs.values()))
     cotangents = [move(generator.standard_normal(np.shape(y)), backend) for y in outputs]
     passed_on = [c.copy() for c in cotangents]
+    _zero(layer)
     returned = _backward(layer, passed_on, inputs, title)
     changed = [f"forward or backward changes {key}, its input" for key, x in inputs.items() if _differ(x, before[key])]
     changed += ["backward changes the gradient that is handed to it"] * any(map(_differ, passed_on, cotangents))
@@ -56,8 +65,11 @@ def check_layer(layer, *inputs, oracle=None, name=None, seed=0, backend="numpy",
     if len(read) < len(floats) and not any(getattr(part, "reads_data", False) for part in _parts(layer)):
         missing = next(key for key in floats if key not in read)
         raise ValueError(f"backward of {title} returned None for {missing}; expected the gradient of that input")
-    parameters = laid.named(laid.value) if laid else _own_parameters(layer)
-    if not parameters and not read:
+    own, notes = _own_parameters(layer, fresh, places, inputs, outputs, constants)
+    parameters = {**(laid.named(laid.value) if laid else {}), **own}
+    unchecked = [Row(key, False, own[key].size if key in own else 1, notes=(note,)) for key, note in notes.items()]
+    arrays = {**parameters, **read}
+    if not arrays and not unchecked:
         raise ValueError(f"{title} has neither parameters nor inputs of floats; expected something to differentiate by")
 
     def loss():
@@ -68,26 +80,38 @@ def check_layer(layer, *inputs, oracle=None, name=None, seed=0, backend="numpy",
             ]
         )
 
-    def gradients():
+    def all_gradients():
+        _zero(layer)
         layer.forward(*inputs.values())
         returned = _backward(layer, [c.copy() for c in cotangents], inputs, title)
-        own = _own_gradients(layer, laid, parameters)
-        return {**own, **{key: returned[key] for key in read}}
+        found = _laid_gradients(laid) if laid else {}
+        found |= {key: _gradient(places[key.removeprefix("self.")], array.shape) for key, array in own.items()}
+        return {**found, **{key: returned[key] for key in read}}
 
-    def witness(arrays):
-        outputs = _tuple(oracle(arrays, *(arrays.get(key, move(x, "numpy")) for key, x in inputs.items())))
+    accumulated = _accumulated(all_gradients)
+    unchecked += [Row(key, False, arrays[key].size, notes=(ACCUMULATED,)) for key in accumulated]
+    checked = {key: array for key, array in arrays.items() if key not in accumulated}
+
+    def gradients():
+        found = all_gradients()
+        return {key: found[key] for key in checked}
+
+    def witness(moved):
+        values = {key: move(array, "numpy") for key, array in arrays.items()} | moved
+        outputs = _tuple(oracle(values, *(values.get(key, move(x, "numpy")) for key, x in inputs.items())))
         return sum((move(c, "numpy") * y).sum() for c, y in zip(cotangents, outputs, strict=True))
 
     sizes = {"M": len(inputs["x"])} if "x" in inputs and inputs["x"].ndim > 1 else {}
     settings = {"sizes": sizes, **settings}
-    report = check_gradients(
-        loss, {**parameters, **read}, gradients, oracle=witness if oracle else None, seed=seed, **settings
-    )
-    rows = [replace(row, name=row.name.removeprefix(of_no_name)) for row in report]
+    report = Report()
+    if checked:
+        other = witness if oracle else None
+        report = check_gradients(loss, checked, gradients, oracle=other, seed=seed, **settings)
+    rows = [replace(row, name=row.name.removeprefix(of_no_name)) for row in (*unchecked, *report)]
     return named_after(title if name is None else name, Report(rows, report.facts))
 
 
-def check_density(density, *arguments, oracle=None, skip=0, name=None, seed=0, backend="numpy", **settings):
+def check_density(density, *arguments, oracle=None, skip=0, without=(), name=None, seed=0, backend="numpy", **settings):
     """Check a function that returns (value, partial, partial, …), and return a `Report` with a row for each partial.
 
     The loss is Σ c ⊙ value with a random c.
@@ -97,6 +121,7 @@ def check_density(density, *arguments, oracle=None, skip=0, name=None, seed=0, b
     arguments   are those of the function. Floats are read as float64; integers stay integers and have no partial.
     oracle      is a function (*arguments) that returns the same value, as in `check_gradients`, or None.
     skip        is how many of the first arguments have no partial, such as the x of log p(x|…); 0 unless given.
+    without     lists the places of others that have none, counted from 0; none unless given.
     name        is put before the names of the partials; the name of the function unless given.
     seed        is that of the cotangent, 0 unless given.
     backend     is "numpy", unless given, or "cupy".
@@ -110,7 +135,7 @@ def check_density(density, *arguments, oracle=None, skip=0, name=None, seed=0, b
     arguments = [_argument(argument, backend) for argument in arguments]
     names = list(inspect.signature(density).parameters)[: len(arguments)]
     names += [f"argument {k}" for k in range(len(names), len(arguments))]
-    differentiated = [k for k, a in enumerate(arguments) if k >= skip and a.dtype.kind == "f"]
+    differentiated = [k for k, a in enumerate(arguments) if k >= skip and k not in without and a.dtype.kind == "f"]
     arrays = {f"∂{names[k]}": arguments[k] for k in differentiated}
 
     def value_and_partials():
@@ -207,41 +232,106 @@ def _lay(layer, generator, backend):
     return params
 
 
-def _own_parameters(layer):
-    """Return the parameters of a layer without `shapes`, by name: those of its dict `params`, or each W that has a dW.
+def _in_float64(places):
+    """Let all arrays that a layer holds be in float64; return where they lie, without those in a tuple."""
+    for where in places.values():
+        array = where[0].get()
+        if getattr(array, "dtype", None) == np.float32 or getattr(array, "dtype", None) == np.float16:
+            array = array.astype(np.float64)
+            for place in where:
+                place.put(array)
+    return places
 
-    They become float64.
+
+def _own_parameters(layer, fresh, places, inputs, outputs, constants):
+    """Return the parameters that a layer without `shapes` holds, by name, and what is wrong with others, by name.
+
+    A parameter is an array that was there before the first forward, and for which there is a gradient now. What the
+    layer computes anew at each call, such as its output in self.y, is none.
+
+    layer     has been through forward and backward.
+    fresh     is the same layer before that.
+    places    is where it holds its arrays.
     """
-    if isinstance(getattr(layer, "params", None), dict) and isinstance(getattr(layer, "grads", None), dict):
-        for key, array in layer.params.items():
-            layer.params[key] = np.array(array, np.float64)
-        return dict(layer.params)
-    found = {}
-    for key, array in list(vars(layer).items()):
-        if (
-            kind(array) in BACKENDS
-            and hasattr(array, "dtype")
-            and array.dtype.kind == "f"
-            and hasattr(layer, "d" + key)
-        ):
-            setattr(layer, key, array.astype(np.float64))
-            found[key] = getattr(layer, key)
+    gradients = {key: _gradient(where, np.shape(where[0].get())) for key, where in places.items()}
+    taken = {id(gradient) for gradient in gradients.values()}
+    parameters = {}
+    notes = {}
+    of_fresh = held(fresh)
+    for key, where in places.items():
+        array = where[0].get()
+        before = of_fresh[key][0].get()
+        name = f"self.{key}" if key in inputs else key
+        if id(array) in taken or key in constants:
+            continue
+        same = np.shape(array) == np.shape(before) and not _differ(np.asarray(array), np.asarray(before))
+        if same and gradients[key] is not None:
+            if isinstance(array, float):
+                array = np.array(array)
+                where[0].put(array)
+            parameters[name] = array
+        elif not isinstance(array, float) and _reads(fresh, key, inputs, outputs):
+            wanted = ", ".join(dict.fromkeys(str(place.path[-1]) for place in where[0].gradients()))
+            notes[name] = (
+                f"{key} is read by forward, and no gradient of it was found (looked for {wanted}, and in grads); "
+                f"if it is none that has one, say constants=[{key!r}]"
+                if same
+                else f"forward or backward changes {key}, which forward reads"
+            )
+    return parameters, notes
+
+
+def _reads(fresh, key, inputs, outputs):
+    """Say whether the outputs of a layer change if the array `key` is moved a little before forward.
+
+    Of a layer that is random nothing can be said, and nothing is.
+    """
+    moved = copy.deepcopy(fresh)
+    array = held(moved)[key][0].get()
+    size = float(np.abs(array).max(initial=0)) or 1.0
+    array += 1e-3 * size * move(np.random.default_rng(0).standard_normal(array.shape), kind(array))
+    with np.errstate(all="ignore"):
+        again, other = (_tuple(one.forward(*inputs.values())) for one in (copy.deepcopy(fresh), moved))
+    return not any(map(_differ, outputs, again)) and any(map(_differ, outputs, other))
+
+
+def _gradient(places, shape):
+    """Return the gradient of an array, or None: the sum of those in all parts that hold it."""
+    parts = {id(place.part): place for place in reversed(places)}
+    found = {id(g): g for g in (place.gradient(shape) for place in parts.values()) if g is not None}
+    return sum(list(found.values())[1:], next(iter(found.values()))) if found else None
+
+
+def _zero(layer):
+    """Call zero_grad, which a layer that adds up its gradients by design has."""
+    if callable(getattr(layer, "zero_grad", None)):
+        layer.zero_grad()
+
+
+def _accumulated(gradients):
+    """Return the names of the gradients that grow by the same amount at each call with the same arrays."""
+    first, second, third = ({key: _copied(g) for key, g in gradients().items()} for _ in range(3))
+    found = []
+    for key in first:
+        if np.shape(first[key]) == np.shape(second[key]) == np.shape(third[key]):
+            one = second[key] - first[key]
+            other = third[key] - second[key]
+            small = 1e-9 * np.abs(third[key]).max()
+            if np.abs(one).max() > small and np.abs(one - other).max() <= small:
+                found.append(key)
     return found
 
 
-def _own_gradients(layer, laid, parameters):
-    """Return the gradients of a layer's parameters, wherever `backward` has left them.
+def _copied(gradient):
+    return np.array(move(gradient, "numpy") if kind(gradient) in BACKENDS else gradient)
+
+
+def _laid_gradients(laid):
+    """Return the gradients of the parameters that were laid here, by name.
 
     A backward that assigns self.dW = … leaves the window that it should write into; what it assigned is taken.
     """
-    if laid:
-        found = dict(laid.named(laid.grad))
-        for part, key, name in laid.owners:
-            found[name] = getattr(part, "d" + key)
-        return found
-    if parameters and isinstance(getattr(layer, "params", None), dict) and hasattr(layer, "grads"):
-        return {key: layer.grads[key] for key in parameters}
-    return {key: getattr(layer, "d" + key) for key in parameters}
+    return {name: getattr(part, "d" + key) for part, key, name in laid.owners}
 
 
 def _backward(layer, cotangents, inputs, title):
