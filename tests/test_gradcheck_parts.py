@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from scratchvae.gradcheck import check_density, check_hessian, check_layer
+from scratchvae.gradcheck.arrays import without_prefix
 
 # Layers and densities
 
@@ -353,6 +354,76 @@ def test_a_layer_that_has_zero_grad_may_add_its_gradients_up():
             self.dW[...] = 0
 
     assert check_layer(Zeroed(), x_rows())
+
+
+def test_a_loss_whose_backward_needs_no_argument_is_checked():
+    class CrossEntropy:
+        k = 1.0
+
+        def forward(self, a, y):
+            self.p = np.exp(a) / np.exp(a).sum(axis=1, keepdims=True)
+            self.y = y
+            return -np.log(self.p[np.arange(len(y)), y]).mean()
+
+        def backward(self, dL=1.0):
+            return self.k * (self.p - np.eye(self.p.shape[1])[self.y]) / len(self.y)
+
+    layer = CrossEntropy()
+    assert check_layer(layer, x_rows(), np.array([1, 0, 3]))
+    layer.k = 3.0
+    assert not check_layer(layer, x_rows(), np.array([1, 0, 3]))
+
+
+def test_a_backward_may_take_the_gradients_of_the_outputs_in_a_tuple():
+    class Two:
+        def forward(self, x):
+            self.x = x
+            return x**2, x**3
+
+        def backward(self, gradients):
+            return 2 * self.x * gradients[0] + 3 * self.x**2 * gradients[1]
+
+    assert check_layer(Two(), x_rows())
+
+
+@pytest.mark.parametrize(
+    ("backward", "words"),
+    [
+        (
+            lambda self, dy: (dy @ self.W.T, 0 * self.W),
+            r"returned 2 gradients for 1 inputs \(x\); .* kept, as in self.dW",
+        ),
+        (lambda self, dy: {"W": 0 * self.W}, r"returned a dict with W; expected the gradients of the inputs \(x\)"),
+        (lambda self, x, y: x, r"needs 2 arguments, x, y; expected one for each of the 1 outputs of forward"),
+    ],
+)
+def test_a_backward_of_another_form_is_told_what_was_expected(backward, words):
+    layer = type("Other", (Affine,), {"backward": backward})()
+    with pytest.raises(ValueError, match=words):
+        check_layer(layer, x_rows())
+
+
+def test_what_is_no_layer_is_told():
+    with pytest.raises(ValueError, match=r"layer is the class Affine; expected an object of it, such as Affine\(\)"):
+        check_layer(Affine, x_rows())
+    with pytest.raises(ValueError, match="layer is int, without forward or backward"):
+        check_layer(3, x_rows())
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("at_zero", [False, True])
+def test_a_density_summed_over_either_axis_of_a_square_array_passes(axis, at_zero):
+    x = np.random.default_rng(0).standard_normal((4, 4)) * (not at_zero)
+    assert check_density(lambda x: ((-0.5 * (x - 1) ** 2).sum(axis=axis), 1 - x), x)
+    assert not check_density(lambda x: ((-0.5 * (x - 1) ** 2).sum(axis=axis), x - 1), x)
+
+
+def test_gradients_called_dw_and_db_get_the_names_of_their_arrays():
+    assert without_prefix({"dW": 1, "db": 2}, ["W", "b"]) == {"W": 1, "b": 2}
+    assert without_prefix({"net.dW": 1}, ["net.W"]) == {"net.W": 1}
+    assert without_prefix({"grad_W": 1, "grad_b": 2}, ["W", "b"]) == {"W": 1, "b": 2}
+    for found in ({"W": 1, "b": 2}, {"dW": 1, "b": 2}, {"dW": 1}):
+        assert without_prefix(found, ["W", "b"]) == found
 
 
 # Second derivatives

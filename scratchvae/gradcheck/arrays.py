@@ -46,3 +46,22 @@ def rebuilt(tree, arrays):
         parts = [rebuilt(value, arrays) for value in tree]
         return parts if isinstance(tree, list) else type(tree)(*parts) if hasattr(tree, "_fields") else tuple(parts)
     return next(arrays)
+
+
+def without_prefix(found, names):
+    """Return gradients under the names of their arrays where all have a d before these, as dW and db for W and b.
+
+    found   is a dict by name, as `named` returns it; under other names it is returned as it is.
+    names   are those of the arrays.
+    """
+    for before in ("d", "grad_"):
+        renamed = {_prefixed(name, before): name for name in names}
+        if found.keys() == renamed.keys() and found.keys() != set(names):
+            return {renamed[key]: array for key, array in found.items()}
+    return found
+
+
+def _prefixed(name, before):
+    """Return a name with letters before its last part: encoder.dW for encoder.W."""
+    part, dot, last = name.rpartition(".")
+    return f"{part}{dot}{before}{last}"

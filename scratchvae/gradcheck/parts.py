@@ -8,7 +8,7 @@ import numpy as np
 
 from scratchvae.backend import BACKENDS, kind, move
 from scratchvae.gradcheck.check import check_gradients
-from scratchvae.gradcheck.places import held
+from scratchvae.gradcheck.places import held, is_layer
 from scratchvae.gradcheck.report import Report, Row
 from scratchvae.nets.params import Params
 
@@ -27,7 +27,8 @@ def check_layer(layer, *inputs, oracle=None, constants=(), name=None, seed=0, ba
                such as {"W": (3, 4)}, W and dW are laid as windows and W is drawn here, as a model does. Otherwise each
                array W of floats that it, or a layer in it, holds before the first forward is a parameter if backward
                leaves a gradient for it: dW, grad_W, W_grad, gW, grads["W"] or grads["dW"]. An array without one, with
-               which the output changes, is a row that fails. If it has zero_grad, that is called before backward.
+               which the output changes, is a row that fails. A backward that needs no argument, as that of a loss has
+               it, is called without one, and c is 1. If it has zero_grad, that is called before backward.
     inputs     are the arguments of `forward`. Floats are read as float64; integers, such as labels, stay integers and
                have no gradient.
     oracle     is a function (arrays, *inputs) that returns the same outputs, as in `check_gradients`, or None.
@@ -40,9 +41,13 @@ def check_layer(layer, *inputs, oracle=None, constants=(), name=None, seed=0, ba
     A backward that returns another number of gradients than there are inputs, or none for an input that holds floats
     where the layer does not say `reads_data`, raises a ValueError; so do gradients of other shapes than their arrays.
     """
+    if isinstance(layer, type):
+        raise ValueError(f"layer is the class {layer.__name__}; expected an object of it, such as {layer.__name__}()")
+    title = type(layer).__name__
+    if not is_layer(layer):
+        raise ValueError(f"layer is {title}, without forward or backward; expected an object that has both")
     generator = np.random.default_rng([seed, STREAM])
     layer = copy.deepcopy(layer)
-    title = type(layer).__name__
     of_no_name = "" if hasattr(layer, "name") or hasattr(layer, "layers") else f"{title}."
     laid = _lay(layer, generator, backend)
     inputs = {f"x{k}" if k else "x": _argument(x, backend) for k, x in enumerate(inputs)}
@@ -53,7 +58,9 @@ def check_layer(layer, *inputs, oracle=None, constants=(), name=None, seed=0, ba
         raise ValueError(f"constants names {unknown[0]}, which {title} does not hold; it has {', '.join(places)}")
     fresh = copy.deepcopy(layer)
     outputs = _tuple(layer.forward(*inputs.values()))
-    cotangents = [move(generator.standard_normal(np.shape(y)), backend) for y in outputs]
+    is_loss = not _arguments_of(layer.backward)
+    draw = np.ones if is_loss else generator.standard_normal
+    cotangents = [move(np.asarray(draw(np.shape(y))), backend) for y in outputs]
     passed_on = [c.copy() for c in cotangents]
     _zero(layer)
     returned = _backward(layer, passed_on, inputs, title)
@@ -152,11 +159,15 @@ def check_density(density, *arguments, oracle=None, skip=0, without=(), name=Non
         return value, partials
 
     value, _ = value_and_partials()
-    cotangent = move(generator.standard_normal(np.shape(value)), backend)
+    cotangent = move(np.asarray(generator.standard_normal(np.shape(value))), backend)
+    weight = cotangent
+    largest = max((a for a in arguments if a.dtype.kind == "f"), key=np.ndim, default=cotangent)
+    if np.ndim(value) < largest.ndim and _is_one_for_each_row(density, arguments, largest, value):
+        weight = cotangent.reshape(cotangent.shape + (1,) * (largest.ndim - cotangent.ndim))
 
     def gradients():
         _, partials = value_and_partials()
-        return {key: _weighted(title, key, cotangent, p, arrays[key]) for key, p in zip(arrays, partials, strict=True)}
+        return {key: _weighted(title, key, weight, p, arrays[key]) for key, p in zip(arrays, partials, strict=True)}
 
     def witness(found):
         read = [move(argument, "numpy") for argument in arguments]
@@ -187,24 +198,39 @@ def _argument(value, backend):
     return move(array.astype(np.float64) if array.dtype.kind == "f" else array, backend)
 
 
-def _weighted(title, key, cotangent, partial, argument):
+def _is_one_for_each_row(density, arguments, largest, value):
+    """Say whether a value with fewer axes than the largest argument belongs to the first axes of this, not to the last.
+
+    Where the shape allows both, as with a square array, its first row is moved: if the value changes in its first entry
+    alone, there is one for each row.
+    """
+    shape = np.shape(value)
+    if not shape or largest.shape[: len(shape)] != shape:
+        return False
+    if largest.shape[-len(shape) :] != shape:
+        return True
+    moved = largest.copy()
+    moved[0] = np.where(moved[0] == 0, 1e-3, 1.001 * moved[0])
+    moved = [moved if argument is largest else argument for argument in arguments]
+    return not _differ(density(*moved)[0][1:], value[1:])
+
+
+def _weighted(title, key, weight, partial, argument):
     """Return the gradient of Σ c ⊙ value with respect to an argument, from the partial of the value.
 
-    Where the value has been summed over the last axis, c has none; where the argument was broadcast, the sum over what
-    it was broadcast to is taken.
+    `weight` is c, with axes of length 1 for those over which the value has been summed. Where the argument was
+    broadcast, the sum over what it was broadcast to is taken.
     """
     shape = np.shape(partial)
-    if cotangent.ndim < len(shape) and shape[: cotangent.ndim] == cotangent.shape:
-        cotangent = cotangent.reshape(cotangent.shape + (1,) * (len(shape) - cotangent.ndim))
     try:
-        product = cotangent * partial
+        product = weight * partial
         extra = product.ndim - argument.ndim
         axes = [k for k in range(product.ndim) if k < extra or (argument.shape[k - extra] == 1 < product.shape[k])]
         return product.sum(axis=tuple(axes)).reshape(argument.shape)
     except ValueError:
         raise ValueError(
             f"partial {key} of {title} has the shape {shape}; its argument has {argument.shape} and the value "
-            f"{cotangent.shape}: expected the shape of the argument, or that of the value"
+            f"{np.squeeze(weight).shape}: expected the shape of the argument, or that of the value"
         ) from None
 
 
@@ -334,16 +360,45 @@ def _laid_gradients(laid):
     return {name: getattr(part, "d" + key) for part, key, name in laid.owners}
 
 
+def _arguments_of(backward):
+    """Return the names of the arguments that backward needs; one name with a star stands for any number."""
+    parameters = inspect.signature(backward).parameters.values()
+    any_number = [f"*{p.name}" for p in parameters if p.kind is p.VAR_POSITIONAL]
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return any_number or [p.name for p in parameters if p.kind in kinds and p.default is p.empty]
+
+
 def _backward(layer, cotangents, inputs, title):
-    """Return what backward returns, by the names of the inputs."""
-    returned = _tuple(layer.backward(*cotangents))
+    """Return what backward returns, by the names of the inputs.
+
+    It is called with the gradients of all outputs, with a tuple of them if it needs one argument, and without one if it
+    needs none.
+    """
+    needed = _arguments_of(layer.backward)
+    if not needed:
+        returned = layer.backward()
+    elif len(needed) == len(cotangents) or needed[0].startswith("*"):
+        returned = layer.backward(*cotangents)
+    elif len(needed) == 1:
+        returned = layer.backward(tuple(cotangents))
+    else:
+        raise ValueError(
+            f"backward of {title} needs {len(needed)} arguments, {', '.join(needed)}; expected one for each of the "
+            f"{len(cotangents)} outputs of forward: its gradient"
+        )
+    if isinstance(returned, dict):
+        raise ValueError(
+            f"backward of {title} returned a dict with {', '.join(map(str, returned))}; expected the gradients of the "
+            f"inputs ({', '.join(inputs)}), those of the parameters being kept, as in self.dW"
+        )
+    returned = _tuple(returned)
     floats = [key for key, x in inputs.items() if x.dtype.kind == "f"]
     for keys in (list(inputs), floats):
         if len(returned) == len(keys):
             return dict.fromkeys(inputs) | dict(zip(keys, returned, strict=True))
     raise ValueError(
         f"backward of {title} returned {len(returned)} gradients for {len(inputs)} inputs ({', '.join(inputs)}); "
-        "expected one for each"
+        "expected one for each, those of the parameters being kept, as in self.dW"
     )
 
 
