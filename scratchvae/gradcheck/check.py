@@ -83,30 +83,31 @@ def check_gradients(
     terms = Loss(function)
     before = {name: array.copy() for name, array in arrays.items()}
     try:
-        fault = _fault_of(terms, arrays, before, rule.eps)
-        ours = {} if fault else gradients()
-        fault = fault or _changed("grads", arrays, before) or _fault_of(terms, arrays, before, rule.eps)
-        if fault:
-            return Report([Row("loss", False, notes=(fault,))])
-        eps = rule.eps
-        if takes_params and precision == "float32":
-            moved, terms, eps = _in_float64(loss, params, arrays, terms)
-        point = Point(terms, moved, eps, generator, ours, step)
-        testimony = testify(oracle, tree, arrays) if oracle is not None else None
-        found = {name: point.measure(name, ours[name], rule.rtol, atol, entries) for name in arrays}
-        notes = _at_this_point(point, ours, found, testimony, rule)
-        if callable(grads):
-            _called_again(gradients, ours, notes, rule)
-            if not any(notes.values()):
-                _at_other_points(points, point, gradients, ours, notes, found, rule)
-        rows = [_row(name, point, ours[name], found[name], testimony, notes[name], rule) for name in arrays]
-        if testimony is not None:
-            rows.insert(0, _value_row(point, testimony, rows, rule))
-        facts = _facts(point, testimony, ours, rule, points if callable(grads) else 1)
-        facts += _groups(rows)
-        if takes_params:
-            facts += _complex_step(point, tree, loss, ours)
-        return Report(rows, facts)
+        with np.errstate(all="ignore"):  # a step may lead to where the loss overflows, and is then not taken
+            fault = _fault_of(terms, arrays, before, rule.eps)
+            ours = {} if fault else gradients()
+            fault = fault or _changed("grads", arrays, before) or _fault_of(terms, arrays, before, rule.eps)
+            if fault:
+                return Report([Row("loss", False, notes=(fault,))])
+            eps = rule.eps
+            if takes_params and precision == "float32":
+                moved, terms, eps = _in_float64(loss, params, arrays, terms)
+            point = Point(terms, moved, eps, generator, ours, step)
+            testimony = testify(oracle, tree, arrays) if oracle is not None else None
+            found = {name: point.measure(name, ours[name], rule.rtol, atol, entries) for name in arrays}
+            notes = _at_this_point(point, ours, found, testimony, rule)
+            if callable(grads):
+                _called_again(gradients, ours, notes, rule)
+                if not any(notes.values()):
+                    _at_other_points(points, point, gradients, ours, notes, found, rule)
+            rows = [_row(name, point, ours[name], found[name], testimony, notes[name], rule) for name in arrays]
+            if testimony is not None:
+                rows.insert(0, _value_row(point, testimony, rows, rule))
+            facts = _facts(point, testimony, ours, rule, points if callable(grads) else 1)
+            facts += _groups(rows)
+            if takes_params:
+                facts += _complex_step(point, tree, loss, ours)
+            return Report(rows, facts)
     finally:
         for name, array in arrays.items():
             array[...] = before[name]

@@ -48,9 +48,8 @@ class Loss:
         return terms if len(terms) == count else np.full(count, np.nan)
 
     def __call__(self):
-        with np.errstate(all="ignore"):  # a step may lead to where the loss overflows
-            value = self.function()
-        if kind(value) == "cupy":
+        value = self.function()
+        if not isinstance(value, np.ndarray | np.generic) and kind(value) == "cupy":
             value = move(value, "numpy")
         return np.asarray(value, np.float64).reshape(-1)
 
@@ -101,7 +100,7 @@ class Direction:
         """Return the terms of the loss with the arrays moved by t times the direction, and t."""
         try:
             for array, before, direction in zip(self.arrays, self.before, self.directions, strict=True):
-                array[...] = before + move(t * direction, kind(array)).astype(array.dtype)
+                array[...] = before + (t * direction if type(array) is np.ndarray else move(t * direction, kind(array)))
             return self.loss.beside(self.count), t
         finally:
             for array, before in zip(self.arrays, self.before, strict=True):
@@ -177,10 +176,9 @@ def slope(line, here, h, noise):
     below, down = line.at(-h)
     if not up or not down:
         return UNSEEN
-    with np.errstate(all="ignore"):
-        value = float((above - below).sum() / (up - down))
-        right = float((above - here).sum() / up)
-        left = float((below - here).sum() / down)
+    value = float((above - below).sum() / (up - down))
+    right = float((above - here).sum() / up)
+    left = float((below - here).sum() / down)
     if not math.isfinite(value):
         value = right if math.isfinite(right) else left
     rounding = SAFETY * (noise / h + EPS * abs(value))  # of the loss here, and of what it has moved by

@@ -80,12 +80,9 @@ def check_layer(layer, *inputs, oracle=None, constants=(), name=None, seed=0, ba
         raise ValueError(f"{title} has neither parameters nor inputs of floats; expected something to differentiate by")
 
     def loss():
-        return np.concatenate(
-            [
-                move(c * y, "numpy").reshape(-1)
-                for c, y in zip(cotangents, _tuple(layer.forward(*inputs.values())), strict=True)
-            ]
-        )
+        outputs = _tuple(layer.forward(*inputs.values()))
+        terms = [(c * y).reshape(-1) for c, y in zip(cotangents, outputs, strict=True)]
+        return terms[0] if len(terms) == 1 else np.concatenate(terms)
 
     def all_gradients():
         _zero(layer)
