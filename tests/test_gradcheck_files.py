@@ -224,6 +224,9 @@ class Leaves(Square):
 class Sized(Square):
     def __init__(self, n): self.k = np.full(n, 2.0)
 class Inherits(Sized): pass
+params = np.ones(2)
+def loss(): raise SystemExit(1)
+def grads(): return params
 class Picks:
     def forward(self, x, y):
         self.shape = x.shape
@@ -237,6 +240,7 @@ def test_a_base_class_is_left_out_and_a_layer_that_leaves_the_process_fails():
     found = found_in(LAYERS)
     assert found["Base"] == "its forward or backward raises NotImplementedError: a base class"
     assert found["Square"] and found["Inherits"]
+    assert found["loss"][0].notes == ("SystemExit: 1",)
     assert "SystemExit: 0" in found["Leaves"][0].notes[0]
     assert "labels: ArithmeticError: mine" in found["Picks"][0].notes[0]  # and not the error of other inputs alone
 
@@ -285,11 +289,15 @@ class Power:
 """
 
 
-def test_a_file_finds_what_lies_beside_it_whatever_it_is_called(tmp_path):
-    (tmp_path / "helper.py").write_text("def power(x, k): return x ** k")
-    (tmp_path / "data.txt").write_text("2")
-    path = tmp_path / "scratchvae.py"
-    path.write_text(PACKAGED.replace("import scratchvae.gradcheck\n", ""))
+def test_a_file_finds_what_lies_beside_it_whatever_it_is_called(tmp_path, monkeypatch):
+    (tmp_path / "scratchvae.py").write_text("raise ImportError('not this one')")
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "answers"
+    folder.mkdir()
+    (folder / "helper.py").write_text("def power(x, k): return x ** k")
+    (folder / "data.txt").write_text("2")
+    path = folder / "scratchvae.py"
+    path.write_text(PACKAGED)
     result = homework.mark(path)
     assert homework.passed(result), result["reason"]
 
