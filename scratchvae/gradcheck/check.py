@@ -16,7 +16,7 @@ import numpy as np
 
 from scratchvae.arguments import positive, whole
 from scratchvae.backend import BACKENDS, kind, move
-from scratchvae.gradcheck.arrays import named, rebuilt
+from scratchvae.gradcheck.arrays import named, rebuilt, without_prefix
 from scratchvae.gradcheck.differences import SAFETY, Loss
 from scratchvae.gradcheck.faults import Evidence, diagnosis, factor_words
 from scratchvae.gradcheck.point import Point
@@ -210,7 +210,7 @@ def read_gradients(tree, grads, arrays, what="grads"):
     """
     if callable(grads):
         grads = called_with(tree, what, grads)[0]()
-    found = named(what, grads)
+    found = without_prefix(named(what, grads), arrays)
     if len(found) == len(arrays) == 1:  # a single array needs no name
         found = dict(zip(arrays, found.values(), strict=True))
     if found.keys() != arrays.keys():
