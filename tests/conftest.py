@@ -3,11 +3,15 @@
 import contextlib
 import itertools
 import os
+import signal
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # a core for each worker; before NumPy reads it
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from pathlib import Path
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in the background of a shell; what is begun here inherits it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 os.environ["MATPLOTLIBRC"] = str(Path(__file__).parent / "matplotlibrc")  # small pictures of scripts
 
