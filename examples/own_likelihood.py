@@ -15,7 +15,7 @@ from scipy.special import gammaln
 from scipy.stats import poisson
 
 from scratchvae import VAE, Adam, evaluate, fit, load_model
-from scratchvae.gradcheck import check_density, check_model, table
+from scratchvae.gradcheck import check_density, check_model
 
 
 class Poisson:
@@ -50,8 +50,8 @@ def main():
     log_rates = 1 + generator.standard_normal((2500, 2)) @ generator.normal(0, 0.7, (2, 20))
     counts = generator.poisson(np.exp(log_rates)).astype(float)  # floats: uint8 would be read as pixels, x/255
     train, test = np.split(counts, [2000])
-    print(table(check_density(Poisson().log_prob, train[:5], np.log1p(train[5:10]), skip=1, name="log p(x|z)")))
-    print(table(check_model(VAE(20, 30, 2, likelihood=Poisson(), dtype="float64"), train[:5])))
+    print(check_density(Poisson().log_prob, train[:5], np.log1p(train[5:10]), skip=1, name="log p(x|z)"))
+    print(check_model(VAE(20, 30, 2, likelihood=Poisson(), dtype="float64"), train[:5]))
     with tempfile.TemporaryDirectory() as folder:
         model = VAE(20, 30, 2, likelihood=Poisson(), init="glorot")
         fit(model, train, optimizer=Adam(0.003), samples=100_000, out=folder, progress=False)

@@ -10,9 +10,14 @@ from scratchvae.data.pixels import in_words, into_unit, warn_if_dark, warn_if_on
 
 
 def whole(name, value, least=1):
-    """Return `value` as an int; unless it is a whole number ≥ `least`, 1 by default, a ValueError is raised."""
+    """Return `value` as an int; unless it is a whole number ≥ `least`, 1 by default, a ValueError is raised.
+
+    So it is for one of 64 bits or more, with which no array can be made, and whose quotients are no floats.
+    """
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
         raise ValueError(f"{name} is {value!r}; expected a whole number ≥ {least}")
+    if value >= 1 << 63:
+        raise ValueError(f"{name} is a number of {len(str(value))} digits; expected a whole number below 2^63")
     return int(value)
 
 

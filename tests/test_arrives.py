@@ -19,9 +19,10 @@ import standin
 import threadpoolctl
 from numpy.testing import assert_array_equal
 
-from scratchvae import VAE, FullVB, bench, cli, data, gradcheck, plots
+from scratchvae import VAE, FullVB, bench, cli, data, plots
 from scratchvae.backend import move
 from scratchvae.cli import main, shared
+from scratchvae.gradcheck import homework, matrix
 from scratchvae.inference import marginal
 from scratchvae.training import loop, optim
 from scratchvae.training.run import HISTORY
@@ -640,29 +641,54 @@ def checking(noted, capsys):
 
         return call
 
-    for place, function in [("check_parts", gradcheck.check_parts), ("check_matrix", gradcheck.check_matrix)]:
+    for place, function in [("check_parts", matrix.check_parts), ("check_matrix", matrix.check_matrix)]:
         noted.instead(function, noting(place, function))
+
+    marks = homework.mark
+
+    def mark(*arguments, **settings):
+        noted.put("mark", **bound(marks, arguments, settings))
+        checks = [{"name": "a", "passed": True, "rows": [], "facts": []}]
+        return {"file": "a", "reason": "", "checks": checks, "not_checked": []}
+
+    noted.patch.setattr(homework, "mark", mark)
 
     def go(*arguments):
         noted.clear()
         assert main(["gradcheck", *arguments]) == 0, capsys.readouterr().err
+        noted.put("printed", json=capsys.readouterr().out.startswith("{"))
         return dict(noted)
 
     return go
 
 
+FILE = "{here}/mine.py"
 GRADCHECK = {
-    "--seed": row("--seed 19", "", check_parts__seed=19, check_matrix__seed=19),
+    "--seed": row("--seed 19", FILE, mark__seed=19),
     "--backend": row("--backend cupy", "", check_parts__backend="cupy", check_matrix__backend="cupy"),
+    "--json": row("--json", FILE, printed__json=True),
+    "--seconds": row("--seconds 7.5", FILE, mark__seconds=7.5),
+    "--memory": row("--memory 0.5", FILE, mark__memory=1 << 29),
+    "files": row("{here}/other.py", "", mark__path="{here}/other.py"),
 }
 
 
 @pytest.mark.parametrize("option", GRADCHECK)
 def test_an_option_of_gradcheck_arrives_where_it_acts_and_changes_nothing_else(option, checking, noted):
     base, more, expected = GRADCHECK[option]
-    before = checking(*base.split())
-    assert (before["check_parts.seed"], before["check_matrix.backend"]) == (0, "numpy")
+    for name in ("mine", "other"):
+        (noted.folder / f"{name}.py").write_text("")
+    if option == "files":  # instead of the library
+        assert filled(expected, noted.folder)["mark.path"] == str(checking(*words(more, noted.folder))["mark.path"])
+        return
+    before = checking(*words(base, noted.folder))
     assert changes(before, checking(*words(f"{base} {more}", noted.folder))) == expected
+
+
+def test_the_seed_of_gradcheck_arrives_in_the_librarys_checks_too(checking):
+    before = checking()
+    assert (before["check_parts.seed"], before["check_matrix.backend"]) == (0, "numpy")
+    assert changes(before, checking("--seed", "19")) == {"check_parts.seed": 19, "check_matrix.seed": 19}
 
 
 @pytest.fixture

@@ -668,3 +668,10 @@ def test_an_acceptance_of_numpy_is_that_number(tmp_path):
 def test_a_random_stream_far_on_in_a_run_is_that_of_its_words():
     for words in [(0, 1, 1 << 40), (1 << 33, 1, 2), (3, 1, (1 << 32) - 1)]:
         assert stream(*words).random() == np.random.default_rng([*words]).random()
+
+
+@pytest.mark.parametrize("name", ["n_hidden", "n_latent", "n_samples", "seed"])
+def test_a_number_that_no_array_can_have_is_refused_by_its_name(name):
+    for value in (1 << 63, 10**400):
+        with pytest.raises(ValueError, match=f"{name} is a number of {len(str(value))} digits; expected .* below 2"):
+            VAE(6, **({"n_hidden": 5, "n_latent": 2} | {name: value}))

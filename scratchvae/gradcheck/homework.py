@@ -1,0 +1,361 @@
+"""Checks what a file has to check, in a process of its own, so that homework is marked with one command.
+
+    scratchvae gradcheck solutions/
+
+What is looked for in a file: classes with `forward` and `backward`; functions that return a value and its partials and
+are called log_…, …_loss, …_density, nll, logpdf or the like; and loss, params and grads under these names, or under
+names that end alike, as loss_mlp, params_mlp and grads_mlp. A class is made, and a function called, with arguments that
+are tried here. Where these do not fit, `example` says which do; it marks functions of other names too. No other
+function is called.
+"""
+
+import contextlib
+import functools
+import importlib
+import inspect
+import itertools
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+import types
+from pathlib import Path
+
+import numpy as np
+
+from scratchvae.gradcheck.check import check_gradients
+from scratchvae.gradcheck.parts import check_density, check_layer
+from scratchvae.gradcheck.report import Report, Row, table
+
+M = 4  # rows of the arrays that are tried
+D = 5  # and columns
+FILE_SIZE = 64 << 20  # bytes that the process of a file may write to a file, what it prints included
+PACKAGE = "homework"  # to which the module of the file belongs
+DENSITY = re.compile(r"^(log|nll|logpdf|logprob|logp|pdf)(_|$)|(^|_)(loss|density|nll|logpdf|pdf|prob|likelihood)$")
+TRIPLE = ("loss", "params", "grads")
+
+
+def example(*arguments, **settings):
+    """Return a decorator that says with which arguments a layer or a density is checked.
+
+    arguments   are those of `forward`, or of the density.
+    settings    are those of `check_layer` or `check_density`, such as oracle, skip, sizes.
+
+    A layer whose constructor takes arguments is marked as a function without arguments that makes it.
+    """
+
+    def mark(target):
+        target.gradcheck_example = arguments, settings
+        return target
+
+    return mark
+
+
+# In the process of the file
+
+
+class NotCheckedError(Exception):
+    """Something that looks as if it were to be checked, and is not; the message says why."""
+
+
+def checks_of(module, seed=0):
+    """Yield (name, check) for all that a module has to check. check() returns a report; where something cannot be
+    checked, the report says why. What is not checked, and need not be, raises `NotCheckedError`."""
+    own = {name: value for name, value in vars(module).items() if not name.startswith("_")}
+    endings = sorted({name.removeprefix("loss") for name in own if name.startswith("loss")})
+    endings = [ending for ending in endings if all(f"{part}{ending}" in own for part in TRIPLE)]
+    for name, value in own.items():
+        if getattr(value, "__module__", None) != module.__name__ or name.removeprefix("loss") in endings:
+            continue
+        check = _found(name, value, seed)
+        if check is not None:
+            yield name, functools.partial(_tried, name, check)
+    for ending in endings:
+        name = f"loss{ending}"
+        loss, params, grads = (own[f"{part}{ending}"] for part in TRIPLE)
+        yield (
+            name,
+            functools.partial(_tried, name, lambda *three: check_gradients(*three, seed=seed), loss, params, grads),
+        )
+
+
+def _tried(name, check, *arguments):
+    """Return the report of a check, or, where it ends in an error or wants to end the process, one that says so."""
+    try:
+        return check(*arguments)
+    except NotCheckedError:
+        raise
+    except BaseException as error:
+        return Report([Row(name, False, notes=(_line(error),))])
+
+
+def _line(error):
+    """Return an error in one line."""
+    text = " ".join(str(error).split())[:300]
+    return text if isinstance(error, ValueError) else f"{type(error).__name__}: {text}"
+
+
+def _found(name, value, seed):
+    """Return the check of a layer or a density as a function without arguments, or None for all else."""
+    arguments, settings = getattr(value, "gradcheck_example", (None, {}))
+    if inspect.isclass(value):
+        is_one = all(callable(getattr(value, what, None)) for what in ("forward", "backward"))
+        return functools.partial(_check_class, value, arguments, settings, seed) if is_one else None
+    if not inspect.isfunction(value):
+        return None
+    if arguments is not None and not _needed(value):
+        return lambda: check_layer(value(), *arguments, seed=seed, **settings)
+    if arguments is not None:
+        return lambda: check_density(value, *arguments, seed=seed, **settings)
+    if DENSITY.search(name) and _needed(value):
+        return functools.partial(_check_density, value, seed)
+    return None
+
+
+def _needed(function):
+    """Return the parameters that a function, or a class that is called, cannot do without."""
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    parameters = inspect.signature(function).parameters.values()
+    return [p for p in parameters if p.default is p.empty and p.kind in kinds]
+
+
+def _check_class(kind, arguments, settings, seed):
+    """Check a layer, made without arguments or with the sizes D, 3, 2, … for those that it needs."""
+    sizes = [D, 3, 2, 2, 2, 2][: len(_needed(kind))]
+    try:
+        layer = kind(*sizes)
+    except BaseException as error:
+        raise ValueError(
+            f"{kind.__name__} cannot be made with the sizes {sizes} ({_line(error)}); write a function "
+            "without arguments that makes it, and mark it with @scratchvae.gradcheck.example(x)"
+        ) from error
+    if arguments is not None:
+        return check_layer(layer, *arguments, seed=seed, **settings)
+    errors = {}
+    for what, inputs in _inputs(len(_needed(layer.forward)), layer, seed).items():
+        try:
+            return check_layer(layer, *inputs, seed=seed)
+        except NotImplementedError:
+            raise NotCheckedError("its forward or backward raises NotImplementedError: a base class") from None
+        except BaseException as error:
+            errors.setdefault(_line(error), what)
+    told = "; ".join(f"{what}: {error}" for error, what in errors.items())
+    raise ValueError(f"{kind.__name__} takes none of the inputs that were tried ({told}); say which with example(x)")
+
+
+def _inputs(count, layer, seed):
+    """Return inputs for a layer, by what they are: rows of floats, and for a second one floats, labels, or one of D for
+    each row."""
+    generator = np.random.default_rng(seed)
+    shapes = getattr(layer, "shapes", None) or {}
+    width = next((shape[0] for shape in shapes.values() if len(shape) == 2), D)
+    x = generator.standard_normal((M, width))
+    if count <= 1:
+        return {"rows of numbers": (x,)}
+    labels = generator.integers(0, width, M)
+    seconds = {"rows of numbers": generator.random((M, width)), "labels": labels, "one of each": np.eye(width)[labels]}
+    more = [generator.random((M, width)) for _ in range(count - 2)]
+    return {what: (x, second, *more) for what, second in seconds.items()}
+
+
+def _check_density(function, seed):
+    """Check a function that returns (value, partial, …), called with rows in (0, 1), or with labels as its last one.
+
+    Where it returns fewer partials than it has arguments, every choice of as many arguments is tried, in their order.
+    The report is that of the first choice that passes, or else of the first one of all.
+    """
+    arguments = _arguments(function, seed)
+    found = function(*arguments)
+    if not isinstance(found, tuple | list) or len(found) < 2:
+        raise NotCheckedError(f"it returns {type(found).__name__}, and not a value with its partials")
+    count = sum(partial is not None for partial in found[1:])
+    floats = [k for k, argument in enumerate(arguments) if argument.dtype.kind == "f"]
+    if count > len(floats):
+        raise ValueError(f"it returns {count} partials for {len(floats)} arguments of floats; expected one for each")
+    names = list(inspect.signature(function).parameters)
+    first = None
+    for chosen in itertools.combinations(floats, count):
+        without = [k for k in range(len(arguments)) if k not in chosen]
+        report = check_density(function, *arguments, without=without, seed=seed)
+        if count < len(floats):
+            report.facts.append(f"its partials are taken to be those by {', '.join(names[k] for k in chosen)}")
+        first = report if first is None else first
+        if report:
+            return report
+    return first
+
+
+def _arguments(function, seed):
+    """Return arguments with which a density can be called."""
+    generator = np.random.default_rng(seed)
+    count = len(_needed(function))
+    rows = [0.2 + 0.6 * generator.random((M, D)) for _ in range(count)]
+    errors = []
+    for arguments in (rows, [*rows[:-1], generator.integers(0, D, M)]):
+        try:
+            function(*[argument.copy() for argument in arguments])
+            return arguments
+        except BaseException as error:
+            errors.append(_line(error))
+    raise ValueError(
+        f"it could not be called with rows of numbers ({errors[0]}), nor with labels as its last argument "
+        f"({errors[1]}): say how with example(…)"
+    )
+
+
+def _run(path, seed, memory):
+    """Check the file in this process, within so many bytes, and print what is found, a line of JSON for each check.
+
+    What the file itself prints goes where errors go.
+    """
+    found = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    if sys.platform != "win32":
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (FILE_SIZE, FILE_SIZE))
+
+    def tell(**what):
+        print(json.dumps(what), file=found, flush=True)
+
+    for name, check in checks_of(_imported(Path(path).resolve()), seed):
+        tell(begins=name)
+        try:
+            tell(check={"name": name, **check().as_dict()})
+        except NotCheckedError as why:
+            tell(not_checked=f"{name}: {why}")
+    tell(ends=True)
+
+
+def _imported(path):
+    """Import a file as a module of a package, so that it finds what lies beside it in every way."""
+    os.chdir(path.parent)
+    sys.path.insert(0, str(path.parent))
+    package = types.ModuleType(PACKAGE)
+    package.__path__ = [str(path.parent)]
+    sys.modules[PACKAGE] = package
+    return importlib.import_module(f"{PACKAGE}.{path.stem}")
+
+
+# In the process that marks
+
+
+def mark(path, seed=0, seconds=60.0, memory=4 << 30):
+    """Check a file in a process of its own, and return a dict with "file", "checks", "not_checked" and "reason".
+
+    path      is the file, whose name ends in .py. It runs in its own folder.
+    seed      is that of all checks.
+    seconds   is how long it may take, and memory how many bytes. A file that takes more, that ends the process or
+              raises an error while it is imported did not finish, and "reason" says why; otherwise it is "". The checks
+              that were finished before are kept. This keeps one file from harming another by accident. It is no guard
+              against a file that wants to cheat.
+    """
+    words = [sys.executable, "-m", "scratchvae.gradcheck.homework", str(Path(path).resolve()), str(seed), str(memory)]
+    root = str(Path(__file__).parents[2])  # and not the folder that lies open, where a file may be called as ours are
+    roots = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
+    threads = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, **threads, "PYTHONPATH": roots, "PYTHONSAFEPATH": "1"}
+    begun = time.monotonic()
+    with tempfile.TemporaryFile() as found, tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(
+            words, stdin=subprocess.DEVNULL, stdout=found, stderr=log, env=environment, start_new_session=True
+        )
+        try:
+            code = process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            code = None
+        finally:
+            _end(process)
+        printed = log.seek(0, os.SEEK_END)
+        log.seek(max(printed - 4000, 0))
+        found.seek(0)
+        lines, unread = _lines(found.read())
+        reason = unread or ("" if "ends" in lines[-1] else _reason(code, log.read(), seconds, memory))
+        if printed >= FILE_SIZE:
+            reason = f"did not finish: it prints more than {FILE_SIZE >> 20} MiB"
+        if reason and "begins" in lines[-1]:
+            reason += f", in the check of {lines[-1]['begins']}"
+    return {
+        "file": str(path),
+        "reason": reason,
+        "checks": [line["check"] for line in lines if "check" in line],
+        "not_checked": [line["not_checked"] for line in lines if "not_checked" in line],
+        "seconds": round(time.monotonic() - begun, 2),
+    }
+
+
+def _lines(text):
+    """Return the lines of JSON that a process has printed, with one at least, and what is wrong with them, or ""."""
+    lines = [{}]
+    for line in text.splitlines():
+        try:
+            one = json.loads(line)
+            if "check" in one:
+                as_text({"file": "", "reason": "", "checks": [one["check"]], "not_checked": []})
+            lines.append({**one})
+        except (ValueError, TypeError, LookupError, AttributeError):
+            return lines, "did not finish: the file has written where the result of its checks is kept"
+    return lines, ""
+
+
+def _end(process):
+    """Kill a process, and what it has begun."""
+    if sys.platform == "win32":
+        process.kill()
+    else:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, 9)
+    process.wait()
+
+
+def _reason(code, log, seconds, memory):
+    """Return why a process ended without a result."""
+    if code is None:
+        return f"did not finish: it takes more than {seconds:g} s"
+    lines = log.decode(errors="replace").strip().splitlines()
+    if lines and lines[-1].startswith("MemoryError"):
+        return f"did not finish: it takes more than {memory / 2**30:.3g} GiB"
+    if code < 0:
+        return f"did not finish: it was ended by signal {-code}"
+    if code == 0 or not lines or "Error" not in lines[-1]:
+        return f"did not finish: it ends the process, with exit code {code}"
+    return f"did not finish: {lines[-1][:300]}"
+
+
+def passed(marked):
+    """Say whether a file had something to check, and all of it passed."""
+    return bool(marked["checks"]) and not marked["reason"] and all(check["passed"] for check in marked["checks"])
+
+
+def is_empty(marked):
+    """Say whether a file that did finish had nothing to check."""
+    return not marked["checks"] and not marked["reason"]
+
+
+def faults(marked):
+    """Return what is wrong in a file: why it did not finish, and "name: sentence" for each row that failed, with its
+    first sentence."""
+    if is_empty(marked):
+        return ["nothing to check: no class with forward and backward, no density, no loss with params and grads"]
+    rows = [row for check in marked["checks"] for row in check["rows"] if not row["passed"]]
+    wrong = [f"{row['name']}: {row['notes'][0] if row['notes'] else 'wrong'}" for row in rows]
+    return [marked["reason"]] * bool(marked["reason"]) + wrong
+
+
+def as_text(marked):
+    """Return the reports of a file as text."""
+    lines = [f"{marked['file']}"]
+    for check in marked["checks"]:
+        rows = [Row(**{**row, "notes": tuple(row["notes"])}) for row in check["rows"]]
+        lines += ["", check["name"], table(rows, check["facts"])]
+    lines += faults(marked) if is_empty(marked) else [marked["reason"]] * bool(marked["reason"])
+    return "\n".join([*lines, *(f"not checked: {line}" for line in marked["not_checked"])])
+
+
+if __name__ == "__main__":
+    _run(sys.argv[1], *map(int, sys.argv[2:]))

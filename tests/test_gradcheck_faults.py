@@ -1,0 +1,496 @@
+"""gradcheck: what it sees, what it says, and what it lets pass; the studies of benchmarks/gradcheck.py on a small
+scale."""
+
+import itertools
+import json
+import re
+import runpy
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+from scratchvae.gradcheck import (
+    GradientError,
+    assert_gradients,
+    check_gradients,
+)
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
+import gradcheck as study
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(autouse=True)
+def no_warnings_of_autograd():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def test_right_gradients_of_random_networks_raise_no_alarm():
+    assert study.alarms(40) == []
+
+
+def test_a_wrong_entry_of_a_random_network_is_seen_by_differences_alone_and_beside_an_oracle():
+    assert study.misses(25) == ([], [])
+
+
+def test_an_error_of_the_size_that_a_report_states_is_seen_in_a_larger_network():
+    assert study.stated(3) == []
+
+
+@pytest.mark.parametrize("case", study.FAULTS)
+def test_every_known_fault_is_seen_and_called_by_its_name(case, monkeypatch):
+    monkeypatch.setattr(study, "FAULTS", {case: study.FAULTS[case]})
+    for _, words, said, seen in study.named(2):
+        assert seen
+        assert words in said
+
+
+def test_the_right_gradients_of_the_cases_pass():
+    for make in study.CASES.values():
+        params, loss, grads = make(0)
+        assert check_gradients(loss, params, grads, sizes={"M": 7, "N": 100})
+
+
+def test_two_readings_of_a_factor_are_both_told():
+    W = np.arange(1.0, 5)
+    report = check_gradients(lambda: W**2, W, 4 * W, sizes={"M": 2, "N": 3})
+    assert "M, or 2 times" in report["params"].notes[0]
+
+
+def test_one_wrong_row_of_300_is_seen_whatever_the_seed():
+    rng = np.random.default_rng(0)
+    W = rng.standard_normal((300, 20))
+    x = rng.standard_normal((5, 300))
+
+    def grad():
+        return x.T @ (2 * (x @ W))
+
+    def wrong():
+        found = grad()
+        found[217] *= 1.01
+        return found
+
+    for seed in range(5):
+        assert check_gradients(lambda: (x @ W) ** 2, W, grad, seed=seed)
+        report = check_gradients(lambda: (x @ W) ** 2, W, wrong, seed=seed)
+        assert not report
+        assert report["params"].notes[0].startswith("wrong only in row 217; there it is 1.01 times")
+        assert report["params"].checked == 20
+
+
+def test_a_gradient_that_is_right_here_and_wrong_elsewhere_is_seen():
+    x = np.zeros(3)  # where the gradient of ½ x² is that of ½ x² + x³
+    report = check_gradients(lambda: 0.5 * x * x + x**3, x, lambda: x.copy())
+    assert report["params"].notes[0].startswith("right at the first point, wrong at point 2")
+    assert_array_equal(x, np.zeros(3))
+
+
+def test_gradients_that_are_not_computed_anew_are_told():
+    x = np.array([1.0, 2.0])
+    once = 2 * x
+    report = check_gradients(lambda: x * x, x, lambda: once)
+    assert report["params"].notes[0].endswith("the same numbers as at the first point: is it computed anew?")
+
+
+def test_a_gradient_that_is_added_to_what_stands_there_is_told():
+    x = np.array([1.0, 2.0])
+    total = np.zeros(2)
+
+    def grads():
+        total[...] += 2 * x
+        return total
+
+    assert "accumulated: at a second call it is twice as large" in check_gradients(lambda: x * x, x, grads)[0].notes[0]
+
+
+def test_a_loss_that_is_random_or_changes_its_arrays_is_told_and_the_arrays_are_put_back():
+    x = np.array([1.0, 2.0])
+    rng = np.random.default_rng(0)
+    report = check_gradients(lambda: (x * x).sum() + 1e-6 * rng.standard_normal(), x, 2 * x)
+    assert "the loss is random" in report["loss"].notes[0]
+
+    def grows():
+        x[0] += 1
+        return (x * x).sum()
+
+    report = check_gradients(grows, x, 2 * x)
+    assert report["loss"].notes == ("the loss changes params, which it should only read",)
+    assert_array_equal(x, [1.0, 2.0])
+
+    def doubles():
+        x[...] *= 2
+        return x
+
+    assert check_gradients(lambda: x * x, x, doubles)["loss"].notes[0].startswith("grads changes params")
+    assert_array_equal(x, [1.0, 2.0])
+
+
+def test_every_slope_between_the_sides_of_a_kink_passes_and_none_outside():
+    x = np.zeros(1)
+    for slope, passes in [(-1.0, True), (-0.3, True), (0.0, True), (1.0, True), (1.1, False), (-1.1, False)]:
+        assert bool(check_gradients(lambda: np.abs(x), x, np.array([slope]))) == passes
+    report = check_gradients(lambda: np.abs(x), x, np.array([0.3]))
+    assert report["params"].notes == ("at a kink of the loss in 1 entries, where slopes between its sides pass",)
+
+
+def relu_net(seed, widths, rows):
+    """The loss and gradient of a ReLU network with zero biases, so that a dead layer puts the next one at its kinks."""
+    rng = np.random.default_rng(seed)
+    x, y = rng.standard_normal((rows, widths[0])), rng.standard_normal((rows, widths[-1]))
+    pairs = list(itertools.pairwise(widths))
+    params = {f"W{k}": rng.standard_normal(pair) * np.sqrt(2 / pair[0]) for k, pair in enumerate(pairs)}
+    params |= {f"b{k}": np.zeros(pair[1]) for k, pair in enumerate(pairs)}
+
+    def forward(p):
+        h = [x]
+        for k in range(len(pairs)):
+            a = h[-1] @ p[f"W{k}"] + p[f"b{k}"]
+            h.append(np.maximum(a, 0) if k < len(pairs) - 1 else a)
+        return h
+
+    def grads(p):
+        h = forward(p)
+        found = {}
+        d = h[-1] - y
+        for k in reversed(range(len(pairs))):
+            found |= {f"W{k}": h[k].T @ d, f"b{k}": d.sum(axis=0)}
+            d = d @ p[f"W{k}"].T * (h[k] > 0)
+        return found
+
+    return params, lambda p: 0.5 * (forward(p)[-1] - y) ** 2, grads
+
+
+def test_right_gradients_of_relu_networks_with_dead_rows_pass_and_one_without_its_mask_fails():
+    for seed in range(8):
+        params, loss, grads = relu_net(seed, (6, 3, 3, 2), 50)
+        assert check_gradients(loss, params, grads, seed=seed)
+        params["W0"][...] = -np.abs(params["W0"])
+        wrong = grads(params)
+        wrong["W1"] = wrong["W1"] + 0.1
+        assert not check_gradients(loss, params, wrong, seed=seed)
+    c = np.array([1.0, -2, 3, -1, 2, -3])  # kinks that bend up and down, all at the point
+    for seed in range(8):
+        assert check_gradients(lambda p: c * np.maximum(p, 0), np.zeros(6), lambda p: c * (p > 0), seed=seed)
+        assert not check_gradients(lambda p: c * np.maximum(p, 0), np.zeros(6), lambda p: 0.7 * c * (p > 0), seed=seed)
+
+
+def test_where_the_loss_is_no_number_beside_the_point_nothing_passes_unseen():
+    w = np.array([1.0, 2.0, 3.0])
+    report = check_gradients(lambda p: (p**2).sum() + 0 * np.sqrt(-abs(p[0] - 1)), w, np.array([77.0, 4.0, 6.0]))
+    assert report["params"].notes[0].startswith("not compared in 1 entries: the loss is no number beside them")
+    x = np.array([0.0, 1.0])  # defined on one side alone
+    assert check_gradients(lambda p: (p**1.5).sum(), x, np.array([0.0, 1.5]))
+    assert not check_gradients(lambda p: (p**1.5).sum(), x, np.array([9.0, 1.5]))
+    held = w.copy()
+    assert not check_gradients(lambda: (w**2).sum() + np.sqrt(-np.abs(w - held).sum()), w, 5 * w)
+
+
+@pytest.mark.parametrize("small", [1e-3, 1e-6, 1e-8, 1e-9])
+def test_the_edge_of_what_a_loss_is_defined_on_makes_no_false_alarm_and_hides_no_fault(small):
+    p = np.array([small, 1.0, 2.0, 0.5])
+    assert check_gradients(np.log, p, 1 / p)
+    wrong = 1 / p
+    wrong[0] *= 1.01
+    assert not check_gradients(np.log, p, wrong)
+
+    def strict(q):
+        if not (q > 0).all():
+            raise ValueError("only positive numbers have a logarithm")
+        return np.log(q)
+
+    assert check_gradients(strict, p, 1 / p)
+
+
+def test_a_saturated_softmax_makes_no_false_alarm():
+    def softmax(a):
+        e = np.exp(a - a.max())
+        return e / e.sum()
+
+    hot = np.array([1.0, 0.0, 0.0])
+    for logits in ([30.0, 0.0, -30.0], [24.0, 0.0, -3.0]):  # the loss is 1e-13 and 4e-11, known to ε
+        a = np.array(logits)
+        assert check_gradients(lambda p: -np.log(softmax(p))[0], a, softmax(a) - hot)
+        assert not check_gradients(lambda p: -np.log(softmax(p))[1], a, softmax(a) - hot)
+
+
+def test_what_differences_do_not_resolve_does_not_pass_in_silence():
+    w = np.array([1.0, 2.0, 3.0])
+    report = check_gradients(lambda: 1e16 + (w**2).sum(), w, 5 * w)
+    assert not report
+    assert "differences of this loss resolve no error below" in report["params"].notes[0]
+    assert check_gradients(lambda: np.append(w**2, 1e16), w, 2 * w)  # its terms resolve everything
+
+
+def test_errors_that_cancel_in_a_sum_are_seen():
+    rng = np.random.default_rng(0)
+    W = rng.standard_normal(5000)
+    gradient = 2 * W
+    gradient[[17, 18]] = gradient[[18, 17]]
+    for seed in range(12):
+        assert not check_gradients(lambda: W**2, W, gradient, seed=seed)
+
+
+def test_a_backward_pass_that_reads_what_the_forward_pass_has_kept_is_called_after_it():
+    class Net:
+        def __init__(self):
+            rng = np.random.default_rng(0)
+            self.W, self.x, self.y = (
+                rng.standard_normal((5, 4)),
+                rng.standard_normal((7, 5)),
+                rng.standard_normal((7, 4)),
+            )
+
+        def loss(self):
+            self.h = np.tanh(self.x @ self.W)
+            self.d = self.h - self.y
+            return 0.5 * (self.d**2).sum()
+
+        def grads(self):
+            return {"W": self.x.T @ (self.d * (1 - self.h**2))}
+
+    net = Net()
+    assert check_gradients(net.loss, {"W": net.W}, net.grads)
+
+
+def test_another_convention_at_a_kink_is_no_fault_beside_an_oracle():
+    import autograd.numpy as anp
+
+    x = np.array([0.0, 1.0, -2.0])
+    report = check_gradients(lambda: np.maximum(x, 0), x, (x > 0) * 1.0, oracle=lambda x: anp.sum(anp.maximum(x, 0)))
+    assert report
+    assert not check_gradients(lambda: np.maximum(x, 0), x, (x > -3) * 1.0, oracle=lambda x: anp.sum(anp.maximum(x, 0)))
+
+
+def test_a_kink_near_the_point_makes_no_false_alarm_and_hides_no_fault():
+    x = np.array([1e-6, -2e-7])
+    assert check_gradients(lambda: np.abs(x), x, np.array([1.0, -1.0]))
+    assert not check_gradients(lambda: np.abs(x), x, np.array([1.0, 1.0]))
+
+
+def test_a_gradient_that_is_zero_passes_with_what_differences_resolve():
+    x = np.array([1.0, 2.0])
+    unread = np.ones(2)
+    report = check_gradients(lambda: 1e3 * x * x, {"x": x, "unread": unread}, {"x": 2e3 * x, "unread": 0 * unread})
+    assert report
+    assert report["unread"].notes[0].startswith("0, below what differences resolve: ")
+    tiny = {"x": 2e3 * x, "unread": np.full(2, 1e-14)}
+    assert check_gradients(lambda: 1e3 * x * x, {"x": x, "unread": unread}, tiny)
+    tiny["unread"] += 0.1
+    assert not check_gradients(lambda: 1e3 * x * x, {"x": x, "unread": unread}, tiny)
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1e-4, 1.0, 1e5, 1e9])
+def test_arrays_of_any_size_are_checked_at_their_own_scale(scale):
+    x = scale * np.array([1.0, -2.0, 0.5])
+    assert check_gradients(lambda: np.sin(x / scale), x, lambda: np.cos(x / scale) / scale)
+    report = check_gradients(lambda: np.sin(x / scale), x, 1.001 * np.cos(x / scale) / scale)
+    assert "1.001 times the right one" in report["params"].notes[0]
+
+
+def test_float32_is_checked_with_the_tolerance_of_its_rounding_and_says_so():
+    rng = np.random.default_rng(0)
+    W = rng.standard_normal((6, 4)).astype(np.float32)
+    x = rng.standard_normal((9, 6)).astype(np.float32)
+
+    def grads():
+        h = np.tanh(x @ W)
+        return x.T @ (2 * h * (1 - h * h))
+
+    report = check_gradients(lambda: np.tanh(x @ W) ** 2, W, grads)
+    assert report and report.facts[0].startswith("float32; relative tolerance 1e-03")
+    assert not check_gradients(lambda: np.tanh(x @ W) ** 2, W, lambda: np.float32(1.01) * grads())
+
+
+def test_a_float32_loss_that_takes_its_arrays_is_differenced_in_float64():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((1000, 6))
+    params = {"W": rng.standard_normal((6, 4)).astype(np.float32), "b": np.zeros(4, np.float32)}
+
+    def loss(p):
+        return (np.maximum(x @ p["W"] + p["b"], 0) ** 2).sum()
+
+    def grads(p, factor=1.0):
+        h = np.maximum(x @ p["W"] + p["b"], 0)
+        return {"W": (factor * x.T @ (2 * h)).astype(np.float32), "b": 2 * h.sum(axis=0)}
+
+    report = check_gradients(loss, params, grads)
+    assert report and report["W"].sees < 0.01 * report["W"].norm
+    assert "1.01 times" in check_gradients(loss, params, lambda p: grads(p, 1.01))["W"].notes[0]
+    assert params["W"].dtype == np.float32
+
+
+def test_taylor_remainders_and_the_complex_step_are_told():
+    x = np.array([0.3, -0.7])
+    right = str(check_gradients(lambda p: np.sin(p).sum(), x, np.cos))
+    assert "fall with slope 2.0" in right
+    assert "complex step along a random direction: relative error" in right
+    wrong = str(check_gradients(lambda p: np.sin(p).sum(), x, lambda p: 1.5 * np.cos(p)))
+    assert "fall with slope 1.0" in wrong
+    assert "relative error 5.0e-01" in wrong
+    assert "complex" not in str(check_gradients(lambda p: np.abs(p).sum(), x, np.sign))  # |x| is not analytic
+
+
+def test_containers_of_any_kind_are_named_by_their_keys():
+    W = np.ones((2, 2))
+    params = {"net": [{"W": W}, {"b": np.ones(2)}], "scale": (np.array(2.0),)}
+
+    def loss(p):
+        return p["scale"][0] * (p["net"][0]["W"].sum() + (p["net"][1]["b"] ** 2).sum())
+
+    def grads(p):
+        s = p["scale"][0]
+        return {"net": [{"W": np.full((2, 2), s)}, {"b": 2 * s * p["net"][1]["b"]}], "scale": [np.array(loss(p) / s)]}
+
+    report = check_gradients(loss, params, grads)
+    assert report and [row.name for row in report] == ["net[0].W", "net[1].b", "scale[0]"]
+    assert check_gradients(lambda w: w**3, 2.0, lambda w: 3 * w * w)  # a number
+    assert check_gradients(lambda w: (w[0] * w[1]).sum(), (W, 2 * W), lambda w: (w[1], w[0]))  # a tuple
+
+
+def test_an_array_that_is_not_contiguous_is_moved_where_it_lies():
+    base = np.arange(1.0, 13).reshape(3, 4)
+    for x in (base.T, base[:, ::2], base[::-1]):
+        assert check_gradients(lambda x=x: (x**3).sum(), x, lambda x=x: 3 * x**2)
+        assert not check_gradients(lambda x=x: (x**3).sum(), x, lambda x=x: 3 * x)
+
+
+def test_assert_gradients_raises_the_report():
+    x = np.array([1.0, 2.0])
+    assert_gradients(lambda: x * x, x, lambda: 2 * x)
+    with pytest.raises(GradientError, match="the sign is wrong") as caught:
+        assert_gradients(lambda: x * x, x, lambda: -2 * x)
+    assert isinstance(caught.value, AssertionError)
+    assert "FAIL" in str(caught.value)
+
+
+def test_a_report_is_a_table_a_dict_and_a_truth():
+    x = np.array([1.0, np.inf])
+    report = check_gradients(lambda: 0 * x[0], x[:1], np.array([np.nan]))
+    assert not report and not report.passed
+    assert report.as_dict()["rows"][0]["norm"] is None
+    with pytest.raises(KeyError, match="'W' is no row of this report; it has params"):
+        report["W"]
+    assert not check_gradients(lambda: 0.0, np.ones(1), np.ones(1))
+
+
+# Witnesses
+
+
+def test_a_witness_in_plain_numpy_gives_its_value_alone():
+    x = np.array([1.0, 2.0])
+    report = check_gradients(
+        lambda: np.exp(x), x, lambda: np.exp(x), oracle=lambda x: float(np.exp(np.asarray(x)).sum())
+    )
+    assert report and report["params"].oracle is None
+    assert "oracle in NumPy: its value alone" in str(report)
+    report = check_gradients(
+        lambda: np.exp(x), x, lambda: np.exp(x), oracle=lambda x: 2 * float(np.exp(np.asarray(x)).sum())
+    )
+    assert [row.passed for row in report] == [False, True]
+    assert report["value"].notes[1] == "a factor: it is ½ times the right one"
+
+
+def test_an_oracle_sees_an_error_that_differences_do_not():
+    x = np.array([1.0, 2.0])
+    gradient = 2 * x * (1 + 1e-8)
+    assert check_gradients(lambda: x * x, x, gradient)
+    report = check_gradients(lambda: x * x, x, gradient, oracle=lambda x: (x * x).sum())
+    assert report["value"].passed and not report["params"].passed
+
+
+def test_a_gradient_that_is_zero_by_cancellation_passes_beside_an_oracle():
+    a = np.array([0.3, -1.2, 0.7])
+
+    def loss(p):  # a softmax does not change with a shift of all its inputs
+        z = a + p["shift"]
+        return np.exp(z - z.max()) / np.exp(z - z.max()).sum() * [1.0, 2.0, 3.0]
+
+    import autograd.numpy as anp
+
+    def witness(p):
+        z = a + p["shift"]
+        return anp.sum(anp.exp(z) / anp.sum(anp.exp(z)) * anp.array([1.0, 2.0, 3.0]))
+
+    assert check_gradients(loss, {"shift": np.array(0.1)}, {"shift": np.array(2e-17)}, oracle=witness)
+
+
+@pytest.mark.parametrize("library", ["jax", "torch"])
+def test_a_witness_in_another_library_gives_its_gradient(library):
+    module = pytest.importorskip(library, reason=f"{library} is not installed")
+    x = np.array([0.5, 2.0])
+    witness = {"jax": lambda x: module.numpy.sum(module.numpy.sin(x)), "torch": lambda x: module.sin(x).sum()}[library]
+    report = check_gradients(lambda: np.sin(x), x, lambda: np.cos(x), oracle=witness)
+    assert report and report["params"].oracle is not None
+    assert not check_gradients(lambda: np.sin(x), x, lambda: 1.001 * np.cos(x), oracle=witness)
+
+
+# The examples
+
+EXAMPLES = ROOT / "examples"
+SHOWN = re.findall(
+    r"\(gradcheck/(\w+)\.py\)\), which prints\n\n```\n(.*?)```", (EXAMPLES / "README.md").read_text(), re.DOTALL
+)
+
+
+def told(text):
+    """What a report tells apart from its figures: the names with their verdicts, and the sentences."""
+    lines = [line.split() for line in text.splitlines()]
+    rows = [(" ".join(words[:2]), words[-1]) for words in lines if words[-1:] in (["pass"], ["FAIL"])]
+    return rows, [line.strip() for line in text.splitlines() if line.startswith(("    a", "    or", "    the", "all "))]
+
+
+@pytest.mark.parametrize(("script", "block"), SHOWN, ids=[script for script, _ in SHOWN])
+def test_an_example_prints_what_its_page_shows(script, block, capsys):
+    runpy.run_path(str(EXAMPLES / "gradcheck" / f"{script}.py"), run_name="__main__")
+    out = capsys.readouterr().out
+    rows, sentences = told(block)
+    assert rows and set(rows) <= set(told(out)[0])
+    assert sentences and set(sentences) <= set(told(out)[1])
+    first = out.split("\n\n")[0]
+    assert "FAIL" not in first and "pass" in first  # the right gradient
+
+
+def test_the_page_shows_every_example():
+    scripts = {path.stem for path in (EXAMPLES / "gradcheck").glob("*.py")}
+    assert {script for script, _ in SHOWN} | {"test_with_pytest"} == scripts
+
+
+def test_the_example_with_pytest_passes(tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        str(EXAMPLES / "gradcheck" / "test_with_pytest.py"),
+    ]
+    assert "2 passed" in subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path).stdout
+
+
+def test_the_study_prints_its_table_and_ends_with_0(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(study, "speed", lambda repeats: (1.0, 1.0))
+    assert study.main(["--scale", "0.002", "--out", str(tmp_path / "found.json")]) == 0
+    out = capsys.readouterr().out
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert found["false alarms"] == found["named wrongly"] == 0 and found["faults"] == found["seen"] == found["named"]
+    assert f"false alarms{'':<12} {0:>10}" in out
+
+
+def test_the_peers_that_are_installed_are_counted(capsys):
+    import gradcheck_peers as peers
+
+    assert peers.main(["--seeds", "1"]) == 0
+    lines = {line[:26].strip(): line[26:].split() for line in capsys.readouterr().out.splitlines()[1:]}
+    faults = sum(map(len, study.FAULTS.values()))
+    assert lines["scratchvae"][:5] == [str(faults)] * 4 + [str(len(study.CASES))]
+    assert lines["scratchvae"][5] == "0"
+    assert int(lines["autograd check_grads"][1]) < faults and lines["autograd check_grads"][3] == "0"

@@ -1,0 +1,327 @@
+"""scratchvae gradcheck FILE: what is found in a file is checked, and no file harms another."""
+
+import json
+import sys
+import types
+
+import numpy as np
+import pytest
+
+from scratchvae.cli import main
+from scratchvae.gradcheck import homework
+
+RIGHT = """
+import numpy as np
+np.random.seed(3)  # of whoever marks, nothing is changed
+
+class Cube:
+    def forward(self, x):
+        self.x = x
+        return x**3
+    def backward(self, dy):
+        return 3 * self.x**2 * dy
+
+class Affine:
+    def __init__(self, n_in, n_out):
+        self.W = np.ones((n_in, n_out))
+        self.dW = np.zeros((n_in, n_out))
+    def forward(self, x):
+        self.x = x
+        return x @ self.W
+    def backward(self, dy):
+        self.dW[...] = self.x.T @ dy
+        return dy @ self.W.T
+
+def log_exponential(x, rate):
+    return np.log(rate) - rate * x, 1 / rate - x
+
+def a_helper(x, y):
+    return x + y
+
+params = {"w": np.ones(3)}
+def loss(): return (params["w"] ** 3).sum()
+def grads(): return {"w": 3 * params["w"] ** 2}
+"""
+WRONG = RIGHT.replace("3 * self.x**2 * dy", "-3 * self.x**2 * dy").replace('3 * params["w"] ** 2', 'params["w"] ** 2')
+MARKED = """
+import numpy as np
+from scratchvae.gradcheck import example
+
+@example(np.array([[0.2, 1.5]]), np.array([[2.0, 3.0]]), skip=1)
+def log_power(x, k):
+    return (k * np.log(x)).sum(axis=-1), np.log(x)
+
+class Needs:
+    def __init__(self, words): self.k = {"two": 2}[words]
+    def forward(self, x): return self.k * x
+    def backward(self, dy): return self.k * dy
+
+@example(np.ones((2, 3)))
+def needs_two():
+    return Needs("two")
+"""
+
+
+def marked(tmp_path, text, **settings):
+    path = tmp_path / "answer.py"
+    path.write_text(text)
+    return homework.mark(path, **settings)
+
+
+def test_layers_densities_and_losses_of_a_file_are_found_and_checked(tmp_path):
+    result = marked(tmp_path, RIGHT)
+    assert result["reason"] == ""
+    assert {check["name"]: check["passed"] for check in result["checks"]} == {
+        "Cube": True,
+        "Affine": True,
+        "log_exponential": True,
+        "loss": True,
+    }
+    names = [row["name"] for check in result["checks"] for row in check["rows"]]
+    assert names == ["Cube x", "Affine W", "Affine x", "log_exponential ∂rate", "w"]
+    assert homework.passed(result)
+
+
+def test_what_is_wrong_in_a_file_is_said_and_ends_with_exit_code_1(tmp_path, capsys):
+    path = tmp_path / "answer.py"
+    path.write_text(WRONG)
+    assert main(["gradcheck", str(path)]) == 1
+    out = capsys.readouterr().out
+    assert "the sign is wrong: it is -1 times the right one" in out
+    assert "it is 0.333333 times the right one" in out
+    assert main(["gradcheck", str(path), "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert not found["passed"]
+    assert [check["passed"] for check in found["files"][0]["checks"]] == [False, True, True, False]
+    path.write_text(RIGHT)
+    assert main(["gradcheck", str(path)]) == 0
+
+
+def test_examples_say_with_which_arguments_a_layer_or_a_density_is_checked(tmp_path):
+    result = marked(tmp_path, MARKED)
+    assert {check["name"]: check["passed"] for check in result["checks"]} == {
+        "log_power": True,
+        "Needs": False,
+        "needs_two": True,
+    }
+    note = result["checks"][1]["rows"][0]["notes"][0]
+    assert "Needs cannot be made with the sizes [5]" in note and "example(x)" in note
+
+
+BAD = {
+    "loop": ("while True: pass", "it takes more than 3 s"),
+    "leaves": ("import sys\nsys.exit(3)", "it ends the process, with exit code 3"),
+    "leaves_quietly": ("import os\nos._exit(0)", "it ends the process, with exit code 0"),
+    "crash": ("import os\nos.kill(os.getpid(), 11)", "it was ended by signal 11"),
+    "memory": ("x = bytearray(10**11)", "it takes more than 2 GiB"),
+    "raises": ("1 / 0", "ZeroDivisionError: division by zero"),
+    "syntax": ("def f(:", "SyntaxError"),
+    "nothing": ("x = 1", "nothing to check"),
+}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the limits of memory and the signals are those of POSIX")
+def test_a_file_that_does_not_finish_is_told_and_harms_no_other(tmp_path, capsys):
+    for name, (text, _) in BAD.items():
+        (tmp_path / f"{name}.py").write_text(text)
+    (tmp_path / "zz_right.py").write_text(RIGHT)
+    before = np.random.get_state()[1].copy()  # noqa: NPY002
+    assert main(["gradcheck", str(tmp_path), "--seconds", "3", "--memory", "2"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert (np.random.get_state()[1] == before).all()  # noqa: NPY002
+    told = {line.split(".py")[0].rsplit("/", 1)[-1]: line for line in lines if ".py" in line}
+    for name, (_, words) in BAD.items():
+        assert words in told[name], told[name]
+    assert told["zz_right"].split()[1:] == ["4", "0"]
+    assert lines[-1] == f"1 of {len(BAD)} files pass; 1 more with nothing to check"
+
+
+def test_a_path_that_is_no_file_is_refused(tmp_path, capsys):
+    (tmp_path / "a.txt").write_text("x = 1")
+    for path in (tmp_path / "absent.py", tmp_path, tmp_path / "a.txt"):
+        assert main(["gradcheck", str(path)]) == 2
+        assert f"{path} is no file *.py, and no folder with files *.py in it" in capsys.readouterr().err
+
+
+# Which functions are checked
+
+
+def found_in(text):
+    """What is found in the text of a file, in this process: (name, report, or why it was not checked)."""
+    module = types.ModuleType("answer")
+    exec(text, vars(module))
+
+    def result(check):
+        try:
+            return check()
+        except homework.NotCheckedError as why:
+            return str(why)
+
+    return {name: result(check) for name, check in homework.checks_of(module)}
+
+
+HELPERS = """
+import sys
+import numpy as np
+calls = []
+def train(X, y, steps=10**9):
+    while True: pass
+def usage(message): sys.exit(1)
+def save(a, b): calls.append(a)
+def split(x, y): return x, y
+def stats(x): return x.mean(), x.std()
+"""
+
+
+def test_a_function_that_is_not_called_like_a_density_is_never_called():
+    assert found_in(HELPERS) == {}
+
+
+LOSSES = """
+import numpy as np
+def mse_loss(pred, target): return .5 * ((pred - target) ** 2).sum(), pred - target
+def nll(mu, x): return .5 * (x - mu) ** 2, mu - x
+def nll_of(x, mu): return .5 * (x - mu) ** 2, mu - x
+def log_both(x, mu): return -.5 * (x - mu) ** 2, x - mu, mu - x
+def log_value(x): return np.log(x)
+def softmax_loss(scores, y):
+    p = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
+    n = np.arange(len(y))
+    return -np.log(p[n, y]).mean(), p - np.eye(p.shape[1])[y]
+def log_needs(words): return {"two": 2}[words], 1
+"""
+
+
+def test_the_partials_of_a_density_are_matched_to_its_arguments():
+    found = found_in(LOSSES)
+    rows = {name: [(row.name, row.passed) for row in report] for name, report in found.items() if name != "log_value"}
+    assert rows == {
+        "mse_loss": [("mse_loss ∂pred", True)],
+        "nll": [("nll ∂mu", True)],
+        "nll_of": [("nll_of ∂mu", True)],
+        "log_both": [("log_both ∂x", False), ("log_both ∂mu", False)],  # both signs wrong, and not two swapped
+        "softmax_loss": [("softmax_loss ∂scores", False)],
+        "log_needs": [("log_needs", False)],
+    }
+    assert "its partials are taken to be those by mu" in found["nll_of"].facts
+    assert found["softmax_loss"][0].notes[0].startswith("a factor: it is 4 times the right one")
+    assert "it could not be called with rows of numbers" in found["log_needs"][0].notes[0]
+    assert found["log_value"] == "it returns ndarray, and not a value with its partials"
+
+
+LAYERS = """
+import numpy as np
+class Base:
+    def forward(self, x): raise NotImplementedError
+    def backward(self, dy): raise NotImplementedError
+class Square(Base):
+    def forward(self, x):
+        self.x = x
+        return x * x
+    def backward(self, dy): return 2 * self.x * dy
+class Leaves(Square):
+    def forward(self, x): raise SystemExit(0)
+class Sized(Square):
+    def __init__(self, n): self.k = np.full(n, 2.0)
+class Inherits(Sized): pass
+params = np.ones(2)
+def loss(): raise SystemExit(1)
+def grads(): return params
+class Picks:
+    def forward(self, x, y):
+        self.shape = x.shape
+        self.y = y
+        return x[np.arange(len(y)), y]
+    def backward(self, dy): raise ArithmeticError("mine")
+"""
+
+
+def test_a_base_class_is_left_out_and_a_layer_that_leaves_the_process_fails():
+    found = found_in(LAYERS)
+    assert found["Base"] == "its forward or backward raises NotImplementedError: a base class"
+    assert found["Square"] and found["Inherits"]
+    assert found["loss"][0].notes == ("SystemExit: 1",)
+    assert "SystemExit: 0" in found["Leaves"][0].notes[0]
+    assert "labels: ArithmeticError: mine" in found["Picks"][0].notes[0]  # and not the error of other inputs alone
+
+
+# The process of a file
+
+
+def test_what_was_checked_before_a_file_breaks_off_is_kept(tmp_path):
+    dies = "import os\nclass Zz:\n    def forward(self, x): os._exit(0)\n    backward = forward\n"
+    result = marked(tmp_path, RIGHT.replace("params =", dies + "params ="))
+    assert [check["name"] for check in result["checks"]] == ["Cube", "Affine", "log_exponential"]
+    assert result["reason"] == "did not finish: it ends the process, with exit code 0, in the check of Zz"
+    assert not homework.passed(result) and homework.faults(result) == [result["reason"]]
+
+
+@pytest.mark.parametrize("written", ["garbage", '{"check": 1}', "[]", '{"check": {"name": "a"}}'])
+def test_what_a_file_writes_into_its_result_is_told(written):
+    lines, unread = homework._lines(b'{"begins": "A"}\n' + written.encode())
+    assert lines == [{}, {"begins": "A"}]
+    assert unread == "did not finish: the file has written where the result of its checks is kept"
+
+
+def test_a_file_does_not_end_the_marking_of_others_by_what_it_writes(tmp_path):
+    text = "import os, sys\nopen(sys.argv[2], 'w').write('garbage')\nos._exit(0)"
+    assert marked(tmp_path, text)["reason"] == "did not finish: it ends the process, with exit code 0"
+
+
+def test_a_file_that_prints_too_much_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(homework, "FILE_SIZE", 1 << 20)
+    result = marked(tmp_path, "print('x' * (1 << 21))")
+    assert result["reason"] == "did not finish: it prints more than 1 MiB"
+
+
+PACKAGED = """
+import numpy as np
+import scratchvae.gradcheck
+from .helper import power
+from helper import power as same
+assert power is not same  # two modules of one file, as Python has it
+k = float(np.loadtxt("data.txt"))
+class Power:
+    def forward(self, x):
+        self.x = x
+        return power(x, k)
+    def backward(self, dy): return dy * k * power(self.x, k - 1)
+"""
+
+
+def test_a_file_finds_what_lies_beside_it_whatever_it_is_called(tmp_path, monkeypatch):
+    (tmp_path / "scratchvae.py").write_text("raise ImportError('not this one')")
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "answers"
+    folder.mkdir()
+    (folder / "helper.py").write_text("def power(x, k): return x ** k")
+    (folder / "data.txt").write_text("2")
+    path = folder / "scratchvae.py"
+    path.write_text(PACKAGED)
+    result = homework.mark(path)
+    assert homework.passed(result), result["reason"]
+
+
+def test_a_folder_is_marked_with_those_below_it_and_helpers_do_not_fail(tmp_path, capsys, monkeypatch):
+    for name in ("a/answer", "a/helper", "b/deep/answer", ".git/hook", "__pycache__/old"):
+        path = tmp_path / f"{name}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("")
+
+    def mark(path, *settings):
+        checks = [] if path.stem == "helper" else [{"name": "A", "passed": True, "rows": [], "facts": []}]
+        return {"file": str(path), "reason": "", "checks": checks, "not_checked": ["Base: a base class"]}
+
+    monkeypatch.setattr(homework, "mark", mark)
+    assert main(["gradcheck", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[1:-1]] == [
+        str(tmp_path / f"{name}.py") for name in ("a/answer", "a/helper", "b/deep/answer")
+    ]
+    assert "nothing to check" in lines[2] and lines[1].endswith("not checked: Base: a base class")
+    assert lines[-1] == "2 of 2 files pass; 1 more with nothing to check"
+    assert main(["gradcheck", str(tmp_path / "a" / "helper.py")]) == 1  # named by itself
+    assert main(["gradcheck", str(tmp_path / "a" / "helper.py"), str(tmp_path / "a" / "answer.py")]) == 1
+    capsys.readouterr()
+    assert main(["gradcheck", "--json"]) == 2
+    assert "--json needs a FILE" in capsys.readouterr().err
