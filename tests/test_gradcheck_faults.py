@@ -65,6 +65,19 @@ def test_two_readings_of_a_factor_are_both_told():
     assert "M, or 2 times" in report["params"].notes[0]
 
 
+def test_roots_of_sizes_ranges_of_columns_and_another_decay_are_told():
+    W = np.random.default_rng(0).standard_normal((6, 20))
+    report = check_gradients(lambda: W**2, W, 2 * W * np.sqrt(7), sizes={"d": 7})
+    assert "√d times the right one" in report["params"].notes[0]
+    wrong = 2 * W
+    wrong[:, [0, 1, 2, 3, 8, 9]] *= 3
+    assert "wrong only in columns 0-3, 8-9; there" in check_gradients(lambda: W**2, W, wrong)["params"].notes[0]
+    report = check_gradients(lambda: np.sin(W) - 0.05 * W**2, W, np.cos(W) + 0.1 * W)
+    assert len(report["params"].notes) == 1 and "is missing, or has another factor" in report["params"].notes[0]
+    report = check_gradients(lambda: W**2, W, 2.02 * W.astype(np.float32) * 2)
+    assert "2.02 times the right one" in report["params"].notes[0]
+
+
 def test_one_wrong_row_of_300_is_seen_whatever_the_seed():
     rng = np.random.default_rng(0)
     W = rng.standard_normal((300, 20))

@@ -111,8 +111,13 @@ def _library(seed, backend):
 
 def add_to(commands):
     """Add the command and its options to the parser."""
-    p = add_command(commands, gradcheck, "check the gradients of the library, or of a file of your own")
-    p.add_argument("files", metavar="FILE", nargs="*", help="a Python file, or a folder of them; without: the library")
+    p = add_command(commands, gradcheck, "check the gradients of the library, or of a file of your own", "[FILE ...]")
+    p.add_argument(
+        "files",
+        metavar="FILE",
+        nargs="*",
+        help="a Python file, or a folder of them, whose layers, densities and losses are checked; without: the library",
+    )
     p.add_argument("--seed", type=int, help="the seed of inputs, parameters and noise (0)")
     p.add_argument("--backend", choices=BACKENDS, help="the backend whose arithmetic to check, without FILE (numpy)")
     p.add_argument("--json", action="store_true", help="print what is found in the files as JSON")

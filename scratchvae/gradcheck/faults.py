@@ -65,8 +65,8 @@ def diagnosis(evidence):
     suspects = [] if unread else [s for s in _suspects(evidence, known, g, r) if s.left <= CLEAR]
     if suspects:
         named = [suspects[0].words]
-        if len(suspects) > 1:
-            named.append(f"or: {suspects[1].words}")
+        others = [s.words for s in suspects[1:] if not s.words.startswith(("a term", "it is off"))]  # these fit anyway
+        named += [f"or: {words}" for words in others[:1]]
         return named
     return [_where(evidence, known), _numbers(g, r)]
 
@@ -91,12 +91,12 @@ def _suspects(evidence, known, g, r):
 def _factors(evidence, g, r, left):
     """A factor k: ours = k theirs."""
     k = float(g @ r / (r @ r))
-    words = factor_words(k, evidence.sizes, tolerance=1e-4 + 10 * evidence.error / np.abs(r).max())
+    words = factor_words(k, evidence.sizes, tolerance=min(1e-5 + 10 * evidence.error / np.abs(r).max(), 1e-3))
     if words or np.count_nonzero(np.abs(r) > 100 * evidence.error) > 1:
         yield Suspect(words or f"a factor: it is {k:.6g} times the right one", left(k * r))
 
 
-def factor_words(k, sizes, tolerance=1e-4):
+def factor_words(k, sizes, tolerance=1e-5):
     """Return words for a factor, or "" if it is no number that has a name.
 
     Where several readings are equally simple, all are told.
@@ -105,14 +105,14 @@ def factor_words(k, sizes, tolerance=1e-4):
         return "the sign is wrong: it is -1 times the right one"
     named = []
     for plain, text in [(1.0, ""), (2.0, "2"), (0.5, "½")]:
-        for powers in itertools.product((0, 1, -1), repeat=len(sizes)):
+        for powers in itertools.product((0, 1, -1, 0.5, -0.5), repeat=len(sizes)):
             size = math.prod(float(n) ** p for n, p in zip(sizes.values(), powers, strict=True))
             if abs(abs(k) / (plain * size) - 1) > tolerance or plain * size == 1:
                 continue
             above = [text] if text == "2" else []
             below = ["2"] if text == "½" else []
-            above += [name for name, p in zip(sizes, powers, strict=True) if p > 0]
-            below += [name for name, p in zip(sizes, powers, strict=True) if p < 0]
+            above += [_power(name, p) for name, p in zip(sizes, powers, strict=True) if p > 0]
+            below += [_power(name, -p) for name, p in zip(sizes, powers, strict=True) if p < 0]
             reading = " ".join(above) or "1"
             reading += f"/{' '.join(below)}" if len(below) == 1 else f"/({' '.join(below)})" if below else ""
             named.append((len(above) + len(below), reading.replace("1/2", "½")))
@@ -122,13 +122,17 @@ def factor_words(k, sizes, tolerance=1e-4):
     readings = [reading for count, reading in named if count == simplest]
     sign = "-" if k < 0 else ""
     words = f"a factor: it is {sign}{f', or {sign}'.join(readings)} times the right one"
-    if readings[0] == "2":
+    if readings == ["2"]:
         words += " (a ½ is missing, or a term is counted twice)"
     elif len(simple := readings[0].split("/")) == 2 and simple[0] == "1" and simple[1] in sizes:
         words += f" (averaged over {simple[1]} where the loss is a sum)"
     elif readings[0] in sizes:
         words += f" (summed over {readings[0]} where the loss is an average)"
     return words
+
+
+def _power(name, p):
+    return f"√{name}" if p == 0.5 else name
 
 
 def _same_numbers(evidence, known, left):
@@ -153,7 +157,7 @@ def _same_numbers(evidence, known, left):
     order = np.argsort(theirs, axis=None)
     sorted_back = np.empty(theirs.size)
     sorted_back[np.argsort(evidence.ours, axis=None)] = theirs.reshape(-1)[order]
-    if theirs.size > 3:
+    if theirs.size > 2:
         yield Suspect("the right numbers in another order", left(sorted_back.reshape(shape)[known]))
 
 
@@ -200,9 +204,22 @@ def places(wrong, known):
 def _listed(what, found, plural=None):
     if len(found) == 1:
         return f"{what} {found[0]}"
+    if isinstance(found[0], int):
+        found = _ranges(found)
     shown = ", ".join(map(str, found[:SHOWN]))
     more = f" and {len(found) - SHOWN:,} more" if len(found) > SHOWN else ""
     return f"{plural or what + 's'} {shown}{more}"
+
+
+def _ranges(numbers):
+    """Return ascending whole numbers as texts, those that follow each other as one: 1, 2, 3, 7 as "1-3" and "7"."""
+    runs = []
+    for number in numbers:
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return [str(first) if first == last else f"{first}-{last}" for first, last in runs]
 
 
 def _sums(evidence, known, left):
@@ -227,8 +244,7 @@ def _added(evidence, known, g, r, left):
         yield Suspect(f"it is off by {difference.mean():.6g} in every entry", left(r + constant))
         if value.any() and np.ptp(value) > 0:
             c = float(difference @ value / (value @ value))
-            how = "a multiple of the array itself, as of a prior or of weight decay, is"
-            how += " missing" if c * float(r @ value) < 0 or abs(c) < 1e-12 else " missing or counted twice"
+            how = "a multiple of the array itself, as of a prior or of weight decay, is missing, or has another factor"
             yield Suspect(f"it is off by {c:.6g} times {evidence.name}: {how}", left(r + c * value))
         for name, other in evidence.others.items():
             if other.shape == known.shape and np.isfinite(other).all() and other.any():
