@@ -11,13 +11,13 @@ look. The random networks' gradients are those of autograd.
 
 import argparse
 import functools
-import json
 import sys
 import time
 import warnings
 from pathlib import Path
 
 import numpy as np
+from output import prepare, write
 
 from scratchvae.gradcheck import check_gradients, check_layer
 from scratchvae.nets.layers import Linear
@@ -412,6 +412,8 @@ def main(arguments=None):
     parser.add_argument("--scale", type=float, default=1.0, help="the share of the networks that are tried (1)")
     parser.add_argument("--out", type=Path, help="a file for the results, as JSON")
     given = parser.parse_args(arguments)
+    if given.out:
+        prepare(parser, given.out.parent)
     warnings.simplefilter("ignore")  # autograd's, about overflow in what it differentiates
     count = max(int(1000 * given.scale), 5)
     seeds = max(int(10 * given.scale), 1)
@@ -437,7 +439,7 @@ def main(arguments=None):
     for case, words, sentence, _ in sorted(set(vague + wrong)):
         print(f"{case}: expected {words!r}, was told {sentence!r}")
     if given.out:
-        given.out.write_text(json.dumps(results, indent=1) + "\n")
+        write(given.out, results)
     bad = results["false alarms"] or unseen_by_oracle or len(unseen) > count / 100 or results["stated errors missed"]
     bad = bad or wrong or len(right) < 0.9 * len(said) or results["seen"] < len(said)
     return 1 if bad else 0

@@ -7,7 +7,6 @@ right gradients fail, and how long a check takes. A library that is not installe
 """
 
 import argparse
-import json
 import sys
 import time
 import warnings
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 from gradcheck import CASES, FAULTS
+from output import prepare, write
 
 from scratchvae.gradcheck import check_gradients
 
@@ -137,6 +137,8 @@ def main(arguments=None):
     parser.add_argument("--seeds", type=int, default=5, help="how many seeds of each case (5)")
     parser.add_argument("--out", type=Path, help="a file for the results, as JSON")
     given = parser.parse_args(arguments)
+    if given.out:
+        prepare(parser, given.out.parent)
     warnings.simplefilter("ignore")
     results = {checker: counted(checker, given.seeds) for checker in CHECKERS if available(checker)}
     names = list(next(iter(results.values())))
@@ -144,7 +146,7 @@ def main(arguments=None):
     for checker, counts in results.items():
         print(f"{checker:<26}" + "".join(f"{counts[name]:>14}" for name in names))
     if given.out:
-        given.out.write_text(json.dumps(results, indent=1) + "\n")
+        write(given.out, results)
     return 0
 
 

@@ -23,6 +23,7 @@ from scratchvae import VAE, gradcheck, load_data, plots
 from scratchvae.backend import array_module, move
 from scratchvae.gradcheck import matrix
 
+DPI = plots.DPI
 plots.DPI = 30  # and of runs: most of the time of drawing one goes into its pixels
 
 try:

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import small
+from conftest import DPI, small
 from matplotlib.colors import to_rgba
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.testing import assert_allclose, assert_array_equal
@@ -87,7 +87,7 @@ def assert_images(image, expected, shape=SHAPE, columns=None, rtol=1e-6):
 def assert_fits(figure, width, height):
     """A figure has its size in inches, 150 dots in each of them, and makes room for what stands beside its axes."""
     assert_array_equal(figure.get_size_inches(), [width, height])
-    assert figure.get_dpi() == 150
+    assert figure.get_dpi() == plots.DPI and DPI == 150  # what a user has; the tests have fewer
     assert isinstance(figure.get_layout_engine(), ConstrainedLayoutEngine)
 
 

@@ -158,8 +158,8 @@ def check_density(density, *arguments, oracle=None, skip=0, without=(), name=Non
     value, _ = value_and_partials()
     cotangent = move(np.asarray(generator.standard_normal(np.shape(value))), backend)
     weight = cotangent
-    largest = max((a for a in arguments if a.dtype.kind == "f"), key=np.ndim, default=cotangent)
-    if np.ndim(value) < largest.ndim and _is_one_for_each_row(density, arguments, largest, value):
+    largest = max((a for a in arguments if a.dtype.kind == "f"), key=lambda a: a.ndim, default=cotangent)
+    if value.ndim < largest.ndim and _is_one_for_each_row(density, arguments, largest, value):
         weight = cotangent.reshape(cotangent.shape + (1,) * (largest.ndim - cotangent.ndim))
 
     def gradients():
