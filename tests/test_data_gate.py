@@ -25,7 +25,7 @@ from scratchvae.backend import plain
 from scratchvae.cli import main
 from scratchvae.data import DataError
 from scratchvae.data.arrays import own
-from scratchvae.data.images import read_folder
+from scratchvae.data.images import _webp_canvas, read_folder
 from scratchvae.data.mat import read_uint8
 from scratchvae.files import FileError, read_npy, read_npz
 from scratchvae.inference.mean_field import MixtureOfGaussians
@@ -1004,6 +1004,31 @@ def changed(content, generator):
 
 
 PICTURE = np.random.default_rng(5).integers(0, 256, (12, 10, 3), dtype=np.uint8)
+WEBP = {  # how a WebP is saved, where its header states width and height, and as what
+    "lossy": ({}, {26: (16000).to_bytes(2, "little"), 28: (15000).to_bytes(2, "little")}),
+    "lossless": ({"lossless": True}, {21: (15999 | 14999 << 14).to_bytes(4, "little")}),
+    "extended": (
+        {"save_all": True, "append_images": [Image.new("RGB", (8, 6), "red")]},
+        {24: (15999).to_bytes(3, "little"), 27: (14999).to_bytes(3, "little")},
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", WEBP)
+def test_a_webp_that_promises_a_huge_canvas_is_refused_before_its_decoder_takes_one(kind, tmp_path):
+    settings, header = WEBP[kind]
+    content = bytearray(
+        saved(Image.fromarray(np.arange(144, dtype=np.uint8).reshape(6, 8, 3)).save, format="WEBP", **settings)
+    )
+    assert _webp_canvas(bytes(content)) == (8, 6)
+    for place, number in header.items():
+        content[place : place + len(number)] = number
+    for k in range(3):
+        (tmp_path / f"{k}.webp").write_bytes(content)
+    with memory_below(60_000_000), pytest.raises(DataError, match=r"0\.webp has 16000 x 15000 pixels; expected"):
+        own(tmp_path)
+
+
 SEEDS = {
     "a.npy": saved(np.save, np.arange(60, dtype=np.float32).reshape(10, 6)),
     "a.npz": saved(np.savez, images=np.arange(60.0).reshape(10, 6), labels=np.arange(10)),

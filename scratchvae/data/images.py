@@ -142,10 +142,10 @@ def _read(file, background):
             formats = [name for name in FORMATS if name in Image.OPEN]
             # The decoder gets the content. From a file it takes as much memory as a broken chunk promises, and a path
             # it may map, which mixes up the rows of a TIFF that is to be turned.
-            with Image.open(io.BytesIO(file.read_bytes()), formats=formats) as image:
-                width, height = image.size
-                if not 0 < width * height <= MOST_PIXELS:
-                    raise DataError(f"{file} has {width} x {height} pixels; expected {MOST_PIXELS:,} at most")
+            content = file.read_bytes()
+            _require_few(file, *_webp_canvas(content))  # whose decoder takes a canvas before it tells its size
+            with Image.open(io.BytesIO(content), formats=formats) as image:
+                _require_few(file, *image.size)
                 stored = [str(tile[3]) for tile in image.tile]
                 deep = [mode for mode in stored if ";16" in mode]  # cut down to 8 bits unseen
                 if image.mode not in MODES or deep:
@@ -171,6 +171,27 @@ def _read(file, background):
         if not issubclass(warning.category, DeprecationWarning | Image.DecompressionBombWarning):
             warnings.warn(f"{file}: {warning.message}", stacklevel=6)
     return grey, pages
+
+
+def _require_few(file, width, height):
+    """Raise a DataError unless an image has between 1 and MOST_PIXELS pixels."""
+    if not 0 < width * height <= MOST_PIXELS:
+        raise DataError(f"{file} has {width} x {height} pixels; expected {MOST_PIXELS:,} at most")
+
+
+def _webp_canvas(content):
+    """Return (width, height) as the first chunk of a WebP states them, and (1, 1) for what is no WebP.
+
+    The chunk is a lossy image, a lossless one or an extended header (WebP Container Specification; RFC 9649).
+    """
+    if content[:4] != b"RIFF" or content[8:12] != b"WEBP" or len(content) < 30:
+        return 1, 1
+    if content[12:16] == b"VP8X":  # each less 1, in 24 bits
+        return tuple(1 + int.from_bytes(content[k : k + 3], "little") for k in (24, 27))
+    if content[12:16] == b"VP8L":  # each less 1, in 14 bits behind a byte
+        bits = int.from_bytes(content[21:25], "little")
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    return tuple(int.from_bytes(content[k : k + 2], "little") & 0x3FFF for k in (26, 28))  # each in 14 bits of 16
 
 
 def _grey(file, image, background):
