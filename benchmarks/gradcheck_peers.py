@@ -120,9 +120,7 @@ def counted(checker, seeds):
             counts["false alarms"] += check(loss, params, gradient, "")[0]
             seconds.append(time.perf_counter() - begun)
             for words, name, fault in faults:
-                takes_grads = fault.__code__.co_argcount == 3
-                given = (gradient(None), params, CASES[case](seed)[2]) if takes_grads else (gradient(None), params)
-                wrong = fault(*given)
+                wrong = fault(gradient(None), params, CASES[case](seed)[2])
                 found, array, said = check(loss, params, lambda _, wrong=wrong: wrong, name)
                 counts["faults"] += 1
                 counts["found"] += found

@@ -20,7 +20,7 @@ from scratchvae.gradcheck import (
 from scratchvae.inference import distributions
 from scratchvae.inference.objectives import OBJECTIVES
 from scratchvae.nets.heads import Network
-from scratchvae.nets.layers import Chain, Sigmoid, Tanh
+from scratchvae.nets.layers import Chain, Linear, Sigmoid, Tanh
 from scratchvae.nets.mlp import mlp
 
 
@@ -86,7 +86,8 @@ def test_the_command_prints_the_table_and_exits_0(capsys):
         "dreg | full + 1 maps | continuous-bernoulli | conv | θ: a point",
         "oracle",
         "pass",
-        "refused: ",
+        "refused: estimator is 'wake-sleep', which has no bound over θ",
+        "to pass: oracle ≤ 1e-10, and differences ≤ 1e-06",
     ):
         assert words in out
     assert "FAIL" not in out
@@ -236,6 +237,33 @@ def test_a_layer_density_or_model_of_ones_own_needs_no_oracle():
 
     report = check_model(small(estimator=mine), rows())
     assert report and all(row.oracle is None for row in report)
+
+
+def test_a_float32_model_is_checked_with_the_tolerance_of_its_rounding_and_says_so():
+    report = check_model(small(dtype="float32", n_samples=3), rows())
+    assert report and report.facts[0].startswith("float32; relative tolerance 1e-03")
+    assert all(row.oracle < 1e-4 for row in report)
+    wrong = small(dtype="float32", n_samples=3)
+    wrong.add_log_prior_gradient = lambda: None
+    assert not check_model(wrong, rows())
+
+
+def test_a_layer_whose_shapes_leave_an_array_out_is_refused():
+    class Undeclared(Linear):
+        def __init__(self):
+            super().__init__("linear", 6, 2)
+            self.g = np.ones(2)
+            self.dg = np.zeros(2)
+
+    with pytest.raises(ValueError, match="linear has g and dg, but its shapes does not name g: not checked"):
+        check_layer(Undeclared(), rows())
+
+
+def test_the_table_names_each_array_and_its_verdict():
+    text = str(check_layer(Linear("l", 6, 2), rows()) + check_layer(Tanh(), rows()))
+    lines = [line.split() for line in text.splitlines() if line.endswith(("pass", "FAIL"))]
+    assert [line[-1] for line in lines] == ["pass"] * 4
+    assert [" ".join(line[:3]) for line in lines] == ["Linear l.W 12", "Linear l.b 2", "Linear x 42", "Tanh x 42"]
 
 
 def test_a_composite_layer_is_checked_array_by_array():

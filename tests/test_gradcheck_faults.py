@@ -138,6 +138,15 @@ def test_a_loss_that_is_random_or_changes_its_arrays_is_told_and_the_arrays_are_
     assert report["loss"].notes == ("the loss changes params, which it should only read",)
     assert_array_equal(x, [1.0, 2.0])
 
+    data = np.array([3.0, 5.0])
+
+    def centres():  # its data in place, so that the loss is another one afterwards
+        data[...] -= data.mean()
+        return 2 * (x - data)
+
+    report = check_gradients(lambda: (x - data) ** 2, x, centres)
+    assert report["loss"].notes[0].startswith("grads changes something that the loss reads")
+
     def doubles():
         x[...] *= 2
         return x

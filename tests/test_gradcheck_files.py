@@ -136,6 +136,13 @@ def test_a_file_that_does_not_finish_is_told_and_harms_no_other(tmp_path, capsys
     assert lines[-1] == f"1 of {len(BAD)} files pass; 1 more with nothing to check"
 
 
+@pytest.mark.parametrize(("option", "value"), [("--seconds", "-1"), ("--memory", "nan")])
+def test_a_limit_that_is_no_number_above_0_is_refused(option, value, tmp_path, capsys):
+    (tmp_path / "a.py").write_text(RIGHT)
+    assert main(["gradcheck", str(tmp_path / "a.py"), option, value]) == 2
+    assert f"{option} is {float(value)}; expected a number > 0" in capsys.readouterr().err
+
+
 def test_a_path_that_is_no_file_is_refused(tmp_path, capsys):
     (tmp_path / "a.txt").write_text("x = 1")
     for path in (tmp_path / "absent.py", tmp_path, tmp_path / "a.txt"):

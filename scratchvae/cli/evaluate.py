@@ -41,8 +41,8 @@ def evaluate(
     the training holds. For a FullVB the bound over θ ~ q(θ) is printed too, from `n_theta` draws, none for 0.
     `log_likelihood` asks for log p(x) as well, by importance with so many draws per image. `seed` is that of the noise.
     With `as_json` one JSON object is printed in place of sentences, in which null stands for a number that is not
-    finite, since JSON has none. `backend` says where it is computed. `moved` may
-    hold data and data_dir, where the data are now. With `changed_data` the data may be others than in training.
+    finite, since JSON has none. `backend` says where it is computed. `moved` may hold data and data_dir, where the data
+    are now. With `changed_data` the data may be others than in training.
     """
     options = run_options(Path(run)) | resolved(moved)
     model = load_model(run, backend=backend)

@@ -1,7 +1,8 @@
-"""scratchvae gradcheck: check every hand-derived gradient."""
+"""scratchvae gradcheck: check every hand-derived gradient of the library, or those in files."""
 
 from pathlib import Path
 
+from scratchvae.arguments import positive
 from scratchvae.backend import BACKENDS
 from scratchvae.cli.shared import add_command
 
@@ -34,6 +35,8 @@ def _files(files, seed, as_json, seconds, memory):
 
     from scratchvae.gradcheck.homework import as_text, faults, is_empty, mark, passed
 
+    seconds = positive("--seconds", seconds)
+    memory = positive("--memory", memory)
     named = [Path(name) for name in files]
     paths = [path for one in named for path in _in(one)]
     several = len(paths) > 1
@@ -81,9 +84,13 @@ def _is_hidden(path):
 
 def _library(seed, backend):
     """Check the library's own gradients, print what is found, and return the exit code."""
+    from scratchvae.gradcheck.check import RTOL, RTOL_ORACLE
     from scratchvae.gradcheck.matrix import check_matrix, check_parts, summary
 
-    print("relative errors ‖ours - theirs‖ / ‖theirs‖ against the oracle and against differences")
+    print(
+        "relative errors ‖ours - theirs‖ / ‖theirs‖, float64; to pass: "
+        f"oracle ≤ {RTOL_ORACLE['float64']:.0e}, and differences ≤ {RTOL['float64']:.0e} of the largest entry"
+    )
     failed = 0
     total = 0
     allowed = 0

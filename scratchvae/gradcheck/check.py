@@ -17,7 +17,7 @@ import numpy as np
 from scratchvae.arguments import positive, whole
 from scratchvae.backend import BACKENDS, kind, move
 from scratchvae.gradcheck.arrays import named, rebuilt, without_prefix
-from scratchvae.gradcheck.differences import SAFETY, Loss
+from scratchvae.gradcheck.differences import EPS, SAFETY, Loss
 from scratchvae.gradcheck.faults import Evidence, diagnosis, factor_words
 from scratchvae.gradcheck.point import Point
 from scratchvae.gradcheck.report import Report, Row
@@ -52,7 +52,7 @@ def check_gradients(
     entries   is how many entries of each array are moved one by one. Unless given these are all if all arrays together
               hold no more than 2,000, and 20 of each array otherwise.
     points    is at how many points the check is made if `grads` is a function; 3 unless given. At all but the first one
-              the arrays are moved by a tenth of their size, and only random directions are tried.
+              the arrays are moved by a tenth of their size, and a random direction and one entry of each are tried.
     seed      is that of the entries, the directions and the points; 0 unless given.
 
     A loss that is random, or that changes its arrays, is a row of the report that fails. Arrays that cannot be checked,
@@ -84,9 +84,12 @@ def check_gradients(
     before = {name: array.copy() for name, array in arrays.items()}
     try:
         with np.errstate(all="ignore"):  # a step may lead to where the loss overflows, and is then not taken
-            fault = _fault_of(terms, arrays, before, rule.eps)
+            here = terms()
+            fault = _changed("the loss", arrays, before) or _fault_of(here, terms(), rule.eps)
             ours = {} if fault else gradients()
-            fault = fault or _changed("grads", arrays, before) or _fault_of(terms, arrays, before, rule.eps)
+            fault = fault or _changed("grads", arrays, before)
+            if not fault and _differs(here, terms(), rule.eps):
+                fault = "grads changes something that the loss reads: the loss is another one after it has been called"
             if fault:
                 return Report([Row("loss", False, notes=(fault,))])
             eps = rule.eps
@@ -100,9 +103,8 @@ def check_gradients(
                 _called_again(gradients, ours, notes, rule)
                 if not any(notes.values()):
                     _at_other_points(points, point, gradients, ours, notes, found, rule)
-            rows = [_row(name, point, ours[name], found[name], testimony, notes[name], rule) for name in arrays]
-            if testimony is not None:
-                rows.insert(0, _value_row(point, testimony, rows, rule))
+            rows = [] if testimony is None else [_value_row(point, testimony, rule)]
+            rows += [_row(name, point, ours[name], found[name], testimony, notes[name], rule) for name in arrays]
             facts = _facts(point, testimony, ours, rule, points if callable(grads) else 1)
             facts += _groups(rows)
             if takes_params:
@@ -172,7 +174,7 @@ def _is_checkable(name, array):
             f"{name} holds {array.dtype}; expected float64 or float32: integers cannot be moved a little, and half "
             "precision resolves no difference"
         )
-    if not array.flags.writeable if kind(array) == "numpy" else False:
+    if kind(array) == "numpy" and not array.flags.writeable:
         raise ValueError(f"{name} cannot be written to; expected an array that can be moved: hand over a copy")
     if not np.isfinite(move(array, "numpy")).all():
         raise ValueError(f"{name} has NaN or infinite entries; expected finite numbers")
@@ -192,15 +194,24 @@ def called_with(tree, what, function):
     if not callable(function):
         raise ValueError(f"{what} is {type(function).__name__}; expected a function")
     try:
-        parameters = inspect.signature(function).parameters.values()
+        names = needed_by(function)
     except (TypeError, ValueError):  # of some builtins nothing is known
         return functools.partial(function, tree), True
-    needed = [p for p in parameters if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    if len(needed) > 1:
-        names = ", ".join(p.name for p in needed)
-        raise ValueError(f"{what} takes {len(needed)} arguments, {names}; expected params alone, or none")
-    takes = needed or any(p.kind is p.VAR_POSITIONAL for p in parameters)  # as autograd's grad(loss) takes anything
-    return (functools.partial(function, tree), True) if takes else (function, False)
+    if len(names) > 1:
+        raise ValueError(f"{what} takes {len(names)} arguments, {', '.join(names)}; expected params alone, or none")
+    return (functools.partial(function, tree), True) if names else (function, False)
+
+
+def needed_by(function):
+    """Return the names of the arguments that a function needs; ["*args"] for one that takes any number, and needs none.
+
+    So autograd's grad(loss) has it.
+    """
+    parameters = inspect.signature(function).parameters.values()
+    names = [
+        p.name for p in parameters if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+    ]
+    return names or [f"*{p.name}" for p in parameters if p.kind is p.VAR_POSITIONAL]
 
 
 def read_gradients(tree, grads, arrays, what="grads"):
@@ -236,17 +247,16 @@ def _changed(what, arrays, before):
     return None
 
 
-def _fault_of(loss, arrays, before, eps):
-    """Return a sentence if the loss changes its arrays, is not finite, or is another one at each call; None if all is
-    well."""
-    first = loss()
-    fault = _changed("the loss", arrays, before)
-    if fault:
-        return fault
-    second = loss()
+def _differs(first, second, eps):
+    """Say whether the terms of a loss are others at a second call, by more than rounding in another order can do."""
+    return first.shape != second.shape or np.abs(first - second).max(initial=0) > 1000 * eps * np.linalg.norm(first)
+
+
+def _fault_of(first, second, eps):
+    """Return a sentence if the terms of the loss are not finite, or others at a second call; None if all is well."""
     if not np.isfinite(first).all():
         return f"the loss is {first.sum()} at this point, and has no gradient"
-    if first.shape != second.shape or np.abs(first - second).max(initial=0) > 1000 * eps * np.linalg.norm(first):
+    if _differs(first, second, eps):
         one = f"{first.sum():.10g}, and {second.sum():.10g} at the next call"
         return f"the loss is random: it is {one}. Draw its noise once, outside of it"
     return None
@@ -262,7 +272,7 @@ def _in_float64(loss, params, arrays, terms):
     function = functools.partial(loss, rebuilt(params, iter(copies.values())))
     if getattr(function(), "dtype", np.dtype(float)) != np.float64:
         return arrays, terms, float(np.finfo(np.float32).eps)
-    return copies, Loss(function), 2.0**-52
+    return copies, Loss(function), EPS
 
 
 def _called_again(gradients, ours, notes, rule):
@@ -404,7 +414,7 @@ def _said(ours, measured, has_oracle):
     return said
 
 
-def _value_row(point, testimony, rows, rule):
+def _value_row(point, testimony, rule):
     """Return the row that compares the value of the loss with the witness's, since a gradient can be right for another
     loss."""
     ours = float(point.here.sum())
@@ -416,9 +426,8 @@ def _value_row(point, testimony, rows, rule):
         near = distance <= 1e-5 * abs(testimony.value)
         what = "the oracle seems to compute in float32" if near else "another loss"
         notes.append(f"{what}: it is {ours:.10g} here, and {testimony.value:.10g} according to the oracle")
-        if all(row.passed or row.oracle is not None for row in rows):
-            about = factor_words(ours / testimony.value, rule.sizes) if testimony.value else ""
-            notes += [about] if about else []
+        about = factor_words(ours / testimony.value, rule.sizes) if testimony.value else ""
+        notes += [about] if about else []
     error = distance / abs(testimony.value) if testimony.value else distance
     return Row("value", passed, 1, 0, abs(ours), error, None, None, tuple(notes))
 
@@ -433,7 +442,7 @@ def _facts(point, testimony, ours, rule, points):
     if testimony is not None:
         what = "its value and gradients" if testimony.gradients else "its value alone: no library differentiates it"
         facts.append(f"oracle in {testimony.library}: {what}")
-        if testimony.eps > 2.0**-52:
+        if testimony.eps > EPS:
             facts.append(
                 f"the oracle answers in a precision of {testimony.eps:.0e}"
                 + (": set jax_enable_x64" if testimony.library == "JAX" else "")
@@ -490,8 +499,7 @@ def _complex_step(point, tree, loss, ours):
     h = 1e-100
     moved = [move(a, "numpy") + 1j * h * d for a, d in zip(point.arrays.values(), line.directions, strict=True)]
     try:
-        with np.errstate(all="ignore"):
-            value = np.sum(loss(rebuilt(tree, iter(moved))))
+        value = np.sum(loss(rebuilt(tree, iter(moved))))
     except Exception:  # whatever a loss does with numbers that it was not made for
         return []
     predicted = line.along(*ours.values())

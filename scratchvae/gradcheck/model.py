@@ -49,7 +49,7 @@ def check_model(model, x, n_data=None, seed=0, oracle=None, **settings):
     if "theta_noise" in model.config:
         model.posterior.log_sigma -= 1  # so that θ stays of order one too
     objective = model.estimator
-    surrogate = None
+    surrogate = _surrogate(model, x, noise, n_data)
 
     def gradients():
         nonlocal surrogate

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from scratchvae.backend import BACKENDS, kind, move
-from scratchvae.gradcheck.check import check_gradients
+from scratchvae.gradcheck.check import check_gradients, needed_by
 from scratchvae.gradcheck.places import held, is_layer
 from scratchvae.gradcheck.report import Report, Row
 from scratchvae.nets.params import Params
@@ -58,7 +58,7 @@ def check_layer(layer, *inputs, oracle=None, constants=(), name=None, seed=0, ba
         raise ValueError(f"constants names {unknown[0]}, which {title} does not hold; it has {', '.join(places)}")
     fresh = copy.deepcopy(layer)
     outputs = _tuple(layer.forward(*inputs.values()))
-    is_loss = not _arguments_of(layer.backward)
+    is_loss = not needed_by(layer.backward)
     draw = np.ones if is_loss else generator.standard_normal
     cotangents = [move(np.asarray(draw(np.shape(y))), backend) for y in outputs]
     passed_on = [c.copy() for c in cotangents]
@@ -357,21 +357,13 @@ def _laid_gradients(laid):
     return {name: getattr(part, "d" + key) for part, key, name in laid.owners}
 
 
-def _arguments_of(backward):
-    """Return the names of the arguments that backward needs; one name with a star stands for any number."""
-    parameters = inspect.signature(backward).parameters.values()
-    any_number = [f"*{p.name}" for p in parameters if p.kind is p.VAR_POSITIONAL]
-    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return any_number or [p.name for p in parameters if p.kind in kinds and p.default is p.empty]
-
-
 def _backward(layer, cotangents, inputs, title):
     """Return what backward returns, by the names of the inputs.
 
     It is called with the gradients of all outputs, with a tuple of them if it needs one argument, and without one if it
     needs none.
     """
-    needed = _arguments_of(layer.backward)
+    needed = needed_by(layer.backward)
     if not needed:
         returned = layer.backward()
     elif len(needed) == len(cotangents) or needed[0].startswith("*"):

@@ -70,11 +70,10 @@ class Point:
     def _noise(self, eps):
         """Return the noise of the loss; arrays that are 0 have no size to be moved by, and stay unless all are."""
         moving = [name for name in self.arrays if (self.arrays[name] != 0).any()] or list(self.arrays)
-        with np.errstate(all="ignore"):
-            line = self.line(moving)
-            for name, direction in zip(moving, line.directions, strict=True):  # each number by a share of itself
-                direction *= np.abs(move(self.arrays[name], "numpy")) / self.scales[name]
-            found = noise_of(line, eps)
+        line = self.line(moving)
+        for name, direction in zip(moving, line.directions, strict=True):  # each number by a share of itself
+            direction *= np.abs(move(self.arrays[name], "numpy")) / self.scales[name]
+        found = noise_of(line, eps)
         least = eps / 4 * float(np.linalg.norm(self.here))
         return max(found, least) if math.isfinite(found) else 4 * least
 
@@ -240,8 +239,9 @@ def sizes_of(arrays, gradients):
         largest = values.max()
         if largest:
             sizes[name] = float(largest * np.sqrt(np.mean((values[values > 0] / largest) ** 2)))
-    largest = max(effects_of(arrays, gradients).values())
-    for name in arrays.keys() - sizes.keys():
+    unknown = arrays.keys() - sizes.keys()
+    largest = max(effects_of(arrays, gradients).values()) if unknown else 0.0
+    for name in unknown:
         norm = float(np.linalg.norm(gradients[name]))
         size = largest / norm if norm else 1.0
         most = 1e3 * max([1.0, *sizes.values()])  # a gradient of nothing but rounding says nothing of the size

@@ -21,12 +21,11 @@ from scratchvae.arguments import whole
 from scratchvae.backend import kind, move
 from scratchvae.gradcheck.arrays import named, rebuilt
 from scratchvae.gradcheck.check import RTOL, called_with, check_arrays, read_gradients
+from scratchvae.gradcheck.differences import EPS, SAFETY
 from scratchvae.gradcheck.point import sizes_of
 from scratchvae.gradcheck.report import Report, Row
 
-EPS = 2.0**-52
 STEPS = 0.1 * 0.25 ** np.arange(12)  # relative to the size of the array that is moved
-SAFETY = 20  # an error by rounding is taken to be this many times that of one number
 
 
 def check_hessian(
@@ -193,7 +192,8 @@ class Blocks:
         worst = None
         for other in self.names:
             where = np.ix_(owners == name, owners == other)
-            a, b = ours[where], theirs[where]
+            a = ours[where]
+            b = theirs[where]
             norm = float(np.linalg.norm(b))
             distance = float(np.linalg.norm(a - b))
             error = float(np.linalg.norm(errors[where]))

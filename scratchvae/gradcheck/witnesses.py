@@ -14,6 +14,7 @@ import numpy as np
 
 from scratchvae.backend import move
 from scratchvae.gradcheck.arrays import rebuilt
+from scratchvae.gradcheck.differences import EPS, SAFETY
 
 
 @dataclass(frozen=True)
@@ -38,11 +39,11 @@ class Testimony:
         return max(least, 1000 * self.eps)
 
     def rounding(self, name):
-        """Return how far rounding may move the gradient of an array: it is 20 times further off than beside.
+        """Return how far rounding may move the gradient of an array: SAFETY times as far as it is moved beside.
 
         This tells a gradient that is 0 by cancellation from one that is wrong.
         """
-        return 20 * float(np.linalg.norm(self.beside()[name] - self.gradients[name]))
+        return SAFETY * float(np.linalg.norm(self.beside()[name] - self.gradients[name]))
 
 
 def testify(oracle, tree, arrays):
@@ -73,10 +74,13 @@ def _called(oracle, tree, copies):
 
     try:
         value = oracle(filled([copy.copy() for copy in copies.values()]))
-    except Exception:
+    except Exception as error:  # a function in torch takes no NumPy arrays
         if "torch" not in sys.modules:
             raise
-        return _torch(oracle, filled, copies)
+        try:
+            return _torch(oracle, filled, copies)
+        except Exception:
+            raise error from None
     library = type(value).__module__.partition(".")[0]
     if library in ("jax", "jaxlib"):
         return _jax(oracle, filled, copies)
@@ -92,7 +96,7 @@ def _autograd(oracle, filled, copies, value):
 
     values = list(copies.values())
     total = float(np.sum(value))
-    eps = float(np.finfo(np.asarray(value).dtype).eps) if np.asarray(value).dtype.kind == "f" else 2.0**-52
+    eps = float(np.finfo(np.asarray(value).dtype).eps) if np.asarray(value).dtype.kind == "f" else EPS
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # autograd warns where the output does not depend on an input

@@ -252,7 +252,10 @@ def checkpoint_of(folder):
     return path if path.suffix == ".npz" and not path.is_dir() else path / "checkpoint.npz"
 
 
-NOTHING, RUN, DAMAGED, FOREIGN = "nothing", "a run", "damaged checkpoints", "foreign files"
+NOTHING = "nothing"  # what a folder is, see `look`
+RUN = "a run"
+DAMAGED = "damaged checkpoints"
+FOREIGN = "foreign files"
 OURS = re.compile(
     r"\..*|claim\.json|figures|checkpoint(\.previous)?(\.broken(-\d+)?)?\.npz|"
     r"(config\.json|metrics\.csv|checkpoint(\.previous)?\.npz)\.[0-9a-f]{16}\.tmp"
