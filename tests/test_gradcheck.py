@@ -318,11 +318,35 @@ def test_a_gradient_that_is_missing_is_refused():
         check_layer(Forgetful(), rows())
 
 
+class Tensor:
+    """What looks like a tensor of another library."""
+
+
+def test_a_loss_in_torch_is_read_as_a_number():
+    class Scalar:
+        """What looks like a tensor that is tied to its graph."""
+
+        def detach(self):
+            self.tied = False
+            return self
+
+        def cpu(self):
+            return 0.5 * (x @ x)
+
+    x = rows()[0]
+    assert check_gradients(Scalar, x, lambda: x.copy())
+
+
+def test_a_number_of_numpy_is_checked_where_the_loss_takes_it():
+    report = check_gradients(lambda p: p["a"] ** 2, {"a": np.float64(2)}, {"a": 4.0})
+    assert report and report["a"].checked == 1
+
+
 def test_what_cannot_be_checked_is_refused():
     one = np.ones(1)
     for params, grads, words in [
         ({"a": one}, {"b": one, "c": one}, "2 gradients are given, for b, c; expected 1, for a"),
-        ({"a": one, "c": one}, {"b": one, "c": one}, "2 gradients are given, for b, c; expected 2, for a, c"),
+        ({"a": one, "c": one.copy()}, {"b": one, "c": one}, "2 gradients are given, for b, c; expected 2, for a, c"),
         ({"a": np.ones(2)}, {"a": np.ones(3)}, "a is (2,), and its gradient (3,); expected the same shape"),
         ({"a": np.arange(3)}, {"a": np.ones(3)}, "a holds int64; expected float64 or float32"),
         ({"a": np.ones(2, complex)}, {"a": np.ones(2)}, "a holds complex128"),
@@ -333,11 +357,64 @@ def test_what_cannot_be_checked_is_refused():
         ({"a": "text"}, {"a": one}, "params has a, which is str; expected an array"),
         ({}, {}, "params holds no array"),
         ({"a": 1.0}, {"a": 1.0}, "is a number, which a loss without an argument cannot see changing: use loss(params)"),
+        ({"a": np.float64(1)}, {"a": 1.0}, "is a number, which a loss without an argument cannot see changing"),
+        ({"a": (two := np.ones((2, 2))), "b": two[0]}, {"a": two, "b": two[0]}, "b shares its memory with a"),
+        ({"a": np.ma.ones(2)}, {"a": one}, "params has a, which is MaskedArray; expected an array"),
+        (
+            {"a": one},
+            {"a": None},
+            "grads has a, which is NoneType; expected an array, or a dict or a list of arrays: is",
+        ),
+        (
+            {"a": one},
+            {"a": Tensor()},
+            "a, which is Tensor; expected an array, or a dict or a list of arrays: hand over",
+        ),
+        (
+            list(np.ones((9, 1))),
+            [one],
+            "1 gradients are given, for [0]; expected 9, for [0], [1], [2], [3], [4], [5] and",
+        ),
     ]:
         with pytest.raises(ValueError, match=re.escape(words)):
             check_gradients(lambda: 0.0, params, grads)
-    with pytest.raises(ValueError, match="loss takes 2 arguments, x, y; expected params alone, or none"):
-        check_gradients(lambda x, y: 0.0, one, one)
+    for loss, params, words in [
+        (
+            lambda x, y: 0.0,
+            [one],
+            "loss takes x, y; expected params alone as its argument, or none: hand over lambda p: f(*p)",
+        ),
+        (
+            lambda *, x: 0.0,
+            {"x": one},
+            "loss takes x; expected params alone as its argument, or none: hand over lambda p: f(**",
+        ),
+        (
+            lambda: None,
+            one,
+            "the loss returned NoneType; expected a number, or an array of terms whose sum is meant: is a",
+        ),
+        (
+            lambda: (0.0, one),
+            one,
+            "the loss returned tuple; expected a number, or an array of terms whose sum is meant: hand",
+        ),
+        (lambda: [0.0, one], one, "the loss returned list"),
+        (lambda: "text", one, "the loss returned str; expected a number"),
+        (lambda: 1j * one, one, "the loss is complex; expected a real number"),
+    ]:
+        with pytest.raises(ValueError, match=re.escape(words)):
+            check_gradients(loss, params, params)
+    for settings, words in [
+        ({"sizes": [7]}, "sizes is list; expected a dict"),
+        ({"sizes": {"M": "7"}}, "M is '7'; expected a number > 0"),
+        ({"known": one}, "known is ndarray; expected a dict"),
+        ({"known": {"h": "text"}}, "known has h, which is str"),
+        ({"rtol": 1}, "rtol is 1; expected less than 1"),
+        ({"seed": "0"}, "seed is '0'; expected a whole number ≥ 0"),
+    ]:
+        with pytest.raises(ValueError, match=re.escape(words)):
+            check_gradients(lambda: one.sum(), one, one, **settings)
     with pytest.raises(ValueError, match="loss is float; expected a function"):
         check_gradients(1.0, one, one)
 

@@ -17,8 +17,14 @@ from numpy.testing import assert_array_equal
 from scratchvae.gradcheck import (
     GradientError,
     assert_gradients,
+    check_density,
     check_gradients,
+    check_layer,
 )
+from scratchvae.gradcheck.check import TO_THE_STEP
+from scratchvae.gradcheck.factors import factor_words
+from scratchvae.gradcheck.faults import UNKNOWN, diagnosis
+from scratchvae.gradcheck.suspects import Evidence
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 import gradcheck as study
@@ -53,6 +59,12 @@ def test_every_known_fault_is_seen_and_called_by_its_name(case, monkeypatch):
         assert words in said
 
 
+def test_all_mistakes_in_larger_systems_are_seen_and_the_right_gradients_pass():
+    found = study.strangers([study.first.CASES, study.second.CASES])
+    assert (found["right that fail"], found["wrong that pass"]) == (0, 0)
+    assert found["named"] + found["named in part"] >= 75
+
+
 def test_the_right_gradients_of_the_cases_pass():
     for make in study.CASES.values():
         params, loss, grads = make(0)
@@ -62,7 +74,7 @@ def test_the_right_gradients_of_the_cases_pass():
 def test_two_readings_of_a_factor_are_both_told():
     W = np.arange(1.0, 5)
     report = check_gradients(lambda: W**2, W, 4 * W, sizes={"M": 2, "N": 3})
-    assert "M, or 2 times" in report["params"].notes[0]
+    assert "2, or M times" in report["params"].notes[0]
 
 
 def test_roots_of_sizes_ranges_of_columns_and_another_decay_are_told():
@@ -500,11 +512,13 @@ def test_the_example_with_pytest_passes(tmp_path):
 
 def test_the_study_prints_its_table_and_ends_with_0(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(study, "speed", lambda repeats: (1.0, 1.0))
+    monkeypatch.setattr(study.first, "CASES", study.first.CASES[:8])
+    monkeypatch.setattr(study.second, "CASES", [])
     assert study.main(["--scale", "0.002", "--out", str(tmp_path / "found.json")]) == 0
     out = capsys.readouterr().out
     found = json.loads((tmp_path / "found.json").read_text())
     assert found["false alarms"] == found["named wrongly"] == 0 and found["faults"] == found["seen"] == found["named"]
-    assert f"false alarms{'':<12} {0:>10}" in out
+    assert f"false alarms{'':<14} {0:>10}" in out
 
 
 def test_the_peers_that_are_installed_are_counted(capsys):
@@ -516,3 +530,121 @@ def test_the_peers_that_are_installed_are_counted(capsys):
     assert lines["scratchvae"][:5] == [str(faults)] * 4 + [str(len(study.CASES))]
     assert lines["scratchvae"][5] == "0"
     assert int(lines["autograd check_grads"][1]) < faults and lines["autograd check_grads"][3] == "0"
+
+
+# What each suspect makes of a right gradient
+
+
+def evidence(ours, theirs, **settings):
+    known = {"W": rows_like(theirs, 1), **settings.pop("known", {})}
+    given = {"sizes": {}, "others": {}, **settings}
+    return Evidence("W", ours, theirs, 1e-12, known=known, **given)
+
+
+def rows_like(array, seed):
+    return np.random.default_rng([seed, 41]).standard_normal(np.shape(array))
+
+
+R = rows_like(np.ones((6, 5)), 0)  # a right gradient
+A = rows_like(R, 2)
+K = np.linspace(-1, 2, 6)[:, None]
+V = rows_like(np.ones((5, 5)), 3)  # square, and one with fewer columns than rows
+N = rows_like(np.ones((5, 2)), 4)
+CUBE = rows_like(np.ones((3, 3, 6)), 5)
+X = rows_like(R, 1)  # the array itself
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "known", "words"),
+    [
+        (R / np.exp(A), R, {"a": A}, "the factor exp(a) is missing, entry by entry"),
+        (R / (1 - A * A), R, {"h": A}, "the factor 1 - h² is missing, entry by entry"),
+        (-2 * R / A, R, {"a": A}, "the factor a is missing, entry by entry, and a factor: it is -2 times"),
+        (R * A[0], R, {"s": A[0]}, "the factor s is there once too often, entry by entry"),
+        (R * A[:, 0:1], R, {"s": A[:, 0]}, "the factor s is there once too often, entry by entry"),
+        (R[0, :3] * np.exp(A[0, :3]), R[0, :3], {"s": A[0, :3]}, "the factor exp(s) is there once too often"),
+        (R * (1 - A**2) / (1 - X**2), R, {"x": A}, "the factor (1 - x²) stands where (1 - W²) should"),
+        (A, R, {"dy": A}, "it is dy itself: a derivative is missing"),
+        (R - 3 * A, R, {"a": A}, "it is off by -3 times a: a multiple of a is missing, or has another factor"),
+        (3 * R + 2 * X, R, {}, "one of two terms has another factor: it is 3 times the right one and 2 times W"),
+        (K * R, R, {}, "each row is the right one times a number of its own, from -1 to 2: what belongs to the row"),
+        (R + K * X, R, {}, "each row is off by a multiple of its own of W: a term such as a penalty"),
+        (R[::-1], R, {}, "in reversed order along axis 0"),
+        (R[::-1, ::-1], R, {}, "in reversed order along axes 0, 1"),
+        (np.roll(R, 1, axis=1), R, {}, "shifted by one along axis 1"),
+        (CUBE.swapaxes(0, 1), CUBE, {}, "transposed: its axes are in the order (1, 0, 2)"),
+        (np.where(np.arange(3)[:, None, None] < 2, 2.0, 1.0) * CUBE, CUBE, {}, "wrong only in slices 0-1 along axis 0"),
+        (CUBE + CUBE.mean(axis=2, keepdims=True), CUBE, {}, "a term is missing or wrong that is the same for all "
+            "entries of a slice along axis 2"),
+        (R, R * (A > 0), {}, "wrong only in entries"),
+        (R @ V, R @ V.T, {"V": V}, "the product is with V, and should be with its transpose"),
+        (R @ V.T, R @ V, {"V": V}, "the product is with Vᵀ, and should be with V itself"),
+        (R, R @ V.T, {"V": V}, "the product with Vᵀ is missing"),
+        (R, R @ V, {"V": V}, "the product with V is missing"),
+        (R + A[:, :2] @ N.T, R, {"N": N}, "the error is a product with Nᵀ: what flows back through N is"),
+        (R + np.outer(A[:, 0], A[0]), R, {}, "the error is an outer product: of a sum of such, as over the rows"),
+    ],
+)  # fmt: skip
+def test_a_suspect_is_named_first_where_it_explains_the_gradient(ours, theirs, known, words):
+    said = diagnosis(evidence(ours, theirs, known=known))
+    assert said[0].startswith(words)
+    assert UNKNOWN not in " ".join(said)
+
+
+def test_a_mask_that_is_missing_is_told_wherever_it_lets_through():
+    said = diagnosis(evidence(R, R * (np.abs(A) > 1)))  # three in four are let through
+    assert said[0].endswith("where the right one is 0: is a mask missing, as of a relu or of dropout?")
+
+
+def test_entries_that_are_zero_in_both_are_no_evidence_that_the_rest_is_a_local_fault():
+    mask = A > -0.5
+    said = diagnosis(evidence(rows_like(R, 9) * mask, R * mask))
+    assert UNKNOWN in said[0]
+
+
+@pytest.mark.parametrize("shape", [(3,), (4,), (6,), (6, 5), (3, 3, 6), (4, 4)])
+def test_a_gradient_that_is_another_at_random_is_given_no_name(shape):
+    for seed in range(30):
+        ours, theirs, h, y = (rows_like(np.ones(shape), 100 * seed + k) for k in range(4))
+        said = diagnosis(evidence(ours, theirs, known={"h": h, "y": y}, others={"V": y}, sizes={"M": 7, "N": 100}))
+        assert UNKNOWN in said[0]
+
+
+def test_a_factor_that_is_the_length_of_an_array_is_told_beside_the_number():
+    assert diagnosis(evidence(R / 6, R)) == ["a factor: it is 0.166667 times the right one (1/len(W) is 0.166667)"]
+    assert diagnosis(evidence(5 * R, R)) == ["a factor: it is 5 times the right one (W.shape[1] is 5)"]
+
+
+def test_many_sizes_make_readings_of_up_to_three_factors():
+    sizes = dict(zip("ABCDEFGHI", (11, 13, 17, 19, 23, 29, 31, 37, 41), strict=True))
+    assert factor_words(2 * 11 / 41, sizes) == "a factor: it is 2 A/I times the right one"
+    assert factor_words(11 * 13 * 17 * 19, sizes) == ""
+
+
+def test_a_layer_whose_derivative_is_forgotten_is_told_what_is_missing():
+    class Tanh:
+        def forward(self, x):
+            self.y = np.tanh(x)
+            return self.y
+
+        def backward(self, dy):
+            return dy.copy()
+
+    assert "the factor 1 - y² is missing, entry by entry" in check_layer(Tanh(), R)[0].notes[0]
+
+
+def test_a_density_divided_by_sigma_once_is_told_by_the_name_of_its_argument():
+    def density(x, mu, log_sigma):
+        d = (x - mu) * np.exp(-log_sigma)
+        return -0.5 * d * d - log_sigma, d, d * d - 1
+
+    report = check_density(density, R, A, 0.5 * X, skip=1)
+    assert report[0].notes[0] == "the factor exp(log_sigma) is there once too often, entry by entry"
+
+
+def test_how_to_find_the_step_is_told_where_nothing_has_a_name():
+    wrong = rows_like(R, 7)
+    report = check_gradients(lambda: 0.5 * X * X, X, wrong)
+    assert TO_THE_STEP in report.facts
+    assert TO_THE_STEP not in check_gradients(lambda: 0.5 * X * X, X, -X).facts
+    assert TO_THE_STEP not in check_gradients(lambda: 0.5 * X * X, X, X.copy()).facts

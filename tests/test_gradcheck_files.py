@@ -1,5 +1,6 @@
 """scratchvae gradcheck FILE: what is found in a file is checked, and no file harms another."""
 
+import io
 import json
 import sys
 import types
@@ -7,8 +8,10 @@ import types
 import numpy as np
 import pytest
 
+from scratchvae.cli import gradcheck as command
 from scratchvae.cli import main
 from scratchvae.gradcheck import homework
+from scratchvae.gradcheck.homework import mark
 
 RIGHT = """
 import numpy as np
@@ -106,6 +109,36 @@ def test_examples_say_with_which_arguments_a_layer_or_a_density_is_checked(tmp_p
     }
     note = result["checks"][1]["rows"][0]["notes"][0]
     assert "Needs cannot be made with the sizes [5]" in note and "example(x)" in note
+
+
+class Terminal(io.StringIO):
+    """A terminal that keeps what is written to it."""
+
+    def isatty(self):
+        return True
+
+
+def test_a_terminal_shows_how_long_a_file_takes_once_that_is_two_seconds(tmp_path, monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with command._clock("answer.py", 60.0) as show:
+        show(1.5)
+        assert terminal.getvalue() == ""
+        show(2.6)
+        assert terminal.getvalue() == "\ranswer.py: 3 s, and may take 60 s"
+    assert terminal.getvalue().endswith("\r\x1b[K")
+    since = []
+    (tmp_path / "slow.py").write_text(f"import time\ntime.sleep(0.6)\n{RIGHT}")
+    assert not mark(tmp_path / "slow.py", waiting=since.append)["reason"]
+    assert since and 0.5 <= since[0] < 5 and since == sorted(since)
+
+
+def test_nothing_but_the_result_is_written_where_stderr_is_no_terminal(tmp_path, monkeypatch):
+    for stream in (io.StringIO(), None):
+        monkeypatch.setattr(sys, "stderr", stream)
+        with command._clock("answer.py", 60.0) as show:
+            show(9.0)
+        assert stream is None or stream.getvalue() == ""
 
 
 BAD = {

@@ -1,10 +1,13 @@
 """scratchvae gradcheck: check every hand-derived gradient of the library, or those in files."""
 
+import contextlib
+import sys
 from pathlib import Path
 
 from scratchvae.arguments import positive
 from scratchvae.backend import BACKENDS
 from scratchvae.cli.shared import add_command
+from scratchvae.output import Output
 
 
 def gradcheck(files=(), seed=0, backend="numpy", json=False, seconds=60.0, memory=4.0):
@@ -46,7 +49,8 @@ def _files(files, seed, as_json, seconds, memory):
     results = []
     empty = 0
     for path in paths:
-        marked = mark(path, seed, seconds, round(memory * 2**30))
+        with _clock(path, seconds) as show:
+            marked = mark(path, seed, seconds, round(memory * 2**30), show)
         results.append(marked)
         empty += is_empty(marked) and path not in named
         if as_json:
@@ -65,6 +69,24 @@ def _files(files, seed, as_json, seconds, memory):
     elif several:
         print(f"{good} of {len(results) - empty} files pass" + (f"; {empty} more with nothing to check" * bool(empty)))
     return 0 if all_good else 1
+
+
+@contextlib.contextmanager
+def _clock(path, seconds):
+    """Yield a function that shows on a terminal for how long a file has been running, once that is two seconds."""
+    stream = sys.stderr
+    seen = stream is not None and not getattr(stream, "closed", False) and stream.isatty()
+    terminal = Output(stream)
+
+    def show(since):
+        if seen and since >= 2:
+            terminal.write(f"\r{path}: {since:.0f} s, and may take {seconds:g} s")
+            terminal.flush()
+
+    yield show
+    if seen:
+        terminal.write("\r\x1b[K")
+        terminal.flush()
 
 
 def _in(path):

@@ -21,13 +21,20 @@ def named(what, tree, name=""):
         parts = [(f"{name}.{key}" if name else str(key), value) for key, value in tree.items()]
     elif isinstance(tree, list | tuple):
         parts = [(f"{name}[{k}]", value) for k, value in enumerate(tree)]
-    elif kind(tree) in BACKENDS and hasattr(tree, "dtype"):
-        return {name or what: tree}
-    elif isinstance(tree, numbers.Number) and not isinstance(tree, bool):
+    elif isinstance(tree, numbers.Number | np.generic) and not isinstance(tree, bool):
         return {name or what: np.array(tree)}
+    elif kind(tree) in BACKENDS and hasattr(tree, "dtype") and not isinstance(tree, np.matrix | np.ma.MaskedArray):
+        return {name or what: tree}
     else:
         where = f"{what} has {name}, which" if name else what
-        raise ValueError(f"{where} is {type(tree).__name__}; expected an array, or a dict or a list of arrays")
+        expected = "expected an array, or a dict or a list of arrays"
+        if isinstance(tree, np.matrix | np.ma.MaskedArray):
+            expected += ": hand over np.asarray(...)"
+        elif kind(tree) == "Tensor":
+            expected += ": hand over .detach().numpy(), which shares its memory"
+        elif tree is None:
+            expected += ": is a return missing, or was there no backward pass yet?" if what == "grads" else ""
+        raise ValueError(f"{where} is {type(tree).__name__}; {expected}")
     found = {}
     for key, value in parts:
         for inner, array in named(what, value, key).items():

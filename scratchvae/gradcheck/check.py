@@ -10,6 +10,7 @@ that move all entries of an array at once, so that one wrong row among thousands
 
 import functools
 import inspect
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,19 +19,37 @@ from scratchvae.arguments import positive, whole
 from scratchvae.backend import BACKENDS, kind, move
 from scratchvae.gradcheck.arrays import named, rebuilt, without_prefix
 from scratchvae.gradcheck.differences import EPS, SAFETY, Loss
-from scratchvae.gradcheck.faults import Evidence, diagnosis, factor_words
+from scratchvae.gradcheck.factors import factor_words
+from scratchvae.gradcheck.faults import UNKNOWN, diagnosis
 from scratchvae.gradcheck.point import Point
 from scratchvae.gradcheck.report import Report, Row
+from scratchvae.gradcheck.suspects import Evidence
 from scratchvae.gradcheck.witnesses import testify
 
 ALL = 2000  # if all arrays together hold no more entries, each is moved by itself
 SOME = 20  # otherwise so many of each array are
 RTOL = {"float64": 1e-6, "float32": 1e-3}  # of the largest entry of a gradient, against differences
+TO_THE_STEP = (
+    "to find the step that is wrong, add an array of zeros to what stands between two steps, h = f(x) + e, and check e "
+    "too: its gradient is that of h"
+)
 RTOL_ORACLE = {"float64": 1e-10, "float32": 1e-4}  # of the norm of a gradient, against an oracle
 
 
 def check_gradients(
-    loss, params, grads, *, oracle=None, sizes=None, rtol=None, atol=0.0, step=None, entries=None, points=3, seed=0
+    loss,
+    params,
+    grads,
+    *,
+    oracle=None,
+    sizes=None,
+    known=None,
+    rtol=None,
+    atol=0.0,
+    step=None,
+    entries=None,
+    points=3,
+    seed=0,
 ):
     """Check hand-derived gradients of a loss, and return a `Report` that says which are wrong, and how.
 
@@ -44,6 +63,8 @@ def check_gradients(
     oracle    is the same loss once more, as a function of a container like `params`: in autograd.numpy, JAX or torch,
               whose gradients are then compared, or in NumPy, whose value is compared. None unless given.
     sizes     is a dict of numbers with a meaning, such as {"M": 7, "N": 100}, so that a wrong factor gets its name.
+    known     is a dict of arrays with a meaning, such as {"h": h, "y": y}, so that a factor or a term that is missing
+              gets its name if it is made of one of them. Those of `params` need not be named.
     rtol      is the relative error that passes against differences, as a share of the largest entry of the array's
               gradient. Unless given it is 1e-6, or 1e-3 if an array holds float32.
     atol      is an absolute error that passes as well, 0 unless given.
@@ -58,7 +79,8 @@ def check_gradients(
     A loss that is random, or that changes its arrays, is a row of the report that fails. Arrays that cannot be checked,
     and gradients that do not fit them, raise a ValueError.
     """
-    _are_numbers(sizes, rtol, atol, step, entries, points)
+    _are_numbers(rtol, atol, step, entries, points, seed)
+    _are_named(sizes, known)
     arrays = named("params", params)
     check_arrays(arrays)
     tree = rebuilt(params, iter(arrays.values()))
@@ -76,7 +98,7 @@ def check_gradients(
         return read_gradients(tree, grads, arrays)
 
     precision = "float32" if any(array.dtype == np.float32 for array in arrays.values()) else "float64"
-    rule = Rule(precision, RTOL[precision] if rtol is None else rtol, atol, sizes or {})
+    rule = Rule(precision, RTOL[precision] if rtol is None else rtol, atol, sizes or {}, known or {})
     if entries is None and sum(array.size for array in arrays.values()) > ALL:
         entries = SOME
     generator = np.random.default_rng(seed)
@@ -107,6 +129,8 @@ def check_gradients(
             rows += [_row(name, point, ours[name], found[name], testimony, notes[name], rule) for name in arrays]
             facts = _facts(point, testimony, ours, rule, points if callable(grads) else 1)
             facts += _groups(rows)
+            if (wrong := [row for row in rows if row.notes and not row.passed]) and all(_is_open(row) for row in wrong):
+                facts.append(TO_THE_STEP)
             if takes_params:
                 facts += _complex_step(point, tree, loss, ours)
             return Report(rows, facts)
@@ -117,12 +141,14 @@ def check_gradients(
 
 @dataclass(frozen=True)
 class Rule:
-    """What passes: the coarsest precision of the arrays, the tolerances, and sizes that have a name."""
+    """What passes: the coarsest precision of the arrays, and the tolerances; and the sizes and arrays that have a
+    name."""
 
     precision: str
     rtol: float
     atol: float
     sizes: dict
+    known: dict
 
     @property
     def eps(self):
@@ -146,16 +172,30 @@ def assert_gradients(loss, params, grads, **settings):
 # What was given
 
 
-def _are_numbers(sizes, rtol, atol, step, entries, points):
+def _are_numbers(rtol, atol, step, entries, points, seed):
     """Raise a ValueError unless the settings of a check are numbers that make sense."""
-    for name, value in {"rtol": rtol, "step": step, **(sizes or {})}.items():
+    for name, value in {"rtol": rtol, "step": step}.items():
         if value is not None:
             positive(name, value)
+    if rtol is not None and rtol >= 1:
+        raise ValueError(f"rtol is {rtol!r}; expected less than 1, which would pass anything")
+    whole("seed", seed, least=0)
     if atol:
         positive("atol", atol)
     whole("points", points)
     if entries is not None:
         whole("entries", entries)
+
+
+def _are_named(sizes, known):
+    """Raise a ValueError unless `sizes` is a dict of numbers, and `known` one of arrays."""
+    for what, given, example in (("sizes", sizes, '{"M": 7}'), ("known", known, '{"h": h}')):
+        if not isinstance(given, dict | None):
+            raise ValueError(f"{what} is {type(given).__name__}; expected a dict, such as {example}")
+    for name, value in (sizes or {}).items():
+        positive(name, value)
+    if known:
+        named("known", known)
 
 
 def check_arrays(arrays):
@@ -164,6 +204,13 @@ def check_arrays(arrays):
         raise ValueError("params holds no array; expected at least one")
     for name, array in arrays.items():
         _is_checkable(name, array)
+    in_host = [(name, array) for name, array in arrays.items() if kind(array) == "numpy"]
+    for (one, array), (other, second) in itertools.combinations(in_host, 2):
+        if np.may_share_memory(array, second) and np.shares_memory(array, second):
+            raise ValueError(
+                f"{other} shares its memory with {one}; expected arrays that can be moved one by one: "
+                "give one of them, with its whole gradient"
+            )
 
 
 def _is_checkable(name, array):
@@ -183,7 +230,7 @@ def _is_checkable(name, array):
 def _is_seen(tree, name="params"):
     """Raise a ValueError if a container holds a plain number, whose change a loss without arguments could not see."""
     parts = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list | tuple) else None
-    if parts is None and kind(tree) not in BACKENDS:
+    if parts is None and (kind(tree) not in BACKENDS or isinstance(tree, np.generic)):
         raise ValueError(f"{name} is a number, which a loss without an argument cannot see changing: use loss(params)")
     for key, part in parts or ():
         _is_seen(part, f"{name}[{key!r}]")
@@ -197,20 +244,25 @@ def called_with(tree, what, function):
         names = needed_by(function)
     except (TypeError, ValueError):  # of some builtins nothing is known
         return functools.partial(function, tree), True
-    if len(names) > 1:
-        raise ValueError(f"{what} takes {len(names)} arguments, {', '.join(names)}; expected params alone, or none")
+    if len(names) > 1 or (names and names[0].startswith("**")):
+        stars = "**" if isinstance(tree, dict) else "*"
+        names = [name.removeprefix("**") for name in names]
+        raise ValueError(
+            f"{what} takes {', '.join(names)}; expected params alone as its argument, or none: hand over "
+            f"lambda p: f({stars}p)"
+        )
     return (functools.partial(function, tree), True) if names else (function, False)
 
 
 def needed_by(function):
-    """Return the names of the arguments that a function needs; ["*args"] for one that takes any number, and needs none.
+    """Return the names of the arguments that a function needs: **name of one that is needed as a keyword, and *args
+    alone for a function that takes any number, and needs none.
 
     So autograd's grad(loss) has it.
     """
     parameters = inspect.signature(function).parameters.values()
-    names = [
-        p.name for p in parameters if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
-    ]
+    needed = [p for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    names = [f"**{p.name}" if p.kind is p.KEYWORD_ONLY else p.name for p in needed]
     return names or [f"*{p.name}" for p in parameters if p.kind is p.VAR_POSITIONAL]
 
 
@@ -226,7 +278,7 @@ def read_gradients(tree, grads, arrays, what="grads"):
         found = dict(zip(arrays, found.values(), strict=True))
     if found.keys() != arrays.keys():
         raise ValueError(
-            f"{len(found)} gradients are given, for {', '.join(found)}; expected {len(arrays)}, for {', '.join(arrays)}"
+            f"{len(found)} gradients are given, for {_some(found)}; expected {len(arrays)}, for {_some(arrays)}"
         )
     for name, array in arrays.items():
         if found[name].shape != array.shape:
@@ -234,6 +286,11 @@ def read_gradients(tree, grads, arrays, what="grads"):
         if found[name].dtype.kind not in "fiu":
             raise ValueError(f"the gradient of {name} holds {found[name].dtype}; expected real numbers")
     return {name: np.array(move(found[name], "numpy"), np.float64) for name in arrays}
+
+
+def _some(names):
+    names = list(names)
+    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
 
 
 # What can be wrong with the functions themselves
@@ -319,10 +376,10 @@ def _at_this_point(point, ours, found, testimony, rule):
 def _diagnoses(point, ours, right, rule):
     """Return a list of sentences for each array; it is empty unless `right` has its right gradient, and the error."""
     notes = {name: [] for name in ours}
+    known = {name: move(array, "numpy") for name, array in {**point.arrays, **rule.known}.items()} if right else {}
     for name, (theirs, error) in right.items():
         others = {n: right[n][0] if n in right else ours[n] for n in ours if n != name}
-        value = move(point.arrays[name], "numpy")
-        notes[name] = diagnosis(Evidence(name, ours[name], theirs, value, error, rule.sizes, others))
+        notes[name] = diagnosis(Evidence(name, ours[name], theirs, error, rule.sizes, others, known))
     return notes
 
 
@@ -468,6 +525,11 @@ def _groups(rows):
     return [
         f"all arrays of {names} are wrong and all of {', '.join(right)} are right: look at what flows back into {names}"
     ]
+
+
+def _is_open(row):
+    """Say whether no usual fault explains what is wrong in a row."""
+    return any(UNKNOWN in note for note in row.notes)
 
 
 def _taylor(point, ours):

@@ -42,6 +42,8 @@ class Loss:
         """
         try:
             terms = self()
+        except LossError:
+            raise
         except Exception as error:  # whatever a loss says of numbers that it was not made for
             self.raised = self.raised or f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
             return np.full(count, np.nan)
@@ -49,9 +51,38 @@ class Loss:
 
     def __call__(self):
         value = self.function()
-        if not isinstance(value, np.ndarray | np.generic) and kind(value) == "cupy":
-            value = move(value, "numpy")
+        if not isinstance(value, np.ndarray | np.generic | float):
+            value = _numbers(value)
+        if np.iscomplexobj(value):
+            raise LossError("the loss is complex; expected a real number, or an array of real terms")
         return np.asarray(value, np.float64).reshape(-1)
+
+
+class LossError(ValueError):
+    """A loss has returned something that is no number."""
+
+
+def _numbers(value):
+    """Return what a loss has returned as an array, or raise a `LossError` that says what it is and what to do."""
+    if kind(value) == "cupy":
+        return move(value, "numpy")
+    if hasattr(value, "detach"):  # torch's, which may still be tied to its graph
+        value = value.detach().cpu()
+    try:
+        array = np.asarray(value)
+    except ValueError:  # parts of several shapes
+        array = np.empty(0, object)
+    if array.dtype.kind in "fiubc" and not isinstance(value, list | tuple):
+        return array
+    remedy = {
+        "NoneType": ": is a return missing?",
+        "tuple": ": hand over lambda: f()[0] if the loss comes first",
+        "list": ": hand over its sum, or an array",
+    }
+    raise LossError(
+        f"the loss returned {type(value).__name__}; expected a number, or an array of terms whose sum is meant"
+        + remedy.get(type(value).__name__, "")
+    )
 
 
 class Entry:

@@ -244,7 +244,7 @@ def _imported(path):
 # In the process that marks
 
 
-def mark(path, seed=0, seconds=60.0, memory=4 << 30):
+def mark(path, seed=0, seconds=60.0, memory=4 << 30, waiting=None):
     """Check a file in a process of its own, and return a dict with "file", "checks", "not_checked" and "reason".
 
     path      is the file, whose name ends in .py. It runs in its own folder.
@@ -253,6 +253,7 @@ def mark(path, seed=0, seconds=60.0, memory=4 << 30):
               raises an error while it is imported did not finish, and "reason" says why; otherwise it is "". The checks
               that were finished before are kept. This keeps one file from harming another by accident. It is no guard
               against a file that wants to cheat.
+    waiting   is a function that is called every half second, with the seconds that have gone by; None unless given.
     """
     words = [sys.executable, "-c", RUN, str(Path(path).resolve()), str(seed), str(memory)]
     root = str(Path(__file__).parents[2])  # and not the folder that lies open, where a file may be called as ours are
@@ -265,9 +266,7 @@ def mark(path, seed=0, seconds=60.0, memory=4 << 30):
             words, stdin=subprocess.DEVNULL, stdout=found, stderr=log, env=environment, start_new_session=True
         )
         try:
-            code = process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            code = None
+            code = _code_of(process, begun, seconds, waiting)
         finally:
             _end(process)
         printed = log.seek(0, os.SEEK_END)
@@ -286,6 +285,17 @@ def mark(path, seed=0, seconds=60.0, memory=4 << 30):
         "not_checked": [line["not_checked"] for line in lines if "not_checked" in line],
         "seconds": round(time.monotonic() - begun, 2),
     }
+
+
+def _code_of(process, begun, seconds, waiting):
+    """Wait for a process that may take so many seconds, and return its exit code, or None if it takes longer."""
+    while (since := time.monotonic() - begun) < seconds:
+        try:
+            return process.wait(min(0.5, seconds - since))
+        except subprocess.TimeoutExpired:
+            if waiting is not None:
+                waiting(time.monotonic() - begun)
+    return process.poll()
 
 
 def _lines(text):

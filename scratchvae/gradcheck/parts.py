@@ -36,7 +36,7 @@ def check_layer(layer, *inputs, oracle=None, constants=(), name=None, seed=0, ba
     name       is put before the names of the arrays; the name of the layer's class unless given.
     seed       is that of parameters and cotangents, 0 unless given.
     backend    is "numpy", unless given, or "cupy": where the arrays lie and the gradients are computed.
-    settings   are those of `check_gradients`: sizes, rtol, atol, entries, points.
+    settings   are those of `check_gradients`: sizes, known, rtol, atol, entries, points.
 
     A backward that returns another number of gradients than there are inputs, or none for an input that holds floats
     where the layer does not say `reads_data`, raises a ValueError; so do gradients of other shapes than their arrays.
@@ -106,7 +106,9 @@ def check_layer(layer, *inputs, oracle=None, constants=(), name=None, seed=0, ba
         return sum((move(c, "numpy") * y).sum() for c, y in zip(cotangents, outputs, strict=True))
 
     sizes = {"M": len(inputs["x"])} if "x" in inputs and inputs["x"].ndim > 1 else {}
-    settings = {"sizes": sizes, **settings}
+    of_outputs = {f"y{k}" if k else "y": y for k, y in enumerate(outputs)}
+    of_outputs |= {f"d{key}": c for key, c in zip(of_outputs, cotangents, strict=True)}
+    settings = {"sizes": sizes, "known": {**of_outputs, **inputs}, **settings}
     report = Report()
     if checked:
         other = witness if oracle else None
@@ -129,7 +131,7 @@ def check_density(density, *arguments, oracle=None, skip=0, without=(), name=Non
     name        is put before the names of the partials; the name of the function unless given.
     seed        is that of the cotangent, 0 unless given.
     backend     is "numpy", unless given, or "cupy".
-    settings    are those of `check_gradients`: sizes, rtol, atol, entries, points.
+    settings    are those of `check_gradients`: sizes, known, rtol, atol, entries, points.
 
     Another number of partials than there are arguments for them, and partials of shapes that do not fit, raise a
     ValueError.
@@ -176,7 +178,7 @@ def check_density(density, *arguments, oracle=None, skip=0, without=(), name=Non
         return cotangent * density(*arguments)[0]
 
     sizes = {"M": len(arguments[-1])} if arguments and arguments[-1].ndim > 1 else {}
-    settings = {"sizes": sizes, **settings}
+    settings = {"sizes": sizes, "known": dict(zip(names, arguments, strict=True)), **settings}
     report = check_gradients(loss, arrays, gradients, oracle=witness if oracle else None, seed=seed, **settings)
     return named_after(title if name is None else name, report)
 

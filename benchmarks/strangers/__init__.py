@@ -1,0 +1,1 @@
+"""Gradients with the mistakes that people make, for benchmarks/gradcheck.py."""
