@@ -44,6 +44,16 @@ def test_what_pca_leaves_is_half_the_discarded_eigenvalues_and_no_plane_leaves_l
         assert -0.5 * (((x - x.mean(0)) @ (np.eye(6) - U @ U.T)) ** 2).sum(1).mean() < model.score(x)
 
 
+@pytest.mark.parametrize(("model", "close"), [(PCA(2), 1e-12), (LinearAutoencoder(2), 1e-4)])  # the latter ascends
+def test_data_in_as_many_directions_as_there_are_latents_are_fitted_and_one_latent_more_is_refused(model, close):
+    x = data()
+    plane = x[:, :2] @ np.random.default_rng(3).standard_normal((2, 6))
+    model.fit(plane)
+    assert relative(model.inverse_transform(model.transform(plane)), plane) < close
+    with pytest.raises(ValueError, match="x varies in fewer than 3 directions"):
+        type(model)(3).fit(plane)
+
+
 @pytest.mark.parametrize("tied", [False, True])
 def test_the_linear_autoencoders_gradient_equals_autograd(tied):
     x = data()

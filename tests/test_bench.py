@@ -128,6 +128,7 @@ def test_the_straight_line_and_the_crossover_are_read_from_the_rows():
     assert "within 0%" not in bench.linearity(rows("numpy", lambda m: m**1.2))["M"]  # control
     assert bench.crossover(numpy) == []
     assert bench.crossover(numpy + rows("cupy", lambda m: 4.0)) == ["CuPy overtakes NumPy at M = 100"]
+    assert bench.crossover(numpy + rows("cupy", lambda m: 0.1)) == ["CuPy overtakes NumPy at M = 20"]
     assert bench.crossover(numpy + rows("cupy", lambda m: 99.0)) == ["CuPy is behind NumPy at M = 2000"]
     mixed = rows("cupy", lambda m: 1.0 if m in (20, 500, 1000, 2000) else 99.0)
     assert bench.crossover(numpy + mixed) == ["CuPy overtakes NumPy at M = 500"]

@@ -14,9 +14,17 @@ from conftest import rows, shared
 from numpy.testing import assert_array_equal
 
 from scratchvae import VAE, FullVB, cli, evaluate, fit, load_data, load_model
+from scratchvae.backend import BACKENDS
+from scratchvae.cli import evaluate as evaluate_command
 from scratchvae.cli import main
+from scratchvae.data import BINARIZATIONS
+from scratchvae.inference.likelihoods import LIKELIHOODS
 from scratchvae.inference.marginal import importance
+from scratchvae.inference.objectives import OBJECTIVES
+from scratchvae.inference.posteriors import POSTERIORS
+from scratchvae.nets.mlp import ACTIVATIONS
 from scratchvae.training.loop import evaluate_theta
+from scratchvae.training.optim import OPTIMIZERS
 from scratchvae.training.run import read_history
 
 QUICK = ["--samples", "3000", "--hidden", "20", "--latent", "2"]
@@ -362,6 +370,35 @@ def test_help_answers_in_under_half_a_second_and_teaches():
         assert words in shown
     for words in ("of class folders", "train, valid and test", "runs/digits20-2", "new or empty", "claim.json"):
         assert words in " ".join(shown.split())
+
+
+def test_help_lists_what_an_option_can_be(capsys):
+    with pytest.raises(SystemExit):
+        run("train", "--help")
+    shown = "".join(capsys.readouterr().out.split())
+    for option, names in {
+        "activation": ACTIVATIONS,
+        "optimizer": OPTIMIZERS,
+        "estimator": OBJECTIVES,
+        "likelihood": LIKELIHOODS,
+        "posterior": POSTERIORS,
+        "binarization": BINARIZATIONS,
+        "backend": BACKENDS,
+    }.items():
+        assert f"--{option}{{{','.join(names)}}}" in shown, option
+
+
+def test_a_log_likelihood_is_told_with_what_is_known_of_its_error():
+    result = {"n": 1000, "log_likelihood": -90.0, "log_likelihood_samples": 500, "k_hat": 0.61, "k_hat_threshold": 0.63}
+    result |= {"log_likelihood_error": 0.2, "log_likelihood_bias": -0.05, "untrusted": 0, "unsure": 0, "not_finite": 0}
+    words = "log p(x) -90.00 ± 0.2 nats per datapoint, by importance with 500 draws from q(z|x), too low on average by "
+    words += "some 0.05; k_hat up to 0.61"
+    told = evaluate_command._log_likelihood_in_words
+    assert told(result) == words
+    assert told(result | {"unsure": 7}) == words + "; between 0.5 and that for 7, whose errors are too small"
+    above = ", above 0.63 for 12 of 1,000, whose error is not known"
+    assert told(result | {"untrusted": 12}) == words + above
+    assert told(result | {"untrusted": 3, "not_finite": 3}) == words + "; it is not finite for 3 of 1,000"
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

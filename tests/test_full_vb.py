@@ -337,6 +337,7 @@ def test_theta_samples_have_the_moments_of_q_e23():
             model.theta_sample(seed)
     model.n_samples = 3
     assert model.theta_sample().n_samples == 3
+    assert model.theta_sample().prior is False  # θ is drawn: to go on with its training is another model
 
 
 def test_the_decoder_reads_theta_at_mu_plus_sigma_zeta_19_23(monkeypatch):

@@ -17,6 +17,9 @@ from scratchvae.gradcheck import (
     check_parts,
     matrix,
 )
+from scratchvae.gradcheck.differences import EPS, Loss
+from scratchvae.gradcheck.point import Point
+from scratchvae.gradcheck.report import Row, table
 from scratchvae.inference import distributions
 from scratchvae.inference.objectives import OBJECTIVES
 from scratchvae.nets.heads import Network
@@ -446,3 +449,53 @@ def test_the_matrix_has_each_of_the_four_posteriors_without_and_with_every_noise
             for noise in (None, "minibatch", "antithetic", "datapoint", "local"):
                 assert (objective, *q, noise) in seen
     assert {settings[1:3] for settings in seen} == {(None, None), ("full", None), (None, 2), ("full", 1)}
+
+
+def test_the_matrix_has_each_other_network_plain_and_with_a_posterior_and_a_likelihood_of_its_own():
+    seen = []
+    with cells(lambda k, objective, settings: bool(seen.append((objective, settings)))):
+        list(check_matrix())
+    names = ("n_hidden", "channels", "posterior", "flow", "likelihood", "mean", "theta_noise")
+    with_networks = [tuple(map(settings.get, names)) for objective, settings in seen if objective == "A"][-6:]
+    assert with_networks == [
+        ((6, 4), None, None, None, None, None, None),
+        ((6, 4), None, "full", None, "gaussian", None, None),
+        ((), None, None, None, None, None, None),
+        ((), None, None, 2, "gaussian", "free", None),
+        (5, (3, 2), None, None, None, None, None),
+        (5, (3, 2), "full", 1, "isotropic", "free", None),
+    ]
+
+
+@pytest.mark.parametrize("settings", [{"n_hidden": 4}, {"n_hidden": 4, "theta_noise": "minibatch"}])
+def test_the_seed_of_the_matrix_is_that_of_its_models_and_of_their_checks(settings, monkeypatch):
+    monkeypatch.setattr(matrix, "check_model", lambda model, x, **checks: (model, checks))
+    model, checks = matrix.check_cell("A", settings, np.ones((2, 16)), seed=5)
+    assert model.config["seed"] == checks["seed"] == 5
+
+
+@pytest.mark.parametrize("n_samples", [2, 3, 4, 5])
+def test_the_black_box_weighs_each_half_of_the_draws_by_the_other_whatever_their_number(n_samples):
+    settings = {"n_hidden": 4, "n_samples": n_samples}
+    matrix.check_cell("black-box", settings, np.random.default_rng(n_samples).random((4, 16))).raise_if_failed()
+
+
+def test_a_random_line_moves_each_entry_by_half_to_one_and_a_half_of_its_arrays_size():
+    array = np.full((40, 50), 3.0)
+    point = Point(Loss(lambda: (array**2).sum()), {"a": array}, EPS, np.random.default_rng(0), {"a": 2 * array})
+    (direction,) = point.line(["a"]).directions
+    assert 1.5 <= np.abs(direction).min() < 1.51 and 4.49 < np.abs(direction).max() <= 4.5
+    assert 0.4 < (direction > 0).mean() < 0.6
+
+
+def test_a_row_of_the_table_says_how_many_entries_were_moved_one_by_one():
+    printed = table(
+        [
+            Row("value", True),
+            Row("W", True, 300, 20, 1.5, None, 1e-9, 1e-6),
+            Row("b", True, 3, 3),
+            Row("oracle", True, 1200),
+        ]
+    )
+    columns = [re.split(r" {2,}", line)[:3] for line in printed.splitlines()[1:]]
+    assert columns == [["value", "-", "-"], ["W", "20 of 300", "1.500e+00"], ["b", "3", "-"], ["oracle", "1,200", "-"]]

@@ -111,6 +111,23 @@ def test_examples_say_with_which_arguments_a_layer_or_a_density_is_checked(tmp_p
     assert "Needs cannot be made with the sizes [5]" in note and "example(x)" in note
 
 
+def test_a_layer_that_names_its_shapes_is_given_as_many_columns_as_its_matrix_has_rows(tmp_path):
+    result = marked(
+        tmp_path,
+        """
+class Product:
+    shapes = {"W": (3, 7)}
+    def forward(self, x):
+        self.x = x
+        return x @ self.W
+    def backward(self, dy):
+        self.dW[...] = self.x.T @ dy
+        return dy @ self.W.T
+""",
+    )
+    assert [(check["name"], check["passed"]) for check in result["checks"]] == [("Product", True)]
+
+
 class Terminal(io.StringIO):
     """A terminal that keeps what is written to it."""
 

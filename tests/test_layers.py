@@ -89,6 +89,14 @@ def test_no_gradient_with_respect_to_the_data_is_computed_and_every_other_one_is
     assert len(handed_on) == len(model.encoder.layers) + len(model.decoder.layers)
 
 
+def test_a_network_takes_one_gradient_for_each_of_its_heads():
+    network = VAE(4, 3, 2, likelihood="gaussian", dtype="float64").decoder.network
+    outputs = network.forward(np.ones((5, 2)))
+    assert len(outputs) == 2
+    with pytest.raises(ValueError, match="zip"):
+        network.backward(outputs[0])
+
+
 def test_linear_that_reads_the_data_gives_no_input_gradient_and_the_same_parameter_gradients():
     plain, reading = Linear("l", 5, 3), Linear("l", 5, 3, reads_data=True)
     gradients = []
