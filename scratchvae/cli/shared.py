@@ -208,7 +208,7 @@ def looked_at(model, options, images):
             model_rows(name, rows, model)
     if images.train.dtype != np.uint8:  # `load_data` has looked at these
         warn_if_dark(options["data"], images.train, 3, floats=takes_unit(model.likelihood))
-    with model.guard, model.guard:  # as deep as where the rows were looked at before
+    with model.guard.looked_at():
         yield
 
 

@@ -121,7 +121,7 @@ def train(out=None, resume=None, quiet=False, take_over=False, **given):
             f"{last['train_bound']:.2f} train{_kind_of_bound(model)}, "
             f"{last['valid_bound']:.2f} validation (nats per datapoint)"
         )
-    with model.guard, model.guard:  # the images were looked at
+    with model.guard.looked_at():
         pictures = _draw(folder, model, images, history, options["seed"])
     if not quiet:
         names = ", ".join(path.stem for path in pictures)
