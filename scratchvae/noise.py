@@ -17,7 +17,7 @@ from scratchvae.backend import array_module, move
 MANY = 1 << 16  # from so many numbers on they are computed in place; to draw as many takes the host half a millisecond
 LOW = np.uint64((1 << 32) - 1)  # selects the low half of 64 bits
 HALF = np.uint64(32)
-BLOCK = 1 << 15  # how many words the host turns into normals at a time, so that they stay in its cache
+BLOCK = 1 << 15  # how many words the host turns into normals at a time, in its cache; another number is other noise
 
 
 def standard_normal(generator, shape, dtype, backend="numpy"):

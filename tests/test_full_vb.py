@@ -513,6 +513,11 @@ def test_evaluation_over_theta_is_the_bound_22_on_all_data():
         ({"alpha": 0.5, "learn_hyperprior": True}, "alpha is 0.5, and learn_hyperprior learns it"),
         ({"log_sigma": float("inf")}, "log_sigma is inf; expected a number from -20 to 2"),
         ({"log_sigma": float("nan")}, "log_sigma is nan"),
+        (
+            {"log_sigma": float(np.nextafter(2.0, 3.0))},
+            "log_sigma is 2.0000000000000004; expected a number from -20 to 2",
+        ),
+        ({"log_sigma": float(np.nextafter(-20.0, -21.0))}, "log_sigma is -20.0000"),
         ({"log_sigma": "small"}, "log_sigma is 'small'"),
         ({"theta_noise": "weights"}, "theta_noise is 'weights'; expected one of minibatch, antithetic"),
         ({"prior": True}, "prior is True; the bound .22. has"),
@@ -528,6 +533,11 @@ def test_evaluation_over_theta_is_the_bound_22_on_all_data():
 def test_bad_settings_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         FullVB(6, 5, 2, **settings)
+
+
+@pytest.mark.parametrize("log_sigma", [-20, 2])
+def test_the_largest_and_the_smallest_log_sigma_are_taken(log_sigma):
+    assert (FullVB(6, 5, 2, log_sigma=log_sigma).posterior.log_sigma == log_sigma).all()
 
 
 def test_noise_and_warm_starts_of_another_shape_are_refused():

@@ -17,7 +17,7 @@ from scratchvae.gradcheck import (
     check_parts,
     matrix,
 )
-from scratchvae.gradcheck.differences import EPS, Loss
+from scratchvae.gradcheck.differences import EPS, UNSEEN, Loss, Slope, _least_error
 from scratchvae.gradcheck.point import Point
 from scratchvae.gradcheck.report import Row, table
 from scratchvae.inference import distributions
@@ -486,6 +486,12 @@ def test_a_random_line_moves_each_entry_by_half_to_one_and_a_half_of_its_arrays_
     (direction,) = point.line(["a"]).directions
     assert 1.5 <= np.abs(direction).min() < 1.51 and 4.49 < np.abs(direction).max() <= 4.5
     assert 0.4 < (direction > 0).mean() < 0.6
+
+
+def test_one_step_alone_shows_no_slope_since_nothing_tells_its_error():
+    slopes = [(k, Slope(2.0, 1e-9, 2.0, 2.0, False, 8.0**k)) for k in (-1, 0)]
+    assert _least_error(slopes[:1]) is UNSEEN
+    assert _least_error(slopes).value == 2.0
 
 
 def test_a_row_of_the_table_says_how_many_entries_were_moved_one_by_one():

@@ -12,10 +12,13 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from scratchvae import SGD, VAE, Adagrad, Adam, FullVB, evaluate, fit, load_model
 from scratchvae.data import binarise, thresholds
+from scratchvae.models.regression import LinearRegression
 from scratchvae.training import em, loop, run
 from scratchvae.training.checkpoint import CheckpointError, load, save
 from scratchvae.training.claim import Claim
+from scratchvae.training.em import fit_mcem
 from scratchvae.training.loop import HELD_OUT, ORDER, STEP, due, evaluate_theta, interruptible, stream
+from scratchvae.training.posterior import fit_posterior
 from scratchvae.training.run import RunFolder, read_history
 
 TRAIN, VALID = rows(23), rows(9, seed=2)
@@ -299,6 +302,20 @@ def test_the_bar_is_silent_off_a_terminal_and_shows_bound_and_rate_when_asked(ca
     assert capfd.readouterr() == ("", "")
     fit(small(), TRAIN, epochs=2, batch_size=10, progress=True)
     assert "bound -" in (shown := capfd.readouterr().err) and "samples/s" in shown
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        lambda: fit(small(), TRAIN, epochs=2, batch_size=10, progress=True),
+        lambda: fit_mcem(small(), TRAIN, samples=2 * 16 * 23, batch_size=23, progress=True),  # 10 + 1 + 5
+        lambda: fit_posterior(LinearRegression(np.ones((5, 2)), np.arange(5.0)), steps=20, progress=True),
+    ],
+    ids=["fit", "fit_mcem", "fit_posterior"],
+)
+def test_a_bar_ends_at_what_there_was_to_do(work, capfd):
+    work()
+    assert "100%" in capfd.readouterr().err.splitlines()[-1]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """noise.py: Philox against its authors' vectors, Box-Muller against the normal law, one stream on both backends."""
 
+import math
+
 import numpy as np
 import pytest
 from conftest import Here, device, host
@@ -80,3 +82,17 @@ def test_noise_is_the_same_on_both_backends_few_numbers_or_many(backend, size):
     theirs = standard_normal(np.random.default_rng(3), (1, size), np.float32)
     assert ours.shape == (1, size)
     assert_allclose(ours, theirs, rtol=0, atol=0 if size < MANY else 3e-6)
+
+
+def test_many_numbers_stand_in_the_order_in_which_they_have_always_stood():
+    """Runs that were begun before are resumed with the same noise, so that the order is part of what a seed means."""
+    size = MANY + 5
+    drawn = standard_normal(np.random.default_rng(3), (size,), np.float64)
+    key = np.random.default_rng(3).integers(1 << 64, size=2, dtype=np.uint64)
+    words = np.random.Philox(key=key).random_raw(2 << 15)
+    for k in (0, 1, (1 << 15) - 1, 1 << 15, (1 << 16) - 1, 1 << 16, size - 1):
+        block, place = divmod(k, 1 << 16)  # of 2¹⁵ words: their cosines come first, and then their sines
+        word = int(words[(block << 15) + place % (1 << 15)])
+        r = math.sqrt(-2 * math.log(((word % (1 << 32)) + 0.5) / (1 << 32)))
+        a = 2 * math.pi * ((word >> 32) + 0.5) / (1 << 32)
+        assert drawn[k] == pytest.approx(r * (math.cos(a) if place < 1 << 15 else math.sin(a)), rel=1e-12)

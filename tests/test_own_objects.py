@@ -254,6 +254,12 @@ def test_a_model_does_not_share_the_posterior_that_it_was_given():
     assert one.encoder.posterior is not other.encoder.posterior and not hasattr(posterior, "eps")
 
 
+def test_a_model_does_not_share_the_likelihood_that_it_was_given():
+    likelihood = Poisson()
+    one, other = (VAE(6, 5, 2, likelihood=likelihood) for _ in range(2))
+    assert len({id(likelihood), id(one.likelihood), id(other.likelihood)}) == 3
+
+
 @pytest.mark.filterwarnings("ignore:k_hat")  # after 20 epochs some weights have a heavy tail
 @pytest.mark.filterwarnings("ignore:x holds floats up to 0.42")  # in the first 50 rows of data up to 1
 @pytest.mark.parametrize("doors", [["likelihood"], ["posterior"], ["estimator"], list(OWN)], ids=" ".join)
