@@ -3,7 +3,10 @@
 import contextlib
 import itertools
 import os
+import runpy
 import signal
+import sys
+import warnings
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # a core for each worker; before NumPy reads it
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -179,6 +182,24 @@ def nothing_from_outside(monkeypatch, tmp_path):
         raise OSError("tests do not download")
 
     monkeypatch.setattr("pooch.retrieve", refuse)
+
+
+@pytest.fixture
+def run_example(tmp_path, monkeypatch):
+    """A function that runs a script of the examples in tmp_path, in this process: its imports are there already."""
+    examples = Path(__file__).parent.parent / "examples"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(examples))
+
+    def run(script, *words):
+        monkeypatch.setattr(sys, "argv", [str(examples / f"{script}.py"), *words])
+        with warnings.catch_warnings():  # of these two the scripts tell their user
+            warnings.filterwarnings(
+                "ignore", r"batch_size \d+ is larger than the data|.*has evaluated \d+ samples already"
+            )
+            runpy.run_path(sys.argv[0], run_name="__main__")  # an error ends it with SystemExit
+
+    return run
 
 
 def shared(name):

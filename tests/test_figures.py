@@ -45,10 +45,8 @@ def test_frey_face_learns_through_the_gaussian_decoder(frey):
 
 
 @pytest.mark.parametrize("script", ["reconstructions", "samples", "manifold", "random_walk", "loss_curve"])
-def test_every_example_runs_on_a_small_scale(script, tmp_path):
-    settings = ["--scale", "0.0002", "--data", "digits", "--runs", tmp_path / "runs", "--results", tmp_path / "results"]
-    command = [sys.executable, EXAMPLES / f"{script}.py", *settings]
-    subprocess.run([str(part) for part in command], check=True, capture_output=True)
+def test_every_example_runs_on_a_small_scale(script, run_example, tmp_path):
+    run_example(script, "--scale", "0.0002", "--data", "digits", "--runs", "runs", "--results", "results")
     assert list((tmp_path / "results").glob("*.png")) and list((tmp_path / "results").glob("*.csv"))
 
 
@@ -59,10 +57,11 @@ def test_every_example_runs_on_a_small_scale(script, tmp_path):
         ("full_vb_variance", ["--scale", "0.01"]),
     ],
 )
-def test_the_studies_of_full_vb_run_on_a_small_scale_and_go_on_where_they_stopped(script, settings, tmp_path):
-    command = [sys.executable, EXAMPLES / f"{script}.py", *settings, "--data", "digits", "--results", "results"]
+def test_the_studies_of_full_vb_run_on_a_small_scale_and_go_on_where_they_stopped(
+    script, settings, run_example, tmp_path
+):
     for _ in range(2 if script == "full_vb" else 1):
-        subprocess.run([str(part) for part in command], check=True, capture_output=True, cwd=tmp_path)
+        run_example(script, *settings, "--data", "digits", "--results", "results")
     table = (tmp_path / "results" / f"{script}.csv").read_text().splitlines()
     assert len(table) == 1 + {"full_vb": 2 * 2 * 5, "full_vb_variance": 4 * 4 * 14}[script]
     assert not [row for row in table if "nan" in row and ",minibatch," not in row]  # z of plain against itself
@@ -91,13 +90,12 @@ STUDIES = {  # arguments beside --scale, and the rows of the tables
 
 
 @pytest.mark.parametrize("script", STUDIES)
-def test_the_papers_figures_run_on_a_small_scale_and_go_on_where_they_stopped(script, tmp_path):
+def test_the_papers_figures_run_on_a_small_scale_and_go_on_where_they_stopped(script, run_example, tmp_path):
     arguments, tables = STUDIES[script]
     scale = {"figure3": "0.001", "estimators": "0.002", "iwae": "0.05", "conv": "0.02"}.get(script, "0.0003")
-    command = [sys.executable, str(EXAMPLES / f"{script}.py"), *arguments, "--scale", scale, "--results", "results"]
     written = []
     for _ in range(2 if script in ("figure2", "figure3") else 1):
-        subprocess.run(command, check=True, capture_output=True, cwd=tmp_path)
+        run_example(script, *arguments, "--scale", scale, "--results", "results")
         written.append({path: path.read_bytes() for path in tmp_path.glob("results/*.csv")})
     assert written[0] == written[-1]  # what was trained is not trained again: the same seconds
     for name, count in tables.items():

@@ -1,9 +1,6 @@
 """inference/mean_field.py: coordinate ascent (E21), bounds against exact evidence, q against the prior (E17)."""
 
-import subprocess
-import sys
 from itertools import product
-from pathlib import Path
 
 import autograd.numpy as anp
 import numpy as np
@@ -366,10 +363,8 @@ def test_ellipses_are_the_points_at_so_many_standard_deviations():
         assert line.get_color() == "C3"
 
 
-def test_the_mean_field_example_runs_on_a_small_scale(tmp_path):
-    script = Path(__file__).parent.parent / "examples" / "mean_field.py"
-    settings = ["--scale", "0.1", "--results", "results"]
-    subprocess.run([sys.executable, str(script), *settings], check=True, capture_output=True, cwd=tmp_path)
+def test_the_mean_field_example_runs_on_a_small_scale(run_example, tmp_path):
+    run_example("mean_field", "--scale", "0.1", "--results", "results")
     table = (tmp_path / "results" / "mean_field.csv").read_text().splitlines()
     assert len(table) == 1 + 1 + 2 and "-0.8304" in table[1]
     assert is_drawn(tmp_path / "results" / "mean_field.png")

@@ -1,9 +1,5 @@
 """inference/posterior_sgvb.py, training/posterior.py, models/regression.py: q(θ) in exact regressions, and autograd."""
 
-import subprocess
-import sys
-from pathlib import Path
-
 import autograd.numpy as anp
 import numpy as np
 import pytest
@@ -295,10 +291,8 @@ def test_what_does_not_fit_is_refused(call, message):
     assert message in str(error.value)
 
 
-def test_the_regression_study_runs_on_a_small_scale(tmp_path):
-    script = Path(__file__).parent.parent / "examples" / "regression.py"
-    command = [sys.executable, str(script), "--scale", "0.01", "--jobs", "2", "--results", "results"]
-    subprocess.run(command, check=True, capture_output=True, cwd=tmp_path)
+def test_the_regression_study_runs_on_a_small_scale(run_example, tmp_path):
+    run_example("regression", "--scale", "0.01", "--jobs", "2", "--results", "results")
     table = (tmp_path / "results" / "regression.csv").read_text().splitlines()
     assert len(table) == 1 + 5 + 3
     assert is_drawn(tmp_path / "results" / "regression.png")

@@ -1,8 +1,6 @@
 """inference/score_function.py, objectives/black_box.py: black-box variational inference (E11), any log p and a VAE."""
 
 import importlib
-import subprocess
-import sys
 from functools import partial
 from pathlib import Path
 
@@ -300,9 +298,8 @@ def test_a_vae_trains_by_black_box_through_fit():
     assert history["valid_bound"][-1] > -28.5  # seeds 0 to 2: -27.3 to -27.5, as by L^B; the start is at -45
 
 
-def test_the_study_runs_on_a_small_scale(tmp_path):
-    settings = ["--scale", "0.001", "--seeds", "1", "--jobs", "1", "--runs", tmp_path / "runs", "--results", tmp_path]
-    subprocess.run([str(part) for part in (sys.executable, EXAMPLE, *settings)], check=True, capture_output=True)
+def test_the_study_runs_on_a_small_scale(run_example, tmp_path):
+    run_example("black_box", "--scale", "0.001", "--seeds", "1", "--jobs", "1", "--runs", "runs", "--results", ".")
     _, *table = (tmp_path / "black_box.csv").read_text().splitlines()
     assert len(table) == 2 * 5 and "nan" not in "".join(table)
     assert is_drawn(tmp_path / "black_box.png")

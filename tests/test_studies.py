@@ -3,8 +3,6 @@
 import csv
 import importlib
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -31,17 +29,20 @@ def posteriors(monkeypatch):
     return importlib.import_module("posteriors")
 
 
-def run(script, arguments, folder):
-    """(rows of the table, what was printed) of a study on digits."""
-    settings = ["--data", "digits", "--results", "results", "--runs", "runs", *arguments]
-    command = [sys.executable, str(EXAMPLES / f"{script}.py"), *settings]
-    shown = subprocess.run(command, check=True, capture_output=True, text=True, cwd=folder).stdout
-    assert is_drawn(folder / "results" / f"{script}.png")
-    with open(folder / "results" / f"{script}.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert all(row["seed"] and row["commit"] for row in rows)
-    assert not [row for row in rows if "nan" in row.values()]
-    return rows, shown
+@pytest.fixture
+def run(run_example, tmp_path, capsys):
+    """A function that gives (rows of the table, what was printed) of a study on digits."""
+
+    def run(script, *arguments):
+        run_example(script, "--data", "digits", "--results", "results", "--runs", "runs", *arguments)
+        assert is_drawn(tmp_path / "results" / f"{script}.png")
+        with open(tmp_path / "results" / f"{script}.csv", newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert all(row["seed"] and row["commit"] for row in rows)
+        assert not [row for row in rows if "nan" in row.values()]
+        return rows, capsys.readouterr().out
+
+    return run
 
 
 def models_of(folder):
@@ -50,8 +51,8 @@ def models_of(folder):
     return {path.parent.name: json.loads(path.read_text())["run"]["model"] for path in configs}
 
 
-def test_the_study_of_gradient_noise_runs_on_a_small_scale(tmp_path):
-    rows, shown = run("gradient_noise", ["--scale", "0.01"], tmp_path)
+def test_the_study_of_gradient_noise_runs_on_a_small_scale(run, tmp_path):
+    rows, shown = run("gradient_noise", "--scale", "0.01")
     assert len(rows) == 2 * 4 * 4 * 2 and shown.count("K=64: ") == 2 * 6
     assert {(row["method"], row["K"]) for row in rows} == {
         (method, K) for method in ("IWAE", "DReG", "L^A", "STL") for K in ("1", "4", "16", "64")
@@ -119,8 +120,8 @@ def test_beside_a_gaussian_posterior_the_ratio_of_iwae_falls_and_that_of_dreg_gr
     assert found["STL", 64] == pytest.approx(4 * found["STL", 4], rel=0.15)
 
 
-def test_the_study_of_posteriors_runs_on_a_small_scale(tmp_path):
-    rows, shown = run("posteriors", ["--scale", "0.002", "--seeds", "2"], tmp_path)
+def test_the_study_of_posteriors_runs_on_a_small_scale(run, tmp_path):
+    rows, shown = run("posteriors", "--scale", "0.002", "--seeds", "2")
     assert [(row["posterior"], row["seed"]) for row in rows] == [
         (name, seed) for seed in "01" for name in ("diagonal", "full covariance", "planar flow")
     ]
