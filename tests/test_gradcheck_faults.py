@@ -169,10 +169,30 @@ def test_a_loss_that_is_random_or_changes_its_arrays_is_told_and_the_arrays_are_
 
 def test_every_slope_between_the_sides_of_a_kink_passes_and_none_outside():
     x = np.zeros(1)
-    for slope, passes in [(-1.0, True), (-0.3, True), (0.0, True), (1.0, True), (1.1, False), (-1.1, False)]:
+    for slope, passes in [
+        (-1.0, True),
+        (-0.3, True),
+        (0.0, True),
+        (1.0, True),
+        (1.1, False),
+        (-1.1, False),
+        (7, False),
+    ]:
         assert bool(check_gradients(lambda: np.abs(x), x, np.array([slope]))) == passes
     report = check_gradients(lambda: np.abs(x), x, np.array([0.3]))
-    assert report["params"].notes == ("at a kink of the loss in 1 entries, where slopes between its sides pass",)
+    assert report["params"].notes == (
+        "at a kink of the loss in 1 entry, where every slope between its two sides passes",
+    )
+    assert not any("Taylor" in fact or "complex" in fact for fact in report.facts)
+
+
+def test_a_slope_far_outside_of_a_kinks_sides_is_wrong_beside_entries_that_are_right():
+    x = np.array([0.0, 0.0, 1.0, -2.0])
+    held = check_gradients(lambda: np.abs(x), x, np.array([0.5, 2.0, 1.0, -1.0]))["params"]
+    assert held.passed and held.notes[1] == "not compared in 1 of these: there it is no slope between them"
+    for slope in (7.0, -7.0, 1e6):
+        row = check_gradients(lambda: np.abs(x), x, np.array([0.5, slope, 1.0, -1.0]))["params"]
+        assert not row.passed and row.notes[0].startswith("wrong only in entry [1]")
 
 
 def relu_net(seed, widths, rows):

@@ -104,11 +104,91 @@ def test_examples_say_with_which_arguments_a_layer_or_a_density_is_checked(tmp_p
     result = marked(tmp_path, MARKED)
     assert {check["name"]: check["passed"] for check in result["checks"]} == {
         "log_power": True,
-        "Needs": False,
-        "needs_two": True,
+        "needs_two": True,  # which is an object of Needs
     }
+    result = marked(tmp_path, MARKED.partition("@example(np.ones((2, 3)))")[0])
     note = result["checks"][1]["rows"][0]["notes"][0]
-    assert "Needs cannot be made with the sizes [5]" in note and "example(x)" in note
+    assert (
+        note.startswith("could not be called: Needs cannot be made with words = 5 (KeyError: 5)")
+        and "example(x)" in note
+    )
+
+
+MATRICES = """
+import numpy as np
+
+class Affine:
+    def __init__(self, W, b):
+        self.W, self.b = W, b
+    def forward(self, x):
+        self.x = x
+        return x @ self.W + self.b
+    def backward(self, dy):
+        self.dW, self.db = self.x.T @ dy, dy.sum(axis=0)
+        return dy @ self.W.T
+
+class MSE:
+    def forward(self, prediction, target):
+        self.d = prediction - target
+        return (self.d**2).sum()
+    def backward(self):
+        return 2 * self.d
+
+def mse(prediction, target):
+    d = prediction - target
+    return (d**2).mean(), 2 * d
+
+def square(x):
+    return x * x, 2 * x
+"""
+
+
+def test_layers_that_take_their_arrays_and_losses_with_a_target_are_checked(tmp_path):
+    result = marked(tmp_path, MATRICES)
+    rows = {check["name"]: [(row["name"], row["passed"]) for row in check["rows"]] for check in result["checks"]}
+    assert rows["Affine"] == [("Affine W", True), ("Affine b", True), ("Affine x", True)]
+    assert rows["MSE"] == [("MSE x", True)]
+    assert rows["mse"] == [("mse ∂prediction", False)]
+    (facts,) = [check["facts"] for check in result["checks"] if check["name"] == "MSE"]
+    assert facts[0] == "not checked: x1, of which backward returns no gradient"
+    assert result["not_checked"] == ["square: its name is none that is looked for: mark it with example(…)"]
+
+
+def test_what_is_not_finished_fails_unless_something_is_derived_from_it(tmp_path):
+    base = """
+class Base:
+    def forward(self, x):
+        return x
+    def backward(self, dy):
+        raise NotImplementedError
+"""
+    (check,) = marked(tmp_path, base)["checks"]
+    assert not check["passed"] and check["rows"][0]["notes"][0].startswith(
+        "not finished: its forward or backward raises"
+    )
+    result = marked(tmp_path, f"{base}class Same(Base):\n    def backward(self, dy):\n        return dy\n")
+    assert [check["name"] for check in result["checks"] if check["passed"]] == ["Same"]
+    assert result["not_checked"] == ["Base: its forward or backward raises NotImplementedError: a base class"]
+
+
+def test_a_layer_that_draws_from_the_global_state_is_the_same_at_each_run(tmp_path):
+    text = RIGHT.replace("np.random.seed(3)", "").replace("np.ones((n_in, n_out))", "np.random.randn(n_in, n_out)")
+    one, other = (marked(tmp_path, text)["checks"] for _ in range(2))
+    assert one == other
+    assert marked(tmp_path, text, seed=1)["checks"] != one
+
+
+def test_a_mistake_in_the_syntax_is_told_with_its_line(tmp_path):
+    assert marked(tmp_path, "x = 1\ndef f(:\n")["reason"].endswith("(answer.py, line 2)")
+
+
+def test_files_that_could_not_be_called_are_counted_apart(tmp_path, capsys):
+    (tmp_path / "needs.py").write_text(MARKED.partition("@example(np.ones((2, 3)))")[0])
+    (tmp_path / "wrong.py").write_text(WRONG)
+    assert main(["gradcheck", str(tmp_path)]) == 1
+    assert (
+        capsys.readouterr().out.splitlines()[-1].startswith("0 of 2 files pass; 1 could not be called and may be right")
+    )
 
 
 def test_a_layer_that_names_its_shapes_is_given_as_many_columns_as_its_matrix_has_rows(tmp_path):
@@ -262,7 +342,7 @@ def test_the_partials_of_a_density_are_matched_to_its_arguments():
     }
     assert "its partials are taken to be those by mu" in found["nll_of"].facts
     assert found["softmax_loss"][0].notes[0].startswith("a factor: it is 4 times the right one")
-    assert "it could not be called with rows of numbers" in found["log_needs"][0].notes[0]
+    assert "could not be called: it takes no rows of numbers" in found["log_needs"][0].notes[0]
     assert found["log_value"] == "it returns ndarray, and not a value with its partials"
 
 

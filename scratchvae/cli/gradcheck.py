@@ -19,8 +19,11 @@ def gradcheck(files=(), seed=0, backend="numpy", json=False, seconds=60.0, memor
     parameters and noise, and `backend` the one whose arithmetic is checked. The exit code is 1 if a gradient fails; the
     arrays of a model that fails are all printed.
 
-    In a FILE all classes with forward and backward are checked, all functions that return a value and its partials, and
-    loss, params and grads. What is wrong is said in words. Each file runs in a process of its own, for `seconds` and
+    In a FILE these are checked: classes with forward and backward; functions that return a value and its partials and
+    are called log_…, …_loss, …_density, nll, mse or the like; and loss, params and grads, under these names or as
+    loss_mlp, params_mlp and grads_mlp. They are called with arguments that are tried; where these do not fit,
+    @scratchvae.gradcheck.example(x) before a layer, a density, or a function that makes a layer, says which do. What is
+    wrong is said in words. Each file runs in a process of its own, for `seconds` and
     with `memory` GiB at most. Several files are a table of files by faults; a folder stands for all files *.py in it
     and in the folders below it. The exit code is 1 if a gradient is wrong, if a file did not finish, and if a file that
     was named holds nothing to check; a file of a folder may hold nothing, as a helper does.
@@ -36,7 +39,7 @@ def _files(files, seed, as_json, seconds, memory):
     """Check files, print what is found, and return the exit code."""
     import json
 
-    from scratchvae.gradcheck.homework import as_text, faults, is_empty, mark, passed
+    from scratchvae.gradcheck.homework import as_text, faults, is_empty, is_uncalled, mark, passed
 
     seconds = positive("--seconds", seconds)
     memory = positive("--memory", memory)
@@ -67,7 +70,12 @@ def _files(files, seed, as_json, seconds, memory):
     if as_json:
         print(json.dumps({"passed": all_good, "files": results}, indent=1))
     elif several:
-        print(f"{good} of {len(results) - empty} files pass" + (f"; {empty} more with nothing to check" * bool(empty)))
+        uncalled = sum(map(is_uncalled, results))
+        print(
+            f"{good} of {len(results) - empty} files pass"
+            + f"; {uncalled} could not be called and may be right: see what is said of them" * bool(uncalled)
+            + f"; {empty} more with nothing to check" * bool(empty)
+        )
     return 0 if all_good else 1
 
 

@@ -164,7 +164,8 @@ class Slope:
         """Say whether a derivative "agrees" with this one, is "wrong", or cannot be compared: "unseen", or at a "kink".
 
         It agrees within the tolerance and the error. What the derivative at a kink is, is a matter of convention: every
-        slope between the one-sided differences agrees, and one outside may be right where several kinks meet.
+        slope between the one-sided differences agrees. One outside may be right where several kinks meet, but it is
+        wrong if it is further outside than twice what these differences, or the step between them, are in size.
         """
         if self is UNSEEN:
             return "unseen"
@@ -173,7 +174,10 @@ class Slope:
         if not self.kink:
             return "wrong"
         low, high = sorted((self.left, self.right))
-        return "agrees" if low <= ours + tolerance + self.error and ours - tolerance - self.error <= high else "kink"
+        outside = max(low - ours, ours - high) - tolerance - self.error
+        if outside <= 0:
+            return "agrees"
+        return "kink" if outside <= 2 * max(abs(low), abs(high), high - low) else "wrong"
 
 
 UNSEEN = Slope(0.0, math.inf, 0.0, 0.0, False, 0.0)  # where the loss gives no number, or no step moves the array

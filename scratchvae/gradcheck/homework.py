@@ -3,12 +3,13 @@
     scratchvae gradcheck solutions/
 
 What is looked for in a file: classes with `forward` and `backward`; functions that return a value and its partials and
-are called log_…, …_loss, …_density, nll, logpdf or the like; and loss, params and grads under these names, or under
-names that end alike, as loss_mlp, params_mlp and grads_mlp. A class is made, and a function called, with arguments that
+are called log_…, …_loss, …_density, nll, mse or the like; and loss, params and grads under these names, or under names
+that end alike, as loss_mlp, params_mlp and grads_mlp. A class is made, and a function called, with arguments that
 are tried here. Where these do not fit, `example` says which do; it marks functions of other names too. No other
-function is called.
+function is called; those that look as if they returned a value with a partial are named as not checked.
 """
 
+import ast
 import contextlib
 import functools
 import importlib
@@ -16,10 +17,12 @@ import inspect
 import itertools
 import json
 import os
+import random
 import re
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 import types
 from pathlib import Path
@@ -34,8 +37,17 @@ M = 4  # rows of the arrays that are tried
 D = 5  # and columns
 FILE_SIZE = 64 << 20  # bytes that the process of a file may write to a file, what it prints included
 PACKAGE = "homework"  # to which the module of the file belongs
-DENSITY = re.compile(r"^(log|nll|logpdf|logprob|logp|pdf)(_|$)|(^|_)(loss|density|nll|logpdf|pdf|prob|likelihood)$")
+DENSITY = re.compile(
+    r"^(log|nll|logpdf|logprob|logp|pdf)(_|$)|(^|_)(loss|density|nll|logpdf|pdf|prob|likelihood|mse|energy|cost)$"
+)
 TRIPLE = ("loss", "params", "grads")
+ARRAY = re.compile(r"[WUV]\w*|[bw]\d*|bias\d*|weights?\d*|gamma|beta|kernel")  # an argument that is no size
+MATRIX = re.compile(r"[WUV]\w*|w\d*|weights?\d*|kernel")
+UNCALLED = "could not be called: "  # and so nothing is known of its gradients
+HOW_TO_MAKE = (
+    "write a function without arguments that makes it, and mark that with @scratchvae.gradcheck.example(x), x being an "
+    "input of forward"
+)
 RUN = "import sys; from scratchvae.gradcheck import homework; homework._run(sys.argv[1], *map(int, sys.argv[2:]))"
 
 
@@ -68,12 +80,17 @@ def checks_of(module, seed=0):
     own = {name: value for name, value in vars(module).items() if not name.startswith("_")}
     endings = sorted({name.removeprefix("loss") for name in own if name.startswith("loss")})
     endings = [ending for ending in endings if all(f"{part}{ending}" in own for part in TRIPLE)]
-    for name, value in own.items():
-        if getattr(value, "__module__", None) != module.__name__ or name.removeprefix("loss") in endings:
+    own_code = {name: value for name, value in own.items() if getattr(value, "__module__", None) == module.__name__}
+    made = {type_of_example(value) for value in own_code.values()}  # by functions that are marked
+    bases = {base for value in own_code.values() if inspect.isclass(value) for base in value.__mro__[1:]}
+    for name, value in own_code.items():
+        if name.removeprefix("loss") in endings or name in [f"{part}{end}" for part in TRIPLE for end in endings]:
             continue
-        check = _found(name, value, seed)
+        check = _found(name, value, seed, value in bases) if not inspect.isclass(value) or value not in made else None
         if check is not None:
             yield name, functools.partial(_tried, name, check)
+        elif _looks_like_a_density(value):
+            yield name, functools.partial(_refused, "its name is none that is looked for: mark it with example(…)")
     for ending in endings:
         name = f"loss{ending}"
         loss, params, grads = (own[f"{part}{ending}"] for part in TRIPLE)
@@ -81,6 +98,30 @@ def checks_of(module, seed=0):
             name,
             functools.partial(_tried, name, lambda *three: check_gradients(*three, seed=seed), loss, params, grads),
         )
+
+
+def type_of_example(value):
+    """Return the type of the layer that a marked function makes, or None."""
+    if inspect.isfunction(value) and hasattr(value, "gradcheck_example") and not _needed(value):
+        with contextlib.suppress(BaseException):  # the check of it will say what is wrong
+            return type(value())
+    return None
+
+
+def _looks_like_a_density(value):
+    """Say whether a function has a line `return a, b`, and arguments."""
+    if not inspect.isfunction(value) or hasattr(value, "gradcheck_example") or not _needed(value):
+        return False
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(value)))
+    except (OSError, SyntaxError):
+        return False
+    returned = [node.value for node in ast.walk(tree) if isinstance(node, ast.Return)]
+    return any(isinstance(one, ast.Tuple) for one in returned)
+
+
+def _refused(why):
+    raise NotCheckedError(why)
 
 
 def _tried(name, check, *arguments):
@@ -95,16 +136,20 @@ def _tried(name, check, *arguments):
 
 def _line(error):
     """Return an error in one line."""
-    text = " ".join(str(error).split())[:300]
+    text = " ".join(str(error).split())
+    text = text if len(text) <= 300 else f"{text[:300]} …"
     return text if isinstance(error, ValueError) else f"{type(error).__name__}: {text}"
 
 
-def _found(name, value, seed):
-    """Return the check of a layer or a density as a function without arguments, or None for all else."""
+def _found(name, value, seed, is_base):
+    """Return the check of a layer or a density as a function without arguments, or None for all else.
+
+    is_base says whether another class of the file is derived from it: then it need not be finished.
+    """
     arguments, settings = getattr(value, "gradcheck_example", (None, {}))
     if inspect.isclass(value):
         is_one = all(callable(getattr(value, what, None)) for what in ("forward", "backward"))
-        return functools.partial(_check_class, value, arguments, settings, seed) if is_one else None
+        return functools.partial(_check_class, value, arguments, settings, seed, is_base) if is_one else None
     if not inspect.isfunction(value):
         return None
     if arguments is not None and not _needed(value):
@@ -121,15 +166,25 @@ def _needed(function):
     return [name for name in needed_by(function) if not name.startswith("*")]
 
 
-def _check_class(kind, arguments, settings, seed):
-    """Check a layer, made without arguments or with the sizes D, 3, 2, … for those that it needs."""
-    sizes = [D, 3, 2, 2, 2, 2][: len(_needed(kind))]
+def _check_class(kind, arguments, settings, seed, is_base):
+    """Check a layer, made with sizes D, 3, 2, … for the arguments that it needs, or with arrays for those called W and
+    b."""
+    generator = np.random.default_rng(seed)
+    arrays = {"matrix": generator.standard_normal((D, 3)), "vector": generator.standard_normal(3)}
+    sizes = iter([D, 3, 2, 2, 2, 2, *[2] * 20])
+    given = [
+        arrays["matrix" if MATRIX.fullmatch(n) else "vector"] if ARRAY.fullmatch(n) else next(sizes)
+        for n in _needed(kind)
+    ]
+    words = [
+        f"{name} = " + (f"an array {one.shape}" if isinstance(one, np.ndarray) else str(one))
+        for name, one in zip(_needed(kind), given, strict=True)
+    ]
     try:
-        layer = kind(*sizes)
+        layer = kind(*given)
     except BaseException as error:
         raise ValueError(
-            f"{kind.__name__} cannot be made with the sizes {sizes} ({_line(error)}); write a function "
-            "without arguments that makes it, and mark it with @scratchvae.gradcheck.example(x)"
+            f"{UNCALLED}{kind.__name__} cannot be made with {', '.join(words)} ({_line(error)}); {HOW_TO_MAKE}"
         ) from error
     if arguments is not None:
         return check_layer(layer, *arguments, seed=seed, **settings)
@@ -138,11 +193,17 @@ def _check_class(kind, arguments, settings, seed):
         try:
             return check_layer(layer, *inputs, seed=seed)
         except NotImplementedError:
-            raise NotCheckedError("its forward or backward raises NotImplementedError: a base class") from None
+            if is_base:
+                raise NotCheckedError("its forward or backward raises NotImplementedError: a base class") from None
+            raise ValueError("not finished: its forward or backward raises NotImplementedError") from None
         except BaseException as error:
             errors.setdefault(_line(error), what)
     told = "; ".join(f"{what}: {error}" for error, what in errors.items())
-    raise ValueError(f"{kind.__name__} takes none of the inputs that were tried ({told}); say which with example(x)")
+    with_ = f", made with {', '.join(words)}," if words else ""
+    raise ValueError(
+        f"{UNCALLED}{kind.__name__}{with_} takes none of the inputs that were tried ({told}); say which it takes with "
+        f"@scratchvae.gradcheck.example(x)" + (f", or {HOW_TO_MAKE}" if words else "")
+    )
 
 
 def _inputs(count, layer, seed):
@@ -200,7 +261,7 @@ def _arguments(function, seed):
         except BaseException as error:
             errors.append(_line(error))
     raise ValueError(
-        f"it could not be called with rows of numbers ({errors[0]}), nor with labels as its last argument "
+        f"{UNCALLED}it takes no rows of numbers ({errors[0]}), nor with labels as its last argument "
         f"({errors[1]}): say how with example(…)"
     )
 
@@ -222,6 +283,8 @@ def _run(path, seed, memory):
     def tell(**what):
         print(json.dumps(what), file=found, flush=True)
 
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002  # of this process alone: a layer that draws from it is the same at each run
     for name, check in checks_of(_imported(Path(path).resolve()), seed):
         tell(begins=name)
         try:
@@ -333,12 +396,25 @@ def _reason(code, log, seconds, memory):
         return f"did not finish: it was ended by signal {-code}"
     if code == 0 or not lines or "Error" not in lines[-1]:
         return f"did not finish: it ends the process, with exit code {code}"
-    return f"did not finish: {lines[-1][:300]}"
+    where = re.fullmatch(
+        r'  File ".*[/\\](.*)", line (\d+).*', next((x for x in reversed(lines) if x.startswith("  File")), "")
+    )
+    return f"did not finish: {lines[-1][:300]}" + (f" ({where[1]}, line {where[2]})" if where else "")
 
 
 def passed(marked):
     """Say whether a file had something to check, and all of it passed."""
     return bool(marked["checks"]) and not marked["reason"] and all(check["passed"] for check in marked["checks"])
+
+
+def is_uncalled(marked):
+    """Say whether nothing in a file is wrong, as far as it could be called, and something could not be."""
+    rows = [row for check in marked["checks"] for row in check["rows"] if not row["passed"]]
+    return (
+        bool(rows)
+        and not marked["reason"]
+        and all(row["notes"][:1] and row["notes"][0].startswith(UNCALLED) for row in rows)
+    )
 
 
 def is_empty(marked):

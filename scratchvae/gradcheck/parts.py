@@ -8,7 +8,7 @@ import numpy as np
 
 from scratchvae.backend import BACKENDS, kind, move
 from scratchvae.gradcheck.check import check_gradients, needed_by
-from scratchvae.gradcheck.places import held, is_layer
+from scratchvae.gradcheck.places import held, is_layer, unclaimed
 from scratchvae.gradcheck.report import Report, Row
 from scratchvae.nets.params import Params
 
@@ -28,7 +28,8 @@ def check_layer(layer, *inputs, oracle=None, constants=(), name=None, seed=0, ba
                array W of floats that it, or a layer in it, holds before the first forward is a parameter if backward
                leaves a gradient for it: dW, grad_W, W_grad, gW, grads["W"] or grads["dW"]. An array without one, with
                which the output changes, is a row that fails. A backward that needs no argument, as that of a loss has
-               it, is called without one, and c is 1. If it has zero_grad, that is called before backward.
+               it, is called without one, and c is 1, as it is for an output that is a single number. If it has
+               zero_grad, that is called before backward.
     inputs     are the arguments of `forward`. Floats are read as float64; integers, such as labels, stay integers and
                have no gradient.
     oracle     is a function (arrays, *inputs) that returns the same outputs, as in `check_gradients`, or None.
@@ -38,8 +39,9 @@ def check_layer(layer, *inputs, oracle=None, constants=(), name=None, seed=0, ba
     backend    is "numpy", unless given, or "cupy": where the arrays lie and the gradients are computed.
     settings   are those of `check_gradients`: sizes, known, rtol, atol, entries, points.
 
-    A backward that returns another number of gradients than there are inputs, or none for an input that holds floats
-    where the layer does not say `reads_data`, raises a ValueError; so do gradients of other shapes than their arrays.
+    An input for which backward returns None, as for a target, is not checked, and the report says so. A backward that
+    returns another number of gradients than there are inputs, or None for the first one, raises a ValueError; so do
+    gradients of other shapes than their arrays. A layer that has `reads_data` may return None for the first one too.
     """
     if isinstance(layer, type):
         raise ValueError(f"layer is the class {layer.__name__}; expected an object of it, such as {layer.__name__}()")
@@ -59,7 +61,8 @@ def check_layer(layer, *inputs, oracle=None, constants=(), name=None, seed=0, ba
     fresh = copy.deepcopy(layer)
     outputs = _tuple(layer.forward(*inputs.values()))
     is_loss = not needed_by(layer.backward)
-    draw = np.ones if is_loss else generator.standard_normal
+    one = is_loss or all(np.ndim(y) == 0 for y in outputs)
+    draw = np.ones if one else generator.standard_normal
     cotangents = [move(np.asarray(draw(np.shape(y))), backend) for y in outputs]
     passed_on = [c.copy() for c in cotangents]
     _zero(layer)
@@ -69,9 +72,10 @@ def check_layer(layer, *inputs, oracle=None, constants=(), name=None, seed=0, ba
     if changed:
         return Report([Row(f"{name or title} forward", False, notes=tuple(changed))])
     read = {key: x for key, x in floats.items() if returned[key] is not None}
-    if len(read) < len(floats) and not any(getattr(part, "reads_data", False) for part in _parts(layer)):
-        missing = next(key for key in floats if key not in read)
-        raise ValueError(f"backward of {title} returned None for {missing}; expected the gradient of that input")
+    without = [key for key in floats if key not in read]
+    if "x" in without and not any(getattr(part, "reads_data", False) for part in _parts(layer)):
+        raise ValueError(f"backward of {title} returned None for x; expected the gradient of that input")
+    facts = [f"not checked: {key}, of which backward returns no gradient" for key in without]
     own, notes = _own_parameters(layer, fresh, places, inputs, outputs, constants)
     parameters = {**(laid.named(laid.value) if laid else {}), **own}
     unchecked = [Row(key, False, own[key].size if key in own else 1, notes=(note,)) for key, note in notes.items()]
@@ -114,13 +118,13 @@ def check_layer(layer, *inputs, oracle=None, constants=(), name=None, seed=0, ba
         other = witness if oracle else None
         report = check_gradients(loss, checked, gradients, oracle=other, seed=seed, **settings)
     rows = [replace(row, name=row.name.removeprefix(of_no_name)) for row in (*unchecked, *report)]
-    return named_after(title if name is None else name, Report(rows, report.facts))
+    return named_after(title if name is None else name, Report(rows, facts + report.facts))
 
 
 def check_density(density, *arguments, oracle=None, skip=0, without=(), name=None, seed=0, backend="numpy", **settings):
     """Check a function that returns (value, partial, partial, …), and return a `Report` with a row for each partial.
 
-    The loss is Σ c ⊙ value with a random c.
+    The loss is Σ c ⊙ value with a random c, or the value itself if it is a single number.
 
     density     is the function. Its value has one number for each row, or one for each element, as broadcasting gives
                 it; a partial is the derivative of the value by its argument, element by element.
@@ -149,16 +153,21 @@ def check_density(density, *arguments, oracle=None, skip=0, without=(), name=Non
         if not isinstance(result, tuple | list):
             raise ValueError(f"{title} returned {type(result).__name__}; expected (value, partial, …)")
         value, *partials = result
+        if len(partials) == 1 and isinstance(partials[0], tuple | list):  # (value, (partial, partial))
+            partials = partials[0]
         partials = [p for p in partials if p is not None]
-        if len(partials) != len(arrays):
+        if len(partials) != len(arrays) or any(isinstance(p, dict) for p in partials):
+            integers = ", ".join(name for name, a in zip(names, arguments, strict=True) if a.dtype.kind != "f")
             raise ValueError(
                 f"{title} returned {len(partials)} partials for {len(arrays)} arguments ({', '.join(arrays)}); "
-                "expected one for each: skip= says how many of the first arguments have none"
+                "expected (value, partial, …), one for each: skip= says how many of the first arguments have none"
+                + (f"; {integers} is given in integers, and has none" if integers else "")
             )
         return value, partials
 
     value, _ = value_and_partials()
-    cotangent = move(np.asarray(generator.standard_normal(np.shape(value))), backend)
+    draw = generator.standard_normal if np.ndim(value) else np.ones  # a single number is checked as it is
+    cotangent = move(np.asarray(draw(np.shape(value))), backend)
     weight = cotangent
     largest = max((a for a in arguments if a.dtype.kind == "f"), key=lambda a: a.ndim, default=cotangent)
     if value.ndim < largest.ndim and _is_one_for_each_row(density, arguments, largest, value):
@@ -194,6 +203,8 @@ def _argument(value, backend):
     array = np.array(move(value, "numpy") if kind(value) == "cupy" else value)
     if array.dtype.kind not in "fiub":
         raise ValueError(f"an argument holds {array.dtype}; expected real numbers or integers")
+    if not np.isfinite(array).all():
+        raise ValueError("an argument has NaN or infinite entries; expected finite numbers")
     return move(array.astype(np.float64) if array.dtype.kind == "f" else array, backend)
 
 
@@ -303,6 +314,16 @@ def _own_parameters(layer, fresh, places, inputs, outputs, constants):
                 if same
                 else f"forward or backward changes {key}, which forward reads"
             )
+    known = {id(g) for where in places.values() for place in where if (g := place.gradient(())) is not None}
+    other = copy.deepcopy(layer)
+    try:
+        with np.errstate(all="ignore"):
+            other.forward(*(1.5 * x + 0.1 if x.dtype.kind == "f" else x for x in inputs.values()))
+    except Exception:  # whatever a layer says of numbers that it was not made for
+        other = fresh
+    for key, sentence in unclaimed(layer, other, fresh, taken | known).items():
+        if key not in inputs and key not in constants and key not in parameters:
+            notes[key] = sentence
     return parameters, notes
 
 
@@ -384,7 +405,8 @@ def _backward(layer, cotangents, inputs, title):
         )
     returned = _tuple(returned)
     floats = [key for key, x in inputs.items() if x.dtype.kind == "f"]
-    for keys in (list(inputs), floats):
+    first = floats if needed else floats[:1]  # a loss has the gradient of what is predicted, and none of its target
+    for keys in (list(inputs), floats, first):
         if len(returned) == len(keys):
             return dict.fromkeys(inputs) | dict(zip(keys, returned, strict=True))
     raise ValueError(

@@ -1,10 +1,11 @@
 """Where a layer of anybody's holds its parameters, and where it leaves their gradients.
 
 A layer is looked through before it is used: its attributes, the dicts, lists and tuples in them, and all objects in
-these that have forward and backward themselves. So the array of self.fc.W is called fc.W, and that of
-self.layers[0].params["W"] is called layers[0].W.
+these that have forward and backward themselves, or hold an array beside its gradient, as in .data and .grad. So the
+array of self.fc.W is called fc.W, and that of self.layers[0].params["W"] is called layers[0].W.
 """
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,8 @@ import numpy as np
 from scratchvae.backend import BACKENDS, kind
 
 FORMS = ("d{}", "grad_{}", "{}_grad", "g{}")  # how the gradient of an array is called
+HOLDERS = ("data", "value", "val", "v")  # how an array is called in an object or a dict that has its gradient in grad
+PARAMETER = re.compile(r"[WUV]\w*|[bw]\d*|bias\d*|weights?\d*|gamma|beta|kernel")  # a name that speaks for itself
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,8 @@ class Place:
         yield Place(self.part, ("grads", *beside))
         for form in FORMS:
             yield Place(self.part, ("grads", form.format(names[-1])))
+        if self.path[-1] in HOLDERS:
+            yield Place(self.part, (*self.path[:-1], "grad"))
 
     def gradient(self, shape):
         """Return the gradient that lies in one of these places, the first of this shape if there is one; or None."""
@@ -110,6 +115,10 @@ def _inside(part, path, name, value, seen):
             yield from _inside(part, (*path, k), f"{name}[{k}]", inner, seen)
     elif is_layer(value):
         yield from _walk(value, name, seen)
+    elif any(_is_number(getattr(value, key, None)) for key in HOLDERS) and hasattr(value, "grad"):
+        for key in HOLDERS:
+            if _is_number(getattr(value, key, None)):
+                yield name, Place(value, (key,))
 
 
 def _is_number(value):
@@ -120,3 +129,45 @@ def _is_number(value):
 def is_layer(value):
     """Say whether an object has forward and backward."""
     return all(callable(getattr(value, name, None)) for name in ("forward", "backward")) and not isinstance(value, type)
+
+
+def unclaimed(layer, other, fresh, taken):
+    """Return {name: sentence} for gradients that backward has left, and that belong to no array that was found.
+
+    layer   has been through forward and backward.
+    other   is the same layer, which has been through forward with other inputs since: a parameter is the same there.
+    fresh   is the same layer before that.
+    taken   is a set of the ids of the gradients whose arrays are known.
+    """
+    sentences = {}
+    for part, moved, before in zip(*map(_layers_in, (layer, other, fresh)), strict=False):
+        held_now = _attributes(part)
+        for name, value in held_now.items():
+            of = next((m[1] for form in FORMS[:3] if (m := re.fullmatch(form.format(r"(\w+)"), name))), None)
+            if of is None or not _is_number(value) or isinstance(value, float) or id(value) in taken:
+                continue
+            if hasattr(type(part), of) and kind(getattr(type(part), of)) in BACKENDS:
+                sentences[of] = f"{of} belongs to the class, and so to all its objects: set self.{of} in __init__"
+            elif of not in held_now:
+                if PARAMETER.fullmatch(of):
+                    sentences[of] = f"backward leaves {name}, and the layer holds no {of}: set self.{of} in __init__"
+            elif kind(held_now[of]) in BACKENDS and held_now[of].dtype.kind in "iub":
+                sentences[of] = (
+                    f"{of} holds {held_now[of].dtype}, which cannot be moved a little: make it one of floats"
+                )
+            elif PARAMETER.fullmatch(of) and not hasattr(before, of) and not _changes(held_now[of], moved, of):
+                sentences[of] = f"{of} is made in forward, and is not there before: make it in __init__"
+    return sentences
+
+
+def _changes(array, moved, name):
+    """Say whether an array is another one in a layer that has been through forward with other inputs."""
+    return not np.array_equal(array, getattr(moved, name, None))
+
+
+def _layers_in(layer):
+    """Return a layer and all layers in it, in the order in which they are found."""
+    seen = {}
+    for _, place in _walk(layer, "", set()):
+        seen.setdefault(id(place.part), place.part)
+    return list({id(layer): layer, **seen}.values())

@@ -23,7 +23,8 @@ class Measured:
     theirs    is an array with the differences there.
     error     is the largest bound on the error of one of them.
     sees      is the smallest error of a single entry that would have been seen.
-    kinked    is an array with the indices of the entries at which the loss has a kink.
+    kinked    is an array with the indices of the entries at which the loss has a kink, and the gradient is not wrong.
+    outside   is at how many of these the gradient is no slope between the two sides.
     unseen    is at how many entries the loss is no number beside them.
     compared  says whether any line could be compared.
     step      is the step of the differences, relative to the size of the array's entries.
@@ -35,6 +36,7 @@ class Measured:
     error: float
     sees: float
     kinked: np.ndarray
+    outside: int
     unseen: int
     compared: bool
     step: float
@@ -135,7 +137,7 @@ class Point:
         for k, place in enumerate(places):
             found, verdict = self._entry(array, scale, step, place, ours, tolerance, counts["wrong"] < REFINED)
             counts[verdict] += 1
-            if found.kink:
+            if found.kink and verdict != "wrong":
                 kinked.append(place)
             elif found is not UNSEEN:
                 theirs[k] = found.value
@@ -144,7 +146,8 @@ class Point:
         sees = tolerance + error if len(places) == array.size else seen_along
         wrong |= counts["wrong"] > 0
         kinked = np.array(kinked, int)
-        return Measured(wrong, places, theirs, error, sees, kinked, counts["unseen"], compared, step)
+        unseen = counts["unseen"]
+        return Measured(wrong, places, theirs, error, sees, kinked, counts["kink"], unseen, compared, step)
 
     def _entry(self, array, scale, step, place, ours, tolerance, refine):
         """Return the slope along one entry, and the verdict on the gradient there.
@@ -169,11 +172,12 @@ class Point:
         """Return the right gradient of an array as differences see it, NaN where it is not known, and its error.
 
         In an array of many entries wrong rows, and then wrong columns in them, are found by halving, and only what lies
-        in them is looked at. What agrees along a direction is taken to be right.
+        in them is looked at. What agrees along a direction is taken to be right, and what passes at a kink as well.
         """
         array = self.arrays[name]
         theirs = np.full(array.size, np.nan)
         theirs[measured.places] = measured.theirs
+        theirs[measured.kinked] = ours.reshape(-1)[measured.kinked]
         missing = np.flatnonzero(np.isnan(theirs))
         if array.size > REFERENCE:
             suspects = self._suspects(name, ours, measured.step, rtol)
