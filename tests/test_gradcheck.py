@@ -376,6 +376,8 @@ def test_what_cannot_be_checked_is_refused():
             {"a": None},
             "grads has a, which is NoneType; expected an array, or a dict or a list of arrays: is",
         ),
+        ({"a": one, "c": np.ones(2)}, [one, one], "expected 2, for a, c: hand over a dict with these keys"),
+        ({"a": one}, [1.0], "grads is a list of numbers; expected arrays: hand over np.array(grads)"),
         (
             {"a": one},
             {"a": Tensor()},
@@ -384,7 +386,7 @@ def test_what_cannot_be_checked_is_refused():
         (
             list(np.ones((9, 1))),
             [one],
-            "1 gradients are given, for [0]; expected 9, for [0], [1], [2], [3], [4], [5] and",
+            "1 gradient is given, for [0]; expected 9, for [0], [1], [2], [3], [4], [5] and",
         ),
     ]:
         with pytest.raises(ValueError, match=re.escape(words)):
@@ -395,6 +397,7 @@ def test_what_cannot_be_checked_is_refused():
             [one],
             "loss takes x, y; expected params alone as its argument, or none: hand over lambda p: f(*p)",
         ),
+        (lambda x, y: 0.0, one, "or none: hand over params=[x, y] and lambda p: f(*p)"),
         (
             lambda *, x: 0.0,
             {"x": one},

@@ -586,7 +586,7 @@ X = rows_like(R, 1)  # the array itself
         (R * (1 - A**2) / (1 - X**2), R, {"x": A}, "the factor (1 - x²) stands where (1 - W²) should"),
         (A, R, {"dy": A}, "it is dy itself: a derivative is missing"),
         (R - 3 * A, R, {"a": A}, "it is off by -3 times a: a multiple of a is missing, or has another factor"),
-        (3 * R + 2 * X, R, {}, "one of two terms has another factor: it is 3 times the right one and 2 times W"),
+        (3 * R + 2 * X, R, {}, "a factor: it is 3 times the right one, except for a term -1 W, which is right"),
         (K * R, R, {}, "each row is the right one times a number of its own, from -1 to 2: what belongs to the row"),
         (R + K * X, R, {}, "each row is off by a multiple of its own of W: a term such as a penalty"),
         (R[::-1], R, {}, "in reversed order along axis 0"),

@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from conftest import rows
 
-from scratchvae.gradcheck import check_density, check_hessian, check_layer
+from scratchvae.gradcheck import check_density, check_gradients, check_hessian, check_layer
 from scratchvae.gradcheck.arrays import without_prefix
 
 # Layers and densities
@@ -582,3 +583,158 @@ def test_what_would_show_nothing_is_refused():
             check_hessian(lambda p: p, W, directions=few)
     with pytest.raises(ValueError, match="grads is ndarray; expected a function"):
         check_hessian(np.ones(3), W)
+
+
+# Parameters that no check could move
+
+
+class Product:
+    """x W with W where a subclass has it, and a gradient of the wrong sign."""
+
+    def forward(self, x):
+        self.x = x
+        return x @ self.matrix()
+
+    def backward(self, dy):
+        self.dW = -self.x.T @ dy
+        return dy @ self.matrix().T
+
+    def matrix(self):
+        return self.W
+
+
+W0 = np.random.default_rng(8).standard_normal((4, 3))
+
+
+class OfIntegers(Product):
+    def __init__(self):
+        self.W = np.arange(12).reshape(4, 3)
+
+
+class OfTheClass(Product):
+    W = W0.copy()
+
+
+class MadeInForward(Product):
+    def forward(self, x):
+        self.W = getattr(self, "W", W0)
+        return super().forward(x)
+
+
+class OfTheModule(Product):
+    def matrix(self):
+        return W0
+
+
+class Parameter:
+    """An array beside its gradient, as many a library has it."""
+
+    def __init__(self, value):
+        self.data = value
+        self.grad = np.zeros_like(value)
+
+
+class InAParameter(Product):
+    def __init__(self):
+        self.W = Parameter(W0.copy())
+
+    def matrix(self):
+        return self.W.data
+
+    def backward(self, dy):
+        self.W.grad[...] = -self.x.T @ dy
+        return dy @ self.W.data.T
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        (OfIntegers, "W holds int64, which cannot be moved a little: make it one of floats"),
+        (OfTheClass, "W belongs to the class, and so to all its objects: set self.W in __init__"),
+        (MadeInForward, "W is made in forward, and is not there before: make it in __init__"),
+        (OfTheModule, "backward leaves dW, and the layer holds no W: set self.W in __init__"),
+        (InAParameter, "the sign is wrong: it is -1 times the right one"),
+    ],
+)
+def test_no_gradient_that_backward_leaves_goes_unchecked_in_silence(kind, words):
+    report = check_layer(kind(), rows(5, 4))
+    assert [(row.name, row.passed) for row in report] == [(f"{kind.__name__} W", False), (f"{kind.__name__} x", True)]
+    assert report[0].notes[0] == words
+
+
+def test_what_a_right_layer_keeps_under_such_names_is_no_parameter():
+    class Keeps:
+        def __init__(self):
+            self.W = W0.copy()
+
+        def forward(self, x):
+            self.X, self.Wx = x, x @ self.W
+            self.Y = np.log(self.Wx - self.Wx.min() + 1)
+            return self.Y
+
+        def backward(self, dy):
+            self.dY = dy
+            self.dWx = dy / np.exp(self.Y)
+            self.dWx = self.dWx - (self.Wx == self.Wx.min()) * self.dWx.sum()
+            self.dW, self.dX = self.X.T @ self.dWx, self.dWx @ self.W.T
+            return self.dX
+
+    assert [row.name for row in check_layer(Keeps(), rows(5, 4))] == ["Keeps W", "Keeps x"]
+    assert check_layer(Keeps(), rows(5, 4))
+
+
+def test_a_single_number_is_checked_as_it_is_so_that_its_terms_keep_their_size():
+    def ridge(W, x, y):
+        d = x @ W - y
+        return 0.5 * (d * d).mean() + 0.05 * (W * W).sum(), x.T @ d / d.size
+
+    x = rows(6, 4)
+    report = check_density(ridge, W0, x, rows(6, 3), without=(1, 2))
+    assert report[0].notes[0].startswith("it is off by -0.1 times W: a multiple of the array itself")
+
+
+def test_the_partials_may_stand_in_a_tuple_and_whole_numbers_have_none():
+    def log_normal(x, mu, sigma):
+        d = (x - mu) / sigma
+        return -0.5 * d * d - np.log(sigma), (-d / sigma, d / sigma, (d * d - 1) / sigma)
+
+    assert check_density(log_normal, rows(4, 3), rows(4, 3) + 1, np.full((4, 3), 2.0))
+    with pytest.raises(ValueError, match=r"3 partials for 2 arguments .*; sigma is given in integers, and has none"):
+        check_density(log_normal, rows(4, 3), rows(4, 3) + 1, 2)
+
+
+def test_a_matrix_that_a_function_of_v_returns_is_told_apart_from_h_v():
+    w = np.array([1.0, 2, 3])
+    with pytest.raises(ValueError, match=r"hessian returns a matrix; expected H v .* hand over the matrix itself"):
+        check_hessian(lambda p: p**3, w, hessian=lambda v: np.diag(3 * w**2))
+
+
+def test_an_oracle_that_is_cut_off_or_is_another_loss_is_told_beside_differences_that_agree():
+    from autograd.extend import defvjp, primitive
+
+    detached = primitive(lambda a: 1.0 * a)
+    defvjp(detached, lambda value, a: lambda g: 0 * g)
+    w = np.array([1.0, 2, 3])
+    report = check_gradients(lambda p: p**2, w, lambda p: 2 * p, oracle=lambda p: detached(p) ** 2)
+    assert report["params"].notes[0].startswith("the oracle does not read params, and the loss does")
+    report = check_gradients(lambda p: p**2, w, lambda p: 2 * p, oracle=lambda p: (p**2).mean())
+    assert report["params"].notes[0].startswith("right by differences, and not beside the oracle: a factor: it is 3")
+
+
+def test_a_forward_that_returns_a_cache_beside_its_output_is_refused_by_name():
+    class Caches:
+        def forward(self, x):
+            return x, {"x": x}
+
+        def backward(self, dy):
+            return dy
+
+    with pytest.raises(ValueError, match="forward of Caches returned dict; expected arrays of numbers alone"):
+        check_layer(Caches(), rows(2, 3))
+
+
+def test_an_oracle_of_several_arguments_is_told_what_to_be():
+    with pytest.raises(
+        ValueError, match=r"oracle takes W, b; expected params alone as its argument, or none: hand over"
+    ):
+        check_gradients(lambda p: p["W"] ** 2, {"W": np.ones(2)}, lambda p: p, oracle=lambda W, b: W)

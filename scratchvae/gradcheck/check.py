@@ -11,6 +11,7 @@ that move all entries of an array at once, so that one wrong row among thousands
 import functools
 import inspect
 import itertools
+import numbers
 import warnings
 from dataclasses import dataclass
 
@@ -89,6 +90,8 @@ def check_gradients(
     if not takes_params:
         _is_seen(params)
 
+    if oracle is not None:
+        called_with(tree, "oracle", oracle)  # which says what to do where it takes other arguments
     moved = arrays  # what the differences move
 
     def gradients():
@@ -250,8 +253,9 @@ def called_with(tree, what, function):
     if len(names) > 1 or (names and names[0].startswith("**")):
         stars = "**" if isinstance(tree, dict) else "*"
         names = [name.removeprefix("**") for name in names]
+        together = "" if isinstance(tree, dict | list | tuple) else f"params=[{', '.join(names)}] and "
         raise ValueError(
-            f"{what} takes {', '.join(names)}; expected params alone as its argument, or none: hand over "
+            f"{what} takes {', '.join(names)}; expected params alone as its argument, or none: hand over {together}"
             f"lambda p: f({stars}p)"
         )
     return (functools.partial(function, tree), True) if names else (function, False)
@@ -276,12 +280,16 @@ def read_gradients(tree, grads, arrays, what="grads"):
     """
     if callable(grads):
         grads = called_with(tree, what, grads)[0]()
+    if isinstance(grads, list) and grads and all(isinstance(one, numbers.Real) for one in grads):
+        raise ValueError(f"{what} is a list of numbers; expected arrays: hand over np.array({what})")
     found = without_prefix(named(what, grads), arrays)
     if len(found) == len(arrays) == 1:  # a single array needs no name
         found = dict(zip(arrays, found.values(), strict=True))
     if found.keys() != arrays.keys():
+        of = "gradient is" if len(found) == 1 else "gradients are"
         raise ValueError(
-            f"{len(found)} gradients are given, for {_some(found)}; expected {len(arrays)}, for {_some(arrays)}"
+            f"{len(found)} {of} given, for {_some(found)}; expected {len(arrays)}, for {_some(arrays)}"
+            + (": hand over a dict with these keys" if isinstance(tree, dict) and not isinstance(grads, dict) else "")
         )
     for name, array in arrays.items():
         if found[name].shape != array.shape:
@@ -364,6 +372,7 @@ def _against(name, ours, testimony, rule):
 def _at_this_point(point, ours, found, testimony, rule):
     """Return a dict with sentences about each gradient that is wrong here: what is wrong with it."""
     right = {}
+    by_oracle = []
     for name, gradient in ours.items():
         if found[name].wrong or not np.isfinite(gradient).all():
             right[name] = point.right(name, gradient, found[name], rule.rtol)
@@ -373,7 +382,14 @@ def _at_this_point(point, ours, found, testimony, rule):
             beside = np.where(at.reshape(gradient.shape), testimony.gradients[name], gradient)
             if not _against(name, beside, testimony, rule)[1]:  # not at kinks alone, where two conventions may be right
                 right[name] = testimony.gradients[name], 0.0
-    return _diagnoses(point, ours, right, rule)
+                by_oracle.append(name)
+    notes = _diagnoses(point, ours, right, rule)
+    for name in by_oracle:
+        if found[name].compared and not right[name][0].any():
+            notes[name] = [f"the oracle does not read {name}, and the loss does: is it cut off, as by .detach()?"]
+        elif found[name].compared:
+            notes[name][0] = f"right by differences, and not beside the oracle: {notes[name][0]}"
+    return notes
 
 
 def _diagnoses(point, ours, right, rule):
@@ -462,7 +478,7 @@ def _said(ours, measured, has_oracle):
     """Return sentences about what the differences could not see of a gradient."""
     largest = float(np.abs(ours).max())
     said = []
-    if largest <= measured.sees < np.inf and not has_oracle:
+    if largest <= measured.sees < np.inf and not has_oracle and not measured.wrong:
         what = "0" if largest == 0 else f"{largest:.1e} at most"
         said.append(f"{what}, below what differences resolve: {measured.sees:.1e}")
     elif measured.sees > 0.01 * largest and not has_oracle and np.isfinite(largest):

@@ -35,13 +35,7 @@ def diagnosis(evidence):
 
 
 UNKNOWN = "no usual fault explains it"
-FIT_ANYWAY = (
-    "a term",
-    "it is off",
-    "one of two terms",
-    "each ",
-    "the error is",
-)  # with so many fitted numbers that they are no runner-up
+FIT_ANYWAY = ("a term", "it is off", "each ", "the error is")  # with so many fitted numbers that they are no runner-up
 
 
 def _where(evidence, seen):

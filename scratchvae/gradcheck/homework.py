@@ -17,7 +17,6 @@ import inspect
 import itertools
 import json
 import os
-import random
 import re
 import subprocess
 import sys
@@ -48,7 +47,13 @@ HOW_TO_MAKE = (
     "write a function without arguments that makes it, and mark that with @scratchvae.gradcheck.example(x), x being an "
     "input of forward"
 )
-RUN = "import sys; from scratchvae.gradcheck import homework; homework._run(sys.argv[1], *map(int, sys.argv[2:]))"
+RUN = """
+import random, sys, numpy
+random.seed(int(sys.argv[2]))  # what the file draws from the global states of its process is the same at each run
+numpy.random.seed(int(sys.argv[2]) % 2**32)
+from scratchvae.gradcheck import homework
+homework._run(sys.argv[1], *map(int, sys.argv[2:]))
+"""
 
 
 def example(*arguments, **settings):
@@ -283,8 +288,6 @@ def _run(path, seed, memory):
     def tell(**what):
         print(json.dumps(what), file=found, flush=True)
 
-    random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002  # of this process alone: a layer that draws from it is the same at each run
     for name, check in checks_of(_imported(Path(path).resolve()), seed):
         tell(begins=name)
         try:

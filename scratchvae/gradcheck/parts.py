@@ -60,6 +60,8 @@ def check_layer(layer, *inputs, oracle=None, constants=(), name=None, seed=0, ba
         raise ValueError(f"constants names {unknown[0]}, which {title} does not hold; it has {', '.join(places)}")
     fresh = copy.deepcopy(layer)
     outputs = _tuple(layer.forward(*inputs.values()))
+    if strange := [y for y in outputs if kind(y) not in BACKENDS and not isinstance(y, float | int)]:
+        raise ValueError(f"forward of {title} returned {type(strange[0]).__name__}; expected arrays of numbers alone")
     is_loss = not needed_by(layer.backward)
     one = is_loss or all(np.ndim(y) == 0 for y in outputs)
     draw = np.ones if one else generator.standard_normal

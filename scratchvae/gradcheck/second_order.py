@@ -160,10 +160,13 @@ def _ours(what, product, blocks, tree, arrays):
         matrix = matrix.reshape(n, n)
         flat = np.array([np.concatenate([part.reshape(-1) for part in v.values()]) for _, v in blocks.vectors])
         return flat @ matrix @ flat.T
-    found = [
-        read_gradients(tree, product(rebuilt(tree, iter([part.copy() for part in v.values()]))), arrays, what)
-        for _, v in blocks.vectors
-    ]
+    products = [product(rebuilt(tree, iter([part.copy() for part in v.values()]))) for _, v in blocks.vectors]
+    n = sum(array.size for array in arrays.values())
+    if n > 1 and np.shape(products[0]) == (n, n):
+        raise ValueError(
+            f"{what} returns a matrix; expected H v for the v that it is given: hand over the matrix itself"
+        )
+    found = [read_gradients(tree, p, arrays, what) for p in products]
     return np.array([[blocks.dot(u, p) for p in found] for _, u in blocks.vectors])
 
 
