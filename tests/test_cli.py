@@ -63,7 +63,9 @@ def test_train_leaves_a_run_folder_and_says_what_it_wrote_and_where(tmp_path, mo
     out, err = capsys.readouterr()
     assert "runs/digits2/" in out and "grey-level" in out and "nats per datapoint" in out and err == ""
     folder = tmp_path / "runs" / "digits2"
-    config = json.loads((folder / "config.json").read_text())
+    text = (folder / "config.json").read_text()
+    config = json.loads(text)
+    assert text == json.dumps(config, indent=2) + "\n"  # for people to read
     assert config["options"]["latent"] == 2 and config["run"]["model"]["n_visible"] == 64
     assert (folder / "metrics.csv").read_text().splitlines()[0] == "step,samples,epoch,train_bound,valid_bound,seconds"
     assert {path.name for path in (folder / "figures").iterdir()} == {

@@ -1,6 +1,7 @@
 """The gates for data: image folders, uint8 that are no pixels, arrays of all kinds, files that promise too much."""
 
 import contextlib
+import errno
 import gzip
 import io
 import json
@@ -23,10 +24,11 @@ from scipy.io import savemat
 from scratchvae import VAE, evaluate, fit, load_data, load_model
 from scratchvae.backend import plain
 from scratchvae.cli import main
-from scratchvae.data import DataError
+from scratchvae.data import DataError, images
 from scratchvae.data.arrays import own
 from scratchvae.data.images import _webp_canvas, read_folder
 from scratchvae.data.mat import read_uint8
+from scratchvae.data.named import _read
 from scratchvae.files import FileError, read_npy, read_npz
 from scratchvae.inference.mean_field import MixtureOfGaussians
 from scratchvae.models.autoencoder import PCA
@@ -890,6 +892,35 @@ def test_what_is_no_regular_file_is_refused_and_not_waited_for(tmp_path):
             load_data(name, data_dir=tmp_path)
     with pytest.raises(FileError, match=r"nowhere\.npy cannot be read"):
         read_npy(tmp_path / "nowhere.npy")
+
+
+def test_a_file_of_a_data_set_that_the_disk_does_not_give_is_named(tmp_path):
+    def fail(path):
+        raise OSError(errno.EIO, "Input/output error")
+
+    (tmp_path / "t10k-labels-idx1-ubyte.gz").write_bytes(b"")
+    with pytest.raises(DataError, match=r"t10k-labels-idx1-ubyte\.gz cannot be read \(.*Input/output error"):
+        _read(tmp_path / "t10k-labels-idx1-ubyte.gz", fail)
+
+
+@pytest.mark.parametrize("form", ["PCX", "TGA", "SGI", "DDS"])
+def test_an_image_of_another_format_than_those_that_are_read_is_refused_under_any_name(tmp_path, form):
+    image = Image.new("RGB", (8, 8))
+    image.save(tmp_path / "one.png", format=form)
+    with Image.open(tmp_path / "one.png") as read:
+        assert read.format == form  # Pillow would read it
+    with pytest.raises(DataError, match=r"one\.png"):
+        read_folder(tmp_path)
+
+
+def test_an_image_file_of_more_bytes_than_any_has_is_not_opened(tmp_path, monkeypatch):
+    Image.new("L", (8, 8)).save(tmp_path / "one.png")
+    size = (tmp_path / "one.png").stat().st_size
+    monkeypatch.setattr(images, "MOST_BYTES", size - 1)
+    with pytest.raises(DataError, match=rf"one\.png has {size} bytes; expected {size - 1} at most"):
+        read_folder(tmp_path)
+    monkeypatch.setattr(images, "MOST_BYTES", size)
+    assert len(read_folder(tmp_path)[0]) == 1
 
 
 @pytest.mark.parametrize("bad", [None, 3, X, ["digits"], b"digits"])

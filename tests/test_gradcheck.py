@@ -499,6 +499,10 @@ def test_a_random_line_moves_each_entry_by_half_to_one_and_a_half_of_its_arrays_
     assert 0.4 < (direction > 0).mean() < 0.6
 
 
+def test_the_rounding_of_differences_is_that_of_float64():
+    assert np.finfo(np.float64).eps == EPS
+
+
 def test_one_step_alone_shows_no_slope_since_nothing_tells_its_error():
     slopes = [(k, Slope(2.0, 1e-9, 2.0, 2.0, False, 8.0**k)) for k in (-1, 0)]
     assert _least_error(slopes[:1]) is UNSEEN

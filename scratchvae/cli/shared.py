@@ -301,7 +301,7 @@ def unused(name):
     parent = Path(name).parent
     require_folder(parent)
     try:
-        parent.mkdir(parents=True, exist_ok=True)
+        parent.mkdir(exist_ok=True)
         for k in itertools.count(1):
             path = Path(f"{name}-{k}" if k > 1 else name)
             with contextlib.suppress(FileExistsError):
