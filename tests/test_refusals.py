@@ -1,0 +1,290 @@
+"""What is refused, and is tested nowhere else, is refused by a sentence that says what came and what to do."""
+
+import errno
+import io
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import rows, small
+from scipy.io import savemat
+
+from scratchvae import VAE, FullVB, fit, load_model
+from scratchvae.cli import evaluate as command
+from scratchvae.cli import main
+from scratchvae.data import DataError, images, mat
+from scratchvae.doors import own_name
+from scratchvae.files import FileError, _array, read_npy
+from scratchvae.gradcheck import check_density, check_gradients, check_layer, check_model
+from scratchvae.inference import hmc
+from scratchvae.inference.mean_field import UnivariateGaussian
+from scratchvae.inference.objectives.sgvb import sgvb_a
+from scratchvae.inference.posteriors.flow import Flow
+from scratchvae.inference.posteriors.gaussian import Gaussian
+from scratchvae.models.regression import LinearRegression, LogisticRegression
+from scratchvae.training import checkpoint
+from scratchvae.training.checkpoint import CheckpointError
+from scratchvae.training.em import fit_mcem
+
+ONE = np.ones(1)
+GENERATOR = np.random.default_rng(0)
+
+
+class Mine(Gaussian):
+    """A posterior of one's own, made by changing one thing of the Gaussian."""
+
+    name = "mine"
+
+    def __init__(self, **changes):
+        vars(self).update(changes)
+
+
+def fails(*arguments, **settings):
+    raise KeyError("w")
+
+
+def takes_more(q, p, x, noise, scale, gradient=True):
+    return sgvb_a(q, p, x, noise[0], scale, gradient)
+
+
+takes_more.noise = ("eps", "z")
+
+
+def leaves_the_decoder(q, p, x, eps, scale, gradient=True):
+    value = sgvb_a(q, p, x, eps, scale, gradient=False)
+    if gradient:
+        q.backward_given(np.ones(eps.shape[:2], eps.dtype))
+    return value
+
+
+def model_of(kind, **settings):
+    return lambda: kind(6, 5, 2, **settings)
+
+
+REFUSED = [
+    (model_of(VAE, estimator="iwae-stl"), "estimator is 'iwae-stl', which is biased for more than one draw"),
+    (model_of(FullVB, estimator=takes_more), "which takes more noise than ε: a distribution over θ has no place"),
+    (model_of(VAE, posterior=Mine(start=fails)), "posterior mine: start(arrays) failed (KeyError: 'w'); the"),
+    (model_of(VAE, posterior=Mine(outputs=fails)), "posterior Mine: outputs(2) failed (KeyError: 'w'); expected"),
+    (model_of(VAE, estimator=leaves_the_decoder), "which would stay that of the step before; expected the gradient of"),
+    (lambda: own_name(Mine(name=3), ()), "name of Mine is 3; expected a short text"),
+    (lambda: Flow(Mine(outputs=lambda J: {"maps": J}), 2).outputs(2), "has an output called maps: that is"),
+    (lambda: hmc.sample(None, [[0.0]], GENERATOR, 1), "z is list; expected an array of float32 or float64"),
+    (
+        lambda: hmc.sample(None, np.zeros((1, 1)), GENERATOR, 1, jitter=1.0),
+        "jitter is 1.0; expected a share of the stepsize from 0 to below 1",
+    ),
+    (lambda: UnivariateGaussian().fit([1e200, 0]), "x has values up to 1e+200, whose squares are not finite"),
+    (lambda: LinearRegression(np.ones((3, 2)), np.ones(2)), "x has shape (3, 2) and y (2,); expected (N, P) and (N,)"),
+    (lambda: LogisticRegression(np.ones((2, 2)), [0, 2]), "y has other values than 0 and 1; expected labels 0 or 1"),
+    (lambda: check_model(np.tanh, ONE), "ufunc is none: use check_density(f, x, …) for a density, or check_gradients"),
+    (lambda: check_model(3, ONE), "int is none: use check_gradients(loss, params, grads), with three of your own"),
+    (lambda: check_model(VAE(6, 5, 2).encoder, ONE), "check_model takes a model of this library, such as VAE; Encoder"),
+    (lambda: check_gradients(sum, {"a": {"b": ONE}, "a.b": ONE + 1}, ONE), "params has two arrays called a.b"),
+    (lambda: check_gradients(lambda: 0.0, ONE, ONE, atol=-1.0), "atol is -1.0; expected a number > 0"),
+    (lambda: check_density(lambda x: x, ONE), "<lambda> returned ndarray; expected (value, partial, …)"),
+    (lambda: check_density(lambda x: x, ["a"]), "an argument holds <U1; expected real numbers or integers"),
+    (lambda: check_density(lambda x: x, [np.nan]), "an argument has NaN or infinite entries; expected finite numbers"),
+    (lambda: _array(io.BytesIO(npy_of(9)[:-8]), len(npy_of(9))), "it is cut short: "),
+    (lambda: _array(io.BytesIO(npy_of(9) + b"x"), len(npy_of(9))), "it goes on behind the 72 bytes that its header"),
+]  # fmt: skip
+
+
+def npy_of(n):
+    """The bytes of a .npy file of n numbers."""
+    file = io.BytesIO()
+    np.save(file, np.zeros(n))
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(("call", "words"), REFUSED, ids=[words[:40] for _, words in REFUSED])
+def test_what_makes_no_sense_is_refused_by_a_sentence(call, words):
+    with pytest.raises(ValueError) as refused:
+        call()
+    assert words in str(refused.value)
+
+
+# Files
+
+
+def test_more_than_memory_holds_is_not_read(tmp_path, monkeypatch):
+    np.save(tmp_path / "a.npy", np.zeros(100))
+    monkeypatch.setattr("scratchvae.files.host_memory", lambda: 500.0)
+    with pytest.raises(FileError, match=r"a\.npy .*it has 800 bytes, and this machine has 500"):
+        read_npy(tmp_path / "a.npy")
+
+
+def test_more_images_than_memory_holds_are_not_read(tmp_path, monkeypatch):
+    from PIL import Image
+
+    for k in range(2):
+        Image.new("L", (8, 8)).save(tmp_path / f"{k}.png")
+    monkeypatch.setattr(images, "host_memory", lambda: 127)
+    with pytest.raises(DataError, match=r"has 2 images of \(8, 8\), more than memory holds"):
+        images.read_folder(tmp_path)
+
+
+def test_a_folder_that_the_disk_does_not_list_is_named(tmp_path, monkeypatch):
+    def fail(path):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(Path, "iterdir", fail)
+    with pytest.raises(DataError, match=r"cannot be read \(.*Input/output error"):
+        images.read_folder(tmp_path)
+
+
+def test_a_mat_file_of_many_elements_is_not_read_to_its_end(tmp_path, monkeypatch):
+    savemat(tmp_path / "a.mat", {"a": np.zeros(2), "b": np.zeros(2), "ff": np.zeros((2, 2), np.uint8)})
+    monkeypatch.setattr(mat, "ELEMENTS", 1)
+    with pytest.raises(ValueError, match="it has more than 1 elements"):
+        mat.read_uint8(tmp_path / "a.mat", "ff", (2, 2))
+
+
+# Runs
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A run folder of a small VAE."""
+    fit(small(), rows(20), samples=20, batch_size=10, out=tmp_path / "run")
+    return tmp_path / "run"
+
+
+def test_a_write_that_is_broken_off_leaves_nothing_behind(folder, monkeypatch):
+    before = (folder / "checkpoint.npz").read_bytes()
+
+    def interrupted(number):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        checkpoint.write_atomically(folder / "checkpoint.npz", b"new")
+    assert (folder / "checkpoint.npz").read_bytes() == before
+    assert not list(folder.glob("*.tmp*"))
+
+
+def test_a_write_that_fails_says_what_it_knows_where_the_disk_says_nothing_more(folder, monkeypatch):
+    def fail(*_, **__):
+        raise OSError(errno.EIO, "Input/output error")
+
+    for name, path in (("fsync", os), ("disk_usage", shutil)):
+        monkeypatch.setattr(path, name, fail)
+    with pytest.raises(OSError, match=r"\(Input/output error\): it takes 3 bytes; the file that was there"):
+        checkpoint.write_atomically(folder / "checkpoint.npz", b"new")
+    monkeypatch.setattr(Path, "exists", fail)
+    with pytest.raises(OSError, match=r"it takes 3 bytes; what was there before was not touched"):
+        checkpoint.write_atomically(folder / "checkpoint.npz", b"new")
+
+
+def test_an_object_that_is_another_one_than_that_of_the_run_is_refused(tmp_path):
+    fit(small(posterior=Mine()), rows(20), samples=20, batch_size=10, out=tmp_path / "run")
+    with pytest.raises(CheckpointError, match="was trained with posterior 'mine', not 'other'"):
+        load_model(tmp_path / "run", posterior=Mine(name="other"))
+    with pytest.raises(ValueError, match=r"outputs\(2\) failed"):
+        load_model(tmp_path / "run", posterior=Mine(outputs=fails))
+
+
+def test_monte_carlo_em_stops_where_its_density_is_no_number():
+    model = small()
+    model.params.named(model.params.value)["decoder.hidden.W"][...] = np.nan
+    with pytest.raises((FloatingPointError, ValueError), match=r"not finite|nan"):
+        fit_mcem(model, rows(20), samples=400, batch_size=10)
+
+
+def test_evaluate_refuses_counts_of_nothing_and_says_what_an_importance_weighted_bound_is_not(tmp_path, capsys):
+    words = "train --data digits --samples 100 --latent 2 --hidden 5 --estimator iwae --n-samples 3 --quiet --out"
+    assert main([*words.split(), str(tmp_path / "r")]) == 0
+    for settings, words in [
+        ({"n_theta": -1}, "--n-theta is -1; expected a whole number ≥ 0"),
+        ({"n_samples": 0}, "--n-samples is 0; expected a whole number ≥ 1"),
+    ]:
+        with pytest.raises(ValueError, match=words):
+            command.evaluate(tmp_path / "r", **settings)
+    capsys.readouterr()
+    command.evaluate(tmp_path / "r")
+    assert "that is the bound (7), each draw by itself; it was trained on that of 3 draws" in capsys.readouterr().out
+
+
+# Settings that are turned into what is kept
+
+
+def test_a_number_of_numpy_is_kept_as_a_plain_one_and_one_of_our_objects_by_its_name():
+    model = VAE(6, 5, 2, init=np.float32(0.5), posterior=Gaussian())
+    assert type(model.config["init"]) is float and model.config["init"] == 0.5
+    assert "posterior" not in model.config or model.config["posterior"] == "gaussian"
+
+
+# The gradient checker
+
+
+def test_a_loss_that_is_no_number_here_has_no_gradient():
+    report = check_gradients(lambda p: p.sum() + np.nan, ONE.copy(), ONE)
+    assert report["loss"].notes == ("the loss is nan at this point, and has no gradient",)
+
+
+def test_a_gradient_that_is_another_one_at_a_second_call_is_told():
+    generator = np.random.default_rng(0)
+    x = np.ones(3)
+    report = check_gradients(lambda: x**2, x, lambda: 2 * x * (1 + 0.1 * generator.standard_normal(3)))
+    assert any("it is another one at a second call with the same arrays" in note for note in report["params"].notes)
+
+
+def test_other_points_where_the_loss_is_not_defined_are_passed_over():
+    p = np.array([1.0, 1e-3])  # which is moved by some 0.07 and more often than not below 0
+    assert check_gradients(lambda p: p**1.5, p, lambda p: 1.5 * np.sqrt(p), points=6)
+
+
+def test_a_loss_of_float32_arrays_that_stays_in_float32_is_checked_in_it():
+    x = np.ones(3, np.float32)
+    report = check_gradients(lambda p: (p.astype(np.float32) ** 2).sum(dtype=np.float32), x, lambda p: 2 * p)
+    assert report and report.facts[0].startswith("float32; relative tolerance 1e-03")
+
+
+def test_an_oracle_in_numpy_that_answers_in_float32_is_told():
+    def single(p):
+        return np.float32((np.array(p, np.float32) ** 2).sum())
+
+    x = np.ones(3)
+    report = check_gradients(lambda: x**2, x, lambda: 2 * x, oracle=single)
+    assert "the oracle answers in a precision of 1e-07" in report.facts
+
+
+def test_an_error_of_the_oracle_itself_is_raised_as_it_is():
+    with pytest.raises(ZeroDivisionError):
+        check_gradients(lambda p: p**2, np.ones(2), lambda p: 2 * p, oracle=lambda p: 1 / 0)
+
+
+def test_a_layer_in_float32_is_checked_in_float64_where_its_arrays_lie_deep():
+    class Deep:
+        def __init__(self):
+            self.params = {"W": [np.full((4, 3), 0.5, np.float32)]}
+            self.grads = {"W": [np.zeros((4, 3), np.float32)]}
+
+        def forward(self, x):
+            self.x = x
+            return np.tanh(x @ self.params["W"][0])
+
+        def backward(self, dy):
+            d = dy * (1 - np.tanh(self.x @ self.params["W"][0]) ** 2)
+            self.grads["W"][0] = self.x.T @ d
+            return d @ self.params["W"][0].T
+
+    report = check_layer(Deep(), rows(5, 4))
+    assert report and [row.name for row in report] == ["Deep W[0]", "Deep x"]
+    assert report.facts[0].startswith("float64")
+
+
+def test_a_layer_of_integers_alone_has_nothing_to_differentiate_by():
+    class Counts:
+        def forward(self, k):
+            return k * 1.0
+
+        def backward(self, dy):
+            return None
+
+    with pytest.raises(
+        ValueError, match="has neither parameters nor inputs of floats; expected something to different"
+    ):
+        check_layer(Counts(), np.arange(3))
