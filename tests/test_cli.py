@@ -390,6 +390,30 @@ def test_help_lists_what_an_option_can_be(capsys):
         assert f"--{option}{{{','.join(names)}}}" in shown, option
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (
+            "",
+            "VAE 64-200-2, tanh, bernoulli, 27,268 parameters in float32 on numpy with 1 BLAS thread\nL^B, L = 1",
+        ),
+        ("--posterior full --flow 2", "VAE 64-5-2, full covariance, flow of 2 maps, tanh, bernoulli, "),
+        ("--likelihood gaussian --mean free --no-prior", "gaussian, free mean, "),
+        ("--full-vb --learn-hyperprior", "full VB: θ noise minibatch, α learned, log σ from -4, "),
+        (
+            "--estimator iwae --n-samples 3 --decay 100 --lr 0.05",
+            "iwae, L = 3, M = 20, p(θ) = N(0, I), adam 0.05 / (1 + ",
+        ),
+    ],
+)
+def test_what_is_trained_is_told_in_two_lines(words, told, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    hidden = [] if not words else ["--hidden", "5"]
+    settings = ["--data", "digits", "--latent", "2", *hidden, "--batch-size", "20", "--samples", "20", "--threads", "1"]
+    assert run("train", *settings, *words.split()) == 0
+    assert told in capsys.readouterr().out
+
+
 def test_a_log_likelihood_is_told_with_what_is_known_of_its_error():
     result = {"n": 1000, "log_likelihood": -90.0, "log_likelihood_samples": 500, "k_hat": 0.61, "k_hat_threshold": 0.63}
     result |= {"log_likelihood_error": 0.2, "log_likelihood_bias": -0.05, "untrusted": 0, "unsure": 0, "not_finite": 0}

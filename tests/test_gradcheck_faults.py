@@ -71,6 +71,12 @@ def test_the_right_gradients_of_the_cases_pass():
         assert check_gradients(loss, params, grads, sizes={"M": 7, "N": 100})
 
 
+def test_an_array_that_the_loss_does_not_read_is_told():
+    W, x = np.ones(3), np.ones(2)
+    report = check_gradients(lambda: x * x, {"x": x, "W": W}, {"x": 2 * x, "W": np.ones(3)})
+    assert report["W"].notes[0] == "the loss does not read W: all its differences are 0"
+
+
 def test_two_readings_of_a_factor_are_both_told():
     W = np.arange(1.0, 5)
     report = check_gradients(lambda: W**2, W, 4 * W, sizes={"M": 2, "N": 3})
