@@ -1,5 +1,6 @@
 """inference/marginal.py on models whose evidence is known: the linear VAE (E3), a quadrature, and appendix D (E13)."""
 
+import warnings
 from types import SimpleNamespace
 
 import numpy as np
@@ -383,3 +384,13 @@ def test_bad_settings_are_refused_and_many_latents_warned_of():
         quadrature(small(n_latent=3), x)
     with pytest.warns(UserWarning, match="fewer than 5 latent dimensions; here are 5"):
         appendix_d(small(n_latent=5), x, 20, burn_in=50)
+
+
+def test_appendix_d_has_an_error_where_the_density_is_far_below_all_floats():
+    model = VAE(1500, 3, 1, seed=0, dtype="float64")  # log p(x) is some -1500 ln 2, and e^1040 is no float
+    x = np.random.default_rng(0).integers(0, 2, (2, 1500)).astype(float)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # so few draws are not to be trusted
+        estimate = appendix_d(model, x, 50, burn_in=20, thin=1)
+    assert (estimate.log_p < -1000).all()
+    assert (estimate.error > 0).all() and np.isfinite(estimate.error).all() and (estimate.error < 1).all()

@@ -4,6 +4,8 @@ import errno
 import io
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from scipy.io import savemat
 from scratchvae import VAE, FullVB, fit, load_model
 from scratchvae.cli import evaluate as command
 from scratchvae.cli import main
+from scratchvae.cli.shared import _is
 from scratchvae.data import DataError, images, mat
 from scratchvae.doors import own_name
 from scratchvae.files import FileError, _array, read_npy
@@ -26,6 +29,7 @@ from scratchvae.inference.posteriors.gaussian import Gaussian
 from scratchvae.models.regression import LinearRegression, LogisticRegression
 from scratchvae.training import checkpoint
 from scratchvae.training.checkpoint import CheckpointError
+from scratchvae.training.claim import _runs
 from scratchvae.training.em import fit_mcem
 
 ONE = np.ones(1)
@@ -205,6 +209,23 @@ def test_evaluate_refuses_counts_of_nothing_and_says_what_an_importance_weighted
     capsys.readouterr()
     command.evaluate(tmp_path / "r")
     assert "that is the bound (7), each draw by itself; it was trained on that of 3 draws" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("background", "taken"), [(0, True), (255, True), (256, False), (-1, False), (True, False)])
+def test_a_background_in_the_options_of_a_run_is_a_grey_level_of_one_byte(background, taken):
+    assert _is("background", background) is taken
+
+
+def test_to_look_whether_a_process_runs_does_it_no_harm():
+    other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    try:
+        assert _runs(other.pid) and _runs(os.getpid())
+        with pytest.raises(subprocess.TimeoutExpired):
+            other.wait(0.3)
+    finally:
+        other.kill()
+        other.wait()
+    assert not _runs(other.pid) and not _runs("none")
 
 
 # Settings that are turned into what is kept
