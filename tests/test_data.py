@@ -271,6 +271,13 @@ def test_no_download_possible_says_which_file_to_put_where(tmp_path, monkeypatch
         load_data("frey")
 
 
+def test_a_download_that_is_gone_before_it_is_read_is_one_that_failed(tmp_path, monkeypatch):
+    monkeypatch.delenv("SCRATCHVAE_DATA", raising=False)
+    monkeypatch.setattr("pooch.retrieve", lambda *_, **__: str(tmp_path / "gone"))
+    with pytest.raises(DataError, match=r"could not be downloaded .*gone cannot be read"):
+        load_data("frey")
+
+
 def test_a_download_is_verified_by_content_and_a_wrong_one_is_not_kept(tmp_path, monkeypatch):
     monkeypatch.delenv("SCRATCHVAE_DATA", raising=False)
     fetched = []

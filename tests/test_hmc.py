@@ -130,6 +130,8 @@ def test_diagnostics_are_those_of_the_written_out_formulas():
     rho_0 = 1 - (within - np.mean([h.var() for h in halves]) * n / (n - 1)) / total
     assert_allclose(rho_0, 1)
     assert_allclose(effective_sample_size(draws), n * m / tau)
+    assert_array_equal(effective_sample_size(draws.tolist()), effective_sample_size(draws))
+    assert_array_equal(split_r_hat(draws.astype(np.float32)), split_r_hat(draws.astype(np.float32).astype(float)))
     assert any(b > a for a, b in itertools.pairwise(pairs[: len(kept)])) or len(kept) < len(pairs)
 
 

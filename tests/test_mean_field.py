@@ -489,3 +489,15 @@ def test_an_ascent_ends_where_the_rise_is_less_than_tol_and_breaks_off_where_it_
     rises = np.diff(model.bound_)
     assert (rises[:-1] >= 0.25).all() and rises[-1] < 0.25
     assert len(model.bound_) == (ended if bounds[-1] - bounds[-2] < 0.25 else ended + 1)
+
+
+def test_each_sweep_of_a_correlated_gaussian_sets_its_means_one_after_the_other_10_13():
+    m = np.array([1.0, -2.0, 0.5])
+    L = np.array([[2.0, 0.6, 0.2], [0.6, 1.5, -0.4], [0.2, -0.4, 1.0]])
+    mu = np.array([3.0, 0.0, -1.0])
+    with pytest.warns(UserWarning, match="has not converged"):
+        model = CorrelatedGaussian(max_iter=1).fit(m, L, start=mu)
+    for i in range(3):
+        others = [j for j in range(3) if j != i]
+        mu[i] = m[i] - sum(L[i, j] * (mu[j] - m[j]) for j in others) / L[i, i]
+    assert_allclose(model.mean_, mu, rtol=1e-12)
