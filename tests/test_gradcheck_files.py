@@ -151,7 +151,10 @@ def test_layers_that_take_their_arrays_and_losses_with_a_target_are_checked(tmp_
     assert rows["mse"] == [("mse ∂prediction", False)]
     (facts,) = [check["facts"] for check in result["checks"] if check["name"] == "MSE"]
     assert facts[0] == "not checked: x1, of which backward returns no gradient"
-    assert result["not_checked"] == ["square: its name is none that is looked for: mark it with example(…)"]
+    assert result["not_checked"] == [
+        "MSE: x1, of which backward returns no gradient",
+        "square: its name is none that is looked for: mark it with example(…)",
+    ]
 
 
 def test_what_is_not_finished_fails_unless_something_is_derived_from_it(tmp_path):
@@ -462,3 +465,98 @@ def test_a_folder_is_marked_with_those_below_it_and_helpers_do_not_fail(tmp_path
     capsys.readouterr()
     assert main(["gradcheck", "--json"]) == 2
     assert "--json needs a FILE" in capsys.readouterr().err
+
+
+ODD = """
+import abc
+from dataclasses import dataclass
+import numpy as np
+from scratchvae.gradcheck import example
+
+@dataclass
+class Config:
+    n: int = 3
+
+config = Config()  # which has no hash
+
+class Base(abc.ABC):
+    @abc.abstractmethod
+    def forward(self, x): ...
+    @abc.abstractmethod
+    def backward(self, dy): ...
+
+class Plan:
+    def forward(self, x):
+        raise NotImplementedError
+    def backward(self, dy):
+        raise NotImplementedError
+
+class Gated:
+    def __init__(self, W, V):
+        self.W, self.V = W, V
+    def forward(self, x):
+        self.x, self.s = x, 1 / (1 + np.exp(-x @ self.V))
+        return x @ self.W * self.s
+    def backward(self, dy):
+        d = dy * (self.x @ self.W) * self.s * (1 - self.s)
+        self.dW, self.dV = self.x.T @ (dy * self.s), self.x.T @ d
+        return dy * self.s @ self.W.T + d @ self.V.T
+
+class Scale:
+    def __init__(self, gamma, beta):
+        self.gamma, self.beta = gamma, beta
+    def forward(self, x):
+        self.x = x
+        return self.gamma * x + self.beta
+    def backward(self, dy):
+        self.dgamma, self.dbeta = (dy * self.x).sum(axis=0), dy.sum(axis=0)
+        return self.gamma * dy
+
+class Units:
+    def __init__(self, V, U):
+        self.M = np.full((V, U), 0.1)
+    def forward(self, x):
+        self.x = x
+        return x @ self.M
+    def backward(self, dy):
+        self.dM = self.x.T @ dy
+        return dy @ self.M.T
+
+class Power:
+    def __init__(self, k=2):
+        self.k = k
+    def forward(self, x):
+        self.x = x
+        return x**self.k
+    def backward(self, dy):
+        return 2 * self.x * dy  # right for k = 2 alone
+
+@example(np.ones((2, 3)))
+def cube():
+    return Power(3)
+
+def energy(q, p):
+    return (q * q).sum(), (p * p).sum()
+
+def outer(x):
+    def inner():
+        return x, x
+    return inner
+"""
+
+
+def test_right_files_of_many_kinds_pass_and_what_is_wrong_in_them_fails(tmp_path):
+    result = marked(tmp_path, ODD)
+    assert result["reason"] == ""
+    assert {check["name"]: check["passed"] for check in result["checks"]} == {
+        "cube": False,
+        "Gated": True,
+        "Scale": True,
+        "Units": True,
+        "Power": True,  # by itself, with k = 2
+    }
+    assert result["not_checked"] == [
+        "Base: an abstract class",
+        "Plan: its forward or backward raises NotImplementedError: a base class",
+        "energy: its name is none that is looked for: mark it with example(…)",
+    ]

@@ -738,3 +738,57 @@ def test_an_oracle_of_several_arguments_is_told_what_to_be():
         ValueError, match=r"oracle takes W, b; expected params alone as its argument, or none: hand over"
     ):
         check_gradients(lambda p: p["W"] ** 2, {"W": np.ones(2)}, lambda p: p, oracle=lambda W, b: W)
+
+
+def test_what_an_optimiser_keeps_beside_a_parameter_hides_it_not():
+    class Adam(Parameter):
+        def __init__(self, value):
+            super().__init__(value)
+            self.m, self.v = np.zeros_like(value), np.zeros_like(value)
+
+    class Uses(InAParameter):
+        def __init__(self):
+            self.W = Adam(W0.copy())
+
+    report = check_layer(Uses(), rows(5, 4))
+    assert [(row.name, row.passed) for row in report] == [("Uses W", False), ("Uses x", True)]
+    assert report[0].notes[0] == "the sign is wrong: it is -1 times the right one"
+
+
+def test_arrays_that_only_look_like_gradients_are_no_fault():
+    class Looks:
+        t = np.linspace(0, 1, 4)
+
+        def __init__(self):
+            self.W = W0.copy()
+            self.db = np.array([3.0, 6, 9])  # decibels
+            self.dt = np.diff(self.t)
+
+        def forward(self, k):
+            self.w = self.W[k]
+            self.y = k
+            return self.w * 2.0
+
+        def backward(self, dy):
+            self.dw, self.dV, self.dy = dy, dy + 1, dy
+            self.dW = np.zeros_like(self.W)
+            np.add.at(self.dW, self.y, 2.0 * dy)
+
+    report = check_layer(Looks(), np.array([0, 2, 2, 1]), constants=["db", "dt"])
+    assert report and [row.name for row in report] == ["Looks W"]
+
+
+def test_a_backward_that_forgets_what_flows_into_it_is_seen_where_the_output_is_one_number():
+    class Energy:
+        def forward(self, x):
+            self.x = x
+            return (x**2).sum()
+
+        def backward(self, dy):
+            return 2 * self.x
+
+    assert not check_layer(Energy(), rows(5, 4))
+
+
+def test_the_only_partial_may_be_a_list_and_the_value_a_plain_float():
+    assert check_density(lambda w: (float((w**2).sum()), [2 * w[0], 2 * w[1]]), np.array([1.0, 3.0]))

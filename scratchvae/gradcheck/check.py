@@ -102,7 +102,7 @@ def check_gradients(
         return read_gradients(tree, grads, arrays)
 
     precision = "float32" if any(array.dtype == np.float32 for array in arrays.values()) else "float64"
-    rule = Rule(precision, RTOL[precision] if rtol is None else rtol, atol, sizes or {}, known or {})
+    rule = Rule(precision, RTOL[precision] if rtol is None else rtol, atol, sizes or {}, _usable(known))
     if entries is None and sum(array.size for array in arrays.values()) > ALL:
         entries = SOME
     generator = np.random.default_rng(seed)
@@ -130,8 +130,9 @@ def check_gradients(
                 _called_again(gradients, ours, notes, rule)
                 if not any(notes.values()):
                     _at_other_points(points, point, gradients, ours, notes, found, rule)
+            moves = callable(grads) and points > 1
             rows = [] if testimony is None else [_value_row(point, testimony, rule)]
-            rows += [_row(name, point, ours[name], found[name], testimony, notes[name], rule) for name in arrays]
+            rows += [_row(name, point, ours[name], found[name], testimony, notes[name], rule, moves) for name in arrays]
             facts = _facts(testimony, rule, points if callable(grads) else 1)
             if eps > EPS and not takes_params:
                 facts.append("differences in float32 see little: let the loss take params, and they are in float64")
@@ -204,6 +205,14 @@ def _are_named(sizes, known):
         positive(name, value)
     if known:
         named("known", known)
+
+
+def _usable(known):
+    """Return those of the known arrays that hold finite real numbers, by name and in float64: an attention's mask holds
+    none."""
+    arrays = {name: move(array, "numpy") for name, array in named("known", known).items()} if known else {}
+    arrays = {name: array.astype(np.float64) for name, array in arrays.items() if array.dtype.kind in "fiub"}
+    return {name: array for name, array in arrays.items() if np.isfinite(array).all()}
 
 
 def check_arrays(arrays):
@@ -382,7 +391,9 @@ def _at_this_point(point, ours, found, testimony, rule):
             at = np.zeros(gradient.size, bool)
             at[found[name].kinked] = True
             beside = np.where(at.reshape(gradient.shape), testimony.gradients[name], gradient)
-            if not _against(name, beside, testimony, rule)[1]:  # not at kinks alone, where two conventions may be right
+            unseen = not testimony.gradients[name].any() and np.abs(gradient).max() <= found[name].sees  # 0 by rounding
+            # not at kinks alone, where two conventions may be right
+            if not unseen and not _against(name, beside, testimony, rule)[1]:
                 right[name] = testimony.gradients[name], 0.0
                 by_oracle.append(name)
     notes = _diagnoses(point, ours, right, rule)
@@ -397,7 +408,7 @@ def _at_this_point(point, ours, found, testimony, rule):
 def _diagnoses(point, ours, right, rule):
     """Return a list of sentences for each array; it is empty unless `right` has its right gradient, and the error."""
     notes = {name: [] for name in ours}
-    known = {name: move(array, "numpy") for name, array in {**point.arrays, **rule.known}.items()} if right else {}
+    known = {**rule.known, **{name: move(array, "numpy") for name, array in point.arrays.items()}} if right else {}
     for name, (theirs, error) in right.items():
         others = {n: right[n][0] if n in right else ours[n] for n in ours if n != name}
         notes[name] = diagnosis(Evidence(name, ours[name], theirs, error, rule.sizes, others, known))
@@ -434,15 +445,18 @@ def _at_other_points(points, first, gradients, ours, notes, found, rule):
 # The report
 
 
-def _row(name, point, ours, measured, testimony, notes, rule):
-    """Return the row of an array: it passes if it could be compared, and nothing has been noted that is wrong."""
+def _row(name, point, ours, measured, testimony, notes, rule, moves):
+    """Return the row of an array: it passes if it could be compared, and nothing has been noted that is wrong.
+
+    moves says whether it was compared at other points as well.
+    """
     known = np.isfinite(measured.theirs)
     theirs = measured.theirs[known]
     norm = float(np.linalg.norm(theirs))
     distance = float(np.linalg.norm(ours.reshape(-1)[measured.places][known] - theirs))
     has_oracle = testimony is not None and bool(testimony.gradients)
     if not notes and not has_oracle:
-        notes = _not_compared(name, point, ours, measured, rule)
+        notes = _not_compared(name, point, ours, measured, rule, moves)
     passed = not notes
     return Row(
         name,
@@ -457,8 +471,13 @@ def _row(name, point, ours, measured, testimony, notes, rule):
     )
 
 
-def _not_compared(name, point, ours, measured, rule):
+def _not_compared(name, point, ours, measured, rule, moves):
     """Return a list with a sentence if a gradient could not be compared with differences, so that it must not pass."""
+    if measured.far and not moves:
+        return [
+            f"not compared in {measured.far:,} entries: the loss has a kink there, and the gradient is far from the "
+            "slopes of its two sides. Hand over grads as a function, and other points are tried too"
+        ]
     if measured.unseen:
         raised = f" (it raises {point.loss.raised})" if point.loss.raised else ""
         return [f"not compared in {measured.unseen:,} entries: the loss is no number beside them{raised}"]

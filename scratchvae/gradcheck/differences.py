@@ -42,8 +42,6 @@ class Loss:
         """
         try:
             terms = self()
-        except LossError:
-            raise
         except Exception as error:  # whatever a loss says of numbers that it was not made for
             self.raised = self.raised or f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
             return np.full(count, np.nan)
@@ -164,8 +162,7 @@ class Slope:
         """Say whether a derivative "agrees" with this one, is "wrong", or cannot be compared: "unseen", or at a "kink".
 
         It agrees within the tolerance and the error. What the derivative at a kink is, is a matter of convention: every
-        slope between the one-sided differences agrees. One outside may be right where several kinks meet, but it is
-        wrong if it is further outside than twice what these differences, or the step between them, are in size.
+        slope between the one-sided differences agrees, and one outside may be right where several kinks meet.
         """
         if self is UNSEEN:
             return "unseen"
@@ -174,10 +171,12 @@ class Slope:
         if not self.kink:
             return "wrong"
         low, high = sorted((self.left, self.right))
-        outside = max(low - ours, ours - high) - tolerance - self.error
-        if outside <= 0:
-            return "agrees"
-        return "kink" if outside <= 2 * max(abs(low), abs(high), high - low) else "wrong"
+        return "agrees" if low <= ours + tolerance + self.error and ours - tolerance - self.error <= high else "kink"
+
+    def outside(self, ours):
+        """Return how far a derivative is from the slopes between the one-sided differences."""
+        low, high = sorted((self.left, self.right))
+        return max(low - ours, ours - high, 0.0)
 
 
 UNSEEN = Slope(0.0, math.inf, 0.0, 0.0, False, 0.0)  # where the loss gives no number, or no step moves the array

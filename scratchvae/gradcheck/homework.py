@@ -36,9 +36,7 @@ M = 4  # rows of the arrays that are tried
 D = 5  # and columns
 FILE_SIZE = 64 << 20  # bytes that the process of a file may write to a file, what it prints included
 PACKAGE = "homework"  # to which the module of the file belongs
-DENSITY = re.compile(
-    r"^(log|nll|logpdf|logprob|logp|pdf)(_|$)|(^|_)(loss|density|nll|logpdf|pdf|prob|likelihood|mse|energy|cost)$"
-)
+DENSITY = re.compile(r"^(log|nll|logpdf|logprob|logp|pdf)(_|$)|(^|_)(loss|density|nll|logpdf|pdf|prob|likelihood|mse)$")
 TRIPLE = ("loss", "params", "grads")
 ARRAY = re.compile(r"[WUV]\w*|[bw]\d*|bias\d*|weights?\d*|gamma|beta|kernel")  # an argument that is no size
 MATRIX = re.compile(r"[WUV]\w*|w\d*|weights?\d*|kernel")
@@ -86,12 +84,12 @@ def checks_of(module, seed=0):
     endings = sorted({name.removeprefix("loss") for name in own if name.startswith("loss")})
     endings = [ending for ending in endings if all(f"{part}{ending}" in own for part in TRIPLE)]
     own_code = {name: value for name, value in own.items() if getattr(value, "__module__", None) == module.__name__}
-    made = {type_of_example(value) for value in own_code.values()}  # by functions that are marked
+    made = set()  # the types of layers that marked functions have made
     bases = {base for value in own_code.values() if inspect.isclass(value) for base in value.__mro__[1:]}
-    for name, value in own_code.items():
+    for name, value in sorted(own_code.items(), key=lambda item: not hasattr(item[1], "gradcheck_example")):
         if name.removeprefix("loss") in endings or name in [f"{part}{end}" for part in TRIPLE for end in endings]:
             continue
-        check = _found(name, value, seed, value in bases) if not inspect.isclass(value) or value not in made else None
+        check = _found(name, value, seed, inspect.isclass(value) and value in bases, made)
         if check is not None:
             yield name, functools.partial(_tried, name, check)
         elif _looks_like_a_density(value):
@@ -105,24 +103,25 @@ def checks_of(module, seed=0):
         )
 
 
-def type_of_example(value):
-    """Return the type of the layer that a marked function makes, or None."""
-    if inspect.isfunction(value) and hasattr(value, "gradcheck_example") and not _needed(value):
-        with contextlib.suppress(BaseException):  # the check of it will say what is wrong
-            return type(value())
-    return None
-
-
 def _looks_like_a_density(value):
-    """Say whether a function has a line `return a, b`, and arguments."""
+    """Say whether a function has arguments, and a line `return a, b` of its own."""
     if not inspect.isfunction(value) or hasattr(value, "gradcheck_example") or not _needed(value):
         return False
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(value)))
     except (OSError, SyntaxError):
         return False
-    returned = [node.value for node in ast.walk(tree) if isinstance(node, ast.Return)]
+    inner = {
+        id(n)
+        for one in ast.walk(tree.body[0])
+        if one is not tree.body[0] and isinstance(one, DEFINITIONS)
+        for n in ast.walk(one)
+    }
+    returned = [n.value for n in ast.walk(tree) if isinstance(n, ast.Return) and id(n) not in inner]
     return any(isinstance(one, ast.Tuple) for one in returned)
+
+
+DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)
 
 
 def _refused(why):
@@ -146,19 +145,21 @@ def _line(error):
     return text if isinstance(error, ValueError) else f"{type(error).__name__}: {text}"
 
 
-def _found(name, value, seed, is_base):
+def _found(name, value, seed, is_base, made):
     """Return the check of a layer or a density as a function without arguments, or None for all else.
 
-    is_base says whether another class of the file is derived from it: then it need not be finished.
+    is_base   says whether another class of the file is derived from it: then it need not be finished.
+    made      is a set to which the type of a layer is added that a marked function has made. A class of which nothing
+              else could be made need not be called then.
     """
     arguments, settings = getattr(value, "gradcheck_example", (None, {}))
     if inspect.isclass(value):
         is_one = all(callable(getattr(value, what, None)) for what in ("forward", "backward"))
-        return functools.partial(_check_class, value, arguments, settings, seed, is_base) if is_one else None
+        return functools.partial(_check_class, value, arguments, settings, seed, is_base, made) if is_one else None
     if not inspect.isfunction(value):
         return None
     if arguments is not None and not _needed(value):
-        return lambda: check_layer(value(), *arguments, seed=seed, **settings)
+        return functools.partial(_check_made, value, arguments, settings, seed, made)
     if arguments is not None:
         return lambda: check_density(value, *arguments, seed=seed, **settings)
     if DENSITY.search(name) and _needed(value):
@@ -171,26 +172,32 @@ def _needed(function):
     return [name for name in needed_by(function) if not name.startswith("*")]
 
 
-def _check_class(kind, arguments, settings, seed, is_base):
+def _check_made(maker, arguments, settings, seed, made):
+    """Check the layer that a marked function makes, and note its type."""
+    layer = maker()
+    made.add(type(layer))
+    return check_layer(layer, *arguments, seed=seed, **settings)
+
+
+def _check_class(kind, arguments, settings, seed, is_base, made):
     """Check a layer, made with sizes D, 3, 2, … for the arguments that it needs, or with arrays for those called W and
     b."""
-    generator = np.random.default_rng(seed)
-    arrays = {"matrix": generator.standard_normal((D, 3)), "vector": generator.standard_normal(3)}
-    sizes = iter([D, 3, 2, 2, 2, 2, *[2] * 20])
-    given = [
-        arrays["matrix" if MATRIX.fullmatch(n) else "vector"] if ARRAY.fullmatch(n) else next(sizes)
-        for n in _needed(kind)
-    ]
-    words = [
-        f"{name} = " + (f"an array {one.shape}" if isinstance(one, np.ndarray) else str(one))
-        for name, one in zip(_needed(kind), given, strict=True)
-    ]
-    try:
-        layer = kind(*given)
-    except BaseException as error:
-        raise ValueError(
-            f"{UNCALLED}{kind.__name__} cannot be made with {', '.join(words)} ({_line(error)}); {HOW_TO_MAKE}"
-        ) from error
+    if inspect.isabstract(kind):
+        raise NotCheckedError("an abstract class")
+    needed = _needed(kind)
+    errors = []
+    for given in _constructor_arguments(needed, seed):
+        words = [f"{name} = {_shortly(one)}" for name, one in zip(needed, given, strict=True)]
+        try:
+            layer = kind(*given)
+            break
+        except BaseException as error:
+            errors.append(f"{', '.join(words)} ({_line(error)})" if words else _line(error))
+    else:
+        if kind in made:
+            raise NotCheckedError("a function that is marked makes one")
+        with_ = f" with {', nor with '.join(errors)}" if needed else f" ({errors[0]})"
+        raise ValueError(f"{UNCALLED}{kind.__name__} cannot be made{with_}; {HOW_TO_MAKE}")
     if arguments is not None:
         return check_layer(layer, *arguments, seed=seed, **settings)
     errors = {}
@@ -198,17 +205,50 @@ def _check_class(kind, arguments, settings, seed, is_base):
         try:
             return check_layer(layer, *inputs, seed=seed)
         except NotImplementedError:
-            if is_base:
+            if is_base or _raises_everywhere(layer, inputs):
                 raise NotCheckedError("its forward or backward raises NotImplementedError: a base class") from None
             raise ValueError("not finished: its forward or backward raises NotImplementedError") from None
         except BaseException as error:
             errors.setdefault(_line(error), what)
     told = "; ".join(f"{what}: {error}" for error, what in errors.items())
+    if kind in made:
+        raise NotCheckedError("a function that is marked makes one")
     with_ = f", made with {', '.join(words)}," if words else ""
     raise ValueError(
         f"{UNCALLED}{kind.__name__}{with_} takes none of the inputs that were tried ({told}); say which it takes with "
         f"@scratchvae.gradcheck.example(x)" + (f", or {HOW_TO_MAKE}" if words else "")
     )
+
+
+def _constructor_arguments(needed, seed):
+    """Yield lists of arguments for a constructor: arrays for those called W, b or the like and sizes D, 3, 2, … for the
+    others, and then sizes alone."""
+    generator = np.random.default_rng(seed)
+    n_out = 3 if any(map(MATRIX.fullmatch, needed)) else D  # of a layer that multiplies by a matrix
+    sizes = iter([D, 3, *[2] * len(needed)])
+    if any(map(ARRAY.fullmatch, needed)):
+        yield [
+            generator.standard_normal((D, n_out) if MATRIX.fullmatch(name) else n_out)
+            if ARRAY.fullmatch(name)
+            else next(sizes)
+            for name in needed
+        ]
+    yield [D, 3, *[2] * len(needed)][: len(needed)]
+
+
+def _shortly(value):
+    return f"an array {value.shape}" if isinstance(value, np.ndarray) else str(value)
+
+
+def _raises_everywhere(layer, inputs):
+    """Say whether forward raises NotImplementedError too, as that of a base class does."""
+    try:
+        layer.forward(*inputs)
+    except NotImplementedError:
+        return True
+    except BaseException:
+        return False
+    return False
 
 
 def _inputs(count, layer, seed):
@@ -291,7 +331,11 @@ def _run(path, seed, memory):
     for name, check in checks_of(_imported(Path(path).resolve()), seed):
         tell(begins=name)
         try:
-            tell(check={"name": name, **check().as_dict()})
+            report = check()
+            tell(check={"name": name, **report.as_dict()})
+            for fact in report.facts:
+                if fact.startswith("not checked: "):
+                    tell(not_checked=f"{name}: {fact.removeprefix('not checked: ')}")
         except NotCheckedError as why:
             tell(not_checked=f"{name}: {why}")
     tell(ends=True)

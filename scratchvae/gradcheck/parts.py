@@ -28,8 +28,7 @@ def check_layer(layer, *inputs, oracle=None, constants=(), name=None, seed=0, ba
                array W of floats that it, or a layer in it, holds before the first forward is a parameter if backward
                leaves a gradient for it: dW, grad_W, W_grad, gW, grads["W"] or grads["dW"]. An array without one, with
                which the output changes, is a row that fails. A backward that needs no argument, as that of a loss has
-               it, is called without one, and c is 1, as it is for an output that is a single number. If it has
-               zero_grad, that is called before backward.
+               it, is called without one, and c is 1. If it has zero_grad, that is called before backward.
     inputs     are the arguments of `forward`. Floats are read as float64; integers, such as labels, stay integers and
                have no gradient.
     oracle     is a function (arrays, *inputs) that returns the same outputs, as in `check_gradients`, or None.
@@ -56,15 +55,14 @@ def check_layer(layer, *inputs, oracle=None, constants=(), name=None, seed=0, ba
     floats = {key: x for key, x in inputs.items() if x.dtype.kind == "f"}
     before = {key: x.copy() for key, x in inputs.items()}
     places = _in_float64(held(layer))
-    if unknown := [key for key in constants if key not in places]:
+    if unknown := [key for key in constants if key not in places and not hasattr(layer, key)]:
         raise ValueError(f"constants names {unknown[0]}, which {title} does not hold; it has {', '.join(places)}")
     fresh = copy.deepcopy(layer)
     outputs = _tuple(layer.forward(*inputs.values()))
     if strange := [y for y in outputs if kind(y) not in BACKENDS and not isinstance(y, float | int)]:
         raise ValueError(f"forward of {title} returned {type(strange[0]).__name__}; expected arrays of numbers alone")
     is_loss = not needed_by(layer.backward)
-    one = is_loss or all(np.ndim(y) == 0 for y in outputs)
-    draw = np.ones if one else generator.standard_normal
+    draw = np.ones if is_loss else generator.standard_normal
     cotangents = [move(np.asarray(draw(np.shape(y))), backend) for y in outputs]
     passed_on = [c.copy() for c in cotangents]
     _zero(layer)
@@ -155,7 +153,7 @@ def check_density(density, *arguments, oracle=None, skip=0, without=(), name=Non
         if not isinstance(result, tuple | list):
             raise ValueError(f"{title} returned {type(result).__name__}; expected (value, partial, …)")
         value, *partials = result
-        if len(partials) == 1 and isinstance(partials[0], tuple | list):  # (value, (partial, partial))
+        if len(partials) == 1 < len(arrays) and isinstance(partials[0], tuple | list):  # (value, (partial, partial))
             partials = partials[0]
         partials = [p for p in partials if p is not None]
         if len(partials) != len(arrays) or any(isinstance(p, dict) for p in partials):
@@ -165,7 +163,7 @@ def check_density(density, *arguments, oracle=None, skip=0, without=(), name=Non
                 "expected (value, partial, …), one for each: skip= says how many of the first arguments have none"
                 + (f"; {integers} is given in integers, and has none" if integers else "")
             )
-        return value, partials
+        return np.asarray(value) if isinstance(value, float | int) else value, partials
 
     value, _ = value_and_partials()
     draw = generator.standard_normal if np.ndim(value) else np.ones  # a single number is checked as it is
@@ -320,11 +318,11 @@ def _own_parameters(layer, fresh, places, inputs, outputs, constants):
     other = copy.deepcopy(layer)
     try:
         with np.errstate(all="ignore"):
-            other.forward(*(1.5 * x + 0.1 if x.dtype.kind == "f" else x for x in inputs.values()))
+            other.forward(*(1.5 * x + 0.1 if x.dtype.kind == "f" else np.roll(x, 1) for x in inputs.values()))
     except Exception:  # whatever a layer says of numbers that it was not made for
         other = fresh
     for key, sentence in unclaimed(layer, other, fresh, taken | known).items():
-        if key not in inputs and key not in constants and key not in parameters:
+        if not {key, f"d{key}", f"grad_{key}", f"{key}_grad"} & {*inputs, *constants, *parameters}:
             notes[key] = sentence
     return parameters, notes
 

@@ -14,7 +14,7 @@ from scratchvae.backend import BACKENDS, kind
 
 FORMS = ("d{}", "grad_{}", "{}_grad", "g{}")  # how the gradient of an array is called
 HOLDERS = ("data", "value", "val", "v")  # how an array is called in an object or a dict that has its gradient in grad
-PARAMETER = re.compile(r"[WUV]\w*|[bw]\d*|bias\d*|weights?\d*|gamma|beta|kernel")  # a name that speaks for itself
+PARAMETER = re.compile(r"W\w*|[bw]\d*|bias\d*|weights?\d*|gamma|beta|kernel")  # a name that speaks for itself
 
 
 @dataclass(frozen=True)
@@ -108,17 +108,20 @@ def _inside(part, path, name, value, seen):
     if _is_number(value):
         yield name, Place(part, path)
     elif isinstance(value, dict):
+        holder = next((key for key in HOLDERS if key in value), None) if "grad" in value else None
         for key, inner in value.items():
+            if holder is not None and key in HOLDERS and key != holder:
+                continue  # beside an array and its gradient, what an optimiser keeps of it
             yield from _inside(part, (*path, key), f"{name}.{key}", inner, seen)
     elif isinstance(value, list | tuple):
         for k, inner in enumerate(value):
             yield from _inside(part, (*path, k), f"{name}[{k}]", inner, seen)
     elif is_layer(value):
         yield from _walk(value, name, seen)
-    elif any(_is_number(getattr(value, key, None)) for key in HOLDERS) and hasattr(value, "grad"):
-        for key in HOLDERS:
-            if _is_number(getattr(value, key, None)):
-                yield name, Place(value, (key,))
+    elif hasattr(value, "grad"):
+        key = next((key for key in HOLDERS if _is_number(getattr(value, key, None))), None)
+        if key is not None:
+            yield name, Place(value, (key,))
 
 
 def _is_number(value):
@@ -132,7 +135,7 @@ def is_layer(value):
 
 
 def unclaimed(layer, other, fresh, taken):
-    """Return {name: sentence} for gradients that backward has left, and that belong to no array that was found.
+    """Return {name: sentence} for gradients of parameters that backward has left, and whose array was not found.
 
     layer   has been through forward and backward.
     other   is the same layer, which has been through forward with other inputs since: a parameter is the same there.
@@ -141,27 +144,26 @@ def unclaimed(layer, other, fresh, taken):
     """
     sentences = {}
     for part, moved, before in zip(*map(_layers_in, (layer, other, fresh)), strict=False):
-        held_now = _attributes(part)
-        for name, value in held_now.items():
+        now = _attributes(part)
+        for name, value in now.items():
             of = next((m[1] for form in FORMS[:3] if (m := re.fullmatch(form.format(r"(\w+)"), name))), None)
-            if of is None or not _is_number(value) or isinstance(value, float) or id(value) in taken:
+            if of is None or not PARAMETER.fullmatch(of) or kind(value) not in BACKENDS or id(value) in taken:
                 continue
-            if hasattr(type(part), of) and kind(getattr(type(part), of)) in BACKENDS:
+            if hasattr(before, name) and not _changes(value, before, name):
+                continue  # backward has not left it
+            if kind(getattr(type(part), of, None)) in BACKENDS:
                 sentences[of] = f"{of} belongs to the class, and so to all its objects: set self.{of} in __init__"
-            elif of not in held_now:
-                if PARAMETER.fullmatch(of):
-                    sentences[of] = f"backward leaves {name}, and the layer holds no {of}: set self.{of} in __init__"
-            elif kind(held_now[of]) in BACKENDS and held_now[of].dtype.kind in "iub":
-                sentences[of] = (
-                    f"{of} holds {held_now[of].dtype}, which cannot be moved a little: make it one of floats"
-                )
-            elif PARAMETER.fullmatch(of) and not hasattr(before, of) and not _changes(held_now[of], moved, of):
+            elif of not in now:
+                sentences[of] = f"backward leaves {name}, and the layer holds no {of}: set self.{of} in __init__"
+            elif hasattr(before, of) and kind(now[of]) in BACKENDS and now[of].dtype.kind in "iub":
+                sentences[of] = f"{of} holds {now[of].dtype}, which cannot be moved a little: make it one of floats"
+            elif not hasattr(before, of) and not _changes(now[of], moved, of):
                 sentences[of] = f"{of} is made in forward, and is not there before: make it in __init__"
     return sentences
 
 
 def _changes(array, moved, name):
-    """Say whether an array is another one in a layer that has been through forward with other inputs."""
+    """Say whether an array is another one in another state of its layer."""
     return not np.array_equal(array, getattr(moved, name, None))
 
 

@@ -25,6 +25,7 @@ class Measured:
     sees      is the smallest error of a single entry that would have been seen.
     kinked    is an array with the indices of the entries at which the loss has a kink, and the gradient is not wrong.
     outside   is at how many of these the gradient is no slope between the two sides.
+    far       is at how many of these it is further from them than twice what they are in size.
     unseen    is at how many entries the loss is no number beside them.
     compared  says whether any line could be compared.
     step      is the step of the differences, relative to the size of the array's entries.
@@ -37,6 +38,7 @@ class Measured:
     sees: float
     kinked: np.ndarray
     outside: int
+    far: int
     unseen: int
     compared: bool
     step: float
@@ -147,7 +149,8 @@ class Point:
         wrong |= counts["wrong"] > 0
         kinked = np.array(kinked, int)
         unseen = counts["unseen"]
-        return Measured(wrong, places, theirs, error, sees, kinked, counts["kink"], unseen, compared, step)
+        outside = counts["kink"] + counts["far"]
+        return Measured(wrong, places, theirs, error, sees, kinked, outside, counts["far"], unseen, compared, step)
 
     def _entry(self, array, scale, step, place, ours, tolerance, refine):
         """Return the slope along one entry, and the verdict on the gradient there.
@@ -166,7 +169,23 @@ class Point:
                 finer = self.derivative(line, predicted, self.step * own, tolerance)
                 found = min(found, finer, key=lambda one: one.error)
             verdict = found.verdict(predicted, tolerance)
-        return found, verdict
+        return found, self._at_kink(line, found, predicted) if verdict == "kink" else verdict
+
+    def _at_kink(self, line, found, predicted):
+        """Say of a gradient that is no slope between the two sides of a kink whether it is "wrong", "far" or "kink".
+
+        Every term of the loss has slopes of its own on both sides, and what a convention chooses at a kink is of their
+        size. If the gradient is further away than twice all these sizes, it is wrong. If the loss is a single number,
+        the slopes of its terms may have cancelled, and it is only far.
+        """
+        above, up = line.at(found.step)
+        below, down = line.at(-found.step)
+        right = (above - self.here) / up
+        left = (below - self.here) / down
+        sizes = np.maximum(np.maximum(np.abs(left), np.abs(right)), np.abs(right - left))
+        if not found.outside(predicted) > 2 * float(sizes.sum()):
+            return "kink"
+        return "wrong" if len(self.here) > 1 else "far"
 
     def right(self, name, ours, measured, rtol):
         """Return the right gradient of an array as differences see it, NaN where it is not known, and its error.

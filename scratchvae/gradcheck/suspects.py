@@ -13,6 +13,7 @@ import numpy as np
 from scratchvae.gradcheck.factors import factor_words, number_words
 
 CLEAR = 1e-3  # the unexplained share up to which a suspect is named
+KNOWN = 10  # of so many known arrays factors and terms are tried
 SHOWN = 4  # how many entries, rows or columns are listed
 
 
@@ -50,16 +51,19 @@ class Suspect:
 def suspects(evidence):
     """Yield the suspects, the simplest first, with what they leave unexplained.
 
-    A gradient whose right value is not known well enough has none.
+    Of a gradient whose right value is not known well enough only the entries that are clearly wrong are told. A suspect
+    with fitted numbers needs more entries that tell something than numbers: zeros in both gradients, and pairs that
+    occur again, tell nothing.
     """
     seen = np.isfinite(evidence.theirs)
     g = evidence.ours[seen]
     r = evidence.theirs[seen]
     wrong = np.linalg.norm(g - r)
     spread = evidence.error * math.sqrt(r.size)
-    if spread >= 0.03 * wrong:
+    if spread >= 0.01 * wrong:
         yield from _local(evidence, seen)
         return
+    telling = _telling(g, r, evidence.error)
 
     def left(predicted):
         if predicted.shape == seen.shape:
@@ -69,14 +73,22 @@ def suspects(evidence):
     yield from _factors(evidence, g, r, left)
     yield from _same_numbers(evidence, seen, left)
     yield from _local(evidence, seen)
-    yield from _entry_by_entry(evidence, seen, left)
+    if seen.all():
+        yield from _moved(evidence.theirs, evidence.ours, left)
+    yield from _entry_by_entry(evidence, seen, telling, left)
     if seen.all():
         yield from _sums(evidence, left)
-    yield from _added(evidence, seen, g, r, left)
+    yield from _added(evidence, seen, g, r, telling, left)
     if seen.all() and evidence.theirs.ndim > 1:
-        yield from _slice_by_slice(evidence, left)
-        yield from _along_axes(evidence, left)
-        yield from _products(evidence, left)
+        yield from _slice_by_slice(evidence, telling, left)
+        yield from _along_axes(evidence, telling, left)
+        yield from _products(evidence, telling, left)
+
+
+def _telling(g, r, error):
+    """Return how many different pairs of ours and theirs there are that are not both 0."""
+    pairs = np.stack([g, r], axis=-1)[(np.abs(g) > 10 * error) | (np.abs(r) > 10 * error)]
+    return len(np.unique(np.round(pairs / np.abs(pairs).max(initial=1e-300), 9), axis=0))
 
 
 def _factors(evidence, g, r, left):
@@ -96,9 +108,9 @@ def _as_a_length(k, evidence, tolerance):
     for name, array in evidence.known.items():
         for axis, length in enumerate(np.shape(array)):
             for reading, size in (("{}", length), ("1/{}", 1 / length)):
-                if length > 2 and abs(abs(k) / size - 1) <= tolerance:
+                if length > 4 and abs(abs(k) / size - 1) <= tolerance:
                     of = f"len({_plain(name)})" if axis == 0 else f"{_plain(name)}.shape[{axis}]"
-                    return f" ({reading.format(of)} is {size:.6g})"
+                    return f", as much as {reading.format(of)}"
     return ""
 
 
@@ -116,9 +128,9 @@ def _same_numbers(evidence, seen, left):
             yield Suspect(f"exchanged: it is the gradient of {name}", left(other))
     if not seen.all() or theirs.size < 2:
         return
-    for axes in itertools.permutations(range(theirs.ndim)):
+    for axes in itertools.permutations(range(theirs.ndim)) if theirs.ndim <= 4 else ():
         moved = theirs.transpose(axes)
-        if axes == tuple(range(theirs.ndim)) or theirs.ndim > 4:
+        if axes == tuple(range(theirs.ndim)):
             continue
         words = "transposed" if theirs.ndim == 2 else f"transposed: its axes are in the order {axes}"
         if moved.shape == shape:
@@ -127,27 +139,26 @@ def _same_numbers(evidence, seen, left):
         elif theirs.ndim == 2:
             words = "transposed, and reshaped: the right numbers are in the order of the columns"
             yield Suspect(words, left(moved.reshape(shape)))
-    for count in range(1, min(theirs.ndim, 4) + 1):
-        for axes in itertools.combinations([k for k in range(theirs.ndim) if shape[k] > 1], count):
-            yield Suspect(f"in reversed order along {_axes(axes)}", left(np.flip(theirs, axes)))
-    for axis, step in itertools.product(range(theirs.ndim), (1, -1)):
-        if shape[axis] > 2:
-            yield Suspect(f"shifted by one along axis {axis}", _left_of_shifted(evidence, axis, step, left))
     yield Suspect("its sign is lost: it is the absolute value of the right one", left(np.abs(theirs)))
+
+
+def _moved(theirs, ours, left):
+    """The right numbers in reversed order, shifted by one, where what is shifted in may be anything, or anyhow."""
+    axes_of = [k for k in range(theirs.ndim) if theirs.shape[k] > 1][:4]
+    for count in range(1, len(axes_of) + 1):
+        for axes in itertools.combinations(axes_of, count):
+            yield Suspect(f"in reversed order along {_axes(axes)}", left(np.flip(theirs, axes)))
+    for axis, step in itertools.product(axes_of, (1, -1)):
+        shifted = np.roll(theirs, step, axis)
+        edge = np.zeros(theirs.shape, bool)
+        np.moveaxis(edge, axis, 0)[0 if step == 1 else -1] = True
+        if theirs.shape[axis] > 2 and not np.allclose(shifted[~edge], theirs[~edge]):
+            yield Suspect(f"shifted by one along axis {axis}", left(np.where(edge, ours, shifted)))
     order = np.argsort(theirs, axis=None)
     sorted_back = np.empty(theirs.size)
-    sorted_back[np.argsort(evidence.ours, axis=None)] = theirs.reshape(-1)[order]
+    sorted_back[np.argsort(ours, axis=None)] = theirs.reshape(-1)[order]
     if theirs.size > 2:
-        yield Suspect("the right numbers in another order", left(sorted_back.reshape(shape)))
-
-
-def _left_of_shifted(evidence, axis, step, left):
-    """Return what a shift along an axis leaves unexplained; what is shifted in at the edge may be anything."""
-    moved = np.roll(evidence.theirs, step, axis)
-    edge = [slice(None)] * moved.ndim
-    edge[axis] = 0 if step == 1 else -1
-    moved[tuple(edge)] = evidence.ours[tuple(edge)]
-    return left(moved)
+        yield Suspect("the right numbers in another order", left(sorted_back.reshape(theirs.shape)))
 
 
 def _local(evidence, seen):
@@ -158,7 +169,7 @@ def _local(evidence, seen):
     difference = np.where(seen, evidence.ours - theirs, 0.0)
     wrong = np.abs(difference) > np.maximum(least, 1e-6 * np.abs(difference).max())
     count = int(wrong.sum())
-    if not 0 < count < seen.sum():
+    if not 0 < count < seen.sum() or not np.abs(difference[wrong]).min() > 10 * least:
         return
     g = evidence.ours[wrong]
     r = theirs[wrong]
@@ -234,13 +245,16 @@ FORMS = {  # what stands in the chain rule of the usual functions, as a function
 }
 
 
-def _terms(evidence):
+def _terms(evidence, forms=FORMS):
     """Yield (form, name, values) for each form of each known array that has, or can be broadcast to, the right shape.
 
     An array with one number for each row of the gradient is read so too.
     """
     shape = evidence.theirs.shape
-    for name, array in {_plain(name): array for name, array in evidence.known.items()}.items():
+    own = {_plain(evidence.name): evidence.known[evidence.name]}
+    arrays = {**own, **{_plain(name): array for name, array in evidence.known.items()}}
+    found = 0
+    for name, array in arrays.items():
         array = np.asarray(array, np.float64)
         for a in (array, array.reshape(array.shape + (1,) * (len(shape) - array.ndim))):
             try:
@@ -249,40 +263,56 @@ def _terms(evidence):
             except ValueError:
                 continue
             with np.errstate(all="ignore"):
-                for form, function in FORMS.items():
-                    yield form, name, np.broadcast_to(function(a), shape)
+                for form in forms:
+                    yield form, name, np.broadcast_to(FORMS[form](a), shape)
+            found += 1
             break
+        if found == KNOWN:
+            return
 
 
-def _entry_by_entry(evidence, seen, left):
+def _entry_by_entry(evidence, seen, telling, left):
     """A factor of the chain rule: ours = k t ⊙ theirs, or theirs = k t ⊙ ours, where t is a form of a known array."""
-    r = evidence.theirs
-    terms = [term for term in _terms(evidence) if np.isfinite(term[2]).all() and np.ptp(term[2]) > 0]
+    if telling < 2:
+        return
+    g = evidence.ours[seen]
+    r = evidence.theirs[seen]
+    some = np.flatnonzero(np.abs(r) + np.abs(g) > 10 * evidence.error)[:20]  # a look at these rules most suspects out
+
+    def fit(predicted, g):
+        return float(g @ predicted / (predicted @ predicted)) if predicted.any() else 0.0
 
     def suspect(words, t):
-        predicted = (t * r)[seen]
-        if not np.isfinite(predicted).all() or not predicted.any():
+        t = t[seen]
+        few = t[some] * r[some]
+        if not np.isfinite(few).all():
             return Suspect(words, math.inf)
-        k = float(evidence.ours[seen] @ predicted / (predicted @ predicted))
-        if seen.sum() < 4 and abs(k - 1) > 1e-4:  # so few numbers would be fitted by chance
+        rest = g[some] - fit(few, g[some]) * few
+        if np.linalg.norm(rest) > 0.1 * np.linalg.norm(g[some] - r[some]) + 10 * evidence.error * math.sqrt(len(some)):
+            return Suspect(words, math.inf)
+        predicted = t * r
+        k = fit(predicted, g) if np.isfinite(predicted).all() else 0.0
+        if not k or (telling < 4 and abs(k - 1) > 1e-4):  # so few numbers would be fitted by chance
             return Suspect(words, math.inf)
         unexplained = left(k * predicted)
         return Suspect(words + number_words(k, evidence.sizes) if unexplained <= CLEAR else words, unexplained)
 
     with np.errstate(all="ignore"):
-        for form, name, t in terms:
-            what = form.replace("{}", name).strip("()") if form == "(1 - {}²)" else form.replace("{}", name)
-            yield suspect(f"the factor {what} is missing, entry by entry", 1 / t)
-            yield suspect(f"the factor {what} is there once too often, entry by entry", t)
-        whole = [term for term in terms if 0 not in term[2].strides]  # those that were not broadcast
-        for (form, name, t), (other_form, other, u) in itertools.permutations(whole, 2):
-            if form == other_form and name != other:
-                words = f"the factor {form.replace('{}', name)} stands where {form.replace('{}', other)} should"
-                yield suspect(words, t / u)
-    for form, name, t in terms:
-        if form == "{}" and t[seen].any() and seen.sum() > 3:
-            k = float(evidence.ours[seen] @ t[seen] / (t[seen] @ t[seen]))
-            yield Suspect(f"it is {name} itself{number_words(k, evidence.sizes)}: a derivative is missing", left(k * t))
+        for form in FORMS:
+            terms = [(name, t) for _, name, t in _terms(evidence, (form,)) if np.isfinite(t).all() and np.ptp(t) > 0]
+            for name, t in terms:
+                what = form.replace("{}", name)
+                what = what.strip("()") if form.startswith("(") else what
+                yield suspect(f"the factor {what} is missing, entry by entry", 1 / t)
+                yield suspect(f"the factor {what} is there once too often, entry by entry", t)
+            for (name, t), (other, u) in itertools.permutations(terms, 2):
+                if 0 not in t.strides + u.strides:  # both are as large as the gradient
+                    words = f"the factor {form.replace('{}', name)} stands where {form.replace('{}', other)} should"
+                    yield suspect(words, t / u)
+        for _, name, t in _terms(evidence, ("{}",)):
+            if telling > 3 and (k := fit(t[seen], g)):
+                words = f"it is {name} itself{number_words(k, evidence.sizes)}: a derivative is missing"
+                yield Suspect(words, left(k * t))
 
 
 def _sums(evidence, left):
@@ -296,22 +326,21 @@ def _sums(evidence, left):
             yield Suspect(f"{name} over {over}, of which each has a gradient of its own", left(predicted))
 
 
-def _added(evidence, seen, g, r, left):
+def _added(evidence, seen, g, r, telling, left):
     """A term too many or too few: a number, a multiple of a known array, or of another gradient."""
-    if r.size < 3:
+    if telling < 3:
         return
     difference = g - r
     yield Suspect(f"it is off by {difference.mean():.6g} in every entry", left(r + difference.mean()))
-    terms = [(name, t[seen]) for form, name, t in _terms(evidence) if form == "{}"]
     own = _plain(evidence.name)
-    terms.sort(key=lambda term: term[0] != own)
-    for name, t in terms:
+    for _, name, t in _terms(evidence, ("{}",)):
+        t = t[seen]
         if t.any() and np.ptp(t) > 0:
             c = float(difference @ t / (t @ t))
             what = "the array itself, as of a prior or of weight decay," if name == own else name
             how = f"a multiple of {what} is missing, or has another factor"
             yield Suspect(f"it is off by {c:.6g} times {name}: {how}", left(r + c * t))
-            if r.size > 5:
+            if telling > 5:
                 (k, c), *_ = np.linalg.lstsq(np.stack([r, t], axis=1), g)
                 if abs(k - 1) > 1e-3 and abs(c) * np.linalg.norm(t) > 1e-6 * np.linalg.norm(
                     g
@@ -327,13 +356,14 @@ def _added(evidence, seen, g, r, left):
             yield Suspect(f"it is off by {c:.6g} times the gradient of {name}", left(r + c * other[seen]))
 
 
-def _slice_by_slice(evidence, left):
+def _slice_by_slice(evidence, telling, left):
     """A number of its own for each row or each column: ours[i] = k[i] theirs[i], or theirs[i] + k[i] array[i]."""
     g = evidence.ours
     r = evidence.theirs
     for axis in range(r.ndim):
         others = tuple(k for k in range(r.ndim) if k != axis)
-        if r.shape[axis] < 2 or r.size // r.shape[axis] < 3:
+        slices = int((r != 0).any(axis=others).sum())
+        if r.shape[axis] < 2 or telling < 2 * slices + 2:
             continue
         what = ("row", "column")[axis] if r.ndim == 2 else f"slice along axis {axis}"
 
@@ -356,14 +386,15 @@ def _slice_by_slice(evidence, left):
         )
 
 
-def _along_axes(evidence, left):
+def _along_axes(evidence, telling, left):
     """A term that is the same for all entries along some axes, or linear in the array along them."""
     difference = evidence.ours - evidence.theirs
     x = np.asarray(evidence.known[evidence.name], np.float64)
     found = []
     for count in range(1, x.ndim):
         for axes in itertools.combinations(range(x.ndim), count):
-            if math.prod(x.shape[k] for k in axes) >= 3 <= min(x.shape):
+            slices = x.size // math.prod(x.shape[k] for k in axes)
+            if telling >= 2 * slices + 2:
                 what = f"slice along {_axes(axes)}" if x.ndim > 2 else ("column", "row")[axes[0]]
                 found.append((axes, what, difference.mean(axis=axes, keepdims=True)))
     found.sort(key=lambda one: -one[0][-1])  # what belongs to a row of the data comes first
@@ -376,7 +407,7 @@ def _along_axes(evidence, left):
     for axes, what, mean in found:
         centred = x - x.mean(axis=axes, keepdims=True)
         squares = (centred * centred).sum(axis=axes, keepdims=True)
-        if math.prod(x.shape[k] for k in axes) >= 5 and squares.all():
+        if telling >= 3 * squares.size + 2 and squares.all():
             c = (difference * centred).sum(axis=axes, keepdims=True) / squares
             yield Suspect(
                 f"a term is missing or wrong that is linear in each {what} of {_plain(evidence.name)}, as one through "
@@ -389,7 +420,7 @@ def _axes(axes):
     return f"axis {axes[0]}" if len(axes) == 1 else f"axes {', '.join(map(str, axes))}"
 
 
-def _products(evidence, left):
+def _products(evidence, telling, left):
     """A factor W or Wᵀ of a square W; an error that is a product with Wᵀ, W having fewer columns; an outer product."""
     r = evidence.theirs
     if r.ndim != 2 or min(r.shape) < 3:
@@ -413,7 +444,7 @@ def _products(evidence, left):
         yield Suspect(f"the product with {name} is missing", left(before))
         yield Suspect(f"the product is with {name}ᵀ, and should be with {name} itself", left(before @ W.T))
     u, s, vh = np.linalg.svd(error, full_matrices=False)
-    if np.linalg.matrix_rank(r, 1e-6 * np.linalg.norm(r)) > 1:
+    if telling >= sum(r.shape) + 2 and np.linalg.matrix_rank(r, 1e-6 * np.linalg.norm(r)) > 1:
         yield Suspect(
             "the error is an outer product: of a sum of such, as over the rows of the data or over time, one is "
             "missing, wrong, or there twice",
