@@ -315,13 +315,17 @@ def _own_parameters(layer, fresh, places, inputs, outputs, constants):
                 else f"forward or backward changes {key}, which forward reads"
             )
     known = {id(g) for where in places.values() for place in where if (g := place.gradient(())) is not None}
-    other = copy.deepcopy(layer)
-    try:
-        with np.errstate(all="ignore"):
-            other.forward(*(1.5 * x + 0.1 if x.dtype.kind == "f" else np.roll(x, 1) for x in inputs.values()))
-    except Exception:  # whatever a layer says of numbers that it was not made for
-        other = fresh
-    for key, sentence in unclaimed(layer, other, fresh, taken | known).items():
+
+    def moved():
+        other = copy.deepcopy(layer)
+        try:
+            with np.errstate(all="ignore"):
+                other.forward(*(1.5 * x + 0.1 if x.dtype.kind == "f" else np.roll(x, 1) for x in inputs.values()))
+        except Exception:  # whatever a layer says of numbers that it was not made for
+            return fresh
+        return other
+
+    for key, sentence in unclaimed(layer, fresh, taken | known, moved).items():
         if not {key, f"d{key}", f"grad_{key}", f"{key}_grad"} & {*inputs, *constants, *parameters}:
             notes[key] = sentence
     return parameters, notes

@@ -134,17 +134,17 @@ def is_layer(value):
     return all(callable(getattr(value, name, None)) for name in ("forward", "backward")) and not isinstance(value, type)
 
 
-def unclaimed(layer, other, fresh, taken):
+def unclaimed(layer, fresh, taken, moved):
     """Return {name: sentence} for gradients of parameters that backward has left, and whose array was not found.
 
     layer   has been through forward and backward.
-    other   is the same layer, which has been through forward with other inputs since: a parameter is the same there.
     fresh   is the same layer before that.
     taken   is a set of the ids of the gradients whose arrays are known.
+    moved   is a function that returns the layer after forward with other inputs: a parameter is the same there.
     """
     sentences = {}
-    for part, moved, before in zip(*map(_layers_in, (layer, other, fresh)), strict=False):
-        now = _attributes(part)
+    for k, (part, before) in enumerate(zip(*map(_layers_in, (layer, fresh)), strict=False)):
+        now = _attributes(part) if not getattr(part, "shapes", None) else {}
         for name, value in now.items():
             of = next((m[1] for form in FORMS[:3] if (m := re.fullmatch(form.format(r"(\w+)"), name))), None)
             if of is None or not PARAMETER.fullmatch(of) or kind(value) not in BACKENDS or id(value) in taken:
@@ -157,7 +157,7 @@ def unclaimed(layer, other, fresh, taken):
                 sentences[of] = f"backward leaves {name}, and the layer holds no {of}: set self.{of} in __init__"
             elif hasattr(before, of) and kind(now[of]) in BACKENDS and now[of].dtype.kind in "iub":
                 sentences[of] = f"{of} holds {now[of].dtype}, which cannot be moved a little: make it one of floats"
-            elif not hasattr(before, of) and not _changes(now[of], moved, of):
+            elif not hasattr(before, of) and not _changes(now[of], dict(enumerate(_layers_in(moved()))).get(k), of):
                 sentences[of] = f"{of} is made in forward, and is not there before: make it in __init__"
     return sentences
 
