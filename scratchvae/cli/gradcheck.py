@@ -81,20 +81,21 @@ def _files(files, seed, as_json, seconds, memory):
 
 @contextlib.contextmanager
 def _clock(path, seconds):
-    """Yield a function that shows on a terminal for how long a file has been running, once that is two seconds."""
+    """Yield a function that shows for how long a file has been running, from two seconds on; None off a terminal."""
     stream = sys.stderr
-    seen = stream is not None and not getattr(stream, "closed", False) and stream.isatty()
+    if stream is None or getattr(stream, "closed", False) or not stream.isatty():
+        yield None
+        return
     terminal = Output(stream)
 
     def show(since):
-        if seen and since >= 2:
+        if since >= 2:
             terminal.write(f"\r{path}: {since:.0f} s, and may take {seconds:g} s")
             terminal.flush()
 
     yield show
-    if seen:
-        terminal.write("\r\x1b[K")
-        terminal.flush()
+    terminal.write("\r\x1b[K")
+    terminal.flush()
 
 
 def _in(path):

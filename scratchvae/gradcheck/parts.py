@@ -166,7 +166,7 @@ def check_density(density, *arguments, oracle=None, skip=0, without=(), name=Non
         return np.asarray(value) if isinstance(value, float | int) else value, partials
 
     value, _ = value_and_partials()
-    draw = generator.standard_normal if np.ndim(value) else np.ones  # a single number is checked as it is
+    draw = generator.standard_normal if np.shape(value) else np.ones  # a single number is checked as it is
     cotangent = move(np.asarray(draw(np.shape(value))), backend)
     weight = cotangent
     largest = max((a for a in arguments if a.dtype.kind == "f"), key=lambda a: a.ndim, default=cotangent)

@@ -104,7 +104,7 @@ def _factors(evidence, g, r, left):
 
 
 def _as_a_length(k, evidence, tolerance):
-    """Return words for a factor that is the length of an array, or one over it: " (1/len(x) is 0.25)", or ""."""
+    """Return words for a factor that is the length of an array or one over it, ", as much as 1/len(x)", or ""."""
     for name, array in evidence.known.items():
         for axis, length in enumerate(np.shape(array)):
             for reading, size in (("{}", length), ("1/{}", 1 / length)):
@@ -310,9 +310,10 @@ def _entry_by_entry(evidence, seen, telling, left):
                     words = f"the factor {form.replace('{}', name)} stands where {form.replace('{}', other)} should"
                     yield suspect(words, t / u)
         for _, name, t in _terms(evidence, ("{}",)):
-            if telling > 3 and (k := fit(t[seen], g)):
+            k = fit(t[seen], g)
+            if telling > 3 and k and (unexplained := left(k * t)) <= CLEAR:
                 words = f"it is {name} itself{number_words(k, evidence.sizes)}: a derivative is missing"
-                yield Suspect(words, left(k * t))
+                yield Suspect(words, unexplained)
 
 
 def _sums(evidence, left):
