@@ -533,6 +533,8 @@ def test_the_example_with_pytest_passes(tmp_path):
         "-q",
         "-p",
         "no:cacheprovider",
+        "-n",
+        "0",
         str(EXAMPLES / "gradcheck" / "test_with_pytest.py"),
     ]
     assert "2 passed" in subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path).stdout
