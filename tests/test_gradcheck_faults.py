@@ -787,3 +787,23 @@ def test_a_loss_that_is_complex_or_nothing_only_beside_the_point_is_checked_on_t
     s = np.array([1e-6, 1.0])
     assert check_gradients(lambda: float(s[0]) ** 1.5 + float(s[1]) ** 1.5, s, 1.5 * np.sqrt(s))
     assert check_gradients(lambda: None if s[0] <= 0 else (s**1.5).sum(), s, 1.5 * np.sqrt(s))
+
+
+@pytest.mark.parametrize("size", [30, 3000])
+def test_another_convention_at_many_kinks_is_no_fault_beside_an_oracle_and_a_wrong_entry_is(size):
+    w, c = np.zeros(size), rows_like(np.ones(size), 5)
+
+    def oracle(p):
+        import autograd.numpy as anp
+
+        return anp.sum(c * anp.maximum(p, 0))  # autograd takes ½ at a tie
+
+    def grads(p):
+        return c * (p > 0)
+
+    assert check_gradients(lambda p: c * np.maximum(p, 0), w, grads, oracle=oracle)
+    away = np.where(np.arange(size) < size // 2, 0.0, 1.0)
+    assert check_gradients(lambda p: c * np.maximum(p, 0), away.copy(), grads, oracle=oracle)
+    wrong = grads(away)
+    wrong[-1] *= 1.01
+    assert not check_gradients(lambda p: c * np.maximum(p, 0), away.copy(), wrong, oracle=oracle)

@@ -388,9 +388,8 @@ def _at_this_point(point, ours, found, testimony, rule):
         if found[name].wrong or not np.isfinite(gradient).all():
             right[name] = point.right(name, gradient, found[name], rule.rtol)
         elif testimony is not None and testimony.gradients and not _against(name, gradient, testimony, rule)[1]:
-            at = np.zeros(gradient.size, bool)
-            at[found[name].kinked] = True
-            beside = np.where(at.reshape(gradient.shape), testimony.gradients[name], gradient)
+            at = point.kinks_among(name, gradient, testimony.gradients[name], found[name], rule.rtol)
+            beside = np.where(at, testimony.gradients[name], gradient)
             unseen = not testimony.gradients[name].any() and np.abs(gradient).max() <= found[name].sees  # 0 by rounding
             # not at kinks alone, where two conventions may be right
             if not unseen and not _against(name, beside, testimony, rule)[1]:

@@ -11,6 +11,7 @@ from scratchvae.gradcheck.differences import EPS, FACTOR, UNSEEN, Direction, Ent
 
 REFINED = 4  # of the entries of an array that disagree, so many are looked at with many steps
 REFERENCE = 1000  # entries up to which the whole right gradient is found, to say what is wrong
+MOST = 5000  # entries in which a gradient differs from an oracle's, and that are looked at for kinks
 HALVINGS = 100  # how many groups of rows or columns are looked into where an array has more
 
 
@@ -186,6 +187,24 @@ class Point:
         if not found.outside(predicted) > 2 * float(sizes.sum()):
             return "kink"
         return "wrong" if len(self.here) > 1 else "far"
+
+    def kinks_among(self, name, ours, theirs, measured, rtol):
+        """Return a mask over the entries of an array: those at a kink, where two conventions may both be right.
+
+        Looked at are those that were moved before, and up to MOST of those in which `ours` and `theirs` differ; only
+        the first 50 if none of these is at a kink.
+        """
+        array = self.arrays[name]
+        at = np.zeros(array.size, bool)
+        at[measured.kinked] = True
+        tolerance = rtol * float(np.abs(ours).max(initial=0.0))
+        differing = self.generator.permutation(np.flatnonzero((np.abs(ours - theirs).reshape(-1) > tolerance) & ~at))
+        for k, place in enumerate(differing[:MOST]):
+            if k == 50 and not at[differing].any():
+                break
+            found, verdict = self._entry(array, self.scales[name], self.step, place, ours, tolerance, True)
+            at[place] = found.kink and verdict in ("agrees", "kink")
+        return at.reshape(array.shape)
 
     def right(self, name, ours, measured, rtol):
         """Return the right gradient of an array as differences see it, NaN where it is not known, and its error.
