@@ -38,8 +38,8 @@ FILE_SIZE = 64 << 20  # bytes that the process of a file may write to a file, wh
 PACKAGE = "homework"  # to which the module of the file belongs
 DENSITY = re.compile(r"^(log|nll|logpdf|logprob|logp|pdf)(_|$)|(^|_)(loss|density|nll|logpdf|pdf|prob|likelihood|mse)$")
 TRIPLE = ("loss", "params", "grads")
-ARRAY = re.compile(r"[WUV]\w*|[bw]\d*|bias\d*|weights?\d*|gamma|beta|kernel")  # an argument that is no size
-MATRIX = re.compile(r"[WUV]\w*|w\d*|weights?\d*|kernel")
+MATRIX = re.compile(r"[WUV]\w*|w\d*|weights?\d*|kernel")  # an argument that is no size
+ARRAY = re.compile(rf"{MATRIX.pattern}|b\d*|bias\d*|gamma|beta")
 UNCALLED = "could not be called: "  # and so nothing is known of its gradients
 HOW_TO_MAKE = (
     "write a function without arguments that makes it, and mark that with @scratchvae.gradcheck.example(x), x being an "
