@@ -66,7 +66,8 @@ def check_gradients(
               whose gradients are then compared, or in NumPy, whose value is compared. None unless given.
     sizes     is a dict of numbers with a meaning, such as {"M": 7, "N": 100}, so that a wrong factor gets its name.
     known     is a dict of arrays with a meaning, such as {"h": h, "y": y}, so that a factor or a term that is missing
-              gets its name if it is made of one of them. Those of `params` need not be named.
+              gets its name if it is made of one of them. Those of `params` need not be named, and those that hold
+              anything but finite real numbers are left out.
     rtol      is the relative error that passes against differences, as a share of the largest entry of the array's
               gradient. Unless given it is 1e-6, or 1e-3 if an array holds float32.
     atol      is an absolute error that passes as well, 0 unless given.
@@ -150,8 +151,7 @@ def check_gradients(
 
 @dataclass(frozen=True)
 class Rule:
-    """What passes: the coarsest precision of the arrays, and the tolerances; and the sizes and arrays that have a
-    name."""
+    """What passes: the coarsest precision of the arrays, the tolerances, and sizes and arrays that have a name."""
 
     precision: str
     rtol: float
@@ -197,19 +197,20 @@ def _are_numbers(rtol, atol, step, entries, points, seed):
 
 
 def _are_named(sizes, known):
-    """Raise a ValueError unless `sizes` is a dict of numbers, and `known` one of arrays."""
+    """Raise a ValueError unless `sizes` is a dict of numbers, and `known` is a dict."""
     for what, given, example in (("sizes", sizes, '{"M": 7}'), ("known", known, '{"h": h}')):
         if not isinstance(given, dict | None):
             raise ValueError(f"{what} is {type(given).__name__}; expected a dict, such as {example}")
     for name, value in (sizes or {}).items():
         positive(name, value)
-    if known:
-        named("known", known)
 
 
 def _usable(known):
-    """Return those of the known arrays that hold finite real numbers, by name and in float64: an attention's mask holds
-    none."""
+    """Return those of the known arrays that hold finite real numbers, by name and in float64.
+
+    A mask of -inf, as attention has it, is left out, since no factor and no term is made of it. What is no array raises
+    a ValueError.
+    """
     arrays = {name: move(array, "numpy") for name, array in named("known", known).items()} if known else {}
     arrays = {name: array.astype(np.float64) for name, array in arrays.items() if array.dtype.kind in "fiub"}
     return {name: array for name, array in arrays.items() if np.isfinite(array).all()}

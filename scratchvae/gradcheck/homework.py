@@ -194,10 +194,8 @@ def _check_class(kind, arguments, settings, seed, is_base, made):
         except BaseException as error:
             errors.append(f"{', '.join(words)} ({_line(error)})" if words else _line(error))
     else:
-        if kind in made:
-            raise NotCheckedError("a function that is marked makes one")
-        with_ = f" with {', nor with '.join(errors)}" if needed else f" ({errors[0]})"
-        raise ValueError(f"{UNCALLED}{kind.__name__} cannot be made{with_}; {HOW_TO_MAKE}")
+        told = f" with {', nor with '.join(errors)}" if needed else f" ({errors[0]})"
+        raise _uncalled(kind, made, f"{kind.__name__} cannot be made{told}; {HOW_TO_MAKE}")
     if arguments is not None:
         return check_layer(layer, *arguments, seed=seed, **settings)
     errors = {}
@@ -211,13 +209,17 @@ def _check_class(kind, arguments, settings, seed, is_base, made):
         except BaseException as error:
             errors.setdefault(_line(error), what)
     told = "; ".join(f"{what}: {error}" for error, what in errors.items())
+    how = f", made with {', '.join(words)}," if words else ""
+    told = f"{kind.__name__}{how} takes none of the inputs that were tried ({told}); say which it takes with "
+    told += "@scratchvae.gradcheck.example(x)" + (f", or {HOW_TO_MAKE}" if words else "")
+    raise _uncalled(kind, made, told)
+
+
+def _uncalled(kind, made, told):
+    """Return the error that says why a class could not be called. It is no fault if a marked function makes one."""
     if kind in made:
-        raise NotCheckedError("a function that is marked makes one")
-    with_ = f", made with {', '.join(words)}," if words else ""
-    raise ValueError(
-        f"{UNCALLED}{kind.__name__}{with_} takes none of the inputs that were tried ({told}); say which it takes with "
-        f"@scratchvae.gradcheck.example(x)" + (f", or {HOW_TO_MAKE}" if words else "")
-    )
+        return NotCheckedError("a function that is marked makes one")
+    return ValueError(f"{UNCALLED}{told}")
 
 
 def _constructor_arguments(needed, seed):
