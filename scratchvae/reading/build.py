@@ -6,7 +6,6 @@ import functools
 import html
 import re
 import shutil
-import time
 from pathlib import Path
 
 import jinja2
@@ -213,7 +212,7 @@ class Page:
         rows = []
         for name in sorted((one for one in self.site.where if PAPER.match(one)), key=_in_order):
             page = self.site.where[name]
-            number, _, title, names = next(section for section in page.sections if name in section[3])
+            number, _, title, _ = next(section for section in page.sections if name in section[3])
             code = re.findall(r"^```code\n(\S+(?: \w+)?)$", _section(page, number), re.MULTILINE)
             rows.append(
                 f'<tr><td>{_spoken(name)}</td><td><a href="{self.site.href("#" + name, self)}">'
