@@ -57,7 +57,8 @@ setup(
     extras_require={
         "read": READ,  # scratchvae read
         "test": TEST,
-        "dev": [*TEST, "ruff==0.17.*"],
+        "browser": ["playwright>=1.40"],  # and a chromium, for the tests of the reading in a browser
+        "dev": [*TEST, "ruff==0.17.*", "build>=1", "twine>=6"],
         "mutants": [*TEST, "coverage>=7.4"],  # python tests/mutants.py
         "bench": ["torch==2.13.*", "jax>=0.10", "jaxlib>=0.10"],  # peers of benchmarks/peers.py; autograd is there
         "cuda12": ["cupy-cuda12x[ctk]>=14"],  # ctk: cuBLAS, NVRTC and the like, so that the driver is all it takes
