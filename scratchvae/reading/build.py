@@ -222,6 +222,10 @@ class Page:
         out = f'<pre class="program">{code_html(content.strip())}</pre>'
         return out + (f'<pre class="out">{html.escape(printed)}</pre>' if printed else "")
 
+    def setup(self, content):
+        summary = "The program that the others on this page begin with"
+        return f'<details class="setup"><summary>{summary}</summary>{self.python(content)}</details>'
+
     def svg(self, content):
         return f'<div class="drawing">{programs.run(content, self.within)}</div>'
 
@@ -273,6 +277,7 @@ BLOCKS = {
     "test": ("below", Page.test),
     "wrong": ("below", Page.wrong),
     "python": ("left", Page.python),
+    "setup": ("left", Page.setup),
     "svg": ("left", Page.svg),
     "contents": ("left", Page.contents),
     "equations": ("left", Page.equations),
