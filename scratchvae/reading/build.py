@@ -5,7 +5,6 @@ import contextlib
 import functools
 import html
 import re
-import shutil
 from pathlib import Path
 
 import jinja2
@@ -13,36 +12,58 @@ import markdown_it
 from mdit_py_plugins.dollarmath import dollarmath_plugin
 
 from scratchvae import __version__
+from scratchvae.output import progress_bar
 from scratchvae.reading import programs
 from scratchvae.reading.source import BESIDE, PACKAGE, ReadingError, pull
 from scratchvae.reading.symbols import Tie, code_html, mathml
+from scratchvae.training.checkpoint import write_atomically
 
 HERE = Path(__file__).parent
+MADE_BY = '<meta name="generator" content="scratchvae read">'  # stands at the head of every page
 HEADING = re.compile(r"^(#{1,3}) (.*?)(?: \{([^}]*)\})?$")
 CASE = re.compile(r"_e(\d+)(?=_|$)")  # in the name of a test: the exact case that it holds
+BREAK = re.compile(r"(?<=[._/:])(?=[^._/:])")  # where a long name may be broken
 WORDS = re.compile(r"[A-Za-z_][A-Za-z_0-9]*")
 NUMBER = re.compile(r"(?<![\w.])\d[\d,]*\.\d+|(?<![\w.,-])\d{1,3},\d{3}")  # in a text: 0.19, 50,000
 SECTION = re.compile(r"[Ss]ections? \d\.\d( (and|to) \d\.\d)?")  # which is no result
 
 
 def build(out, pages=HERE / "pages", progress=None):
-    """Write the reading into the folder `out`, which is made, and return the paths of its pages.
+    """Write the reading into the folder `out`, and return the paths of its pages, the contents first.
 
-    `pages` is the folder of the Markdown; `progress`, if given, is called with the name of each page before it is made.
-    A page that cannot be built raises a `ReadingError`, and nothing is written.
+    The folder is made if it is not there; in a reading that is there, every page is replaced. `pages` is the folder of
+    the Markdown. `progress` says whether a bar is shown; None, as unless given, shows one on a terminal. A page that
+    cannot be built, and a folder that holds something else, raise a `ReadingError` before anything is written.
     """
+    out = Path(out)
+    old = _old_pages(out)
     site = Site(sorted(Path(pages).glob("*.md")))
     made = {}
-    for page in site.pages:
-        if progress:
-            progress(page.name)
-        made[page.name + ".html"] = page.html()
-    out = Path(out)
+    with progress_bar(len(site.pages), 0, progress, unit=" pages") as bar:
+        for page in site.pages:
+            made[f"{page.name}.html"] = page.html()
+            bar.update()
+    made["style.css"] = (HERE / "style.css").read_text(encoding="utf-8")
     out.mkdir(parents=True, exist_ok=True)
     for name, text in made.items():
-        (out / name).write_text(text, encoding="utf-8")
-    shutil.copyfile(HERE / "style.css", out / "style.css")
-    return [out / name for name in made]
+        write_atomically(out / name, text.encode())
+    for path in old:
+        if path.name not in made:
+            path.unlink()
+    return [out / name for name in made if name.endswith(".html")]
+
+
+def _old_pages(out):
+    """Return the pages of a reading that is in a folder already; another content of the folder is refused."""
+    if not out.exists():
+        return []
+    if not out.is_dir():
+        raise ReadingError(f"{out} is no folder; expected one for the pages, or a name that is not taken")
+    found = [path for path in out.iterdir() if not path.name.endswith(".tmp")]
+    pages = [path for path in found if path.suffix == ".html" and MADE_BY in path.read_bytes()[:1000].decode("latin-1")]
+    if found and not pages:
+        raise ReadingError(f"{out} holds other things than a reading; name a new folder, or an empty one")
+    return pages
 
 
 class Site:
@@ -111,6 +132,7 @@ class Page:
         return self.site.template.render(
             page=self,
             rows=rows,
+            made_by=MADE_BY,
             version=__version__,
             pages=site,
             before=site[place - 1] if place else None,
@@ -125,12 +147,15 @@ class Page:
         row["title"] = MARKDOWN.renderer.render(MARKDOWN.parseInline(title), MARKDOWN.options, {"page": self})
         group = []
         for token in tokens:
-            self.line = first + 1 + (token.map[0] if token.map else 0)
+            if (
+                not token.level and token.nesting >= 0
+            ):  # a paragraph, a table or a list begins: what was before is whole
+                row["left"].append(self.render(group))
+                group = []
+                self.line = first + 1 + token.map[0]
             if token.type != "fence" or token.level:
                 group.append(token)
                 continue
-            row["left"].append(self.render(group))
-            group = []
             kind = (token.info.split() or [""])[0]
             if kind not in BLOCKS:
                 raise ReadingError(f"there is no block of the kind {kind!r}; the kinds are {', '.join(sorted(BLOCKS))}")
@@ -138,6 +163,7 @@ class Page:
             if block:
                 row[side].append(block(self, token.content))
         row["left"].append(self.render(group))
+        self.line = first
         row["legend"] = [(mathml(tie.latex), tie) for tie in self.ties]
         for tie in self.ties:
             for place in ("equation", "code"):
@@ -196,6 +222,10 @@ class Page:
         out = f'<pre class="program">{code_html(content.strip())}</pre>'
         return out + (f'<pre class="out">{html.escape(printed)}</pre>' if printed else "")
 
+    def setup(self, content):
+        summary = "The program that the others on this page begin with"
+        return f'<details class="setup"><summary>{summary}</summary>{self.python(content)}</details>'
+
     def svg(self, content):
         return f'<div class="drawing">{programs.run(content, self.within)}</div>'
 
@@ -217,7 +247,7 @@ class Page:
             rows.append(
                 f'<tr><td>{_spoken(name)}</td><td><a href="{self.site.href("#" + name, self)}">'
                 f"{MARKDOWN.renderInline(title, {'page': self})}</a></td>"
-                f"<td>{'<br>'.join(f'<code>{html.escape(_short(one))}</code>' for one in code)}</td></tr>"
+                f"<td>{'<br>'.join(_breakable(one.removeprefix('scratchvae.')) for one in code)}</td></tr>"
             )
         return f"<table><tr><th>in the paper</th><th>read here</th><th>code</th></tr>{''.join(rows)}</table>"
 
@@ -228,7 +258,7 @@ class Page:
         for line in content.strip().split("\n"):
             case, _, said = line.partition(" ")
             found = tests.get(case, [])
-            names = "<br>".join(f"<code>{html.escape(test)}</code>" for test in found) or "not tested yet"
+            names = "<br>".join(_breakable(test) for test in found) or "not tested yet"
             rows.append(
                 f"<tr><td>{case}</td><td>{MARKDOWN.renderInline(said, {'page': self})}</td><td>{names}</td></tr>"
             )
@@ -247,6 +277,7 @@ BLOCKS = {
     "test": ("below", Page.test),
     "wrong": ("below", Page.wrong),
     "python": ("left", Page.python),
+    "setup": ("left", Page.setup),
     "svg": ("left", Page.svg),
     "contents": ("left", Page.contents),
     "equations": ("left", Page.equations),
@@ -281,8 +312,9 @@ def _spoken(name):
     return {"alg": "Algorithm", "app": "appendix", "sec": "section"}[kind] + " " + rest.upper()
 
 
-def _short(name):
-    return name.removeprefix("scratchvae.")
+def _breakable(name):
+    """Return a long name as code that may go on in the next line after a dot, a slash, a colon or an underscore."""
+    return f"<code>{BREAK.sub('<wbr>', html.escape(name))}</code>"
 
 
 def _section(page, number):

@@ -100,10 +100,12 @@ def _where(lines, text, name):
 def _find(node, names):
     """Return the definition, or the assignment, of a dotted name below a node of a syntax tree, or None."""
     for child in ast.iter_child_nodes(node):
-        if isinstance(child, DEFINITIONS) and child.name == names[0]:
-            return child if len(names) == 1 else _find(child, names[1:])
         if isinstance(child, ast.Assign) and any(ast.unparse(target) == ".".join(names) for target in child.targets):
             return child
+        if isinstance(child, DEFINITIONS) and child.name == names[0]:
+            found = child if len(names) == 1 else _find(child, names[1:])
+            if found is not None:
+                return found
     return None
 
 
