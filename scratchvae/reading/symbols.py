@@ -99,6 +99,7 @@ def _line(row, by_name):
         if name == "c":
             parts = COMMENT_GAP.split(text.removeprefix("#").strip())
             text = "# " + '<span class="gap"></span>'.join(html.escape(part) for part in parts)
+            name = "c note" if any(part.strip() for part in out) else "c"  # beside code, or a line of its own
         elif kind in Name and text in by_name:
             name = "t"
             for tie in by_name[text]:
