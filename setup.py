@@ -1,5 +1,6 @@
 """Metadata of scratchvae; pyproject.toml holds the build system and the tools' settings."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -7,10 +8,18 @@ from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).parent
+REPOSITORY = "https://github.com/scratchvae/scratchvae"  # where the links of the README lead on a package index
 READ = ["markdown-it-py>=3", "mdit-py-plugins>=0.4", "latex2mathml>=3.78", "pygments>=2.15", "jinja2>=3.1"]
 # xdist: the suite in half the time
 TEST = ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6", "mpmath>=1.3", *READ]
 BESIDE = ["examples/**/*.py", "examples/results/*.csv", "benchmarks/**/*.py", "benchmarks/results/*.json", "tests/*.py"]
+
+
+def description():
+    """Return the README with absolute links, so that a package index shows its pictures and leads to its pages."""
+    text = (HERE / "README.md").read_text(encoding="utf-8")
+    text = re.sub(r"!\[([^]]*)\]\((?!https://)", rf"![\1]({REPOSITORY}/raw/main/", text)
+    return re.sub(r"\]\((?!https://|#)", f"]({REPOSITORY}/blob/main/", text)
 
 
 class BuildWithWhatIsRead(build_py):
@@ -32,9 +41,10 @@ setup(
     name="scratchvae",
     version="0.1.0",
     description="Auto-Encoding Variational Bayes from scratch: NumPy, hand-derived gradients, every one checked",
-    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description=description(),
     long_description_content_type="text/markdown",
     license="MIT",
+    url=REPOSITORY,
     python_requires=">=3.11",
     packages=find_packages(include=["scratchvae", "scratchvae.*"]),
     package_data={"scratchvae.reading": ["pages/*.md", "*.jinja", "*.css"]},

@@ -13,6 +13,7 @@ are written `[the bound](#eq-2)` on any page. These fenced blocks have a meaning
                  The mistake is planted in the installed code, the program runs, and what it prints is shown.
     ```python    a program, shown with what it prints. All programs of a page share their names, and begin with three:
                  np, results(file) for a committed .csv or .json, and failed(report) for a short gradient check.
+    ```setup     the same, folded away: what the other programs of the page need
     ```svg       a program that prints a drawing, which is shown in its place
     ```cases     a line for each exact case, `E1 what it proves`; the tests that are named after it are added
     ```contents  the list of pages;    ```equations  the list of equations, each with its rows, code and tests

@@ -22,6 +22,7 @@ HERE = Path(__file__).parent
 MADE_BY = '<meta name="generator" content="scratchvae read">'  # stands at the head of every page
 HEADING = re.compile(r"^(#{1,3}) (.*?)(?: \{([^}]*)\})?$")
 CASE = re.compile(r"_e(\d+)(?=_|$)")  # in the name of a test: the exact case that it holds
+BREAK = re.compile(r"(?<=[._/:])(?=[^._/:])")  # where a long name may be broken
 WORDS = re.compile(r"[A-Za-z_][A-Za-z_0-9]*")
 NUMBER = re.compile(r"(?<![\w.])\d[\d,]*\.\d+|(?<![\w.,-])\d{1,3},\d{3}")  # in a text: 0.19, 50,000
 SECTION = re.compile(r"[Ss]ections? \d\.\d( (and|to) \d\.\d)?")  # which is no result
@@ -221,6 +222,10 @@ class Page:
         out = f'<pre class="program">{code_html(content.strip())}</pre>'
         return out + (f'<pre class="out">{html.escape(printed)}</pre>' if printed else "")
 
+    def setup(self, content):
+        summary = "The program that the others on this page begin with"
+        return f'<details class="setup"><summary>{summary}</summary>{self.python(content)}</details>'
+
     def svg(self, content):
         return f'<div class="drawing">{programs.run(content, self.within)}</div>'
 
@@ -242,7 +247,7 @@ class Page:
             rows.append(
                 f'<tr><td>{_spoken(name)}</td><td><a href="{self.site.href("#" + name, self)}">'
                 f"{MARKDOWN.renderInline(title, {'page': self})}</a></td>"
-                f"<td>{'<br>'.join(f'<code>{html.escape(_short(one))}</code>' for one in code)}</td></tr>"
+                f"<td>{'<br>'.join(_breakable(one.removeprefix('scratchvae.')) for one in code)}</td></tr>"
             )
         return f"<table><tr><th>in the paper</th><th>read here</th><th>code</th></tr>{''.join(rows)}</table>"
 
@@ -253,7 +258,7 @@ class Page:
         for line in content.strip().split("\n"):
             case, _, said = line.partition(" ")
             found = tests.get(case, [])
-            names = "<br>".join(f"<code>{html.escape(test)}</code>" for test in found) or "not tested yet"
+            names = "<br>".join(_breakable(test) for test in found) or "not tested yet"
             rows.append(
                 f"<tr><td>{case}</td><td>{MARKDOWN.renderInline(said, {'page': self})}</td><td>{names}</td></tr>"
             )
@@ -272,6 +277,7 @@ BLOCKS = {
     "test": ("below", Page.test),
     "wrong": ("below", Page.wrong),
     "python": ("left", Page.python),
+    "setup": ("left", Page.setup),
     "svg": ("left", Page.svg),
     "contents": ("left", Page.contents),
     "equations": ("left", Page.equations),
@@ -306,8 +312,9 @@ def _spoken(name):
     return {"alg": "Algorithm", "app": "appendix", "sec": "section"}[kind] + " " + rest.upper()
 
 
-def _short(name):
-    return name.removeprefix("scratchvae.")
+def _breakable(name):
+    """Return a long name as code that may go on in the next line after a dot, a slash, a colon or an underscore."""
+    return f"<code>{BREAK.sub('<wbr>', html.escape(name))}</code>"
 
 
 def _section(page, number):
