@@ -39,7 +39,7 @@ class BuildWithWhatIsRead(build_py):
 
 setup(
     name="scratchvae",
-    version="0.1.0",
+    version="0.2.0",
     description="Auto-Encoding Variational Bayes from scratch: NumPy, hand-derived gradients, every one checked",
     long_description=description(),
     long_description_content_type="text/markdown",

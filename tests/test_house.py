@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import scratchvae
 from scratchvae.inference.mean_field import MixtureOfGaussians, UnivariateGaussian
 from scratchvae.models.autoencoder import PCA, LinearAutoencoder
 from scratchvae.models.factor_analysis import PPCA, FactorAnalysis
@@ -193,3 +194,14 @@ def test_the_python_examples_of_a_page_run(page, monkeypatch, tmp_path, digits):
         small = small.replace("range(3)", "range(1)").replace("steps=1000", "steps=100")
         exec(compile(small, page.name, "exec"), names)
     assert names["mu"].shape == (10, 20)
+
+
+def test_the_version_is_said_alike_everywhere():
+    places = {
+        "setup.py": r'version="([^"]+)"',
+        "scratchvae/__init__.py": r'__version__ = "([^"]+)"',
+        "CITATION.cff": r"version: (\d\S+)\ndate-released",
+        "CHANGELOG.md": r"^## (\d\S+) \(",
+    }
+    found = {re.search(pattern, (ROOT / name).read_text(), re.MULTILINE)[1] for name, pattern in places.items()}
+    assert found == {scratchvae.__version__}

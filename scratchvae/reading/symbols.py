@@ -75,7 +75,9 @@ def _match(tokens, place, wanted):
 
 def code_html(source, ties=()):
     """Return source as HTML: an element for each line, its comment below the code, the variables with their classes."""
-    by_name = {tie.name: tie for tie in ties}
+    by_name = {}
+    for tie in ties:
+        by_name.setdefault(tie.name, []).append(tie)
     rows = [[]]
     for kind, text in pygments.lex(source, PythonLexer(stripnl=False, ensurenl=False)):
         for number, part in enumerate(text.split("\n")):
@@ -98,8 +100,10 @@ def _line(row, by_name):
             parts = COMMENT_GAP.split(text.removeprefix("#").strip())
             text = "# " + '<span class="gap"></span>'.join(html.escape(part) for part in parts)
         elif kind in Name and text in by_name:
-            by_name[text].seen.add("code")
-            name = f"t t{by_name[text].number}"
+            name = "t"
+            for tie in by_name[text]:
+                tie.seen.add("code")
+                name += f" t{tie.number}"
             text = html.escape(text)
         else:
             text = html.escape(text)
