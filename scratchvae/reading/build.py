@@ -426,7 +426,9 @@ def known_words():
     return words | {"py", "md", "json", "csv"}
 
 
-MARKDOWN = markdown_it.MarkdownIt("commonmark").enable("table").use(dollarmath_plugin, allow_space=True)
+MARKDOWN = (
+    markdown_it.MarkdownIt("commonmark").enable("table").use(dollarmath_plugin, allow_space=True, label_normalizer=str)
+)
 for _kind in ("math_inline", "math_inline_double", "math_block", "math_block_label"):
     MARKDOWN.add_render_rule(_kind, _math)
 MARKDOWN.add_render_rule("code_inline", _inline_code)

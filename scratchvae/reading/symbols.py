@@ -16,6 +16,7 @@ TOKEN = re.compile(
 KINDS = {Keyword: "k", Operator.Word: "k", String: "s", Number: "m", Comment: "c"}  # classes of the style sheet
 # A function such as log before its argument, unless that is in brackets: MathML leaves no space between the two.
 FUNCTION = re.compile(r"(<mi>(?:log|ln|exp|tanh|det|max|min|arctan)</mi>)(?!<mo|<mrow><mo|</)")
+UNNEEDED = re.compile(r' (?:xmlns="[^"]*"|display="inline")')  # in HTML
 COMMENT_GAP = re.compile(r" {3,}")
 
 
@@ -53,7 +54,8 @@ def mathml(latex, ties=(), display=False):
         else:
             out.append(tokens[place])
             place += 1
-    return FUNCTION.sub(r'\1<mspace width="0.17em" />', convert("".join(out), display="block" if display else "inline"))
+    text = convert("".join(out), display="block" if display else "inline")
+    return FUNCTION.sub(r'\1<mspace width="0.17em" />', UNNEEDED.sub("", text))
 
 
 def _solid(tokens):
