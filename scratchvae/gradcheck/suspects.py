@@ -343,14 +343,15 @@ def _added(evidence, seen, g, r, telling, left):
             yield Suspect(f"it is off by {c:.6g} times {name}: {how}", left(r + c * t))
             if telling > 5:
                 (k, c), *_ = np.linalg.lstsq(np.stack([r, t], axis=1), g)
-                if abs(k - 1) > 1e-3 and abs(c) * np.linalg.norm(t) > 1e-6 * np.linalg.norm(
-                    g
-                ):  # ours = k (theirs - s t) + s t
+                large = abs(c) * np.linalg.norm(t) > 1e-6 * np.linalg.norm(g)
+                if large and abs(k) < 1e-9:  # ours = c t
+                    words = f"it is {c:.6g} times {name}, a term of it that may be right: all else is missing"
+                    yield Suspect(words, left(c * t))
+                elif large and abs(k - 1) > 1e-3:  # ours = k (theirs - s t) + s t
                     about = factor_words(k, evidence.sizes, 1e-4).partition(" (")[0]
                     about = about or f"a factor: it is {k:.6g} times the right one"
-                    yield Suspect(
-                        f"{about}, except for a term {c / (1 - k):.6g} {name}, which is right", left(k * r + c * t)
-                    )
+                    words = f"{about}, except for a term {c / (1 - k):.6g} {name}, which is right"
+                    yield Suspect(words, left(k * r + c * t))
     for name, other in evidence.others.items():
         if other.shape == seen.shape and np.isfinite(other).all() and other.any():
             c = float(difference @ other[seen] / (other[seen] @ other[seen]))
