@@ -640,6 +640,60 @@ def test_a_gradient_that_is_another_at_random_is_given_no_name(shape):
         assert UNKNOWN in said[0]
 
 
+def test_two_rows_are_enough_for_a_reversed_order_and_too_few_for_a_shift_by_one():
+    """Of two rows the one that is shifted in may be anything, so that one row alone would tell of a shift."""
+    two = R[:2]
+    assert diagnosis(evidence(two[::-1], two))[0] == "in reversed order along axis 0"
+    assert "shifted" not in " ".join(diagnosis(evidence(np.stack([A[0], two[0]]), two)))
+    three = diagnosis(evidence(np.stack([A[0], R[0], R[1]]), R[:3]))
+    assert three[0] == "shifted by one along axis 0"
+
+
+def test_two_numbers_are_enough_to_see_that_a_sign_is_lost():
+    said = diagnosis(evidence(np.array([1.0, 2.5]), np.array([1.0, -2.5])))
+    assert said[0] == "its sign is lost: it is the absolute value of the right one"
+
+
+def test_a_row_that_is_zero_is_called_never_written_and_one_that_is_wrong_is_not():
+    zero = R.copy()
+    zero[2] = 0
+    assert diagnosis(evidence(zero, R)) == [
+        "wrong only in row 2, where it is 0: never written, or a term is missing there"
+    ]
+    wrong = R.copy()
+    wrong[2] = A[2]
+    assert diagnosis(evidence(wrong, R)) == ["wrong only in row 2"]
+
+
+def test_one_number_has_a_factor_by_chance_and_two_have_it_by_a_fault():
+    """One number is any other one times something, so that only a factor which has a name is told."""
+    assert UNKNOWN in diagnosis(evidence(np.array([5.3]), np.array([1.0])))[0]
+    assert UNKNOWN in diagnosis(evidence(np.array([5.3, 0.0]), np.array([1.0, 0.0])))[0]
+    assert diagnosis(evidence(np.array([5.3, 10.6]), np.array([1.0, 2.0])))[0].startswith("a factor: it is 5.3 times")
+    assert diagnosis(evidence(np.array([2.0]), np.array([1.0])))[0].startswith("a factor: it is 2 times")
+
+
+def test_a_gradient_beside_which_the_loss_is_no_number_is_called_that():
+    said = diagnosis(evidence(R, np.full(R.shape, np.nan)))
+    assert said == ["the loss gives no number beside this point: nothing could be compared"]
+
+
+def test_what_differences_hardly_see_is_no_array_that_the_loss_does_not_read():
+    """Differences within their error are no proof that an array is not read, unless all of them are 0."""
+    for theirs, unread in [(0 * R, True), (1e-13 * np.sign(R), False)]:
+        said = diagnosis(evidence(R, theirs))
+        assert (said == ["the loss does not read W: all its differences are 0"]) == unread
+    assert UNKNOWN in said[0]
+
+
+def test_an_oracle_that_disagrees_where_differences_do_not_is_said_to():
+    """An error of 1e-8 is below what differences are held to, 1e-6, and above the oracle's 1e-10."""
+    report = check_gradients(lambda: X**2, X, 2 * X * (1 + 1e-8), oracle=lambda x: (x**2).sum())
+    assert not report["params"].passed
+    assert report["params"].notes[0].startswith("right by differences, and not beside the oracle: ")
+    assert check_gradients(lambda: X**2, X, 2 * X * (1 + 1e-8))
+
+
 def test_a_factor_that_is_the_length_of_an_array_is_told_beside_the_number():
     assert diagnosis(evidence(R / 6, R)) == ["a factor: it is 0.166667 times the right one, as much as 1/len(W)"]
     assert diagnosis(evidence(5 * R, R)) == ["a factor: it is 5 times the right one, as much as W.shape[1]"]
