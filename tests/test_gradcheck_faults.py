@@ -400,6 +400,16 @@ def test_taylor_remainders_and_the_complex_step_are_told():
     assert "complex" not in str(check_gradients(lambda p: np.abs(p).sum(), x, np.sign))  # |x| is not analytic
 
 
+@pytest.mark.parametrize(
+    ("error", "words"), [(0.0, ""), (1e-7, " (beyond rounding: a small error, or a loss that "), (0.01, "")]
+)
+def test_an_error_that_is_small_and_no_rounding_is_told_beside_the_complex_step(error, words):
+    W = np.array([0.5, 1.0, 2.0])
+    (said,) = [f for f in check_gradients(lambda W: np.sin(W), W, np.cos(W) * (1 + error)).facts if "complex" in f]
+    assert said.partition(": relative error ")[2][7:].startswith(words)
+    assert ("beyond" in said) == bool(words)
+
+
 def test_containers_of_any_kind_are_named_by_their_keys():
     W = np.ones((2, 2))
     params = {"net": [{"W": W}, {"b": np.ones(2)}], "scale": (np.array(2.0),)}
@@ -692,6 +702,62 @@ def test_an_oracle_that_disagrees_where_differences_do_not_is_said_to():
     assert not report["params"].passed
     assert report["params"].notes[0].startswith("right by differences, and not beside the oracle: ")
     assert check_gradients(lambda: X**2, X, 2 * X * (1 + 1e-8))
+
+
+F = R.reshape(-1)  # of as many numbers as are wanted
+G = A.reshape(-1)
+H = X.reshape(-1)
+
+
+def linear(shape):
+    """A right gradient of this shape, and one with a term that is linear in each row of the array."""
+    r = R[: shape[0], : shape[1]]
+    x = rows_like(r, 1)
+    c = np.linspace(1, 2, shape[0])[:, None]
+    return r + c**2 + c * (x - x.mean(axis=1, keepdims=True)), r
+
+
+def with_zero(r):
+    """The same gradient with 0 at its first entry."""
+    return np.where(np.arange(r.size).reshape(r.shape) == 0, 0.0, r)
+
+
+ROW = "each row is the right one times a number of its own"
+SAME = "a term is missing or wrong that is the same for all entries of a row"
+LINEAR = "a term is missing or wrong that is linear in each row of W"
+
+
+@pytest.mark.parametrize(
+    ("words", "enough", "too_few"),
+    [
+        ("the factor a is missing, entry by entry", (F[:2] / G[:2], F[:2], G[:2]), None),
+        ("the factor a is missing, entry by entry, and a factor: it is 3", (3 * F[:4] / G[:4], F[:4], G[:4]),
+            (3 * F[:3] / G[:3], F[:3], G[:3])),
+        ("it is a itself, and a factor: it is 5", (5 * G[:4], F[:4], G[:4]), (5 * G[:3], F[:3], G[:3])),
+        ("it is off by 0.7 in every entry", (F[:3] + 0.7, F[:3], None), (F[:2] + 0.7, F[:2], None)),
+        ("it is off by 0.7 times a: a multiple of a", (F[:3] + 0.7 * G[:3], F[:3], G[:3]),
+            (F[:2] + 0.7 * G[:2], F[:2], G[:2])),
+        ("a factor: it is 3 times the right one, except for a term", (3 * F[:6] + 2 * H[:6], F[:6], None),
+            (3 * F[:5] + 2 * H[:5], F[:5], None)),
+        (ROW, (K[:2] * R[:2, :3], R[:2, :3], None), (K[:3] * R[:3, :2], R[:3, :2], None)),
+        (ROW, (K[:2] * R[:2, :4], R[:2, :4], None), (K[:2] * with_zero(R[:2, :3]), with_zero(R[:2, :3]), None)),
+        (SAME, (R[:2, :3] + K[:2], R[:2, :3], None), (R[:3, :2] + K[:3], R[:3, :2], None)),
+        (LINEAR, (*linear((2, 4)), None), (*linear((3, 3)), None)),
+        (LINEAR, (*linear((4, 4)), None), (*linear((4, 3)), None)),
+        ("the error is an outer product", (R[:3, :3] + np.outer(A[0, :3], A[1, :3]), R[:3, :3], None),
+            (R[:2, :5] + np.outer(A[0, :2], A[1]), R[:2, :5], None)),
+    ],
+)  # fmt: skip
+def test_a_fault_with_fitted_numbers_has_a_name_from_so_many_numbers_on(words, enough, too_few):
+    for given, is_named in [(enough, True), (too_few, False)]:
+        if given is not None:
+            ours, theirs, a = given
+            known = {"W": rows_like(theirs, 1) if theirs.ndim > 1 else H[: theirs.size]} | (
+                {} if a is None else {"a": a}
+            )
+            said = diagnosis(evidence(ours, theirs, known=known))
+            assert said[0].startswith(words) == is_named, said
+            assert is_named or UNKNOWN in said[0], said
 
 
 def test_a_factor_that_is_the_length_of_an_array_is_told_beside_the_number():
