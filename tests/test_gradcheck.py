@@ -728,3 +728,32 @@ def test_the_value_row_says_how_far_the_loss_is_from_the_oracles_as_a_share_of_i
     for oracle_of_a, error in [(lambda a: 4 * (a**2).sum(), 0.75), (lambda a: 0 * a.sum(), 5.0)]:
         row = check_gradients(lambda: (a**2).sum(), a, 2 * a, oracle=oracle_of_a)["value"]
         assert not row.passed and row.oracle == error
+
+
+@pytest.mark.parametrize(
+    ("error", "words"), [(0.9e-5, "the oracle seems to compute in float32"), (1.1e-5, "another loss")]
+)
+def test_an_oracle_that_is_off_by_rounding_in_float32_is_told_from_another_loss(error, words):
+    a = np.array([1.0, 2.0])
+    row = check_gradients(lambda: (a**2).sum(), a, 2 * a, oracle=lambda a: (1 + error) * (a**2).sum())["value"]
+    assert not row.passed and row.notes[0].startswith(f"{words}: it is 5 here, and 5.0000")
+
+
+def test_where_differences_see_little_the_remedy_is_told_and_nowhere_else():
+    def is_told(a, loss):
+        report = check_gradients(loss, a, 2 * a)
+        return "differences in float32 see little: let the loss take params, and they are in float64" in report.facts
+
+    a = np.array([1.0, 2.0])
+    b = a.astype(np.float32)
+    assert [is_told(a, lambda: a**2), is_told(a, lambda a: a**2), is_told(b, lambda b: b**2)] == [False] * 3
+    assert is_told(b, lambda: b**2)
+
+
+def test_where_rounding_lets_one_side_stand_still_no_slope_is_seen():
+    """1 + 2⁻⁵³ is rounded to 1, and 1 - 2⁻⁵³ is a number of its own."""
+    a = np.array([1.0])
+    assert a + 2.0**-53 == a != a - 2.0**-53
+    line = Entry(Loss(lambda: 1 * a), 1, a, 0)
+    assert slope(line, np.ones(1), 2.0**-53, 1e-16) is UNSEEN
+    assert slope(line, np.ones(1), 2.0**-52, 1e-16).value == 1

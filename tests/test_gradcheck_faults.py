@@ -291,6 +291,19 @@ def test_what_differences_do_not_resolve_does_not_pass_in_silence():
     assert check_gradients(lambda: np.append(w**2, 1e16), w, 2 * w)  # its terms resolve everything
 
 
+def test_a_loss_may_return_the_array_itself_a_part_of_it_or_the_same_memory_at_each_call():
+    W = np.array([1.0, 2.0, 3.0])
+    memory = np.empty(3)
+    for loss, right in [
+        (lambda: W, [1, 1, 1]),
+        (lambda W: W, [1, 1, 1]),
+        (lambda: W[:2], [1, 1, 0]),
+        (lambda: np.multiply(W, W, out=memory), 2 * W),
+    ]:
+        assert check_gradients(loss, W, np.array(right, float))
+        assert not check_gradients(loss, W, np.array([1.0, 1.0, 2.0]))
+
+
 def test_errors_that_cancel_in_a_sum_are_seen():
     rng = np.random.default_rng(0)
     W = rng.standard_normal(5000)
@@ -657,6 +670,8 @@ def test_two_rows_are_enough_for_a_reversed_order_and_too_few_for_a_shift_by_one
     assert "shifted" not in " ".join(diagnosis(evidence(np.stack([A[0], two[0]]), two)))
     three = diagnosis(evidence(np.stack([A[0], R[0], R[1]]), R[:3]))
     assert three[0] == "shifted by one along axis 0"
+    back = diagnosis(evidence(np.stack([R[1], R[2], A[0]]), R[:3]))
+    assert back[0] == "shifted by one along axis 0"
 
 
 def test_two_numbers_are_enough_to_see_that_a_sign_is_lost():
