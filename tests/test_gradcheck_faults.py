@@ -11,6 +11,7 @@ import time
 import warnings
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -515,6 +516,46 @@ def test_a_witness_in_another_library_gives_its_gradient(library):
     report = check_gradients(lambda: np.sin(x), x, lambda: np.cos(x), oracle=witness)
     assert report and report["params"].oracle is not None
     assert not check_gradients(lambda: np.sin(x), x, lambda: 1.001 * np.cos(x), oracle=witness)
+
+
+class OfJax(float):
+    """What an oracle in JAX returns, as far as a witness looks at it."""
+
+
+OfJax.__module__ = "jaxlib.standin"
+
+
+def test_a_witness_in_jax_answers_in_its_own_precision_and_the_remedy_is_told(monkeypatch):
+    """JAX is not needed: what is called of it stands here, and computes in float32."""
+
+    def value_and_grad(total):
+        return lambda copies: (np.float32(total(copies)), [np.float32(2 * x) for x in copies])
+
+    numpy = SimpleNamespace(sum=lambda value: value, asarray=np.asarray, finfo=np.finfo)
+    jax = ModuleType("jax")
+    vars(jax).update(numpy=numpy, value_and_grad=value_and_grad)
+    monkeypatch.setitem(sys.modules, "jax", jax)
+    x = np.array([0.1, 2.0])
+    report = check_gradients(lambda: x**2, x, 2 * x, oracle=lambda x: OfJax((x**2).sum()))
+    assert report and 0 < report["params"].oracle < 1e-7
+    assert {"oracle in JAX: its value and gradients"} < set(report.facts)
+    assert "the oracle answers in a precision of 1e-07: set jax_enable_x64" in report.facts
+    assert not check_gradients(lambda: x**2, x, 2.001 * x, oracle=lambda x: OfJax((x**2).sum()))
+
+
+def test_an_error_of_an_oracle_is_its_own_where_torch_cannot_follow_it_either(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", ModuleType("torch"))
+    with pytest.raises(ZeroDivisionError):
+        check_gradients(lambda: X**2, X, 2 * X, oracle=lambda x: 1 / 0)
+
+
+def test_an_oracle_that_autograd_does_not_follow_to_a_number_is_a_witness_of_its_value_alone():
+    def oracle(x):
+        return (x**2).sum() if isinstance(x, np.ndarray) else np.nan * x.sum()
+
+    report = check_gradients(lambda: X**2, X, 2 * X, oracle=oracle)
+    assert report and report["params"].oracle is None
+    assert "oracle in NumPy: its value alone: no library differentiates it" in report.facts
 
 
 # The examples
