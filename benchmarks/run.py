@@ -1,8 +1,8 @@
-"""Everything measured again and written into README.md: python benchmarks/run.py, some five minutes.
+"""Everything measured again and written into benchmarks/README.md: python benchmarks/run.py, some five minutes.
 
-Runs `scratchvae bench`, peers.py and job.py into benchmarks/results, and puts their tables between the README's marks.
-With a GPU add --backend numpy,cupy. --readme-only writes the README from the results that are there. The peers' results
-of another machine, kept as results/peers-<machine>.json, become a column of their table.
+Runs `scratchvae bench`, peers.py and job.py into benchmarks/results, and puts their tables between the marks of that
+page. With a GPU add --backend numpy,cupy. --readme-only writes the page from the results that are there. The peers'
+results of another machine, kept as results/peers-<machine>.json, become a column of their table.
 """
 
 import argparse
@@ -18,12 +18,12 @@ from scratchvae.cli.output import tolerant
 from scratchvae.training.checkpoint import write_atomically
 
 HERE = Path(__file__).parent
-README = HERE.parent / "README.md"
+README = HERE / "README.md"
 BEGIN, END = "<!-- benchmark -->\n", "<!-- end of benchmark -->\n"
 
 
 def readme(results):
-    """The README's section, from the JSON files in `results`."""
+    """The section of benchmarks/README.md, from the JSON files in `results`."""
     peers, job, swept = (json.loads((results / f"{name}.json").read_text()) for name in ("peers", "job", "bench"))
     single = swept | {"rows": [row for row in swept["rows"] if row["dtype"] == "float32"]}
     versions = ", ".join(f"{name} {version}" for name, version in peers["peers"].items())
@@ -59,19 +59,19 @@ def readme(results):
         f"The {job['data'].upper()} job takes {job['peak_memory_mib']:.0f} MiB at its peak, pictures included; "
         f"{job['steps']:,} steps of a small model leave {job['growth_kib']:.1f} KiB allocated.",
         "",
-        "![milliseconds per training step against minibatch, width, latents and pixels](benchmarks/results/bench.png)",
+        "![milliseconds per training step against minibatch, width, latents and pixels](results/bench.png)",
         "",
         "    " + "\n    ".join(bench.table(single).splitlines()),
         "",
         f"(`scratchvae bench`, commit {swept['machine']['commit']}: lower quartile, median, upper quartile over "
         f"{swept['repeats']} rounds; x products: times its own matrix products. The same in float64 is in "
-        "[bench.json](benchmarks/results/bench.json).)",
+        "[bench.json](results/bench.json).)",
     ]
     return "\n".join(lines) + "\n"
 
 
 def write(results):
-    """Put the section between the README's marks."""
+    """Put the section between the marks of that page."""
     text = README.read_text()
     before, rest = text.split(BEGIN)
     text = before + BEGIN + "\n" + readme(results) + "\n" + END + rest.split(END)[1]

@@ -11,12 +11,12 @@ import sys
 import warnings
 
 from scratchvae import __version__
-from scratchvae.cli import bench, evaluate, gradcheck, plot, shared, train
+from scratchvae.cli import bench, evaluate, gradcheck, plot, read, shared, train
 from scratchvae.cli.output import tolerant
 from scratchvae.cli.shared import ignore_signals
 from scratchvae.output import give_up
 
-COMMANDS = (train, evaluate, plot, gradcheck, bench)  # in the order in which --help lists them
+COMMANDS = (train, evaluate, plot, gradcheck, read, bench)  # in the order in which --help lists them
 
 
 def main(argv=None):

@@ -1,0 +1,434 @@
+"""Writes the pages of the reading: Markdown in, HTML out. What the blocks of a page mean is said in __init__.py."""
+
+import contextlib
+import functools
+import html
+import re
+from pathlib import Path
+
+import jinja2
+import markdown_it
+from mdit_py_plugins.dollarmath import dollarmath_plugin
+from threadpoolctl import threadpool_limits
+
+from scratchvae import __version__
+from scratchvae.output import progress_bar
+from scratchvae.reading import programs
+from scratchvae.reading.source import BESIDE, PACKAGE, ReadingError, pull
+from scratchvae.reading.symbols import Tie, code_html, mathml
+from scratchvae.training.checkpoint import write_atomically
+
+HERE = Path(__file__).parent
+MADE_BY = '<meta name="generator" content="scratchvae read">'  # stands at the head of every page
+HEADING = re.compile(r"^(#{1,3}) (.*?)(?: \{([^}]*)\})?$")
+CASE = re.compile(r"_e(\d+)(?=_|$)")  # in the name of a test: the exact case that it holds
+BREAK = re.compile(r"(?<=[._/:])(?=[^._/:])")  # where a long name may be broken
+WORDS = re.compile(r"[A-Za-z_][A-Za-z_0-9]*")
+NUMBER = re.compile(r"(?<![\w.])\d[\d,]*\.\d+|(?<![\w.,-])\d{1,3},\d{3}")  # in a text: 0.19, 50,000
+SECTION = re.compile(r"[Ss]ections? \d\.\d( (and|to) \d\.\d)?")  # which is no result
+
+
+def build(out, pages=HERE / "pages", progress=None):
+    """Write the reading into the folder `out`, and return the paths of its pages, the contents first.
+
+    The folder is made if it is not there; in a reading that is there, every page is replaced. `pages` is the folder of
+    the Markdown. `progress` says whether a bar is shown; None, as unless given, shows one on a terminal. A page that
+    cannot be built, and a folder that holds something else, raise a `ReadingError` before anything is written.
+    """
+    out = Path(out)
+    old = _old_pages(out)
+    site = Site(sorted(Path(pages).glob("*.md")))
+    made = {}
+    # One thread: the programs of the pages are small, and BLAS's threads would only wait for each other.
+    with progress_bar(len(site.pages), 0, progress, unit=" pages") as bar, threadpool_limits(1, "blas"):
+        for page in site.pages:
+            made[f"{page.name}.html"] = page.html()
+            bar.update()
+    made["style.css"] = (HERE / "style.css").read_text(encoding="utf-8")
+    out.mkdir(parents=True, exist_ok=True)
+    for name, text in made.items():
+        write_atomically(out / name, text.encode())
+    for path in old:
+        if path.name not in made:
+            path.unlink()
+    return [out / name for name in made if name.endswith(".html")]
+
+
+def _old_pages(out):
+    """Return the pages of a reading that is in a folder already; another content of the folder is refused."""
+    if not out.exists():
+        return []
+    if not out.is_dir():
+        raise ReadingError(f"{out} is no folder; expected one for the pages, or a name that is not taken")
+    found = [path for path in out.iterdir() if not path.name.endswith(".tmp")]
+    pages = [path for path in found if path.suffix == ".html" and MADE_BY in path.read_bytes()[:1000].decode("latin-1")]
+    if found and not pages:
+        raise ReadingError(f"{out} holds other things than a reading; name a new folder, or an empty one")
+    return pages
+
+
+class Site:
+    """All pages, and where each name in braces is."""
+
+    def __init__(self, paths):
+        self.pages = [Page(path, self) for path in paths]
+        self.where = {}
+        for page in self.pages:
+            for name in page.anchors:
+                if name in self.where:
+                    raise ReadingError(f"{page.path.name} and {self.where[name].path.name} both have a row {name}")
+                self.where[name] = page
+        environment = jinja2.Environment(
+            loader=jinja2.FileSystemLoader(HERE), undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        )
+        self.template = environment.get_template("page.html.jinja")
+
+    def href(self, name, page):
+        """Return the address of a name in braces, seen from a page; without #, `name` is that of a page."""
+        if name.startswith("#"):
+            target = self.where.get(name[1:])
+            if target is None:
+                raise ReadingError(f"no page has a row {name[1:]}")
+            return name if target is page else f"{target.name}.html{name}"
+        if not any(one.name + ".html" == name for one in self.pages):
+            raise ReadingError(f"there is no page {name}")
+        return name
+
+
+class Page:
+    """One page: its rows, and what is known while it is rendered."""
+
+    def __init__(self, path, site):
+        self.path = path
+        self.site = site
+        self.name = path.stem.partition("-")[2] or path.stem  # "10-vae" is vae.html
+        self.text = path.read_text(encoding="utf-8")
+        self.line = 1
+        self.sections = []
+        for number, line in enumerate(_outside_fences(self.text), start=1):
+            match = HEADING.match(line)
+            if match:
+                names = (match[3] or "").split()
+                self.sections.append((number, len(match[1]), match[2], names))
+        if not self.sections or self.sections[0][:2] != (1, 1):
+            raise ReadingError(f"{path.name} does not begin with a title, '# …'")
+        self.title = self.sections[0][2]
+        self.anchors = [name for *_, names in self.sections for name in names]
+        self.within = None
+        self.right = {}  # what programs have printed without a mistake, since the names last changed
+        self.ties = []
+
+    def html(self):
+        """Return the page as HTML."""
+        self.within = programs.names()
+        site = self.site.pages
+        place = site.index(self)
+        lines = self.text.split("\n")
+        rows = []
+        with _at(self):
+            for (first, level, title, names), following in zip(
+                self.sections, [*self.sections[1:], (len(lines) + 1,)], strict=True
+            ):
+                self.line = first
+                rows.append(self.row(level, title, names, "\n".join(lines[first : following[0] - 1]), first))
+        return self.site.template.render(
+            page=self,
+            rows=rows,
+            made_by=MADE_BY,
+            version=__version__,
+            pages=site,
+            before=site[place - 1] if place else None,
+            after=site[place + 1] if place + 1 < len(site) else None,
+        )
+
+    def row(self, level, title, names, text, first):
+        """Return a row as a dict: what stands left, right, in the legend, and below."""
+        tokens = MARKDOWN.parse(text)
+        self.ties = _ties(tokens)
+        row = {"level": level, "names": names, "left": [], "right": [], "below": []}
+        row["title"] = MARKDOWN.renderer.render(MARKDOWN.parseInline(title), MARKDOWN.options, {"page": self})
+        group = []
+        for token in tokens:
+            if (
+                not token.level and token.nesting >= 0
+            ):  # a paragraph, a table or a list begins: what was before is whole
+                row["left"].append(self.render(group))
+                group = []
+                self.line = first + 1 + token.map[0]
+            if token.type != "fence" or token.level:
+                group.append(token)
+                continue
+            kind = (token.info.split() or [""])[0]
+            if kind not in BLOCKS:
+                raise ReadingError(f"there is no block of the kind {kind!r}; the kinds are {', '.join(sorted(BLOCKS))}")
+            side, block = BLOCKS[kind]
+            if block:
+                row[side].append(block(self, token.content))
+        row["left"].append(self.render(group))
+        self.line = first
+        row["legend"] = [(mathml(tie.latex), tie) for tie in self.ties]
+        for tie in self.ties:
+            for place in ("equation", "code"):
+                if place not in tie.seen:
+                    raise ReadingError(f"the symbol {tie.latex} = {tie.name} occurs nowhere in the {place} of its row")
+        return row
+
+    def render(self, tokens):
+        return MARKDOWN.renderer.render(tokens, MARKDOWN.options, {"page": self})
+
+    # The blocks.
+
+    def code(self, content):
+        lines = _pulled(content)
+        where = f"{lines.file}, line {lines.first}" + (f" to {lines.last}" if lines.last > lines.first else "")
+        return f'<figure class="source"><figcaption>{where}</figcaption><pre>{self.highlight(lines)}</pre></figure>'
+
+    def test(self, content):
+        out = []
+        for name in content.split():
+            lines = pull(name)
+            out.append(
+                f'<details class="test"><summary>Proved by <code>{html.escape(name.partition("::")[2])}</code> '
+                f'<span class="where">{lines.file}, line {lines.first}</span></summary>'
+                f"<pre>{code_html(chr(10).join(lines.text))}</pre></details>"
+            )
+        return "\n".join(out)
+
+    def wrong(self, content):
+        head, mark, program = content.partition("\n---\n")
+        said, where, *changes = [line for line in head.split("\n") if line.strip()]
+        if not mark or not where.startswith("in ") or not changes or len(changes) % 2:
+            raise ReadingError("a mistake is a sentence, 'in NAME', lines '- right' and '+ wrong', '---', a program")
+        pairs = []
+        for old, new in zip(changes[::2], changes[1::2], strict=True):
+            if old[:2] != "- " or new[:2] != "+ ":
+                raise ReadingError(f"{old!r} and {new!r} are no lines '- right' and '+ wrong'")
+            pairs.append((old[2:], new[2:]))
+        right = self.right.get(program)
+        if right is None:
+            right = self.right[program] = programs.run(program, dict(self.within))
+        with programs.planted(where[3:], pairs):
+            out = programs.run(program, dict(self.within), planted=True)
+        if out == right:
+            raise ReadingError(f"{pairs[0][1]!r} in {where[3:]} changes nothing of what the program prints")
+        rows = "".join(
+            f'<span class="l minus">- {html.escape(old)}</span><span class="l plus">+ {html.escape(new)}</span>'
+            for old, new in pairs
+        )
+        return (
+            f'<div class="wrong"><p><b>What goes wrong.</b> {MARKDOWN.renderInline(said, {"page": self})}</p>'
+            f'<pre class="diff">{rows}</pre><pre>{code_html(program.strip())}</pre>'
+            f'<pre class="out">{html.escape(out)}</pre></div>'
+        )
+
+    def python(self, content):
+        printed = programs.run(content, self.within)
+        self.right = {}
+        out = f'<pre class="program">{code_html(content.strip())}</pre>'
+        return out + (f'<pre class="out">{html.escape(printed)}</pre>' if printed else "")
+
+    def setup(self, content):
+        summary = "The program that the others on this page begin with"
+        return f'<details class="setup"><summary>{summary}</summary>{self.python(content)}</details>'
+
+    def svg(self, content):
+        drawing = programs.run(content, self.within)
+        self.right = {}
+        return f'<div class="drawing">{drawing}</div>'
+
+    def contents(self, content):
+        rows = [
+            f'<li><a href="{page.name}.html">{MARKDOWN.renderInline(page.title, {"page": self})}</a></li>'
+            for page in self.site.pages
+            if page is not self
+        ]
+        return "<ol>" + "\n".join(rows) + "</ol>"
+
+    def equations(self, content):
+        """Return the table of the paper's equations, algorithms and appendices: where each is read, and its code."""
+        rows = []
+        for name in sorted((one for one in self.site.where if PAPER.match(one)), key=_in_order):
+            page = self.site.where[name]
+            number, _, title, _ = next(section for section in page.sections if name in section[3])
+            code = re.findall(r"^```code\n(\S+(?: \w+)?)$", _section(page, number), re.MULTILINE)
+            rows.append(
+                f'<tr><td>{_spoken(name)}</td><td><a href="{self.site.href("#" + name, self)}">'
+                f"{MARKDOWN.renderInline(title, {'page': self})}</a></td>"
+                f"<td>{'<br>'.join(_breakable(one.removeprefix('scratchvae.')) for one in code)}</td></tr>"
+            )
+        return f"<table><tr><th>in the paper</th><th>read here</th><th>code</th></tr>{''.join(rows)}</table>"
+
+    def cases(self, content):
+        """Return the table of the exact cases, with the tests that are named after each."""
+        tests = tests_of_cases()
+        rows = []
+        for line in content.strip().split("\n"):
+            case, _, said = line.partition(" ")
+            found = tests.get(case, [])
+            names = "<br>".join(_breakable(test) for test in found) or "not tested yet"
+            rows.append(
+                f"<tr><td>{case}</td><td>{MARKDOWN.renderInline(said, {'page': self})}</td><td>{names}</td></tr>"
+            )
+        missing = set(tests) - {line.partition(" ")[0] for line in content.strip().split("\n")}
+        if missing:
+            raise ReadingError(f"tests are named after {', '.join(sorted(missing))}, of which the table says nothing")
+        return f"<table><tr><th>case</th><th>what it proves</th><th>tests</th></tr>{''.join(rows)}</table>"
+
+    def highlight(self, lines):
+        return code_html("\n".join(lines.text), self.ties)
+
+
+BLOCKS = {
+    "code": ("right", Page.code),
+    "tie": ("left", None),
+    "test": ("below", Page.test),
+    "wrong": ("below", Page.wrong),
+    "python": ("left", Page.python),
+    "setup": ("left", Page.setup),
+    "svg": ("left", Page.svg),
+    "contents": ("left", Page.contents),
+    "equations": ("left", Page.equations),
+    "cases": ("left", Page.cases),
+    "text": ("left", lambda page, content: f"<pre>{html.escape(content)}</pre>"),
+}
+PAPER = re.compile(r"(eq|alg|app|sec)-")  # names of rows that are equations, algorithms, appendices and sections
+
+
+def tests_of_cases():
+    """Return the tests of each exact case, {"E1": ["tests/test_exact.py::test_…", …], …}."""
+    folder = BESIDE if BESIDE.exists() else PACKAGE.parent
+    found = {}
+    for path in sorted((folder / "tests").glob("test_*.py")):
+        for name in re.findall(r"^def (test_\w+)", path.read_text(encoding="utf-8"), re.MULTILINE):
+            for number in CASE.findall(name):
+                found.setdefault(f"E{number}", []).append(f"tests/{path.name}::{name}")
+    return found
+
+
+def _in_order(name):
+    kind, _, rest = name.partition("-")
+    return ["sec", "eq", "alg", "app"].index(kind), [int(word) for word in re.findall(r"\d+", rest)], rest
+
+
+def _spoken(name):
+    """Return a name of a row as the paper has it: eq-3 is (3)."""
+    kind, _, rest = name.partition("-")
+    if kind == "eq":
+        return f"({rest})"
+    return {"alg": "Algorithm", "app": "appendix", "sec": "section"}[kind] + " " + rest.upper()
+
+
+def _breakable(name):
+    """Return a long name as code that may go on in the next line after a dot, a slash, a colon or an underscore."""
+    return f"<code>{BREAK.sub('<wbr>', html.escape(name))}</code>"
+
+
+def _section(page, number):
+    """Return the Markdown of the row that begins on a line."""
+    following = [first for first, *_ in page.sections if first > number]
+    return "\n".join(page.text.split("\n")[number - 1 : following[0] - 1 if following else None])
+
+
+def _pulled(content):
+    """Return the lines that a block of source names."""
+    name, *marks = content.strip().split("\n")
+    said = dict(mark.partition(" ")[::2] for mark in marks)
+    if set(said) - {"from", "to"}:
+        raise ReadingError(f"a block of source has a name, 'from TEXT' and 'to TEXT'; {marks} came")
+    return pull(name, said.get("from"), said.get("to"))
+
+
+def _ties(tokens):
+    """Return the ties that the blocks of a row name."""
+    ties = []
+    for token in tokens:
+        if token.type == "fence" and token.info == "tie":
+            for line in token.content.strip().split("\n"):
+                match = re.fullmatch(r"(.+?) = (\w+): (.+)", line)
+                if not match:
+                    raise ReadingError(f"{line!r} is no line 'SYMBOL = variable: what it is'")
+                ties.append(Tie(*match.groups(), number=len(ties) + 1))
+    return ties
+
+
+def _outside_fences(text):
+    """Yield the lines of a text, "" for those in fenced blocks."""
+    inside = False
+    for line in text.split("\n"):
+        fence = line.startswith("```")
+        yield "" if inside or fence else line
+        inside ^= fence
+
+
+@contextlib.contextmanager
+def _at(page):
+    """Let a ReadingError name the page and the line."""
+    try:
+        yield
+    except ReadingError as error:
+        raise ReadingError(f"{page.path.name}, line {page.line}: {error}") from error
+
+
+# How Markdown is rendered where it means more than usual.
+
+
+def _math(self, tokens, number, options, env):
+    token = tokens[number]
+    display = token.type != "math_inline"
+    page = env["page"]
+    out = mathml(token.content, page.ties, display)
+    if not display:
+        return out
+    label = f'<span class="number">({html.escape(token.info)})</span>' if token.info else ""
+    return f'<div class="eq">{out}{label}</div>'
+
+
+def _inline_code(self, tokens, number, options, env):
+    text = tokens[number].content
+    page = env["page"]
+    if text.startswith("="):
+        try:
+            return html.escape(eval('f"""{' + text[1:].strip() + '}"""', page.within))
+        except Exception as error:
+            raise ReadingError(f"`{text}` ends with {type(error).__name__}: {error}") from error
+    for word in WORDS.findall(text):
+        if word not in known_words() and word not in page.text.replace(f"`{text}`", ""):
+            raise ReadingError(f"`{text}` names {word}, which occurs in no source file")
+    return f"<code>{html.escape(text)}</code>"
+
+
+def _text(self, tokens, number, options, env):
+    text = tokens[number].content
+    found = NUMBER.search(SECTION.sub("", text))
+    if found:
+        raise ReadingError(f"{found[0]} is written by hand in {text!r}; a number is computed, `= x:.2f`")
+    return html.escape(text)
+
+
+def _link(self, tokens, number, options, env):
+    token = tokens[number]
+    target = token.attrs["href"]
+    if not target.startswith("https://"):
+        token.attrs["href"] = env["page"].site.href(target, env["page"])
+    return self.renderToken(tokens, number, options, env)
+
+
+@functools.cache
+def known_words():
+    """Return every word of the installed package and of the examples, tests and benchmarks beside it."""
+    folder = BESIDE if BESIDE.exists() else PACKAGE.parent
+    words = set()
+    for path in [*PACKAGE.rglob("*.py"), *folder.glob("[etb]*/**/*.py")]:
+        if BESIDE in path.parents and folder is not BESIDE:
+            continue
+        words.update(WORDS.findall(path.read_text(encoding="utf-8")))
+        words.update(path.relative_to(folder if folder in path.parents else PACKAGE.parent).with_suffix("").parts)
+    return words | {"py", "md", "json", "csv"}
+
+
+MARKDOWN = markdown_it.MarkdownIt("commonmark").enable("table").use(dollarmath_plugin, allow_space=True)
+for _kind in ("math_inline", "math_inline_double", "math_block", "math_block_label"):
+    MARKDOWN.add_render_rule(_kind, _math)
+MARKDOWN.add_render_rule("code_inline", _inline_code)
+MARKDOWN.add_render_rule("text", _text)
+MARKDOWN.add_render_rule("link_open", _link)

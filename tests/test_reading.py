@@ -1,0 +1,328 @@
+"""scratchvae read: every page is built from the source, leads somewhere, and says nothing that is no longer so."""
+
+import contextlib
+import re
+import sys
+import time
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from scratchvae import cli
+from scratchvae.inference.posteriors.gaussian import Gaussian
+from scratchvae.reading import ReadingError, build
+from scratchvae.reading.programs import planted
+from scratchvae.reading.source import PACKAGE, pull
+from scratchvae.reading.symbols import Tie, code_html, mathml
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted((PACKAGE / "reading" / "pages").glob("*.md"))
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """The pages as they are built here, by name, and the seconds of processor time that it took."""
+    begin = time.process_time()
+    paths = build(tmp_path_factory.mktemp("reading"))
+    seconds = time.process_time() - begin
+    return {path.name: path.read_text() for path in paths}, seconds
+
+
+class Links(HTMLParser):
+    """Collects what a page defines and what it asks for."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.ids = []
+        self.hrefs = []
+        self.loaded = []
+        self.tags = set()
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        values = dict(attributes)
+        self.tags.add(tag)
+        self.ids += [values[name] for name in ("id",) if name in values]
+        self.loaded += [values[name] for name in ("src",) if name in values]
+        if "href" in values:
+            (self.hrefs if tag == "a" else self.loaded).append(values["href"])
+
+
+def test_the_reading_is_built_in_twenty_seconds_and_has_less_than_three_megabytes(built):
+    pages, seconds = built
+    assert len(pages) == len(PAGES)
+    assert sum(len(text.encode()) for text in pages.values()) < 3_000_000
+    assert seconds < 40  # of both cores together
+
+
+def test_every_link_and_every_anchor_of_the_pages_leads_somewhere(built):
+    pages = {name: Links(text) for name, text in built[0].items()}
+    for name, page in pages.items():
+        assert len(page.ids) == len(set(page.ids)), name
+        for href in page.hrefs:
+            if href.startswith("https://"):
+                continue
+            target, _, anchor = href.partition("#")
+            assert (target or name) in pages, f"{name} leads to {href}"
+            assert not anchor or anchor in pages[target or name].ids, f"{name} leads to {href}"
+
+
+def test_the_pages_load_nothing_from_elsewhere_and_need_no_script(built):
+    for text in built[0].values():
+        page = Links(text)
+        assert set(page.loaded) == {"style.css", "data:,"}
+        assert "script" not in page.tags
+    style = (PACKAGE / "reading" / "style.css").read_text()
+    assert "url(" not in style
+    assert "@import" not in style
+
+
+def test_every_equation_algorithm_and_appendix_of_the_paper_has_a_row():
+    rows = set(re.findall(r"(?:eq|alg|app)-[\w.]+", " ".join(headings())))
+    assert {f"eq-{number}" for number in range(1, 25)} <= rows
+    assert {"alg-1", "alg-2", "app-b", "app-c", "app-d", "app-e", "app-f"} <= rows
+
+
+def test_every_equation_that_the_source_names_has_a_row():
+    rows = {int(number) for number in re.findall(r"eq-(\d+)", " ".join(headings()))}
+    named = set()
+    for path in PACKAGE.rglob("*.py"):
+        if "reading" not in path.parts:
+            named |= {int(n) for n in re.findall(r"\((\d{1,2})\)(?:$|[,.; ])", path.read_text(), re.MULTILINE)}
+    assert {number for number in named if 1 <= number <= 24} <= rows
+
+
+def headings():
+    """Return all headings of all pages with what stands in their braces."""
+    return [line for path in PAGES for line in path.read_text().split("\n") if re.match(r"#{1,3} .*\{.*\}$", line)]
+
+
+def test_every_row_with_an_equation_shows_code_and_a_test(built):
+    for path in PAGES:
+        for row in re.split(r"^(?=#{1,3} )", path.read_text(), flags=re.MULTILINE):
+            if re.match(r"#{1,3} .*\{.*\b(?:eq|alg)-", row):
+                assert "```code" in row, f"{path.name}: {row[:60]!r} shows no code"
+                assert "```test" in row, f"{path.name}: {row[:60]!r} names no test"
+
+
+# What a page may not do: each mistake ends the build and names the page and the line.
+
+GOOD = """# A title
+
+## The posterior {good}
+
+$\\sigma = \\exp(\\frac{1}{2}\\log\\sigma^2)$ is the deviation, and `= 1 / 3:.2f` is a third.
+
+```code
+scratchvae.inference.posteriors.gaussian.Gaussian.draw
+from self.sigma =
+```
+
+```tie
+\\sigma = sigma: the standard deviation
+```
+
+```python
+import numpy as np
+
+q = Gaussian()
+z, log_q = q.draw(np.ones((1, 1, 1)), np.zeros((1, 1)), np.full((1, 1), 2.0))
+print(f"{z[0, 0, 0]:.4f}")
+```
+
+```wrong
+The half is forgotten.
+in scratchvae.inference.posteriors.gaussian.Gaussian.draw
+- np.exp(0.5 * log_var)
++ np.exp(log_var)
+---
+print(f"{Gaussian().draw(np.ones((1, 1, 1)), np.zeros((1, 1)), np.full((1, 1), 2.0))[0][0, 0, 0]:.4f}")
+```
+""".replace(
+    "import numpy as np\n", "import numpy as np\n\nfrom scratchvae.inference.posteriors.gaussian import Gaussian\n"
+)
+
+
+def small(tmp_path, text, **others):
+    """Build a site of one page, or of several, and return the first page."""
+    folder = tmp_path / "pages"
+    folder.mkdir()
+    (folder / "00-index.md").write_text(text)
+    for name, other in others.items():
+        (folder / f"01-{name}.md").write_text(other)
+    return build(tmp_path / "out", folder)[0].read_text()
+
+
+def test_a_page_shows_what_its_programs_print_and_what_they_print_with_the_mistake(tmp_path):
+    page = small(tmp_path, GOOD)
+    assert "is the deviation, and 0.33 is a third" in page
+    assert '<pre class="out">2.7183</pre>' in page  # σ = e^(2/2)
+    assert '<pre class="out">7.3891</pre>' in page  # σ = e^2, with the mistake
+    assert page.count('class="t t1"') >= 3  # in the equation, in the code and in the legend
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "line", "message"),
+    [
+        ("Gaussian.draw\nfrom", "Gaussian.drawn\nfrom", 7, "gaussian.py has no Gaussian.drawn"),
+        ("posteriors.gaussian.Gaussian.draw\nfrom", "posterior.Gaussian.draw\nfrom", 7, "has no posterior"),
+        ("from self.sigma =", "from self.", 7, "'self.' is on 5 lines"),
+        ("from self.sigma =", "from self.rho", 7, "'self.rho' is on 0 lines"),
+        ("from self.sigma =", "after self.sigma =", 7, "'from TEXT' and 'to TEXT'"),
+        ("\\sigma = sigma", "\\rho = sigma", 3, "\\rho = sigma occurs nowhere in the equation"),
+        ("\\sigma = sigma", "\\sigma = std", 3, "\\sigma = std occurs nowhere in the code"),
+        ("\\sigma = sigma:", "sigma", 3, "is no line 'SYMBOL = variable: what it is'"),
+        ("is a third", "is 0.33", 5, "0.33 is written by hand"),
+        ("is a third", "is `" + "q" * 9 + "`", 5, "which occurs in no source file"),
+        ("is a third", "is [a third](#nowhere)", 5, "no page has a row nowhere"),
+        ("is a third", "is [a third](nowhere.html)", 5, "there is no page nowhere.html"),
+        ("1 / 3:.2f", "1 / 0:.2f", 5, "ends with ZeroDivisionError"),
+        ("```tie", "```ties", 12, "no block of the kind 'ties'"),
+        ("print(f\"{z[", "print(f\"{y[", 16, "NameError: name 'y' is not defined (line 7 of the program)"),
+        ("z, log_q =", "np.log(0)\nz, log_q =", 16, "RuntimeWarning"),
+        ("+ np.exp(log_var)", "+ np.exp(log_var * 0.5)", 26, "changes nothing of what the program prints"),
+        ("- np.exp(0.5 * log_var)", "- np.exp(0.5 * log)", 26, "is 0 times in"),
+        ("- np.exp(0.5 * log_var)", "np.exp(0.5 * log_var)", 26, "no lines '- right' and '+ wrong'"),
+        ("in scratchvae.inference.posteriors.gaussian.Gaussian.draw", "in scratchvae.VAE", 26, "is no function"),
+        ("---", "- -", 26, "a mistake is a sentence"),
+        ("# A title", "A title", 1, "does not begin with a title"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_a_page_ends_the_build_with_page_and_line(tmp_path, right, wrong, line, message):
+    assert GOOD.count(right) >= 1
+    with pytest.raises(ReadingError) as caught:
+        small(tmp_path, GOOD.replace(right, wrong, 1))
+    assert message in str(caught.value)
+    assert str(caught.value).startswith("00-index.md")
+    if "title" not in message:
+        assert f"line {line}" in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_two_rows_of_one_name_are_refused(tmp_path):
+    with pytest.raises(ReadingError, match=r"01-other.md and 00-index.md both have a row good"):
+        small(tmp_path, GOOD, other="# Other\n\n## Again {good}\n")
+
+
+def test_a_test_that_is_named_after_an_exact_case_has_to_be_in_the_table(tmp_path):
+    with pytest.raises(ReadingError, match=r"named after E10, .*, of which the table says nothing"):
+        small(tmp_path, "# Cases\n\n## All {all}\n\n```cases\nE1 zero weights\n```\n")
+
+
+def test_a_planted_mistake_is_gone_afterwards_whatever_happens():
+    before = Gaussian.draw.__code__
+    name = "scratchvae.inference.posteriors.gaussian.Gaussian.draw"
+    with contextlib.suppress(ZeroDivisionError), planted(name, [("0.5 * log_var", "log_var")]):
+        assert Gaussian.draw.__code__ is not before
+        raise ZeroDivisionError
+    assert Gaussian.draw.__code__ is before
+
+
+def test_a_mistake_arrives_wherever_the_function_was_imported():
+    q = Gaussian()
+    q.draw(np.zeros((1, 1, 1)), np.ones((1, 1)), np.zeros((1, 1)))
+    assert q.neg_kl() == -0.5
+    with planted("scratchvae.inference.distributions.gaussian_neg_kl", [("- mu * mu", "+ mu * mu")]):
+        assert q.neg_kl() == 0.5  # through the name that posteriors/gaussian.py has imported
+    assert q.neg_kl() == -0.5
+
+
+def test_source_is_pulled_by_name_with_its_decorators_and_without_its_indentation():
+    lines = pull("scratchvae.inference.full_vb.Posterior.draw")
+    assert lines.text[0].startswith("def draw(")
+    assert lines.file == "scratchvae/inference/full_vb.py"
+    source = (PACKAGE / "inference" / "full_vb.py").read_text().split("\n")
+    assert source[lines.first - 1].strip() == lines.text[0]
+    assert source[lines.last - 1].strip() == lines.text[-1].strip()
+    assert pull("scratchvae.inference.objectives.sgvb.sgvb_b.needs").text == ['sgvb_b.needs = ("neg_kl",)']
+    assert pull("examples/one_page.py M").text[0].startswith("M = 100")
+    assert pull("tests/test_reading.py::built").text[0] == '@pytest.fixture(scope="module")'
+    with pytest.raises(ReadingError, match="stands before"):
+        pull("scratchvae.inference.objectives.sgvb.sgvb_b", "return scale", "z, _ =")
+
+
+def test_symbols_are_tied_by_their_tokens_and_not_by_their_letters():
+    ties = [Tie(r"\sigma", "sigma", "", 1), Tie(r"\sigma^2", "var", "", 2), Tie("a", "a", "", 3)]
+    out = mathml(r"\sigma^2 + \sigma_j + \text{a} + \tan a + \hat{a}", ties)
+    assert out.count('class="t t2"') == 1  # σ² goes before σ
+    assert out.count('class="t t1"') == 1
+    assert out.count('class="t t3"') == 2  # not those of the text and of the tangent
+    assert mathml(r"z^{( l )}", [Tie("z^{(l)}", "z", "", 1)]).count("t t1") == 1  # blanks do not count
+
+
+def test_code_keeps_its_text_and_sets_the_comment_below():
+    source = 'if a:  # first     second\n\n    b = "a"  # <a>'
+    out = code_html(source, [Tie("a", "a", "", 1)])
+    assert out.count('<span class="t t1">a</span>') == 1  # not that in the string
+    assert '# first<span class="gap"></span>second' in out
+    assert "&lt;a&gt;" in out
+    assert "--i:4ch" in out
+    assert out.count('class="blank"') == 1
+
+
+# The command.
+
+
+def test_the_command_writes_the_pages_and_says_where(tmp_path, capsys, monkeypatch):
+    opened = []
+    monkeypatch.setattr("webbrowser.open", lambda address: opened.append(address) or True)
+    monkeypatch.setattr("scratchvae.reading.build", lambda out: build(out, only(tmp_path)))
+    assert cli.main(["read", "--out", str(tmp_path / "out"), "--open"]) == 0
+    assert capsys.readouterr().out == f"1 pages; open {tmp_path / 'out' / 'index.html'}\n"
+    assert opened == [(tmp_path / "out" / "index.html").as_uri()]
+
+
+def only(tmp_path):
+    """Make a folder with one page."""
+    folder = tmp_path / "pages"
+    folder.mkdir(exist_ok=True)
+    (folder / "00-index.md").write_text(GOOD)
+    return folder
+
+
+def test_a_reading_replaces_an_older_one_and_its_pages_that_are_gone(tmp_path):
+    build(tmp_path / "out", only(tmp_path))
+    (tmp_path / "pages" / "01-more.md").write_text("# More\n")
+    assert len(build(tmp_path / "out", tmp_path / "pages")) == 2
+    (tmp_path / "pages" / "01-more.md").unlink()
+    build(tmp_path / "out", tmp_path / "pages")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"index.html", "style.css"}
+
+
+def test_a_folder_with_other_things_and_a_file_are_refused_and_left_alone(tmp_path, capsys):
+    (tmp_path / "photo.jpg").write_bytes(b"mine")
+    assert cli.main(["read", "--out", str(tmp_path)]) == 2
+    assert "holds other things than a reading; name a new folder, or an empty one" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["photo.jpg"]
+    assert cli.main(["read", "--out", str(tmp_path / "photo.jpg")]) == 2
+    assert "is no folder; expected one for the pages" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("missing", ["markdown_it", "mdit_py_plugins", "latex2mathml", "pygments", "jinja2"])
+def test_a_library_that_is_missing_is_named_with_the_command_that_brings_it(missing, monkeypatch, capsys):
+    for name in [one for one in sys.modules if one.split(".")[0] == missing or one.startswith("scratchvae.reading")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delattr("scratchvae.reading")
+    monkeypatch.setattr(sys, "meta_path", [Missing(missing), *sys.meta_path])
+    assert cli.main(["read"]) == 2
+    assert f"built with {missing}, which is not installed: pip install 'scratchvae[read]'" in capsys.readouterr().err
+
+
+class Missing:
+    """A finder that finds no package of one name."""
+
+    def __init__(self, name):
+        self.name = name
+
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == self.name:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=self.name)
+
+
+def test_a_browser_that_cannot_be_started_is_said(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("webbrowser.open", lambda address: False)
+    monkeypatch.setattr("scratchvae.reading.build", lambda out: build(out, only(tmp_path)))
+    assert cli.main(["read", "--out", str(tmp_path / "out"), "--open"]) == 2
+    assert "no browser could be started; open" in capsys.readouterr().err
