@@ -8,6 +8,7 @@ import argparse
 import contextlib
 import inspect
 import json
+import re
 import shutil
 import sys
 from dataclasses import replace
@@ -19,9 +20,10 @@ import standin
 import threadpoolctl
 from numpy.testing import assert_array_equal
 
-from scratchvae import VAE, FullVB, bench, cli, data, plots
+from scratchvae import VAE, FullVB, bench, cli, data, fit, plots
 from scratchvae.backend import move
 from scratchvae.cli import main, shared
+from scratchvae.cli.shared import DEFAULTS
 from scratchvae.gradcheck import homework, matrix
 from scratchvae.inference import marginal
 from scratchvae.training import loop, optim
@@ -771,3 +773,72 @@ def test_every_option_of_every_command_has_a_row():
         actions = [action for action in parser._actions if not isinstance(action, argparse._HelpAction)]
         options = [action.option_strings[-1] if action.option_strings else action.dest for action in actions]
         assert sorted(options) == sorted(TABLES[name]), name
+
+
+# What holds where nothing is given
+
+
+def commands():
+    (subparsers,) = [action for action in cli.parser()._actions if isinstance(action, argparse._SubParsersAction)]
+    return subparsers.choices
+
+
+BRACKETS = r"(?:.*\()(-?[\w.]+)(?:; [^()]*)?\)$"  # at the end of the help of an option: its default
+
+
+def test_the_defaults_that_stand_in_brackets_in_the_help_are_those_that_hold():
+    seen = {}
+    for name, parser in commands().items():
+        signature = inspect.signature(parser.get_default("command")).parameters
+        for action in parser._actions:
+            if "default" not in (action.help or "") and (found := re.match(BRACKETS, action.help or "")):
+                held = DEFAULTS if name == "train" else {key: one.default for key, one in signature.items()}
+                value = held.get(action.dest, "no argument")
+                if value is not None:
+                    value = value[0] if isinstance(value, list) else value
+                    assert f"{value:g}" == found[1] if isinstance(value, float) else str(value) == found[1], action.dest
+                    seen.setdefault(name, set()).add(action.dest)
+    assert seen["train"] >= {
+        "latent",
+        "flow",
+        "activation",
+        "alpha",
+        "log_sigma",
+        "n_samples",
+        "warmup",
+        "batch_size",
+        "seed",
+    }
+    assert seen["evaluate"] == {"split", "n_theta", "seed", "backend"} and seen["plot"] == {"seed"}
+    assert seen["gradcheck"] == {"seed", "backend", "seconds", "memory"} and seen["bench"] == {"repeats"}
+
+
+def test_the_default_among_the_names_of_an_option_is_the_one_that_holds():
+    """Such as --optimizer adagrad (default), sgd or adam."""
+    seen = set()
+    for action in commands()["train"]._actions:
+        found = re.search(r"([\w-]+) \(default\)", action.help or "")
+        if found and found[1] in (action.choices or data.DATASETS):
+            assert DEFAULTS[action.dest] == found[1], action.dest
+            seen.add(action.dest)
+    assert {"data", "likelihood", "architecture", "posterior", "optimizer", "dtype"} <= seen
+
+
+def test_an_option_of_a_run_that_has_an_argument_of_a_model_or_of_fit_has_its_default():
+    """So a run of the command line without options is one of `fit` and of `VAE` without arguments."""
+    names = {"n_latent": "latent", "n_hidden": "hidden"}
+    compared = set()
+    for function in (VAE, FullVB, fit):
+        for name, one in inspect.signature(function).parameters.items():
+            key = names.get(name, name)
+            if key in DEFAULTS and one.default is not one.empty and key not in ("optimizer", "init", "prior"):
+                value = one.default.__name__ if isinstance(one.default, type) else one.default
+                default = DEFAULTS[key][0] if key == "hidden" else DEFAULTS[key]
+                default = tuple(default) if isinstance(default, list) else default
+                if value is not None:
+                    assert value == default, (function, name)
+                    compared.add(key)
+    assert compared >= {"latent", "hidden", "channels", "flow", "activation", "init_biases", "theta_noise", "alpha"}
+    assert compared >= {"learn_hyperprior", "log_sigma", "n_samples", "batch_size", "seed", "schedule", "likelihood"}
+    assert DEFAULTS["init"] == inspect.signature(VAE).parameters["init"].default == 0.01
+    assert DEFAULTS["prior"] is inspect.signature(VAE).parameters["prior"].default is True

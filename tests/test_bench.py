@@ -126,6 +126,7 @@ def test_the_straight_line_and_the_crossover_are_read_from_the_rows():
     numpy = rows("numpy", lambda m: 1.5 + 0.03 * m)
     assert bench.linearity(numpy)["M"] == "1.50 + 0.0300 M ms, within 0% from 20 to 2000"
     assert "within 0%" not in bench.linearity(rows("numpy", lambda m: m**1.2))["M"]  # control
+    assert set(bench.linearity(numpy[:3])) == {"M"} and bench.linearity(numpy[:2]) == {}  # two are on any line
     assert bench.crossover(numpy) == []
     assert bench.crossover(numpy + rows("cupy", lambda m: 4.0)) == ["CuPy overtakes NumPy at M = 100"]
     assert bench.crossover(numpy + rows("cupy", lambda m: 0.1)) == ["CuPy overtakes NumPy at M = 20"]

@@ -24,13 +24,17 @@ from scratchvae.cli import main
 from scratchvae.cli.shared import DEFAULTS, run_options
 from scratchvae.data import binarise, thresholds
 from scratchvae.doors import own_name
-from scratchvae.inference import hmc, marginal, score_function
+from scratchvae.inference import hmc, marginal, reparameterise, score_function
 from scratchvae.inference.mcem import e_step
+from scratchvae.inference.mean_field import CorrelatedGaussian
 from scratchvae.inference.objectives.black_box import black_box
+from scratchvae.models.regression import LinearRegression
 from scratchvae.training import checkpoint
 from scratchvae.training.checkpoint import CheckpointError
 from scratchvae.training.em import fit_mcem
 from scratchvae.training.loop import HELD_OUT, ORDER, STEP, evaluate_theta, fingerprint, stream
+from scratchvae.training.optim import started
+from scratchvae.training.posterior import fit_posterior
 from scratchvae.training.run import facts_of_run, load_model
 
 # Data: pixels and labels of every split, from the raw files
@@ -686,3 +690,98 @@ def test_a_number_that_no_array_can_have_is_refused_by_its_name(name):
     for value in (1 << 63, 10**400):
         with pytest.raises(ValueError, match=f"{name} is a number of {len(str(value))} digits; expected .* below 2"):
             VAE(6, **({"n_hidden": 5, "n_latent": 2} | {name: value}))
+
+
+# What must not depend on where it is computed, and thresholds from both sides
+
+
+def test_a_plain_autoencoder_reads_of_its_noise_the_shape_alone():
+    model = small(estimator="autoencoder")
+    found = []
+    for eps in (np.zeros((1, 7, 2)), np.ones((1, 7, 2)), model.eps(np.random.default_rng(0), 7)):
+        found.append((model.bound(rows(), eps, 7, gradient=True), model.params.grad.copy(), *model.terms(rows(), eps)))
+        assert np.isfinite(found[-1][0])
+        for ours, first in zip(found[-1], found[0], strict=True):
+            assert_array_equal(ours, first)
+
+
+@pytest.mark.filterwarnings("ignore:.* a longer burn_in tunes", "ignore:k_hat")
+def test_the_error_of_appendix_d_is_the_same_for_densities_of_any_size(monkeypatch):
+    """A density that is e⁹⁰⁰ times as large everywhere is one in other units."""
+    found = []
+    density = marginal.log_p_xz
+    for units in (0.0, 900.0, -900.0):
+        monkeypatch.setattr(marginal, "log_p_xz", lambda *arguments, units=units: density(*arguments) + units)
+        estimate = marginal.appendix_d(small(), rows(3), 50, burn_in=20)
+        assert np.isfinite(estimate.error).all() and (estimate.error > 0).all()
+        found.append((estimate.log_p - units, estimate.error, estimate.r_hat))
+    for other in found[1:]:
+        for ours, first in zip(other, found[0], strict=True):
+            assert_allclose(ours, first, rtol=1e-6)
+
+
+def test_one_row_at_least_is_evaluated_at_a_time_however_many_draws_it_has():
+    model = small(n_samples=3000)
+    assert model.rows_at_once() < 3000
+    assert np.isfinite(evaluate(model, rows(2))["bound"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "taken"),
+    [
+        ({"log_sigma": -20}, True),
+        ({"log_sigma": -20.001}, False),
+        ({"log_sigma": 2}, True),
+        ({"log_sigma": 2.001}, False),
+        ({"log_sigma": True}, False),
+        ({"alpha": 1.8e19}, True),  # whose square is below the largest float32, 3.4e38
+        ({"alpha": 1.9e19}, False),
+        ({"alpha": 2.7e-23}, True),  # whose square is above half of the smallest float32, 1.4e-45
+        ({"alpha": 2.6e-23}, False),
+        ({"alpha": 0.0}, False),
+        ({"alpha": -1.0}, False),
+        ({"alpha": 1.9e19, "dtype": "float64"}, True),
+        ({"alpha": 1, "learn_hyperprior": True}, True),
+        ({"alpha": 2, "learn_hyperprior": True}, False),
+    ],
+)
+def test_a_prior_of_theta_is_taken_as_far_as_its_precision_goes(settings, taken):
+    if taken:
+        model = FullVB(6, 5, 2, **settings)
+        assert all(model.config[name] == value for name, value in settings.items())
+    else:
+        with pytest.raises(ValueError, match=r"^(log_sigma|alpha) is "):
+            FullVB(6, 5, 2, **settings)
+
+
+def test_an_optimiser_that_is_at_work_is_free_in_a_forked_process():
+    rule = Adagrad(0.1)
+    with started(rule, small().params):
+        process = os.fork()
+        if process == 0:
+            try:
+                with started(rule, small().params):
+                    os._exit(0)
+            finally:
+                os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 0
+
+
+def test_a_law_is_fitted_with_adam_of_stepsize_0_05_unless_told_otherwise():
+    model = LinearRegression(np.eye(3), np.arange(3.0))
+    plain, told, other = (
+        fit_posterior(model, reparameterise.gaussian, steps=3, **settings)[0]
+        for settings in ({}, {"optimizer": Adam(0.05)}, {"optimizer": Adam(0.1)})
+    )
+    assert_array_equal(plain, told)
+    assert (plain != other).any()
+
+
+def test_a_gaussian_mean_field_ascent_that_is_broken_off_stands_where_its_sweeps_have_led():
+    """One sweep from (2, -1): each mean is set to its best with the other one held."""
+    m, precision = np.array([1.0, 3.0]), np.array([[2.0, 1.0], [1.0, 4.0]])
+    with pytest.warns(UserWarning, match="has not converged to tol = 1e-09 in 1 sweeps"):
+        found = CorrelatedGaussian(max_iter=1).fit(m, precision, start=[2.0, -1.0])
+    first = 1 - (1 / 2) * (-1 - 3)
+    second = 3 - (1 / 4) * (first - 1)
+    assert_allclose(found.mean_, [first, second], rtol=1e-14)

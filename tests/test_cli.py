@@ -17,6 +17,8 @@ from scratchvae import VAE, FullVB, cli, evaluate, fit, load_data, load_model
 from scratchvae.backend import BACKENDS
 from scratchvae.cli import evaluate as evaluate_command
 from scratchvae.cli import main
+from scratchvae.cli import train as train_command
+from scratchvae.cli.shared import DEFAULTS
 from scratchvae.data import BINARIZATIONS
 from scratchvae.inference.likelihoods import LIKELIHOODS
 from scratchvae.inference.marginal import importance
@@ -425,6 +427,110 @@ def test_a_log_likelihood_is_told_with_what_is_known_of_its_error():
     above = ", above 0.63 for 12 of 1,000, whose error is not known"
     assert told(result | {"untrusted": 12}) == words + above
     assert told(result | {"untrusted": 3, "not_finite": 3}) == words + "; it is not finite for 3 of 1,000"
+
+
+def test_a_bound_is_told_with_its_terms_and_an_autoencoder_has_none():
+    result = {"split": "test", "bound": -100.126, "reconstruction": -90.0, "kl": 10.126, "n": 1234, "n_samples": 3}
+    result |= {"binarization": "fixed", "data": "mnist"}
+    told = evaluate_command._bound_in_words
+    assert told(result) == (
+        "test bound -100.13 = reconstruction -90.00 - KL 10.13 nats per datapoint, n = 1,234, L = 3, fixed mnist"
+    )
+    assert told(result | {"bound": None, "kl": None}) == (
+        "test log p(x|z) at the code -90.00 nats per datapoint, n = 1,234, fixed mnist; an autoencoder has no bound"
+    )
+
+
+def test_a_bound_over_theta_is_told_and_divided_among_the_data_where_it_is_theirs():
+    result = {"n_theta": 7, "bound_over_theta": -101.5, "theta_kl": 2469.0, "n": 1234}
+    words = "that is at the mean of θ; over 7 θ ~ q(θ) -101.50, KL(q(θ) ‖ p(θ)) 2,469 nats"
+    assert evaluate_command._over_theta_in_words(result) == words
+    result |= {"bound_22": -103.5}
+    assert evaluate_command._over_theta_in_words(result) == words + ", or 2.00 per datapoint: bound (22) -103.50"
+
+
+def test_a_log_likelihood_without_an_error_or_a_k_hat_is_told_without_them():
+    result = {"n": 10, "log_likelihood": -9.0, "log_likelihood_samples": 5, "k_hat": None, "k_hat_threshold": 0.3}
+    result |= {"log_likelihood_error": None, "log_likelihood_bias": None, "untrusted": 0, "unsure": 0, "not_finite": 0}
+    assert evaluate_command._log_likelihood_in_words(result) == (
+        "log p(x) -9.00 nats per datapoint, by importance with 5 draws from q(z|x); no k_hat for such weights, or so "
+        "few"
+    )
+
+
+def test_numbers_that_are_not_finite_are_null_at_any_depth_and_all_else_stays():
+    found = evaluate_command._finite({"a": np.nan, "b": {"c": -np.inf, "d": 1.5}, "e": 3, "f": "nan", "g": None})
+    assert found == {"a": None, "b": {"c": None, "d": 1.5}, "e": 3, "f": "nan", "g": None}
+
+
+# Encoder 35 + 2 x 12, decoder 15 + 36 numbers; over θ a log σ beside each of its 51
+PLAIN = (
+    "VAE 6-5-2, tanh, bernoulli, 110 parameters in float32 on numpy\n"
+    "L^B, L = 1, M = 100, p(θ) = N(0, I), adagrad, joint updates, seed 0"
+)
+FULL = (
+    "FullVB 6-5-2, tanh, bernoulli, 161 parameters in float32 on numpy\n"
+    "L^B, L = 1, M = 100, full VB: θ noise minibatch, α 1, log σ from -4, adagrad, joint updates, seed 0"
+)
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "options", "plain", "before", "after"),
+    [
+        (VAE, {}, {}, PLAIN, "", ""),
+        (VAE, {"posterior": "full"}, {}, PLAIN, "tanh, bernoulli, 110", "full covariance, tanh, bernoulli, 116"),
+        (VAE, {"flow": 3, "estimator": "A"}, {}, PLAIN.replace("^B", "^A"), "-2, tanh, bernoulli, 110",
+            "-2, flow of 3 maps, tanh, bernoulli, 200"),
+        (VAE, {"n_hidden": ()}, {}, PLAIN, "6-5-2, tanh, bernoulli, 110", "6-2, without hidden units, bernoulli, 46"),
+        (VAE, {"prior": False}, {}, PLAIN, "p(θ) = N(0, I)", "no prior on θ"),
+        (VAE, {}, {"threads": 1}, PLAIN, "numpy\n", "numpy with 1 BLAS thread\n"),
+        (VAE, {}, {"threads": 2}, PLAIN, "numpy\n", "numpy with 2 BLAS threads\n"),
+        (VAE, {"likelihood": "gaussian"}, {}, PLAIN, "bernoulli, 110", "gaussian, sigmoid mean, 146"),
+        (VAE, {"likelihood": "gaussian", "mean": "free"}, {}, PLAIN, "bernoulli, 110", "gaussian, free mean, 146"),
+        (VAE, {"estimator": "iwae", "n_samples": 3}, {}, PLAIN, "L^B, L = 1", "iwae, L = 3"),
+        (VAE, {"dtype": "float64"}, {}, PLAIN, "float32", "float64"),
+        (VAE, {}, {"optimizer": "sgd", "lr": 0.5}, PLAIN, "adagrad", "sgd 0.5"),
+        (VAE, {}, {"lr": 0.02, "decay": 1e3}, PLAIN, "adagrad", "adagrad 0.02 / (1 + step/1000)"),
+        (VAE, {}, {"decay": 5.0}, PLAIN, "adagrad", "adagrad / (1 + step/5)"),
+        (VAE, {}, {"schedule": "alternating"}, PLAIN, "joint", "alternating"),
+        (VAE, {}, {"seed": 4}, PLAIN, "seed 0", "seed 4"),
+        (VAE, {}, {"batch_size": 7}, PLAIN, "M = 100", "M = 7"),
+        (FullVB, {}, {"full_vb": True}, FULL, "", ""),
+        (FullVB, {"alpha": 0.25}, {"full_vb": True}, FULL, "α 1,", "α 0.25,"),
+        (FullVB, {"learn_hyperprior": True}, {"full_vb": True}, FULL, "α 1,", "α learned,"),
+        (FullVB, {"theta_noise": "local"}, {"full_vb": True}, FULL, "minibatch", "local"),
+        (FullVB, {"log_sigma": -2.5}, {"full_vb": True}, FULL, "-4", "-2.5"),
+        (FullVB, {}, {"full_vb": True, "warm_start": "runs/a"}, FULL, "-4,", "-4, φ and μ from runs/a,"),
+    ],
+)  # fmt: skip
+def test_a_run_begins_with_what_is_trained_and_how_in_two_lines(kind, settings, options, plain, before, after):
+    model = kind(6, **{"n_hidden": 5, "n_latent": 2, **settings})
+    assert before in plain
+    assert train_command._describe(model, DEFAULTS | options) == plain.replace(before, after)
+
+
+def test_the_training_bound_is_called_by_its_name_where_it_is_not_the_bound_of_validation():
+    def name(kind=VAE, **settings):
+        return train_command._kind_of_bound(kind(6, 5, 2, **settings))
+
+    assert [name(), name(estimator="A"), name(estimator="black-box", n_samples=2)] == [""] * 3
+    assert name(FullVB) == " with the θ-KL (22)"
+    assert name(estimator="autoencoder") == " (log p(x|z) at the code: no bound)"
+    for estimator in ("iwae", "dreg"):
+        assert name(estimator=estimator, n_samples=3) == " (L_3, importance-weighted)"
+
+
+def test_the_stepsize_the_decay_and_the_warm_up_arrive_at_the_optimiser_and_only_adagrad_has_a_warm_up():
+    def settings(**options):
+        rule = train_command._optimizer(DEFAULTS | options)
+        return {name: getattr(rule, name) for name in ("lr", "decay", "warmup") if hasattr(rule, name)}
+
+    plain = {"lr": 0.01, "decay": None, "warmup": 0}
+    assert settings() == plain
+    assert settings(lr=0.5, decay=7.0, warmup=3) == {"lr": 0.5, "decay": 7.0, "warmup": 3}
+    assert settings(optimizer="sgd", lr=0.5)["lr"] == 0.5
+    with pytest.raises(ValueError, match="--warmup is for adagrad; the optimizer is adam"):
+        settings(optimizer="adam", warmup=3)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,19 @@ from scratchvae.output import Bar, Output, progress_bar
 from scratchvae.training import checkpoint, claim, loop
 from scratchvae.training.checkpoint import CheckpointError, save
 from scratchvae.training.claim import Claim
-from scratchvae.training.run import DAMAGED, FOREIGN, NOTHING, RUN, RunFolder, _differences, load, look, same_data
+from scratchvae.training.em import fit_mcem
+from scratchvae.training.run import (
+    DAMAGED,
+    FOREIGN,
+    NOTHING,
+    RUN,
+    Progress,
+    RunFolder,
+    _differences,
+    load,
+    look,
+    same_data,
+)
 
 sys.path.insert(0, str(Path(__file__).parent / "faults"))
 soak = pytest.importorskip("soak")
@@ -957,3 +970,50 @@ def test_the_help_of_scripts_can_be_read_on_any_terminal(script):
     environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     done = subprocess.run([sys.executable, str(root / script), "--help"], capture_output=True, env=environment)
     assert done.returncode == 0 and done.stdout.startswith(b"usage: ")
+
+
+@pytest.mark.parametrize("train", [fit, fit_mcem])
+def test_no_algorithm_takes_over_the_old_claim_of_another_host_unless_it_is_told_to(train, tmp_path):
+    held = tmp_path / "claim.json"
+    held.write_text(json.dumps({"host": "elsewhere", "process": 7, "since": "2026", "word": "x"}))
+    os.utime(held, (time.time() - 700,) * 2)
+    settings = {"samples": 32, "batch_size": 10, "out": tmp_path}
+    with pytest.raises(ValueError, match=r"take the folder over \(--take-over, take_over=True\)"):
+        train(VAE(6, 5, 2), X, **settings)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # so few steps tune no chain
+        train(VAE(6, 5, 2), X, take_over=True, **settings)
+
+
+@pytest.mark.parametrize(
+    ("is_row", "rows", "waited", "took", "due"),
+    [
+        (True, 1000, 0.0, 9.0, True),  # the first thousand rows have a checkpoint each
+        (True, 1001, 0.0, 9.0, False),
+        (True, 1001, 179.9, 9.0, False),  # 5 % of 180 s are 9 s
+        (True, 1001, 180.1, 9.0, True),
+        (True, 1001, 0.0, 0.0, True),
+        (False, 3, 29.9, 0.0, False),
+        (False, 3, 30.1, 0.0, True),
+        (False, 3, 30.1, 1.6, False),
+        (False, 3, 32.1, 1.6, True),
+    ],
+)
+def test_a_checkpoint_is_due_as_often_as_it_takes_little_of_the_time(is_row, rows, waited, took, due, monkeypatch):
+    monkeypatch.setattr(time, "perf_counter", lambda: 50.0)
+    folder = RunFolder(None, VAE(6, 5, 2), optimizer(), {})
+    assert (folder.kept_at, folder.took) == (50.0, 0.0)
+    folder.took = took
+    monkeypatch.setattr(time, "perf_counter", lambda: 50.0 + waited)
+    assert folder.wanted(Progress(rows=[()] * rows), is_row) is due
+
+
+def test_a_claim_is_renewed_once_a_minute(tmp_path, monkeypatch):
+    now = [50.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    folder = RunFolder(tmp_path, VAE(6, 5, 2), optimizer(), {})
+    beats = []
+    monkeypatch.setattr(folder.claim, "beat", lambda: beats.append(now[0]))
+    for now[0] in (50.0, 110.0, 110.5, 111.0, 170.5, 170.6):
+        folder.beat()
+    assert beats == [110.5, 170.6]

@@ -1,10 +1,13 @@
 """gradcheck: it passes what is right, rejects what is planted, and refuses what it cannot check."""
 
+import inspect
+import math
 import re
 
 import numpy as np
 import pytest
 from conftest import cells, one_in_eight, rows, small
+from numpy.testing import assert_allclose
 
 from scratchvae import VAE, FullVB, oracle
 from scratchvae.cli import main
@@ -16,9 +19,11 @@ from scratchvae.gradcheck import (
     check_model,
     check_parts,
     matrix,
+    witnesses,
 )
-from scratchvae.gradcheck.differences import EPS, UNSEEN, Loss, Slope, _least_error
-from scratchvae.gradcheck.point import Point
+from scratchvae.gradcheck.check import Rule, _against, _not_compared
+from scratchvae.gradcheck.differences import EPS, UNSEEN, Entry, Loss, Slope, _least_error, best_slope, noise_of, slope
+from scratchvae.gradcheck.point import Measured, Point
 from scratchvae.gradcheck.report import Row, table
 from scratchvae.inference import distributions
 from scratchvae.inference.objectives import OBJECTIVES
@@ -520,3 +525,235 @@ def test_a_row_of_the_table_says_how_many_entries_were_moved_one_by_one():
     )
     columns = [re.split(r" {2,}", line)[:3] for line in printed.splitlines()[1:]]
     assert columns == [["value", "-", "-"], ["W", "20 of 300", "1.500e+00"], ["b", "3", "-"], ["oracle", "1,200", "-"]]
+
+
+# What is measured at a point, and when more steps are taken
+
+
+def point_of(function, arrays, gradients):
+    """A point at which float64 arrays are, with the loss `function`."""
+    return Point(Loss(function), arrays, EPS, np.random.default_rng(0), gradients)
+
+
+def refinements(monkeypatch):
+    """A list of the first steps with which slopes are looked at with many steps from now on."""
+    steps = []
+    derivative = Point.derivative
+
+    def noting(self, line, ours, h, tolerance):
+        steps.append(h)
+        return derivative(self, line, ours, h, tolerance)
+
+    monkeypatch.setattr(Point, "derivative", noting)
+    return steps
+
+
+def test_the_noise_of_an_exact_loss_is_a_quarter_of_eps_and_of_one_without_numbers_beside_it_eps():
+    a = np.ones(3)
+    assert point_of(lambda: 8.0, {"a": a}, {"a": np.zeros(3)}).noise == EPS / 4 * 8
+    nowhere = point_of(lambda: 8.0 if (a == 1).all() else np.nan, {"a": a}, {"a": np.zeros(3)})
+    assert nowhere.noise == EPS * 8
+
+
+def test_the_noise_is_measured_by_moving_what_is_not_zero():
+    arrays = {"a": np.ones(3), "b": np.zeros(2)}
+
+    def rounded():
+        return np.round(arrays["a"].sum(), 9)  # the error is uniform within ± 5e-10
+
+    noise = point_of(rounded, arrays, {"a": np.ones(3), "b": np.zeros(2)}).noise
+    assert 1e-10 < noise < 1e-9
+
+
+def test_the_own_size_of_an_entry_is_tried_as_well_below_a_thousandth_of_the_arrays(monkeypatch):
+    steps = refinements(monkeypatch)
+    for own, tried in [(0.9e-3, 2), (1.1e-3, 1), (0.5, 1), (0.0, 1)]:
+        steps.clear()
+        a = np.array([own])
+        point = point_of(lambda a=a: a**2, {"a": a}, {"a": 2 * a})
+        point._entry(a, 1.0, point.step, 0, 2 * a + 1, 1e-6, True)
+        assert steps == [point.step, point.step * own][:tried], own
+
+
+def test_four_of_the_entries_that_are_wrong_are_looked_at_with_many_steps(monkeypatch):
+    steps = refinements(monkeypatch)
+    a = np.arange(1.0, 9)
+    found = point_of(lambda: a**2, {"a": a}, {"a": 2 * a}).measure("a", 3 * a, 1e-6, directions=0)
+    assert found.wrong and len(steps) == 4
+    steps.clear()
+    assert not point_of(lambda: a**2, {"a": a}, {"a": 2 * a}).measure("a", 2 * a, 1e-6, directions=0).wrong
+    assert steps == []
+
+
+def test_at_other_points_one_entry_and_one_direction_are_tried_and_two_directions_at_the_first(monkeypatch):
+    tried = []
+    measure = Point.measure
+
+    def noting(self, name, ours, rtol, atol=0.0, entries=None, directions=2):
+        tried.append((entries, directions))
+        return measure(self, name, ours, rtol, atol, entries, directions)
+
+    monkeypatch.setattr(Point, "measure", noting)
+    a = np.arange(1.0, 4)
+    assert check_gradients(lambda: a**2, a, lambda: 2 * a, points=3)
+    assert tried == [(None, 2), (1, 1), (1, 1)]
+    tried.clear()
+    assert check_gradients(lambda: a**2, a, lambda: 2 * a, points=1, oracle=lambda a: (a**2).sum())
+    assert tried == [(None, 1)]  # an oracle sees every entry
+
+
+def test_the_error_of_a_difference_is_twenty_times_the_noise_and_the_rounding():
+    a = np.array([2.0])
+    found = slope(Entry(Loss(lambda: 3 * a), 1, a, 0), 3 * a, 0.5, 0.25)
+    assert found == Slope(3.0, 20 * (0.25 / 0.5 + 2.0**-52 * 3), 3.0, 3.0, False, 0.5)
+
+
+def test_seven_steps_below_the_first_one_are_tried_each_an_eighth_of_the_one_before():
+    tried = []
+
+    class Noting(Entry):
+        def at(self, t):
+            tried.append(t)
+            return super().at(t)
+
+    a = np.array([1.0])
+    best_slope(Noting(Loss(lambda: a**2), 1, a, 0), a**2, 2.0**-6, 1e-16, 2, 2.0, 1e-9)
+    assert sorted({t for t in tried if t > 0}) == [2.0**-6 * 8.0**k for k in range(-7, 3)]
+
+
+@pytest.mark.parametrize(("error", "taken"), [(0.95e-9, 0), (1.05e-9, -1)])
+def test_of_two_steps_that_are_good_to_1e_minus_9_the_nearer_one_is_taken(error, taken):
+    """Of relative errors below 1e-9 none has to be better than another."""
+    ladder = [(k, Slope(4.0, e, 4.0, 4.0, False, 8.0**k)) for k, e in [(-1, 1e-10), (0, 4 * error)]]
+    assert _least_error(ladder).step == 8.0**taken
+
+
+def test_what_is_as_far_from_the_oracle_as_its_rounding_passes_and_no_further():
+    beside = witnesses.Testimony("autograd", 0.0, {"a": np.zeros(1)}, EPS, lambda: {"a": np.array([0.25])})
+    rule = Rule("float64", 1e-6, 0.0, {}, {})
+    assert _against("a", np.array([5.0]), beside, rule) == (5.0, True)  # 20 times 0.25
+    assert _against("a", np.array([5.0 + 1e-12]), beside, rule)[1] is False
+
+
+def test_which_error_would_not_be_seen_is_said_where_there_is_no_oracle():
+    a = np.ones(3000)  # more than are moved one by one
+    words = "an error of one entry below 11 % of the largest would not be seen"  # 2 rtol √3000
+    assert check_gradients(lambda: a**2, a, 2 * a, rtol=1e-3)["params"].notes == (words,)
+    assert check_gradients(lambda: a**2, a, 2 * a, rtol=1e-3, oracle=lambda a: (a**2).sum())["params"].notes == ()
+    said = check_gradients(lambda: a**2, a, 2 * a, rtol=1.1e-4)["params"].notes
+    assert said == ("an error of one entry below 1 % of the largest would not be seen",)
+    assert check_gradients(lambda: a**2, a, 2 * a, rtol=5e-5)["params"].notes == ()  # 0.5 %
+
+
+def test_a_builtin_of_which_nothing_is_known_is_given_the_arrays():
+    with pytest.raises(ValueError, match="no signature found"):
+        inspect.signature(max)
+    a = np.array([1.0, 3.0, 2.0])
+    assert check_gradients(max, a, np.array([0.0, 1.0, 0.0]))
+    assert not check_gradients(max, a, np.array([1.0, 0.0, 0.0]))
+    in_float32 = check_gradients(max, a.astype(np.float32), np.array([0.0, 1.0, 0.0]))
+    assert in_float32 and not any("let the loss take params" in fact for fact in in_float32.facts)
+
+
+def test_a_model_is_checked_with_three_times_as_many_data_as_rows_unless_told(monkeypatch):
+    scales = []
+    model = small()
+    bound = type(model).bound
+
+    def noting(self, x, noise, n_data, gradient=False):
+        scales.append(n_data)
+        return bound(self, x, noise, n_data, gradient=gradient)
+
+    monkeypatch.setattr(type(model), "bound", noting)
+    for settings, n_data in [({}, 21), ({"n_data": 50}, 50)]:
+        scales.clear()
+        assert check_model(model, rows(), **settings)
+        assert set(scales) == {n_data}
+
+
+def test_the_noise_is_that_of_nine_values_at_each_of_three_distances():
+    tried = []
+
+    class Line:
+        def at(self, t):
+            tried.append(t)
+            return np.array([t]), t
+
+    noise_of(Line(), 2.0**-52)
+    distances = [2.0 ** (-52 * power) for power in (0.87, 0.62, 0.42)]
+    assert_allclose(tried, [k * distance for distance in distances for k in range(-4, 5)], rtol=1e-12)
+
+
+def test_the_noise_is_the_largest_that_third_to_fifth_differences_show():
+    """Of the k-th differences of independent errors of deviation s the mean square is s² (2k)! / (k!)²."""
+    values = np.random.default_rng(0).standard_normal(27)
+    found = iter(values)
+
+    class Line:
+        def at(self, t):
+            return np.array([next(found)]), t
+
+    expected = []
+    for nine in values.reshape(3, 9):
+        for k, factor in [(3, 20), (4, 70), (5, 252)]:
+            nine_k = np.array(
+                [sum((-1) ** j * math.comb(k, j) * nine[i + k - j] for j in range(k + 1)) for i in range(9 - k)]
+            )
+            expected.append(math.sqrt((nine_k**2).mean() / factor))
+    assert_allclose(noise_of(Line(), 2.0**-52), max(expected), rtol=1e-12)
+
+
+def measured(**changes):
+    """What differences say of a gradient of one entry, all of it well."""
+    none = np.array([], int)
+    well = {"wrong": False, "places": np.array([0]), "theirs": np.ones(1), "error": 0.0, "sees": 0.0, "kinked": none}
+    well |= {"outside": 0, "far": 0, "unseen": 0, "compared": True, "step": 1e-5}
+    return Measured(**well | changes)
+
+
+@pytest.mark.parametrize(("sees", "size", "passes"), [(0.99, 1.0, True), (1.0, 1.0, False), (1.0, 9e-15, True)])
+def test_a_gradient_no_larger_than_what_differences_see_is_not_compared_where_it_has_an_effect(sees, size, passes):
+    """The effect of the array on the loss, which is 4 here, counts where it is above 10 eps of the loss, 8.9e-15."""
+    a = np.array([size])
+    point = point_of(lambda: 4.0, {"a": a}, {"a": np.ones(1)})
+    if size < 1:
+        point.scales["a"] = 8.8e-15
+    said = _not_compared("a", point, np.ones(1), measured(sees=sees), Rule("float64", 1e-6, 0.0, {}, {}), False)
+    assert (said == []) == passes
+    assert passes or "resolve no error below 1.0e+00, and the gradient is 1.0e+00 at most" in said[0]
+
+
+def test_the_value_row_says_how_far_the_loss_is_from_the_oracles_as_a_share_of_it():
+    a = np.array([1.0, 2.0])
+    for oracle_of_a, error in [(lambda a: 4 * (a**2).sum(), 0.75), (lambda a: 0 * a.sum(), 5.0)]:
+        row = check_gradients(lambda: (a**2).sum(), a, 2 * a, oracle=oracle_of_a)["value"]
+        assert not row.passed and row.oracle == error
+
+
+@pytest.mark.parametrize(
+    ("error", "words"), [(0.9e-5, "the oracle seems to compute in float32"), (1.1e-5, "another loss")]
+)
+def test_an_oracle_that_is_off_by_rounding_in_float32_is_told_from_another_loss(error, words):
+    a = np.array([1.0, 2.0])
+    row = check_gradients(lambda: (a**2).sum(), a, 2 * a, oracle=lambda a: (1 + error) * (a**2).sum())["value"]
+    assert not row.passed and row.notes[0].startswith(f"{words}: it is 5 here, and 5.0000")
+
+
+def test_where_differences_see_little_the_remedy_is_told_and_nowhere_else():
+    def is_told(a, loss):
+        report = check_gradients(loss, a, 2 * a)
+        return "differences in float32 see little: let the loss take params, and they are in float64" in report.facts
+
+    a = np.array([1.0, 2.0])
+    b = a.astype(np.float32)
+    assert [is_told(a, lambda: a**2), is_told(a, lambda a: a**2), is_told(b, lambda b: b**2)] == [False] * 3
+    assert is_told(b, lambda: b**2)
+
+
+def test_where_rounding_lets_one_side_stand_still_no_slope_is_seen():
+    """1 + 2⁻⁵³ is rounded to 1, and 1 - 2⁻⁵³ is a number of its own."""
+    a = np.array([1.0])
+    assert a + 2.0**-53 == a != a - 2.0**-53
+    line = Entry(Loss(lambda: 1 * a), 1, a, 0)
+    assert slope(line, np.ones(1), 2.0**-53, 1e-16) is UNSEEN
+    assert slope(line, np.ones(1), 2.0**-52, 1e-16).value == 1

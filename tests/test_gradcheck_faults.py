@@ -11,6 +11,7 @@ import time
 import warnings
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -291,6 +292,19 @@ def test_what_differences_do_not_resolve_does_not_pass_in_silence():
     assert check_gradients(lambda: np.append(w**2, 1e16), w, 2 * w)  # its terms resolve everything
 
 
+def test_a_loss_may_return_the_array_itself_a_part_of_it_or_the_same_memory_at_each_call():
+    W = np.array([1.0, 2.0, 3.0])
+    memory = np.empty(3)
+    for loss, right in [
+        (lambda: W, [1, 1, 1]),
+        (lambda W: W, [1, 1, 1]),
+        (lambda: W[:2], [1, 1, 0]),
+        (lambda: np.multiply(W, W, out=memory), 2 * W),
+    ]:
+        assert check_gradients(loss, W, np.array(right, float))
+        assert not check_gradients(loss, W, np.array([1.0, 1.0, 2.0]))
+
+
 def test_errors_that_cancel_in_a_sum_are_seen():
     rng = np.random.default_rng(0)
     W = rng.standard_normal(5000)
@@ -400,6 +414,16 @@ def test_taylor_remainders_and_the_complex_step_are_told():
     assert "complex" not in str(check_gradients(lambda p: np.abs(p).sum(), x, np.sign))  # |x| is not analytic
 
 
+@pytest.mark.parametrize(
+    ("error", "words"), [(0.0, ""), (1e-7, " (beyond rounding: a small error, or a loss that "), (0.01, "")]
+)
+def test_an_error_that_is_small_and_no_rounding_is_told_beside_the_complex_step(error, words):
+    W = np.array([0.5, 1.0, 2.0])
+    (said,) = [f for f in check_gradients(lambda W: np.sin(W), W, np.cos(W) * (1 + error)).facts if "complex" in f]
+    assert said.partition(": relative error ")[2][7:].startswith(words)
+    assert ("beyond" in said) == bool(words)
+
+
 def test_containers_of_any_kind_are_named_by_their_keys():
     W = np.ones((2, 2))
     params = {"net": [{"W": W}, {"b": np.ones(2)}], "scale": (np.array(2.0),)}
@@ -492,6 +516,46 @@ def test_a_witness_in_another_library_gives_its_gradient(library):
     report = check_gradients(lambda: np.sin(x), x, lambda: np.cos(x), oracle=witness)
     assert report and report["params"].oracle is not None
     assert not check_gradients(lambda: np.sin(x), x, lambda: 1.001 * np.cos(x), oracle=witness)
+
+
+class OfJax(float):
+    """What an oracle in JAX returns, as far as a witness looks at it."""
+
+
+OfJax.__module__ = "jaxlib.standin"
+
+
+def test_a_witness_in_jax_answers_in_its_own_precision_and_the_remedy_is_told(monkeypatch):
+    """JAX is not needed: what is called of it stands here, and computes in float32."""
+
+    def value_and_grad(total):
+        return lambda copies: (np.float32(total(copies)), [np.float32(2 * x) for x in copies])
+
+    numpy = SimpleNamespace(sum=lambda value: value, asarray=np.asarray, finfo=np.finfo)
+    jax = ModuleType("jax")
+    vars(jax).update(numpy=numpy, value_and_grad=value_and_grad)
+    monkeypatch.setitem(sys.modules, "jax", jax)
+    x = np.array([0.1, 2.0])
+    report = check_gradients(lambda: x**2, x, 2 * x, oracle=lambda x: OfJax((x**2).sum()))
+    assert report and 0 < report["params"].oracle < 1e-7
+    assert {"oracle in JAX: its value and gradients"} < set(report.facts)
+    assert "the oracle answers in a precision of 1e-07: set jax_enable_x64" in report.facts
+    assert not check_gradients(lambda: x**2, x, 2.001 * x, oracle=lambda x: OfJax((x**2).sum()))
+
+
+def test_an_error_of_an_oracle_is_its_own_where_torch_cannot_follow_it_either(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", ModuleType("torch"))
+    with pytest.raises(ZeroDivisionError):
+        check_gradients(lambda: X**2, X, 2 * X, oracle=lambda x: 1 / 0)
+
+
+def test_an_oracle_that_autograd_does_not_follow_to_a_number_is_a_witness_of_its_value_alone():
+    def oracle(x):
+        return (x**2).sum() if isinstance(x, np.ndarray) else np.nan * x.sum()
+
+    report = check_gradients(lambda: X**2, X, 2 * X, oracle=oracle)
+    assert report and report["params"].oracle is None
+    assert "oracle in NumPy: its value alone: no library differentiates it" in report.facts
 
 
 # The examples
@@ -644,6 +708,118 @@ def test_a_gradient_that_is_another_at_random_is_given_no_name(shape):
         ours, theirs, h, y = (rows_like(np.ones(shape), 100 * seed + k) for k in range(4))
         said = diagnosis(evidence(ours, theirs, known={"h": h, "y": y}, others={"V": y}, sizes={"M": 7, "N": 100}))
         assert UNKNOWN in said[0]
+
+
+def test_two_rows_are_enough_for_a_reversed_order_and_too_few_for_a_shift_by_one():
+    """Of two rows the one that is shifted in may be anything, so that one row alone would tell of a shift."""
+    two = R[:2]
+    assert diagnosis(evidence(two[::-1], two))[0] == "in reversed order along axis 0"
+    assert "shifted" not in " ".join(diagnosis(evidence(np.stack([A[0], two[0]]), two)))
+    three = diagnosis(evidence(np.stack([A[0], R[0], R[1]]), R[:3]))
+    assert three[0] == "shifted by one along axis 0"
+    back = diagnosis(evidence(np.stack([R[1], R[2], A[0]]), R[:3]))
+    assert back[0] == "shifted by one along axis 0"
+
+
+def test_two_numbers_are_enough_to_see_that_a_sign_is_lost():
+    said = diagnosis(evidence(np.array([1.0, 2.5]), np.array([1.0, -2.5])))
+    assert said[0] == "its sign is lost: it is the absolute value of the right one"
+
+
+def test_a_row_that_is_zero_is_called_never_written_and_one_that_is_wrong_is_not():
+    zero = R.copy()
+    zero[2] = 0
+    assert diagnosis(evidence(zero, R)) == [
+        "wrong only in row 2, where it is 0: never written, or a term is missing there"
+    ]
+    wrong = R.copy()
+    wrong[2] = A[2]
+    assert diagnosis(evidence(wrong, R)) == ["wrong only in row 2"]
+
+
+def test_one_number_has_a_factor_by_chance_and_two_have_it_by_a_fault():
+    """One number is any other one times something, so that only a factor which has a name is told."""
+    assert UNKNOWN in diagnosis(evidence(np.array([5.3]), np.array([1.0])))[0]
+    assert UNKNOWN in diagnosis(evidence(np.array([5.3, 0.0]), np.array([1.0, 0.0])))[0]
+    assert diagnosis(evidence(np.array([5.3, 10.6]), np.array([1.0, 2.0])))[0].startswith("a factor: it is 5.3 times")
+    assert diagnosis(evidence(np.array([2.0]), np.array([1.0])))[0].startswith("a factor: it is 2 times")
+
+
+def test_a_gradient_beside_which_the_loss_is_no_number_is_called_that():
+    said = diagnosis(evidence(R, np.full(R.shape, np.nan)))
+    assert said == ["the loss gives no number beside this point: nothing could be compared"]
+
+
+def test_what_differences_hardly_see_is_no_array_that_the_loss_does_not_read():
+    """Differences within their error are no proof that an array is not read, unless all of them are 0."""
+    for theirs, unread in [(0 * R, True), (1e-13 * np.sign(R), False)]:
+        said = diagnosis(evidence(R, theirs))
+        assert (said == ["the loss does not read W: all its differences are 0"]) == unread
+    assert UNKNOWN in said[0]
+
+
+def test_an_oracle_that_disagrees_where_differences_do_not_is_said_to():
+    """An error of 1e-8 is below what differences are held to, 1e-6, and above the oracle's 1e-10."""
+    report = check_gradients(lambda: X**2, X, 2 * X * (1 + 1e-8), oracle=lambda x: (x**2).sum())
+    assert not report["params"].passed
+    assert report["params"].notes[0].startswith("right by differences, and not beside the oracle: ")
+    assert check_gradients(lambda: X**2, X, 2 * X * (1 + 1e-8))
+
+
+F = R.reshape(-1)  # of as many numbers as are wanted
+G = A.reshape(-1)
+H = X.reshape(-1)
+
+
+def linear(shape):
+    """A right gradient of this shape, and one with a term that is linear in each row of the array."""
+    r = R[: shape[0], : shape[1]]
+    x = rows_like(r, 1)
+    c = np.linspace(1, 2, shape[0])[:, None]
+    return r + c**2 + c * (x - x.mean(axis=1, keepdims=True)), r
+
+
+def with_zero(r):
+    """The same gradient with 0 at its first entry."""
+    return np.where(np.arange(r.size).reshape(r.shape) == 0, 0.0, r)
+
+
+ROW = "each row is the right one times a number of its own"
+SAME = "a term is missing or wrong that is the same for all entries of a row"
+LINEAR = "a term is missing or wrong that is linear in each row of W"
+
+
+@pytest.mark.parametrize(
+    ("words", "enough", "too_few"),
+    [
+        ("the factor a is missing, entry by entry", (F[:2] / G[:2], F[:2], G[:2]), None),
+        ("the factor a is missing, entry by entry, and a factor: it is 3", (3 * F[:4] / G[:4], F[:4], G[:4]),
+            (3 * F[:3] / G[:3], F[:3], G[:3])),
+        ("it is a itself, and a factor: it is 5", (5 * G[:4], F[:4], G[:4]), (5 * G[:3], F[:3], G[:3])),
+        ("it is off by 0.7 in every entry", (F[:3] + 0.7, F[:3], None), (F[:2] + 0.7, F[:2], None)),
+        ("it is off by 0.7 times a: a multiple of a", (F[:3] + 0.7 * G[:3], F[:3], G[:3]),
+            (F[:2] + 0.7 * G[:2], F[:2], G[:2])),
+        ("a factor: it is 3 times the right one, except for a term", (3 * F[:6] + 2 * H[:6], F[:6], None),
+            (3 * F[:5] + 2 * H[:5], F[:5], None)),
+        (ROW, (K[:2] * R[:2, :3], R[:2, :3], None), (K[:3] * R[:3, :2], R[:3, :2], None)),
+        (ROW, (K[:2] * R[:2, :4], R[:2, :4], None), (K[:2] * with_zero(R[:2, :3]), with_zero(R[:2, :3]), None)),
+        (SAME, (R[:2, :3] + K[:2], R[:2, :3], None), (R[:3, :2] + K[:3], R[:3, :2], None)),
+        (LINEAR, (*linear((2, 4)), None), (*linear((3, 3)), None)),
+        (LINEAR, (*linear((4, 4)), None), (*linear((4, 3)), None)),
+        ("the error is an outer product", (R[:3, :3] + np.outer(A[0, :3], A[1, :3]), R[:3, :3], None),
+            (R[:2, :5] + np.outer(A[0, :2], A[1]), R[:2, :5], None)),
+    ],
+)  # fmt: skip
+def test_a_fault_with_fitted_numbers_has_a_name_from_so_many_numbers_on(words, enough, too_few):
+    for given, is_named in [(enough, True), (too_few, False)]:
+        if given is not None:
+            ours, theirs, a = given
+            known = {"W": rows_like(theirs, 1) if theirs.ndim > 1 else H[: theirs.size]} | (
+                {} if a is None else {"a": a}
+            )
+            said = diagnosis(evidence(ours, theirs, known=known))
+            assert said[0].startswith(words) == is_named, said
+            assert is_named or UNKNOWN in said[0], said
 
 
 def test_a_factor_that_is_the_length_of_an_array_is_told_beside_the_number():

@@ -1,5 +1,7 @@
 """scratchvae gradcheck FILE: what is found in a file is checked, and no file harms another."""
 
+import contextlib
+import importlib.util
 import io
 import json
 import sys
@@ -560,3 +562,182 @@ def test_right_files_of_many_kinds_pass_and_what_is_wrong_in_them_fails(tmp_path
         "Plan: its forward or backward raises NotImplementedError: a base class",
         "energy: its name is none that is looked for: mark it with example(…)",
     ]
+
+
+# What is looked for, and how it is called
+
+
+def module_of(text):
+    """A module of this process with the text of a file; what it imports is not its own."""
+    module = types.ModuleType("answer")
+    exec(text, vars(module))
+    return module
+
+
+SEEDED = RIGHT + MARKED.replace("import numpy as np", "") + "@example(np.ones((2, 5)))\nclass Same(Cube): pass\n"
+
+
+def test_every_check_of_a_file_has_the_seed_of_the_file(monkeypatch):
+    """Of classes and functions with an example and without one, and of a loss with its gradients."""
+    seeds = []
+    for name in ("check_layer", "check_density", "check_gradients"):
+        check = getattr(homework, name)
+
+        def noting(*arguments, seed, name=name, check=check, **settings):
+            seeds.append((name, seed))
+            return check(*arguments, seed=seed, **settings)
+
+        monkeypatch.setattr(homework, name, noting)
+    found = {}
+    for name, check in homework.checks_of(module_of(SEEDED), 7):
+        seeds.clear()
+        with contextlib.suppress(homework.NotCheckedError):
+            assert check()
+            found[name] = set(seeds)
+    kinds = {name: {check for check, _ in calls} for name, calls in found.items()}
+    assert {seed for calls in found.values() for _, seed in calls} == {7}
+    assert {name for name in found if kinds[name] == {"check_layer"}} == {"Cube", "Affine", "Same", "needs_two"}
+    assert {name for name in found if kinds[name] == {"check_density"}} == {"log_exponential", "log_power"}
+    assert kinds["loss"] == {"check_gradients"}
+
+
+def test_a_class_with_an_example_is_checked_with_that_input():
+    text = """
+import numpy as np
+from scratchvae.gradcheck import example
+@example(np.ones((2, 3)), entries=2)
+class Picky:
+    def forward(self, x):
+        assert x.shape == (2, 3)
+        self.x = x
+        return x**2
+    def backward(self, dy): return 2 * self.x * dy
+"""
+    report = found_in(text)["Picky"]
+    assert report and [(row.name, row.size, row.checked) for row in report] == [("Picky x", 6, 2)]
+
+
+def test_loss_params_and_grads_are_one_check_and_no_densities_whatever_they_return(tmp_path):
+    path = tmp_path / "triple.py"
+    path.write_text("""
+import numpy as np
+params_mlp = [np.ones(2), np.ones(3)]
+def loss_mlp(p): return (p[0]**2).sum() + (p[1]**2).sum()
+def grads_mlp(p): return 2 * p[0], 2 * p[1]
+def losses(p): return p, p
+""")
+    spec = importlib.util.spec_from_file_location("triple", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    checks = dict(homework.checks_of(module))
+    assert list(checks) == ["losses", "loss_mlp"]
+    assert checks["loss_mlp"]() and len(checks["loss_mlp"]()) == 2
+    with pytest.raises(homework.NotCheckedError, match="its name is none that is looked for: mark it with example"):
+        checks["losses"]()
+
+
+def test_a_density_with_more_partials_than_arguments_of_floats_is_told_so():
+    note = found_in("def log_many(x): return -x**2, -2 * x, x\n")["log_many"][0].notes[0]
+    assert note == "it returns 2 partials for 1 arguments of floats; expected one for each"
+
+
+def test_a_forward_that_fails_in_another_way_the_second_time_is_no_base_class():
+    text = """
+calls = []
+class Unfinished:
+    def forward(self, x):
+        calls.append(x)
+        if len(calls) > 1: raise KeyError("again")
+        raise NotImplementedError
+    def backward(self, dy): return dy
+"""
+    assert found_in(text)["Unfinished"][0].notes == (
+        "not finished: its forward or backward raises NotImplementedError",
+    )
+
+
+def test_a_constructor_is_given_arrays_by_their_names_and_sizes_for_the_rest():
+    def shapes(*needed):
+        return [[np.shape(one) or one for one in given] for given in homework._constructor_arguments(needed, 0)]
+
+    assert shapes("n_in", "n_out", "depth") == [[5, 3, 2]]
+    assert shapes("W", "b") == [[(5, 3), (3,)], [5, 3]]
+    assert shapes("W", "n", "bias", "m", "k") == [[(5, 3), 5, (3,), 3, 2], [5, 3, 2, 2, 2]]
+    assert shapes("gamma", "beta") == [[(5,), (5,)], [5, 3]]  # without a matrix they are as wide as the input
+    (first, _), (again, _) = (next(homework._constructor_arguments(["W", "b"], seed)) for seed in (1, 1))
+    assert (first == again).all()
+    assert (first != next(homework._constructor_arguments(["W", "b"], 2))[0]).any()
+
+
+def test_an_input_of_a_layer_has_four_rows_of_five_numbers_and_labels_or_more_rows_beside_it():
+    class Layer:
+        pass
+
+    (x,) = homework._inputs(1, Layer(), 0)["rows of numbers"]
+    assert x.shape == (4, 5)
+    found = homework._inputs(3, Layer(), 0)
+    assert [[part.shape for part in parts] for parts in found.values()] == [
+        [(4, 5), (4, 5), (4, 5)],
+        [(4, 5), (4,), (4, 5)],
+        [(4, 5), (4, 5), (4, 5)],
+    ]
+    labels = found["labels"][1]
+    assert labels.dtype.kind == "i" and labels.min() >= 0 and labels.max() < 5
+    assert (found["one of each"][1] == (np.arange(5) == labels[:, None])).all()
+    assert found["rows of numbers"][1].min() >= 0 and found["rows of numbers"][1].max() < 1
+
+
+def test_a_density_is_called_with_rows_between_two_and_eight_tenths():
+    (x,) = homework._arguments(lambda x: x, 3)
+    assert x.shape == (4, 5) and 0.2 <= x.min() < 0.3 and 0.7 < x.max() < 0.8
+
+
+def test_a_long_error_is_cut_in_the_line_that_tells_it():
+    assert homework._line(ValueError("x" * 300)) == "x" * 300
+    assert homework._line(ValueError("x" * 301)) == "x" * 300 + " …"
+    assert homework._line(KeyError("two\n words")) == "KeyError: 'two\\n words'"
+    assert homework._line(TypeError("two\n words")) == "TypeError: two words"
+
+
+@pytest.mark.parametrize(
+    ("code", "log", "said"),
+    [
+        (None, "", "it takes more than 2.5 s"),
+        (1, "MemoryError: much", "it takes more than 1.5 GiB"),
+        (-9, "", "it was ended by signal 9"),
+        (3, "", "it ends the process, with exit code 3"),
+        (0, "KeyError: 1", "it ends the process, with exit code 0"),
+        (1, "words", "it ends the process, with exit code 1"),
+        (1, "KeyError: 1", "KeyError: 1"),
+        (1, '  File "/a/b.py", line 3, in f\n  File "/a/c.py", line 4\nKeyError: 1', "KeyError: 1 (c.py, line 4)"),
+        (1, "ValueError: " + 400 * "x", "ValueError: " + 288 * "x"),
+    ],
+)
+def test_why_a_file_did_not_finish_is_said_in_one_sentence(code, log, said):
+    assert homework._reason(code, log.encode(), 2.5, 3 << 29) == f"did not finish: {said}"
+
+
+def test_what_is_no_text_in_a_log_harms_no_reason():
+    assert homework._reason(1, b"\xff\xfe\nKeyError: 1", 60, 1 << 30) == "did not finish: KeyError: 1"
+
+
+def row_of(passed, *notes):
+    """A row of a report as a file's process tells it."""
+    return {"name": "W", "passed": passed, "notes": list(notes)}
+
+
+@pytest.mark.parametrize(
+    ("rows", "reason", "uncalled"),
+    [
+        ([row_of(False, f"{homework.UNCALLED}why")], "", True),
+        ([row_of(False, f"{homework.UNCALLED}why"), row_of(True)], "", True),
+        ([row_of(False, f"{homework.UNCALLED}why"), row_of(False, "the sign is wrong")], "", False),
+        ([row_of(False, "the sign is wrong", f"{homework.UNCALLED}why")], "", False),
+        ([row_of(False)], "", False),
+        ([row_of(True)], "", False),
+        ([row_of(False, f"{homework.UNCALLED}why")], "did not finish", False),
+    ],
+)
+def test_a_file_could_not_be_called_where_nothing_else_is_wrong_in_it(rows, reason, uncalled):
+    result = {"file": "a.py", "reason": reason, "checks": [{"name": "A", "rows": rows}], "not_checked": []}
+    assert homework.is_uncalled(result) == uncalled

@@ -1,8 +1,10 @@
 """check_layer, check_density and check_hessian: which arrays they find, what they say, and what they let pass."""
 
+import re
+
 import numpy as np
 import pytest
-from conftest import rows
+from conftest import check_model, rows, small
 
 from scratchvae.gradcheck import check_density, check_gradients, check_hessian, check_layer
 from scratchvae.gradcheck.arrays import without_prefix
@@ -792,3 +794,106 @@ def test_a_backward_that_forgets_what_flows_into_it_is_seen_where_the_output_is_
 
 def test_the_only_partial_may_be_a_list_and_the_value_a_plain_float():
     assert check_density(lambda w: (float((w**2).sum()), [2 * w[0], 2 * w[1]]), np.array([1.0, 3.0]))
+
+
+def noisy(size, p):
+    """What rounding does to a gradient, at will: it is another one at every point, and the same at one point."""
+    return size * np.sin(1e9 * p)
+
+
+def test_a_gradient_with_noise_has_a_hessian_as_far_as_its_noise_shows_it():
+    """What noise leaves open of uᵀH v and of vᵀH u adds up, and no asymmetry is missed beyond it."""
+    A = np.array([[2.0, 1.0, 0.0], [1.0, 3.0, -1.0], [0.0, -1.0, 1.0]])
+    for seed in range(5):
+        report = check_hessian(lambda p: A @ p + noisy(1e-4, p), W, hessian=A, seed=seed)
+        assert report and report["hessian"].sees > 1e-5
+        assert report["symmetry"].sees > np.sqrt(2) * report["hessian"].sees  # as ‖E + Eᵀ‖ of errors E > 0 is
+        assert not check_hessian(lambda p: (A + np.eye(3, k=1)) @ p + noisy(1e-4, p), W, seed=seed)
+
+
+def test_a_hessian_that_differences_hardly_show_says_so_and_in_which_block():
+    def note(size):
+        return check_hessian(lambda p: {"a": p["a"] + noisy(size, p["a"])}, {"a": np.array([1.0, 2.0])})[0].notes
+
+    words = "differences resolve it to a relative [0-9.e+-]+ only, in the block of a by a"
+    assert re.fullmatch(words, "".join(note(0.02)))
+    assert note(1e-5) == ()
+
+
+def test_an_output_hessian_below_zero_asks_for_no_gauss_newton_matrix_above_it():
+    def rows_of(curvature):
+        settings = {"outputs": lambda p: p**2, "output_hessian": lambda dz: curvature * dz}
+        return check_hessian(lambda p: p, W, gauss_newton=lambda v: curvature * 4 * W**2 * v, **settings)
+
+    assert [(row.name, row.passed) for row in rows_of(-1)] == [("symmetry", True), ("gauss_newton", True)]
+    assert [row.name for row in rows_of(1)] == ["symmetry", "gauss_newton", "gauss_newton ≥ 0"]
+
+
+def test_which_parts_are_wrong_is_told_where_others_are_right_as_a_whole():
+    def facts(wrong):
+        params = {name: np.array([1.0, 2.0]) for name in ("encoder.W", "encoder.b", "decoder.W", "decoder.b", "scale")}
+        grads = {name: (3 if name in wrong else 2) * a for name, a in params.items()}
+        report = check_gradients(lambda: sum((a**2).sum() for a in params.values()), params, grads)
+        return [fact for fact in report.facts if fact.startswith("all arrays of ")]
+
+    assert facts(["encoder.W", "encoder.b"]) == [
+        "all arrays of encoder are wrong and all of decoder are right: look at what flows back into encoder"
+    ]
+    for wrong in ([], ["encoder.W"], ["scale"], ["encoder.W", "encoder.b", "decoder.W", "decoder.b"]):
+        assert facts(wrong) == []
+
+
+def test_of_a_dict_with_a_gradient_one_array_is_the_parameter_and_the_others_are_not_looked_at():
+    """Beside it lies what an optimiser keeps, here under v, which could be a parameter's name as well."""
+
+    class Dicts:
+        def __init__(self):
+            self.W = {"v": np.zeros((4, 4)), "value": np.eye(4), "grad": np.zeros((4, 4))}
+
+        def forward(self, x):
+            self.x = x
+            return x @ self.W["value"]
+
+        def backward(self, dy):
+            self.W["grad"][...] = 3 * self.x.T @ dy
+            return dy @ self.W["value"].T
+
+    assert verdicts(check_layer(Dicts(), x_rows())) == {"W.value": False, "x": True}
+
+
+def test_a_layer_that_takes_no_other_numbers_is_not_called_one_that_makes_its_parameter_anew():
+    """With other numbers it is tried whether what forward makes stays the same; here nothing can be said of that."""
+
+    class Picky:
+        picky = True
+
+        def forward(self, x):
+            if self.picky and not np.array_equal(x, x_rows()):
+                raise ArithmeticError("made for one input")
+            self.W = np.full((4, 2), 0.5)
+            self.x = x
+            return x @ self.W
+
+        def backward(self, dy):
+            self.dW = self.x.T @ dy
+            return dy @ self.W.T
+
+    class Other(Picky):
+        picky = False
+
+    assert verdicts(check_layer(Other(), x_rows(), entries=1)) == {"W": False, "x": True}
+    report = check_layer(Picky(), x_rows())
+    assert [row.name for row in report] == ["Picky x"]
+
+
+def test_a_surrogate_that_needs_the_noise_of_a_draw_is_refused_where_the_posterior_does_not_tell_it():
+    from scratchvae.inference.posteriors.gaussian import Gaussian
+
+    class Least:
+        name = "least"
+        outputs, draw, backward, grad_z = Gaussian.outputs, Gaussian.draw, Gaussian.backward, Gaussian.grad_z
+
+    model = small(posterior=Least(), estimator="stl", n_samples=2)
+    words = r"the gradient of stl is checked by a surrogate, which needs log q\(z\|x\) at a given z: give the posterior"
+    with pytest.raises(ValueError, match=words):
+        check_model(model, rows(7))

@@ -1,6 +1,8 @@
 """The house rules a reader relies on: which file imports which, what is never in the library, the reading guide."""
 
 import ast
+import functools
+import importlib
 import inspect
 import re
 import subprocess
@@ -10,9 +12,15 @@ from pathlib import Path
 import pytest
 
 import scratchvae
-from scratchvae.inference.mean_field import MixtureOfGaussians, UnivariateGaussian
+from scratchvae import SGD, Adagrad, Adam, plots
+from scratchvae.bench import Workload
+from scratchvae.gradcheck.homework import mark
+from scratchvae.inference import hmc
+from scratchvae.inference.marginal import appendix_d
+from scratchvae.inference.mean_field import CorrelatedGaussian, MixtureOfGaussians, UnivariateGaussian
 from scratchvae.models.autoencoder import PCA, LinearAutoencoder
 from scratchvae.models.factor_analysis import PPCA, FactorAnalysis
+from scratchvae.training.em import fit_mcem
 
 ROOT = Path(__file__).parent.parent
 FILES = sorted((ROOT / "scratchvae").rglob("*.py"))
@@ -205,3 +213,184 @@ def test_the_version_is_said_alike_everywhere():
     }
     found = {re.search(pattern, (ROOT / name).read_text(), re.MULTILINE)[1] for name, pattern in places.items()}
     assert found == {scratchvae.__version__}
+
+
+# Defaults
+
+
+def modules():
+    names = [name_of(path).removesuffix(".__init__") for path in FILES if name_of(path) not in ("__init__", "__main__")]
+    return [importlib.import_module(f"scratchvae.{name}") for name in names]
+
+
+@functools.cache
+def functions():
+    """(name, function, docstring) for every function, method and class of the library."""
+    return list(_functions())
+
+
+def _functions():
+    for module in modules():
+        for name, value in vars(module).items():
+            if getattr(value, "__module__", None) != module.__name__:
+                continue
+            if inspect.isclass(value):
+                yield f"{module.__name__}.{name}", value.__init__, value.__doc__ or ""
+                for key, method in vars(value).items():
+                    if inspect.isfunction(method):
+                        yield f"{module.__name__}.{name}.{key}", method, method.__doc__ or ""
+            elif inspect.isfunction(value):
+                yield f"{module.__name__}.{name}", value, value.__doc__ or ""
+
+
+@functools.cache
+def defaults(function):
+    """The arguments of a function that have a default, by name."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (ValueError, TypeError):  # of some builtins nothing is known
+        return {}
+    return {p.name: p.default for p in parameters if p.default is not p.empty}
+
+
+def test_a_default_that_a_docstring_states_is_that_of_the_signature():
+    """As in "tol ends the ascent …; 1e-6 unless given", in the entry of an argument or after "x is …" in a sentence."""
+    compared = 0
+    for name, function, text in functions():
+        text = inspect.cleandoc(text)
+        entries = re.findall(r"^(\w+(?:, \w+)*)   *(.*(?:\n +.*)*)", text, re.MULTILINE)
+        entries += [
+            (found[1], found[0])
+            for found in re.finditer(
+                r"(\w+)(?:, [^,.]+,)? (?:is|are|selects) [^.;]*?unless given", " ".join(text.split())
+            )
+        ]
+        entries += [
+            (found[1], found[0])
+            for found in re.finditer(r"(\w+), [^.;]*?selects [^;]*; \S+ unless given", " ".join(text.split()))
+        ]
+        given = defaults(function)
+        for arguments, said in entries:
+            for value in re.findall(r"(\S+?),? (?:each )?unless given", " ".join(said.split())):
+                for argument in arguments.split(", "):
+                    known = given.get(argument)
+                    if (
+                        argument not in given
+                        or known is None
+                        or not re.fullmatch(r"-?[\d.,e-]+|True|False|\"\w+\"|None", value)
+                    ):
+                        continue
+                    stated = value.replace(",", "").strip('"')
+                    found = (
+                        repr(known) if isinstance(known, bool) else known if isinstance(known, str) else float(known)
+                    )
+                    assert (stated if isinstance(found, str) else float(stated)) == found, (name, argument)
+                    compared += 1
+    assert compared >= 55
+
+
+EVERYWHERE = {  # arguments that have one default wherever they have any
+    "seed": {0},
+    "resume": {False},
+    "take_over": {False},
+    "changed_data": {False},
+    "quiet": {False},
+    "as_json": {False},
+    "batch_size": {100},
+    "acceptance": {0.9},
+    "burn_in": {100},
+    "jitter": {0.5},
+    "steps": {10, 4, 100, 10_000},  # of HMC, in appendix D, of a random walk, and of an ascent
+    "columns": {10, 20},  # of pictures, and of a manifold
+    "rows": {20},
+    "learn_hyperprior": {False},
+    "log_sigma": {-4.0},
+    "init_biases": {False},
+    "prior": {True},
+    "reads_data": {False},
+    "stride": {1},
+    "padding": {0},
+    "rao_blackwell": {True},
+    "n_theta": {10},
+    "repeats": {10},
+    "alpha": {1.0},
+    "max_iter": {10_000, 100_000},
+    "beta1": {0.9},
+    "beta2": {0.999},
+    "warmup": {0},
+    "closed": {True},
+    "fields": {False},
+    "shared": {False},
+    "stepsize": {0.1},
+    "thin": {3},
+    "chains": {5},
+    "limit": {10.0},
+    "points": {3, 401},  # of a check, and of a grid
+    "lr": {1e-6, 0.01, 0.001},  # of SGD, Adagrad and Adam
+    "eps": {1e-10, 1e-8},  # of Adagrad and Adam
+    "dlog_q": {0.0},
+    "dneg_kl": {0.0},
+}
+
+
+def test_an_argument_has_the_same_default_wherever_it_has_one():
+    found = {}
+    for _, function, _ in functions():
+        for argument, value in defaults(function).items():
+            if isinstance(value, int | float):
+                found.setdefault(argument, set()).add(value)
+    assert {argument: found[argument] for argument in EVERYWHERE} == EVERYWHERE
+
+
+def test_a_gradient_is_left_by_densities_and_objectives_and_by_a_bound_only_where_it_is_asked_for():
+    """A bound is asked for by a user, and a density by what takes its gradient."""
+    found = {
+        name: given["gradient"] for name, function, _ in functions() if "gradient" in (given := defaults(function))
+    }
+    plain = {name.removeprefix("scratchvae.") for name, value in found.items() if value is False}
+    assert plain == {
+        "models.vae.VAE.bound",
+        "models.full_vb.FullVB.bound",
+        "inference.full_vb.Posterior.neg_kl",
+        "inference.objectives.sgvb.terms",
+    }
+    assert set(found.values()) == {True, False} and len(found) > 25
+
+
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [
+        (UnivariateGaussian, {"mean": 0.0, "kappa": 1.0, "a": 1.0, "b": 1.0, "tol": 1e-9, "max_iter": 10_000}),
+        (CorrelatedGaussian, {"tol": 1e-9, "max_iter": 10_000}),
+        (MixtureOfGaussians, {"mean_precision": 1.0, "tol": 1e-6, "max_iter": 10_000}),
+        (SGD, {"lr": 1e-6}),
+        (Adagrad, {"lr": 0.01, "eps": 1e-10, "warmup": 0}),
+        (Adam, {"lr": 0.001, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8}),
+        (hmc.sample, {"burn_in": 100, "steps": 10, "acceptance": 0.9, "stepsize": 0.1, "shared": False, "jitter": 0.5}),
+        (appendix_d, {"n_samples": 200, "burn_in": 100, "steps": 4, "thin": 3, "chains": 5, "seed": 0}),
+        (fit_mcem, {"samples": 1_000_000, "steps": 10, "updates": 5, "acceptance": 0.9, "batch_size": 100}),
+        (mark, {"seed": 0, "seconds": 60.0, "memory": 4 << 30}),
+        (Workload, {"backend": "numpy", "dtype": "float32", "n_visible": 784, "n_hidden": 500, "n_latent": 20}),
+        (Workload, {"batch_size": 100, "model": "vae"}),
+        (plots.random_walk, {"steps": 100, "sd": 0.1, "columns": 10, "seed": 0}),
+        (plots.figure, {"width": 6.0, "height": 6.0}),
+        (plots.theta_uncertainty, {"draws": 64, "seed": 0}),
+    ],
+)
+def test_defaults_are_what_the_pages_and_the_papers_say(function, expected):
+    found = defaults(function)
+    assert {name: found[name] for name in expected} == expected
+    assert all(type(found[name]) is type(value) for name, value in expected.items())
+
+
+@pytest.mark.parametrize("make", [UnivariateGaussian, CorrelatedGaussian, lambda: MixtureOfGaussians(4), SGD, Adagrad])
+def test_an_object_that_is_made_without_arguments_has_its_defaults(make):
+    kept = vars(make())
+    ascent = {"tol": 1e-9, "max_iter": 10_000}
+    expected = {
+        UnivariateGaussian: {"mean": 0.0, "kappa": 1.0, "a": 1.0, "b": 1.0, **ascent},
+        CorrelatedGaussian: ascent,
+        SGD: {"lr": 1e-6},
+        Adagrad: {"lr": 0.01, "eps": 1e-10, "warmup": 0},
+    }.get(make, {"concentration": 0.25, "mean_precision": 1.0, "degrees": None, "tol": 1e-6, "max_iter": 10_000})
+    assert {name: kept[name] for name in expected} == expected

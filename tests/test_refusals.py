@@ -7,30 +7,38 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from conftest import rows, small
 from scipy.io import savemat
 
-from scratchvae import VAE, FullVB, fit, load_model
+from scratchvae import VAE, Adagrad, FullVB, backend, bench, fit, load_model
 from scratchvae.cli import evaluate as command
 from scratchvae.cli import main
 from scratchvae.cli.shared import _is
-from scratchvae.data import DataError, images, mat
+from scratchvae.data import DataError, images, mat, named
 from scratchvae.doors import own_name
 from scratchvae.files import FileError, _array, read_npy
 from scratchvae.gradcheck import check_density, check_gradients, check_layer, check_model
 from scratchvae.inference import hmc
+from scratchvae.inference.likelihoods.laplace import Laplace
 from scratchvae.inference.mean_field import UnivariateGaussian
 from scratchvae.inference.objectives.sgvb import sgvb_a
 from scratchvae.inference.posteriors.flow import Flow
 from scratchvae.inference.posteriors.gaussian import Gaussian
+from scratchvae.models import autoencoder, factor_analysis
+from scratchvae.models.factor_analysis import FactorAnalysis
 from scratchvae.models.regression import LinearRegression, LogisticRegression
-from scratchvae.training import checkpoint
+from scratchvae.nets.conv import conv_encoder
+from scratchvae.nets.layers import Linear, LocalLinear
+from scratchvae.nets.params import Params
+from scratchvae.training import checkpoint, claim, em, optim
 from scratchvae.training.checkpoint import CheckpointError
-from scratchvae.training.claim import _runs
+from scratchvae.training.claim import Claim, _runs
 from scratchvae.training.em import fit_mcem
+from scratchvae.training.optim import started
 
 ONE = np.ones(1)
 GENERATOR = np.random.default_rng(0)
@@ -309,3 +317,271 @@ def test_a_layer_of_integers_alone_has_nothing_to_differentiate_by():
         ValueError, match="has neither parameters nor inputs of floats; expected something to different"
     ):
         check_layer(Counts(), np.arange(3))
+
+
+# The claim on a run folder, on every kind of system
+
+
+def claimed(tmp_path):
+    held = Claim(tmp_path)
+    held.acquire()
+    return held
+
+
+def test_a_claim_that_was_never_taken_is_given_back_without_a_word(tmp_path):
+    (tmp_path / "claim.json").write_text("{}")
+    Claim(tmp_path).release()
+    assert (tmp_path / "claim.json").read_text() == "{}"
+
+
+def test_a_claim_that_is_locked_and_still_empty_is_of_a_process_that_has_just_begun(tmp_path):
+    with open(tmp_path / "claim.json", "w+b") as other:
+        assert claim._lock(other)
+        for ask in (Claim(tmp_path).acquire, Claim(tmp_path).require_free):
+            with pytest.raises(ValueError, match="is in use by a process that has just begun: wait for it, or choose"):
+                ask()
+
+
+def test_a_claim_that_is_removed_at_the_moment_it_is_locked_is_taken_anew(tmp_path, monkeypatch):
+    lock = claim._lock
+    locked = []
+
+    def removes(file):
+        locked.append(lock(file))
+        if len(locked) == 1:
+            (tmp_path / "claim.json").unlink()  # as the one who had it does at its end
+        return locked[-1]
+
+    monkeypatch.setattr(claim, "_lock", removes)
+    held = claimed(tmp_path)
+    assert locked == [True, True]
+    assert (tmp_path / "claim.json").read_bytes() == held.text
+    held.release()
+    assert not (tmp_path / "claim.json").exists()
+
+
+def test_where_a_file_system_has_no_locks_a_claim_holds_as_long_as_its_process_lives(tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(claim.fcntl, "flock", fail)
+    held = claimed(tmp_path)
+    with pytest.raises(ValueError, match=rf"is in use: process {os.getpid()} on .*; wait for it, or choose another"):
+        Claim(tmp_path).acquire()
+    monkeypatch.setattr(claim, "_runs", lambda process: False)
+    other = claimed(tmp_path)
+    with pytest.raises(ValueError, match=r"is no longer this run's: process .* has taken it over"):
+        held.beat()
+    other.release()
+    held.release()
+
+
+def test_a_process_of_somebody_else_runs(monkeypatch):
+    def not_mine(process, signal):
+        assert (process, signal) == (4711, 0)
+        raise PermissionError
+
+    monkeypatch.setattr(os, "kill", not_mine)
+    assert _runs(4711)
+
+
+def test_on_windows_one_byte_far_behind_the_claim_is_locked_and_the_file_is_closed_before_it_is_removed(
+    tmp_path, monkeypatch
+):
+    locks = []
+
+    def locking(descriptor, mode, count):
+        locks.append((os.lseek(descriptor, 0, os.SEEK_CUR), mode, count))
+        if len(locks) > 1:
+            raise PermissionError
+
+    monkeypatch.setattr(claim, "fcntl", None)
+    monkeypatch.setattr(claim, "msvcrt", SimpleNamespace(LK_NBLCK=2, locking=locking), raising=False)
+    held = claimed(tmp_path)
+    with pytest.raises(ValueError, match="is in use"):
+        Claim(tmp_path).acquire()
+    assert locks == [(1 << 30, 2, 1)] * 2
+    file = held.file
+    closed = []
+    unlink = Path.unlink
+    monkeypatch.setattr(Path, "unlink", lambda path, **settings: closed.append(file.closed) or unlink(path, **settings))
+    held.release()
+    assert closed == [True] and not (tmp_path / "claim.json").exists()
+
+
+def test_a_forked_process_has_neither_its_parents_claims_nor_the_optimisers_at_work_there(tmp_path):
+    """What runs in a child after a fork is called here, in this process."""
+    held = claimed(tmp_path)
+    rule = Adagrad(0.1)
+    with started(rule, small().params):
+        with pytest.raises(ValueError, match="at work in another fit"), started(rule, small().params):
+            pass
+        optim._forget()
+        with started(rule, small().params):
+            pass
+    claim._forget()
+    assert held.file is None and held not in claim._held
+    held.release()
+    assert (tmp_path / "claim.json").exists()  # it is the parent's
+
+
+# What goes wrong in the middle
+
+
+def test_a_configuration_that_is_a_folder_was_put_there_by_no_run(tmp_path):
+    (tmp_path / "config.json").mkdir()
+    with pytest.raises(ValueError, match=r"exists, and holds config\.json: choose another folder"):
+        fit(small(), rows(20), samples=20, batch_size=10, out=tmp_path)
+
+
+@pytest.mark.parametrize("change", [lambda rows: rows["step"], lambda rows: rows[None]])
+def test_a_history_with_other_columns_is_refused(folder, change):
+    arrays, facts = checkpoint.load(folder / "checkpoint.npz")
+    checkpoint.save(folder / "checkpoint.npz", arrays | {"history": change(arrays["history"])}, facts)
+    words = r"has no history with the columns step, samples, epoch, train_bound, valid_bound, seconds"
+    with pytest.raises(CheckpointError, match=words):
+        fit(small(), rows(20), samples=40, batch_size=10, out=folder, resume=True)
+
+
+@pytest.mark.parametrize("error", [OSError, MemoryError])
+def test_a_checkpoint_that_cannot_be_read_at_this_moment_may_be_whole(folder, error, monkeypatch):
+    path = folder / "checkpoint.npz"
+    checkpoint.save(path, {"a": ONE}, {})
+    (folder / "checkpoint.previous.npz").write_bytes(path.read_bytes())
+
+    def fail(previous):
+        raise error
+
+    monkeypatch.setattr(checkpoint, "load", fail)
+    assert checkpoint._way_out(path, "begin anew") == (
+        "; the one before it is checkpoint.previous.npz: rename it to go on from there"
+    )
+    (folder / "checkpoint.previous.npz").unlink()
+    assert checkpoint._way_out(path, "begin anew") == "; begin anew"
+
+
+def test_monte_carlo_em_stops_where_the_log_density_is_not_finite(monkeypatch):
+    monkeypatch.setattr(em, "complete_data", lambda *_: np.inf)
+    with pytest.raises(FloatingPointError, match=r"log p\(x, z\) is inf in E-step 1: try a smaller step size"):
+        fit_mcem(small(), rows(20), samples=400, batch_size=10)
+
+
+def test_monte_carlo_em_runs_on_the_host_alone(waits):
+    with pytest.raises(ValueError, match=r"the model is on backend 'cupy'; Monte Carlo EM runs on 'numpy': mod"):
+        fit_mcem(VAE(6, 5, 2, backend="cupy"), rows(20), samples=400, batch_size=10)
+
+
+def test_a_linear_autoencoder_stops_where_its_objective_is_not_finite(monkeypatch):
+    values = iter([-2.0, -1.0, np.nan])
+    monkeypatch.setattr(autoencoder, "_objective", lambda S, W: (next(values), 1e-3 * np.ones_like(W)))
+    with pytest.raises(FloatingPointError, match="the objective is nan after 2 steps"):
+        autoencoder.LinearAutoencoder(1).fit(np.random.default_rng(0).standard_normal((9, 3)))
+
+
+def test_columns_that_lose_their_noise_together_are_named_where_they_were_not_before(monkeypatch):
+    """Two columns that are equal are refused at the beginning; here that is left to the end."""
+    x = np.random.default_rng(0).standard_normal((50, 3))
+    x = np.column_stack([x, x[:, 1]])
+    words = "columns 1, 3 of x depend on each other linearly, as equal ones do"
+    with pytest.raises(ValueError, match=words):
+        FactorAnalysis(1).fit(x)
+    monkeypatch.setattr(factor_analysis, "_check_related", lambda *_: None)
+    with pytest.raises(ValueError, match=words):
+        FactorAnalysis(1).fit(x)
+
+
+def test_the_processor_is_named_where_the_system_keeps_no_list_of_it(monkeypatch):
+    def fail(path):
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(bench.platform, "processor", lambda: "")
+    monkeypatch.setattr(bench.platform, "machine", lambda: "a machine")
+    for read in (fail, lambda path: "flags : none\n"):
+        monkeypatch.setattr(Path, "read_text", read)
+        assert bench._cpu() == "a machine"
+    monkeypatch.setattr(Path, "read_text", lambda path: "flags : x\nmodel name\t: One: two \nmodel name : other")
+    assert bench._cpu() == "One: two"
+    monkeypatch.setattr(Path, "read_text", fail)
+    monkeypatch.setattr(bench.platform, "processor", lambda: "a processor")
+    assert bench._cpu() == "a processor"
+
+
+def test_numbers_of_a_bench_are_kept_to_four_figures_in_lists_too():
+    assert bench._plain([1.23456, np.float32(2.5), [3], "x"]) == [1.235, 2.5, [3], "x"]
+
+
+def test_the_memory_of_the_host_is_without_end_where_the_system_does_not_tell(monkeypatch):
+    monkeypatch.setattr(os, "sysconf", {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 1000}.get)
+    assert backend.host_memory() == 4_096_000
+
+    def unknown(name):
+        raise ValueError(name)
+
+    monkeypatch.setattr(os, "sysconf", unknown)
+    assert backend.host_memory() == np.inf
+
+
+def test_a_layer_of_drawn_weights_that_reads_the_data_hands_no_gradient_on():
+    x = rows(4, 3)
+    found = {}
+    for reads_data in (True, False):
+        mean, log_sigma = Linear("mean", 3, 2, reads_data=reads_data), Linear("log_sigma", 3, 2)
+        Params([mean, log_sigma], np.float64).initialise(0.5, np.random.default_rng(0))
+        layer = LocalLinear(mean, log_sigma)
+        layer.zeta = rows(4, 2)
+        layer.forward(x)
+        found[reads_data] = layer.backward(rows(4, 2)), log_sigma.dW.copy(), mean.db.copy()
+    assert found[True][0] is None and found[False][0].shape == x.shape
+    for ours, theirs in zip(found[True][1:], found[False][1:], strict=True):
+        assert ours.any() and (ours == theirs).all()
+
+
+def test_a_mean_is_an_argument_of_our_own_likelihoods_alone():
+    likelihood = type("Own", (Laplace,), {"name": "own"})()
+    with pytest.raises(ValueError, match="mean is 'free'; it is an argument of our own likelihoods, and this one is"):
+        VAE(6, 5, 2, likelihood=likelihood, mean="free")
+
+
+def test_noise_of_a_likelihood_that_does_not_come_from_the_generator_is_refused():
+    drawn = np.random.default_rng(0)
+
+    class Own(Laplace):
+        name = "own"
+
+        def noise(self, generator, shape, dtype):
+            return drawn.standard_normal(shape, dtype)
+
+    words = r"noise\(generator, shape, dtype\) returned other numbers for the same generator; expected it to draw from"
+    with pytest.raises(ValueError, match=words):
+        VAE(6, 5, 2, likelihood=Own())
+
+
+# Images and data
+
+
+def test_a_file_of_more_bytes_than_an_image_has_is_not_read(tmp_path, monkeypatch):
+    with open(tmp_path / "a.png", "wb") as file:
+        file.truncate((1 << 28) + 1)
+    monkeypatch.setattr(Path, "read_bytes", None)
+    with pytest.raises(DataError, match=r"a\.png has 268,435,457 bytes; expected 268,435,456 at most"):
+        images.read_folder(tmp_path)
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 3), (8, 1, 3), (2, 8, 1), (8, 2, 1)])
+def test_an_image_of_one_row_or_one_column_cannot_be_halved_and_one_of_one_channel_can(shape):
+    if min(shape[:2]) == 2:
+        assert conv_encoder("encoder", shape, (4,), (5,), "tanh")
+        return
+    with pytest.raises(
+        ValueError, match=r"channels is \(4,\); these images can be halved 0 times: take fewer channels"
+    ):
+        conv_encoder("encoder", shape, (4,), (5,), "tanh")
+
+
+def test_a_file_that_the_disk_does_not_give_is_named(tmp_path):
+    def fail(path):
+        raise OSError(errno.EIO, "Input/output error")
+
+    (tmp_path / "a").write_text("x")
+    with pytest.raises(DataError, match=r"a cannot be read \(\[Errno 5\] Input/output error\)"):
+        named._read(tmp_path / "a", fail)

@@ -453,6 +453,13 @@ def test_the_learning_curve_of_a_run_says_which_bounds_they_are(settings, names,
     assert "learning_curve" not in pictures(VAE(64, 5, 3, **settings), CURVES[:0])
 
 
+@pytest.mark.parametrize("estimator", ["iwae", "dreg"])
+def test_with_a_distribution_over_theta_several_draws_together_are_named_with_the_kl_of_theta(estimator, pictures):
+    found = pictures(FullVB(64, 5, 3, estimator=estimator, n_samples=3))
+    names = ["train, of 3 draws together, with the θ-KL", "validation, (7) at the mean of θ"]
+    assert labels(found["learning_curve"]) == (names, f"bound {NATS}")
+
+
 def test_a_run_with_a_distribution_over_theta_shows_what_theta_leaves_open_about_test_images(pictures, digits):
     model = FullVB(64, 9, 3, init=0.3, init_biases=True, log_sigma=-1.0)
     found = pictures(model, seed=2)

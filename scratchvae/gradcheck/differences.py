@@ -53,7 +53,7 @@ class Loss:
             value = _numbers(value)
         if np.iscomplexobj(value):
             raise LossError("the loss is complex; expected a real number, or an array of real terms")
-        return np.asarray(value, np.float64).reshape(-1)
+        return np.array(value, np.float64).reshape(-1)  # of its own, since what is returned may change with the arrays
 
 
 class LossError(ValueError):
