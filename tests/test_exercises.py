@@ -582,6 +582,17 @@ def test_a_record_that_is_broken_or_foreign_is_named_and_left_alone(run, content
     assert not Path("exercise_01.py").exists()
 
 
+def test_what_cannot_be_read_or_written_is_named(run):
+    assert run(1, "there_is_none/my.py", "--start")[1].startswith("scratchvae: error: there_is_none/my.py cannot be")
+    Path("runs").write_text("mine")
+    code, out = run(1, "--start")
+    assert code == 2 and "runs/exercises.json, the record of exercises, cannot be written" in out
+    Path("runs").unlink()
+    Path("runs/exercises.json").mkdir(parents=True)
+    code, out = run()
+    assert code == 2 and "runs/exercises.json, the record of exercises, cannot be read" in out
+
+
 def test_a_record_of_other_exercises_keeps_them(run):
     Path("runs").mkdir()
     Path("runs/exercises.json").write_text('{"format": "scratchvae exercises", "states": {"of_tomorrow": "solved"}}')

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from scratchvae.arguments import positive
 from scratchvae.cli.shared import add_command, place, quoted
+from scratchvae.files import told
 
 READING = "runs/reading"  # where scratchvae read writes the pages, unless told otherwise
 EPILOG = """examples:
@@ -99,6 +100,8 @@ def _start(number, one, path):
             file.write(one.file(number, quoted(path)))
     except FileExistsError:
         raise ValueError(f"{path} is there already, and is not overwritten: name another file, or check it") from None
+    except OSError as error:
+        raise told(error, f"{path} cannot be written ({error.strerror})") from error
     progress.note(one.name, "started")
     print(f"{path} is written. Put lines in the place of NotImplementedError, and then")
     print(f"  scratchvae exercise {number} {quoted(path)}")

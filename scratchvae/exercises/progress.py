@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from scratchvae.files import told
 from scratchvae.training.checkpoint import write_atomically
 
 PATH = Path("runs/exercises.json")
@@ -19,6 +20,8 @@ def read(path=PATH):
         record = json.loads(Path(path).read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         return {}
+    except OSError as error:
+        raise told(error, f"{path}, the record of exercises, cannot be read ({error.strerror})") from error
     except (ValueError, RecursionError) as error:
         raise _foreign(path, " ".join(str(error).split())) from None
     if not isinstance(record, dict) or record.get("format") != FORMAT:
@@ -35,7 +38,10 @@ def note(name, state, path=PATH):
     if states.get(name) in (state, "solved"):
         return
     record = {"format": FORMAT, "states": {**states, name: state}}
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise told(error, f"{path}, the record of exercises, cannot be written ({error.strerror})") from error
     write_atomically(path, (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode())
 
 
