@@ -5,6 +5,9 @@ import numpy as np
 from scratchvae.exercises.densities import naive_gaussian
 from scratchvae.exercises.exercise import Exercise, gaussians
 from scratchvae.exercises.posterior import SIZES, backward
+from scratchvae.inference.distributions import LOG_2PI
+from scratchvae.inference.objectives.importance_weighted import importance_weighted
+from scratchvae.inference.posteriors.gaussian import Gaussian
 from scratchvae.inference.score_function import control_coefficient, factors, score_weighted
 
 WEIGHTS = {"K": 3, "M": 5}
@@ -161,10 +164,31 @@ def log_mean_weights(log_w):
     raise NotImplementedError
 
 
+class _Given:
+    """Stands for the encoder and the decoder of one datapoint whose log weights (K, 1) are given."""
+
+    def __init__(self, log_w):
+        self.log_w = log_w
+
+    def draw(self, x, eps):
+        """Return z = 0 and the log q at which the log weights are those that are given."""
+        return np.zeros((*self.log_w.shape, 1)), -0.5 * LOG_2PI - self.log_w
+
+    def log_prob(self, x, z, gradient=True):
+        """Return log p(x|z) = 0."""
+        return np.zeros(self.log_w.shape)
+
+    def backward(self, dz_or_weight, dlog_q=None):
+        """Keep what the decoder gets, ∂bound/∂log w; the encoder, which gets ∂bound/∂log q too, keeps nothing."""
+        if dlog_q is None:
+            self.dlog_w = dz_or_weight
+        return np.zeros((*self.log_w.shape, 1))
+
+
 def _library_weights(log_w):
-    largest = log_w.max(axis=0)
-    w = np.exp(log_w - largest)
-    return largest + np.log(w.mean(axis=0)), w / w.sum(axis=0)
+    rows = [_Given(one[:, None]) for one in log_w.T]
+    bound = [importance_weighted(row, row, None, None, 1.0) for row in rows]
+    return np.array(bound), np.concatenate([row.dlog_w for row in rows], axis=1)
 
 
 WEIGHTED = Exercise(
@@ -225,7 +249,9 @@ def stl_backward(mu, log_var, eps, dz):
 
 
 def _library_stl(mu, log_var, eps, dz):
-    return backward(mu, log_var, eps, (dz + eps * np.exp(-0.5 * log_var)) / len(eps))
+    q = Gaussian()
+    q.draw(eps, mu, log_var)
+    return q.backward((dz - q.grad_z()) / len(eps), 0.0, 0.0)
 
 
 def _naive_stl(mu, log_var, eps, dz, held):
