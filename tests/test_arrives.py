@@ -694,6 +694,54 @@ def test_the_seed_of_gradcheck_arrives_in_the_librarys_checks_too(checking):
 
 
 @pytest.fixture
+def exercising(noted, capsys):
+    """A function of words that runs exercise with them, and returns what was noted, printed and written."""
+    marks = homework.mark
+
+    def mark(*arguments, **settings):
+        given = bound(marks, arguments, settings)
+        noted.put("mark", path=str(given["path"]), seconds=given["seconds"], number=given["checks"][1])
+        checks = [{"name": "a", "passed": True, "rows": [], "facts": []}]
+        return {"file": "a", "reason": "", "checks": checks, "not_checked": [], "printed": ""}
+
+    noted.patch.setattr(homework, "mark", mark)
+
+    def go(*arguments):
+        noted.clear()
+        assert main(["exercise", *arguments]) == 0, capsys.readouterr().err
+        shown = capsys.readouterr().out
+        noted.put("printed", first=shown.splitlines()[0])
+        noted.put("folder", files=sorted(path.name for path in noted.folder.glob("*.py")))
+        return dict(noted)
+
+    return go
+
+
+LISTED = " 1  back through tanh                                    -"
+SHOWN = "Exercise 5: two heads that read one h"
+TWO = "The total derivative of h has a term for each head, and the terms add up."
+STARTED = "exercise_05.py is written. Put lines in the place of NotImplementedError, and then"
+MADE = ["exercise_05.py", "mine.py"]
+EXERCISE = {
+    "number": row("5", "", printed__first=SHOWN),
+    "file": row("mine.py", "5", printed__first="", mark__path="mine.py", mark__seconds=20.0, mark__number="5"),
+    "--start": row("--start", "5", printed__first=STARTED, folder__files=MADE),
+    "--hint": row("--hint", "5", printed__first=TWO),
+    "--seconds": row("--seconds 7.5", "5 mine.py", mark__seconds=7.5),
+}
+
+
+@pytest.mark.parametrize("option", EXERCISE)
+def test_an_option_of_exercise_arrives_where_it_acts_and_changes_nothing_else(option, exercising, noted):
+    (noted.folder / "mine.py").write_text("")
+    base, more, expected = EXERCISE[option]
+    before = exercising(*words(base, noted.folder))
+    assert option != "number" or before["printed.first"] == LISTED
+    after = exercising(*words(f"{base} {more}", noted.folder))
+    assert changes(before, after) == expected
+
+
+@pytest.fixture
 def benching(noted, capsys):
     """A function of words that runs bench with them, and returns what was noted."""
     times = [{"ms": 1.0, "products_ms": 0.5}]
@@ -762,7 +810,14 @@ def test_an_option_of_bench_arrives_where_it_acts_and_changes_nothing_else(optio
 
 # The tables are complete
 
-TABLES = {"train": TRAIN, "evaluate": EVALUATE, "plot": PLOT, "gradcheck": GRADCHECK, "bench": BENCH}
+TABLES = {
+    "train": TRAIN,
+    "evaluate": EVALUATE,
+    "plot": PLOT,
+    "gradcheck": GRADCHECK,
+    "exercise": EXERCISE,
+    "bench": BENCH,
+}
 
 
 def test_every_option_of_every_command_has_a_row():

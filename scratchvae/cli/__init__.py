@@ -11,19 +11,20 @@ import sys
 import warnings
 
 from scratchvae import __version__
-from scratchvae.cli import bench, evaluate, gradcheck, plot, read, shared, train
+from scratchvae.cli import bench, evaluate, exercise, gradcheck, plot, read, shared, train
 from scratchvae.cli.output import tolerant
 from scratchvae.cli.shared import ignore_signals
 from scratchvae.output import give_up
 
-COMMANDS = (train, evaluate, plot, gradcheck, read, bench)  # in the order in which --help lists them
+COMMANDS = (train, evaluate, plot, gradcheck, exercise, read, bench)  # in the order in which --help lists them
 
 
 def main(argv=None):
     """Run one command and return its exit code. `argv` holds its words; without it they come from the shell.
 
-    The exit code is 0 for success, 1 if gradcheck finds a gradient that fails, 2 for an error, which is printed in one
-    line, 130 after Ctrl-C, 143 after SIGTERM and 129 after SIGHUP. Warnings are printed in one line each.
+    The exit code is 0 for success, 1 if gradcheck finds a gradient that fails or an exercise is not solved, 2 for an
+    error, which is printed in one line, 130 after Ctrl-C, 143 after SIGTERM and 129 after SIGHUP. Warnings are printed
+    in one line each.
     """
     with tolerant() as out:
         try:

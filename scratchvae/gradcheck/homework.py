@@ -50,8 +50,9 @@ import random, sys, numpy
 random.seed(int(sys.argv[2]))  # what the file draws from the global states of its process is the same at each run
 numpy.random.seed(int(sys.argv[2]) % 2**32)
 from scratchvae.gradcheck import homework
-homework._run(sys.argv[1], *map(int, sys.argv[2:]))
+homework._run(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), *sys.argv[4:])
 """
+OF_HOMEWORK = ("scratchvae.gradcheck.homework:checks_of",)
 
 
 def example(*arguments, **settings):
@@ -313,11 +314,14 @@ def _arguments(function, seed):
     )
 
 
-def _run(path, seed, memory):
+def _run(path, seed, memory, find, *words):
     """Check the file in this process, within so many bytes, and print what is found, a line of JSON for each check.
 
-    What the file itself prints goes where errors go.
+    `find` names the function that finds the checks of a module, as "module:function", and `words` are its further
+    arguments. What the file itself prints goes where errors go.
     """
+    module, _, function = find.partition(":")
+    find = getattr(importlib.import_module(module), function)
     found = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     if sys.platform != "win32":
@@ -331,7 +335,7 @@ def _run(path, seed, memory):
     def tell(**what):
         print(json.dumps(what), file=found, flush=True)
 
-    for name, check in checks_of(_imported(Path(path).resolve()), seed):
+    for name, check in find(_imported(Path(path).resolve()), seed, *words):
         tell(begins=name)
         try:
             report = check()
@@ -357,8 +361,10 @@ def _imported(path):
 # In the process that marks
 
 
-def mark(path, seed=0, seconds=60.0, memory=4 << 30, waiting=None):
+def mark(path, seed=0, seconds=60.0, memory=4 << 30, waiting=None, checks=OF_HOMEWORK):
     """Check a file in a process of its own, and return a dict with "file", "checks", "not_checked" and "reason".
+
+    In "printed" there is the end of what the file has printed, if it did finish.
 
     path      is the file, whose name ends in .py. It runs in its own folder.
     seed      is that of all checks.
@@ -367,8 +373,10 @@ def mark(path, seed=0, seconds=60.0, memory=4 << 30, waiting=None):
               that were finished before are kept. This keeps one file from harming another by accident. It is no guard
               against a file that wants to cheat.
     waiting   is a function that is called every half second, with the seconds that have gone by; None unless given.
+    checks    says what is checked: the function that finds the checks of a module, as "module:function", and then words
+              that it takes after the module and the seed. It is `checks_of` unless given.
     """
-    words = [sys.executable, "-c", RUN, str(Path(path).resolve()), str(seed), str(memory)]
+    words = [sys.executable, "-c", RUN, str(Path(path).resolve()), str(seed), str(memory), *checks]
     root = str(Path(__file__).parents[2])  # and not the folder that lies open, where a file may be called as ours are
     roots = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
     threads = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
@@ -386,7 +394,8 @@ def mark(path, seed=0, seconds=60.0, memory=4 << 30, waiting=None):
         log.seek(max(printed - 4000, 0))
         found.seek(0)
         lines, unread = _lines(found.read())
-        reason = unread or ("" if "ends" in lines[-1] else _reason(code, log.read(), seconds, memory))
+        said = log.read()
+        reason = unread or ("" if "ends" in lines[-1] else _reason(code, said, seconds, memory))
         if printed >= FILE_SIZE:
             reason = f"did not finish: it prints more than {FILE_SIZE >> 20} MiB"
         if reason and "begins" in lines[-1]:
@@ -396,6 +405,7 @@ def mark(path, seed=0, seconds=60.0, memory=4 << 30, waiting=None):
         "reason": reason,
         "checks": [line["check"] for line in lines if "check" in line],
         "not_checked": [line["not_checked"] for line in lines if "not_checked" in line],
+        "printed": "" if reason else said.decode(errors="replace"),
         "seconds": round(time.monotonic() - begun, 2),
     }
 
