@@ -742,6 +742,39 @@ def test_an_option_of_exercise_arrives_where_it_acts_and_changes_nothing_else(op
 
 
 @pytest.fixture
+def reading(noted, capsys):
+    """A function of words that runs read with them, and returns what was noted."""
+    import webbrowser
+
+    from scratchvae import reading
+
+    noted.patch.setattr(reading, "build", lambda out: noted.put("build", out=str(out)) or [Path(out) / "index.html"])
+    noted.patch.setattr(webbrowser, "open", lambda address: noted.put("browser", address=address) or True)
+
+    def go(*arguments):
+        noted.clear()
+        assert main(["read", *arguments]) == 0, capsys.readouterr().err
+        return dict(noted)
+
+    return go
+
+
+READ = {
+    "--out": row("--out {here}/pages", "", build__out="{here}/pages"),
+    "--open": row("--open", "--out {here}/pages", browser__address="file://{here}/pages/index.html"),
+}
+
+
+@pytest.mark.parametrize("option", READ)
+def test_an_option_of_read_arrives_where_it_acts_and_changes_nothing_else(option, reading, noted):
+    base, more, expected = READ[option]
+    before = reading(*words(base, noted.folder))
+    assert option != "--out" or before == {"build.out": "runs/reading"}
+    after = reading(*words(f"{base} {more}", noted.folder))
+    assert changes(before, after) == filled(expected, noted.folder)
+
+
+@pytest.fixture
 def benching(noted, capsys):
     """A function of words that runs bench with them, and returns what was noted."""
     times = [{"ms": 1.0, "products_ms": 0.5}]
@@ -816,6 +849,7 @@ TABLES = {
     "plot": PLOT,
     "gradcheck": GRADCHECK,
     "exercise": EXERCISE,
+    "read": READ,
     "bench": BENCH,
 }
 

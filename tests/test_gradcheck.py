@@ -757,3 +757,10 @@ def test_where_rounding_lets_one_side_stand_still_no_slope_is_seen():
     line = Entry(Loss(lambda: 1 * a), 1, a, 0)
     assert slope(line, np.ones(1), 2.0**-53, 1e-16) is UNSEEN
     assert slope(line, np.ones(1), 2.0**-52, 1e-16).value == 1
+
+
+def test_a_gradient_that_is_zero_everywhere_is_told_without_a_share_of_its_largest_entry():
+    W = np.random.default_rng(0).standard_normal((3, 2))
+    said = str(check_gradients(lambda: np.sin(1e6 * W).sum(), {"W": W}, {"W": np.zeros_like(W)}))
+    assert "not written: the gradient is 0 everywhere" in said
+    assert "inf" not in said and "of the largest" not in said

@@ -502,7 +502,7 @@ def _said(ours, measured, has_oracle):
     if largest <= measured.sees < np.inf and not has_oracle and not measured.wrong:
         what = "0" if largest == 0 else f"{largest:.1e} at most"
         said.append(f"{what}, below what differences resolve: {measured.sees:.1e}")
-    elif measured.sees > 0.01 * largest and not has_oracle and np.isfinite(largest):
+    elif measured.sees > 0.01 * largest > 0 and not has_oracle and np.isfinite(largest):
         said.append(
             f"an error of one entry below {100 * measured.sees / largest:.0f} % of the largest would not be seen"
         )
