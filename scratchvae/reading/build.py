@@ -254,7 +254,7 @@ class Page:
             rows.append(
                 f'<tr><td>{_spoken(name)}</td><td><a href="{self.site.href("#" + name, self)}">'
                 f"{MARKDOWN.renderInline(title, {'page': self})}</a></td>"
-                f"<td>{'<br>'.join(_breakable(one.removeprefix('scratchvae.')) for one in code)}</td></tr>"
+                f"<td>{'<br>'.join(_breakable(one.removeprefix('scratchvae.')) for one in dict.fromkeys(code))}</td></tr>"
             )
         return f"<table><tr><th>in the paper</th><th>read here</th><th>code</th></tr>{''.join(rows)}</table>"
 
@@ -291,7 +291,7 @@ BLOCKS = {
     "cases": ("left", Page.cases),
     "text": ("left", lambda page, content: f"<pre>{html.escape(content)}</pre>"),
 }
-PAPER = re.compile(r"(eq|alg|app|sec)-")  # names of rows that are equations, algorithms, appendices and sections
+PAPER = re.compile(r"(eq-\d+|alg-\d|app-[b-f](\.\d)?|sec-\d(\.\d)?)$")  # names of rows that the paper has too
 
 
 def tests_of_cases():
@@ -307,7 +307,8 @@ def tests_of_cases():
 
 def _in_order(name):
     kind, _, rest = name.partition("-")
-    return ["sec", "eq", "alg", "app"].index(kind), [int(word) for word in re.findall(r"\d+", rest)], rest
+    letter, *numbers = rest.split(".") if kind == "app" else ["", *rest.split(".")]
+    return ["sec", "eq", "alg", "app"].index(kind), letter, [int(number) for number in numbers]
 
 
 def _spoken(name):
