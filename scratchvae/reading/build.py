@@ -251,11 +251,9 @@ class Page:
             page = self.site.where[name]
             number, _, title, _ = next(section for section in page.sections if name in section[3])
             code = re.findall(r"^```code\n(\S+(?: \w+)?)$", _section(page, number), re.MULTILINE)
-            rows.append(
-                f'<tr><td>{_spoken(name)}</td><td><a href="{self.site.href("#" + name, self)}">'
-                f"{MARKDOWN.renderInline(title, {'page': self})}</a></td>"
-                f"<td>{'<br>'.join(_breakable(one.removeprefix('scratchvae.')) for one in dict.fromkeys(code))}</td></tr>"
-            )
+            shown = "<br>".join(_breakable(one.removeprefix("scratchvae.")) for one in dict.fromkeys(code))
+            link = f'<a href="{self.site.href("#" + name, self)}">{MARKDOWN.renderInline(title, {"page": self})}</a>'
+            rows.append(f"<tr><td>{_spoken(name)}</td><td>{link}</td><td>{shown}</td></tr>")
         return f"<table><tr><th>in the paper</th><th>read here</th><th>code</th></tr>{''.join(rows)}</table>"
 
     def cases(self, content):
