@@ -148,7 +148,7 @@ print(f"{Gaussian().draw(np.ones((1, 1, 1)), np.zeros((1, 1)), np.full((1, 1), 2
 def small(tmp_path, text, **others):
     """Build a site of one page, or of several, and return the first page."""
     folder = tmp_path / "pages"
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     (folder / "00-index.md").write_text(text)
     for name, other in others.items():
         (folder / f"01-{name}.md").write_text(other)
@@ -204,6 +204,23 @@ def test_what_is_wrong_with_a_page_ends_the_build_with_page_and_line(tmp_path, r
 def test_two_rows_of_one_name_are_refused(tmp_path):
     with pytest.raises(ReadingError, match=r"01-other.md and 00-index.md both have a row good"):
         small(tmp_path, GOOD, other="# Other\n\n## Again {good}\n")
+
+
+def test_contents_in_several_lists_name_every_page_once_with_what_is_said_of_it(tmp_path):
+    lists = "# Contents\n\n## First\n\n```contents\n01-b All of $b$.\n```\n\n## Then\n\n```contents\n{}\n```\n"
+    others = {"a": "# About a\n", "b": "# About b\n"}
+    page = small(tmp_path, lists.format("01-a"), **others)
+    assert '<li><a href="b.html">About b</a><br>All of <math>' in page
+    assert '<li><a href="a.html">About a</a></li>' in page
+    for lines, message in [
+        ("01-b", "line 11: 01-b is listed twice"),
+        ("01-a\n01-c", "line 11: 01-c is no other page"),
+        ("00-index", "line 11: 00-index is no other page"),
+    ]:
+        with pytest.raises(ReadingError, match=message):
+            small(tmp_path, lists.format(lines), **others)
+    with pytest.raises(ReadingError, match=r"00-index.md, line .*: the contents leave out 01-a$"):
+        small(tmp_path, lists.partition("## Then")[0], **others)
 
 
 def test_a_test_that_is_named_after_an_exact_case_has_to_be_in_the_table(tmp_path):

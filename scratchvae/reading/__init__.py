@@ -16,7 +16,9 @@ are written `[the bound](#eq-2)` on any page. These fenced blocks have a meaning
     ```setup     the same, folded away: what the other programs of the page need
     ```svg       a program that prints a drawing, which is shown in its place
     ```cases     a line for each exact case, `E1 what it proves`; the tests that are named after it are added
-    ```contents  the list of pages;    ```equations  the list of equations, each with its rows, code and tests
+    ```contents  the list of pages, or of those that its lines name: `02-bound What it has.` A page that has such lists
+                 names every other page in them once.
+    ```equations the list of equations, each with its row and the code that the row shows
 
 In the text, `= x:.3f` between backticks is the value of x, and any other word between backticks has to occur in the
 source. A name that is gone, a mark that is on no line or on two, a symbol that occurs in no equation, and a mistake

@@ -117,6 +117,7 @@ class Page:
         self.within = None
         self.right = {}  # what programs have printed without a mistake, since the names last changed
         self.ties = []
+        self.listed = []  # the pages that its blocks of contents name
 
     def html(self):
         """Return the page as HTML."""
@@ -131,6 +132,9 @@ class Page:
             ):
                 self.line = first
                 rows.append(self.row(level, title, names, "\n".join(lines[first : following[0] - 1]), first))
+            missing = [page.path.stem for page in site if page is not self and page.path.stem not in self.listed]
+            if self.listed and missing:
+                raise ReadingError(f"the contents leave out {', '.join(missing)}")
         return self.site.template.render(
             page=self,
             rows=rows,
@@ -237,12 +241,17 @@ class Page:
         return f'<div class="drawing">{drawing}</div>'
 
     def contents(self, content):
-        rows = [
-            f'<li><a href="{page.name}.html">{MARKDOWN.renderInline(page.title, {"page": self})}</a></li>'
-            for page in self.site.pages
-            if page is not self
-        ]
-        return "<ol>" + "\n".join(rows) + "</ol>"
+        """Return a list of pages: of those that the lines name, each with what is said of it, or else of all others."""
+        pages = {page.path.stem: page for page in self.site.pages if page is not self}
+        rows = []
+        for line in content.strip().split("\n") if content.strip() else pages:
+            stem, _, said = line.partition(" ")
+            if stem not in pages or stem in self.listed:
+                raise ReadingError(f"{stem} is {'listed twice' if stem in self.listed else 'no other page'}")
+            self.listed.append(stem)
+            title, said = (MARKDOWN.renderInline(text, {"page": self}) for text in (pages[stem].title, said))
+            rows.append(f'<li><a href="{pages[stem].name}.html">{title}</a>{said and f"<br>{said}"}</li>')
+        return f'<ul class="contents">{"".join(rows)}</ul>'
 
     def equations(self, content):
         """Return the table of the paper's equations, algorithms and appendices: where each is read, and its code."""
