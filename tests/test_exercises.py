@@ -309,6 +309,29 @@ WRONG = [
     ("planar", "(1 - t**2)", "t", "log_det", "tanh stands where its slope"),
     ("planar_backward", " + dx @ z", "", "dw", "the way through tanh is missing"),
     ("planar_backward", "dx = -2", "dx = 2", "db", "the sign is wrong"),
+    # What is right at the arguments that are drawn, and nowhere else: a size or a number that is written by hand
+    ("bound_b_backward", "dz.mean(axis=0)", "dz.sum(axis=0) / 3", EXACT, "expected 2, and 1 came"),
+    ("bound_a_backward", "dz.mean(axis=0)", "dz.sum(axis=0) / 3", EXACT, "expected 3, and 2 came"),
+    ("stl_backward", "dz.mean(axis=0)", "dz.sum(axis=0) / 3", EXACT, "expected 1, and 0.6666666667 came"),
+    ("control_variate", "mean(axis=0)", "sum(axis=0) / 6", EXACT, "expected 1.25, and 0.8333333333 came"),
+    ("full_vb_backward", "n_data / len(g)", "7", EXACT, "expected 199, and 27 came"),
+    ("adagrad", "lr * g", "0.3 * g", EXACT, "expected 1.858960382"),
+    ("leapfrog", "0.5 * stepsize", "0.15", EXACT, "a harmonic oscillator"),
+    # and what overflows, or vanishes, or is clipped, where the arguments are large
+    (
+        "bernoulli",
+        "np.maximum(logits, 0) + np.log1p(e)",
+        "logits + np.log1p(np.exp(-logits))",
+        EXACT,
+        "NaN or infinite",
+    ),
+    ("bernoulli", "(x * logits - s)", "np.maximum(x * logits - s, -36)", EXACT, "expected -800, and -36 came"),
+    ("log_mean_weights", "max(axis=0)", "max()", EXACT, "NaN or infinite"),
+    ("log_mean_weights", "max(axis=0)", "min(axis=0)", EXACT, "NaN or infinite"),
+    ("log_mean_weights", "max(axis=0)", "mean(axis=0)", EXACT, "NaN or infinite"),
+    ("appendix_d", "max(axis=0)", "max()", EXACT, "NaN or infinite"),
+    ("appendix_d", "max(axis=0)", "min(axis=0)", EXACT, "NaN or infinite"),
+    ("dreg_backward", "max(axis=0)", "max()", EXACT, "NaN or infinite"),
 ]
 
 
@@ -439,6 +462,42 @@ def test_an_answer_that_cannot_be_compared_gets_one_clear_line(text, words):
     said = verdict(1, made(f"def tanh_backward(x, dy):\n    {text}\n").tanh_backward)
     notes = next(iter(said.values()))
     assert words in notes and "\n" not in notes
+
+
+@pytest.mark.filterwarnings("ignore:the matrix subclass")
+@pytest.mark.parametrize(
+    "form",
+    [
+        "np.matrix(dx)",
+        "np.asfortranarray(dx)",
+        "np.repeat(dx, 2, axis=0)[::2]",
+        "[dx]",
+        "np.ma.masked_array(dx)",
+        "(dx,)",
+    ],
+)
+def test_a_right_answer_passes_in_every_form_of_an_array(form):
+    text = f"def tanh_backward(x, dy):\n    dx = dy * (1 - np.tanh(x) ** 2)\n    return {form}\n"
+    assert verdict(1, made(text).tanh_backward) == {}
+
+
+def test_entries_under_a_mask_are_compared_too():
+    text = "return np.ma.masked_array(dy * (1 - np.tanh(x)), mask=np.arange(x.size).reshape(x.shape) > 0)"
+    assert "dx" in verdict(1, made(f"def tanh_backward(x, dy):\n    {text}\n").tanh_backward)
+
+
+def test_results_that_an_answer_keeps_in_one_array_do_not_change_under_the_comparison():
+    lines = "kept[:] = dy * (1 - np.tanh(x) ** 2) * (1 + (kept[0, 0] != 7))\n    return kept"
+    module = made(f"def tanh_backward(x, dy):\n    {lines}\n")
+    module.kept = np.full((5, 3), 7.0)  # the first call is right, and those that follow are not
+    assert "another call with the same arguments returns something else" in verdict(1, module.tanh_backward)["dx"]
+
+
+@pytest.mark.parametrize("wrong", ["None", "'value'", "np.full((), 'value')", "1j", "np.zeros((), [('a', float)])"])
+def test_a_value_that_is_no_number_is_told_in_one_line(wrong):
+    text = inspect.getsource(map_objective).replace("return scale * (g @ theta).sum() + log_prior", f"return {wrong}")
+    notes = verdict(NUMBERS["map_objective"], made(text).map_objective)["value"]
+    assert "; expected " in notes and "\n" not in notes
 
 
 def test_an_argument_too_few_is_told_in_one_line():

@@ -49,10 +49,13 @@ BOUND_B = Exercise(
     arguments=POSTERIOR,
     naive=_naive_b,
     library=_library_b,
-    exact_case="with dz = 0, μ = 1 and σ² = e only the KL is left: -1 and ½ (1 - e)",
+    exact_case="with μ = 1, σ² = e and dz = 0 the KL is left, -1 and ½ (1 - e); draws with dz = 2, 4 add 3 and 3/2 √e",
     exact=lambda answer: (
-        answer(mu=np.ones((1, 1)), log_var=np.ones((1, 1)), eps=np.ones((2, 1, 1)), dz=np.zeros((2, 1, 1))),
-        [[[-1]], [[0.5 * (1 - np.e)]]],
+        [
+            answer(mu=np.ones((1, 1)), log_var=np.ones((1, 1)), eps=np.ones((2, 1, 1)), dz=dz)
+            for dz in (np.zeros((2, 1, 1)), np.array([[[2.0]], [[4.0]]]))
+        ],
+        [[[[-1]], [[0.5 * (1 - np.e)]]], [[[2]], [[0.5 * (1 - np.e) + 1.5 * np.e**0.5]]]],
     ),
     hint="Through the KL: -μ and ½ (1 - σ²), once. Through the draws: the exercise draw_backward, with dz/L.",
     reading="vae.html#eq-10",
@@ -122,10 +125,15 @@ BOUND_A = Exercise(
     arguments=POSTERIOR,
     naive=_naive_a,
     library=_library_a,
-    exact_case="with dz = 0 only the entropy is left: 0 and ½, whatever μ, σ and ε",
+    exact_case="with dz = 0 the entropy is left, 0 and ½, whatever μ, σ and ε; with σ = ε = 1, dz = 2, 4 add 3 and 3/2",
     exact=lambda answer: (
-        answer(mu=np.ones((1, 1)), log_var=np.ones((1, 1)), eps=np.full((2, 1, 1), 3.0), dz=np.zeros((2, 1, 1))),
-        [[[0]], [[0.5]]],
+        [
+            answer(mu=np.ones((1, 1)), log_var=np.ones((1, 1)), eps=np.full((2, 1, 1), 3.0), dz=np.zeros((2, 1, 1))),
+            answer(
+                mu=np.ones((1, 1)), log_var=np.zeros((1, 1)), eps=np.ones((2, 1, 1)), dz=np.array([[[2.0]], [[4.0]]])
+            ),
+        ],
+        [[[[0]], [[0.5]]], [[[3]], [[2]]]],
     ),
     hint="At a held ε, log q = -½ Σ (log 2π + log σ² + ε²). How does that depend on μ, and how on log σ²?",
     reading="vae.html#draw-back",

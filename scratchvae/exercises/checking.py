@@ -110,7 +110,12 @@ def _called(exercise, function, arguments):
     if not isinstance(returned, tuple | list) or len(returned) != len(names):
         count = f"{len(returned)} results" if isinstance(returned, tuple | list) else type(returned).__name__
         raise UnfitError(f"it returns {count}; expected {len(names)}: {', '.join(names)}")
-    return dict(zip(names, returned, strict=True))
+    return {name: _own(one) for name, one in zip(names, returned, strict=True)}
+
+
+def _own(value):
+    """Return an array as a plain one, without the rules of a matrix or of a mask, that no later call can change."""
+    return np.array(value) if isinstance(value, np.ndarray) else value
 
 
 def _raised(error, function):
@@ -216,7 +221,9 @@ def _name_mistakes(exercise, arguments, found, notes):
 
 def _is(found, wrong):
     """Say whether a result is what a mistake gives."""
-    return wrong is not None and np.shape(found) == np.shape(wrong) and _agree(found, wrong, 1e-7)
+    if wrong is None or np.shape(found) != np.shape(wrong) or np.asarray(found).dtype.kind not in "fiu":
+        return False
+    return _agree(found, wrong, 1e-7)
 
 
 def _is_of_another(exercise, function, arguments, found, notes):
@@ -260,7 +267,7 @@ def _exact(exercise, function):
         came, should = (np.atleast_1d(np.asarray(one, float)) for one in exercise.exact(answer))
     except UnfitError as error:
         return Row(EXACT, False, notes=(f"{exercise.exact_case}; {error}",))
-    off = np.abs(came - should) > exercise.within * np.maximum(np.abs(should), 1)
+    off = ~(np.abs(came - should) <= exercise.within * np.maximum(np.abs(should), 1))  # NaN is off too
     if off.any():
         k = int(off.argmax())
         came, should = (np.broadcast_to(one, off.shape).reshape(-1)[k] for one in (came, should))

@@ -52,10 +52,10 @@ BERNOULLI = Exercise(
     arguments=_bernoulli_arguments,
     naive=_naive_bernoulli,
     library=log_bernoulli,
-    exact_case="at logits of 0 it is -D ln 2, and a certain pixel, x = 1 at the logit 800, costs 0",
+    exact_case="at a logit of 0 a pixel costs ln 2, and at ±800 it costs 0 where it is right and 800 where it is wrong",
     exact=lambda answer: (
-        [answer(x=np.ones((1, 784)), logits=np.full((1, 784), a))[0] for a in (0.0, 800.0)],
-        [[-784 * np.log(2)], [0]],
+        answer(x=np.array([[1.0], [1], [0], [0], [1]]), logits=np.array([[0.0], [800], [-800], [800], [-800]]))[0],
+        [-np.log(2), 0, 0, -800, -800],
     ),
     hint="With s = log(1 + eᵃ): log y = a - s and log(1 - y) = -s. What is x (a - s) - (1 - x) s?",
     reading="networks.html#eq-11",

@@ -119,10 +119,13 @@ VARIATE = Exercise(
     arguments=gaussians(f=(6,), score=(6, 3), other_f=(6,), other_score=(6, 3)),
     naive=_naive_variate,
     library=_library_variate,
-    exact_case="for an f that is 7 everywhere a is 7, and the estimate is 0",
+    exact_case="where f is 7 at the other draws a is 7, and for an f of 7 or 8 the estimate is 0 or the mean of h",
     exact=lambda answer: (
-        answer(f=np.full(4, 7.0), score=np.eye(4) + 1, other_f=np.full(4, 7.0), other_score=np.eye(4) + 2),
-        [[7] * 4, [0] * 4],
+        [
+            answer(f=np.full(4, f), score=np.eye(4) + 1, other_f=np.full(4, 7.0), other_score=np.eye(4) + 2)
+            for f in (7.0, 8.0)
+        ],
+        [[[7] * 4, [0] * 4], [[7] * 4, [1.25] * 4]],
     ),
     hint="weight = other_score², and a is the mean of other_f with these weights, column by column.",
     reading="black-box.html#black-box",
@@ -207,10 +210,10 @@ WEIGHTED = Exercise(
     arguments=gaussians(log_w=(3, 5)),
     naive=lambda log_w: np.log(sum(np.exp(one) for one in log_w) / len(log_w)),
     library=_library_weights,
-    exact_case="where all K = 4 log weights are -1000, the bound is -1000 and each draw counts ¼",
+    exact_case="where all K = 4 log w are -1000, or all 1000, each counts ¼; where only the last is 1000, it counts 1",
     exact=lambda answer: (
-        np.concatenate([one.reshape(-1) for one in answer(log_w=np.full((4, 1), -1000.0))]),
-        [-1000, 0.25, 0.25, 0.25, 0.25],
+        np.vstack(answer(log_w=np.array([[-1000.0, 1000, -1000]] * 3 + [[-1000, 1000, 1000]]))),
+        [[-1000, 1000, 1000 - np.log(4)], *[[0.25, 0.25, 0]] * 3, [0.25, 0.25, 1]],
     ),
     hint="Take the largest log w out of the sum first. The derivative is w_k / Σ w: the weights sum to 1.",
     reading="importance.html#iwae",
@@ -262,7 +265,10 @@ def _naive_stl(mu, log_var, eps, dz, held):
 def _at_the_posterior(answer):
     eps = np.array([[[1.5, -0.5]], [[0.3, 2.0]]])
     log_var = np.array([[0.0, 1.0]])
-    return answer(mu=np.ones((1, 2)), log_var=log_var, eps=eps, dz=-eps * np.exp(-0.5 * log_var)), np.zeros((2, 1, 2))
+    at_it = answer(mu=np.ones((1, 2)), log_var=log_var, eps=eps, dz=-eps * np.exp(-0.5 * log_var))
+    beside = answer(mu=np.ones((1, 2)), log_var=log_var, eps=eps, dz=(1 - eps) * np.exp(-0.5 * log_var))
+    sigma = np.exp(0.5 * log_var)
+    return [at_it, beside], [np.zeros((2, 1, 2)), [1 / sigma, 0.5 * eps.mean(axis=0)]]
 
 
 STL = Exercise(
@@ -280,7 +286,10 @@ STL = Exercise(
     arguments=gaussians(mu=(5, 4), log_var=(5, 4), eps=(3, 5, 4), dz=(3, 5, 4)),
     naive=_naive_stl,
     library=_library_stl,
-    exact_case="where q is the posterior, dz is ∇_z log q = -ε/σ, and the gradient is 0 in every draw",
+    exact_case=(
+        "where q is the posterior, dz is ∇_z log q = -ε/σ, and the gradient is 0 in every draw; with 1/σ added to dz "
+        "it is 1/σ, and half the mean of ε"
+    ),
     exact=_at_the_posterior,
     hint="∇_z log q = -(z - μ)/σ² = -ε/σ. Add its negative to dz, and go back through the draw.",
     reading="importance.html#stl",
@@ -350,16 +359,16 @@ DREG = Exercise(
     arguments=gaussians(mu=(5, 4), log_var=(5, 4), eps=(3, 5, 4), log_w=(3, 5), dz=(3, 5, 4)),
     naive=_naive_dreg,
     library=_dreg(lambda share: share * share),
-    exact_case="with K = 2 equal weights and dz = ε = σ = 1, dmu is 2 · ¼ and dlog_var is half of that",
+    exact_case="with K = 2 weights of e⁻⁹⁰⁰ or of e⁹⁰⁰ and dz = ε = σ = 1, dmu is 2 · ¼ and dlog_var is half of that",
     exact=lambda answer: (
         answer(
-            mu=np.zeros((1, 1)),
-            log_var=np.zeros((1, 1)),
-            eps=np.ones((2, 1, 1)),
-            log_w=np.full((2, 1), -900.0),
-            dz=np.ones((2, 1, 1)),
+            mu=np.zeros((2, 1)),
+            log_var=np.zeros((2, 1)),
+            eps=np.ones((2, 2, 1)),
+            log_w=np.array([[-900.0, 900.0]] * 2),
+            dz=np.ones((2, 2, 1)),
         ),
-        [[[0.5]], [[0.25]]],
+        [[[0.5]] * 2, [[0.25]] * 2],
     ),
     hint="Compute w̃ safely, square it, multiply dz by it, and go back through the draw with a sum over K.",
     reading="importance.html#dreg",

@@ -111,14 +111,17 @@ APPENDIX_D = Exercise(
     arguments=gaussians(log_q=(6, 5), log_p_z=(6, 5), log_p_x=(6, 5)),
     naive=_naive_appendix_d,
     library=_library_appendix_d,
-    exact_case="where q is the posterior, every term is 1/p(x): with log p(x) = -1000 the estimate is -1000",
+    exact_case=(
+        "where q is the posterior, every term is 1/p(x), which gives log p(x) = -1000 or 1000; for the terms e⁻¹⁰⁰⁰, "
+        "e⁻¹⁰⁰⁰ and e¹⁰⁰⁰ it is ln 3 - 1000"
+    ),
     exact=lambda answer: (
         answer(
-            log_q=np.array([[-1.0], [2.0], [0.5]]),
-            log_p_z=np.array([[-3.0], [-1.0], [-2.0]]),
-            log_p_x=np.array([[-998.0], [-997.0], [-997.5]]),
+            log_q=np.array([[-1.0, -1, 0], [2, 2, 0], [0.5, 0.5, 0]]),
+            log_p_z=np.array([[-3.0, -3, 0], [-1, -1, 0], [-2, -2, 0]]),
+            log_p_x=np.array([[-998.0, 1002, 1000], [-997, 1003, 1000], [-997.5, 1002.5, -1000]]),
         ),
-        -1000,
+        [-1000, 1000, -1000 + np.log(3)],
     ),
     hint="The log of a mean of exponentials, with the largest taken out, and then a minus.",
     reading="marginal.html#app-d",

@@ -57,7 +57,7 @@ ADAGRAD = Exercise(
         "theta": generator.standard_normal(6),
         "h": generator.random(6),
         "g": generator.standard_normal(6),
-        "lr": 0.1,
+        "lr": 0.3,
         "eps": 0.01,
     },
     naive=lambda theta, h, g, lr, eps: (
@@ -121,10 +121,10 @@ def _on_the_oscillator(answer):
     """Return p² + q² (1 - ε²/4) before and after ten steps on a harmonic oscillator."""
     z = np.array([[1.0, 0.2]])
     p = np.array([[0.3, -1.1]])
-    before = p * p + z * z * (1 - 0.3**2 / 4)
+    before = p * p + z * z * (1 - 0.2**2 / 4)
     for _ in range(10):
-        z, p = answer(z=z, p=p, grad=np.negative, stepsize=0.3)
-    return p * p + z * z * (1 - 0.3**2 / 4), before
+        z, p = answer(z=z, p=p, grad=np.negative, stepsize=0.2)
+    return p * p + z * z * (1 - 0.2**2 / 4), before
 
 
 LEAPFROG = Exercise(

@@ -203,10 +203,16 @@ FULL_VB = Exercise(
     arguments=lambda generator: gaussians(mu=(4,), log_sigma=(4,), zeta=(4,), g=(5, 4))(generator) | {"n_data": 35},
     naive=_naive_full_vb,
     library=_library_full_vb,
-    exact_case="with g = 0, μ = 1 and σ = 2 only the KL is left, once: -1 and -3",
+    exact_case=(
+        "with g = 0, μ = 1 and σ = 2 only the KL is left, once: -1 and -3; with ζ = 1 and N = 100 the two datapoints "
+        "g = 1 and 3 add 200 and 400"
+    ),
     exact=lambda answer: (
-        answer(mu=np.ones(1), log_sigma=np.log([2.0]), zeta=np.ones(1), g=np.zeros((2, 1)), n_data=100),
-        [[-1], [-3]],
+        [
+            answer(mu=np.ones(1), log_sigma=np.log([2.0]), zeta=np.ones(1), g=g, n_data=100)
+            for g in (np.zeros((2, 1)), np.array([[1.0], [3.0]]))
+        ],
+        [[[-1], [-3]], [[199], [397]]],
     ),
     hint="Let G = N/M Σ g_i. Then G - μ, and G ⊙ σ ⊙ ζ + 1 - σ².",
     reading="full-vb.html#eq-24",
