@@ -652,6 +652,21 @@ def test_what_cannot_be_read_or_written_is_named(run):
     assert code == 2 and "runs/exercises.json, the record of exercises, cannot be read" in out
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is missing, which stands for a disk that is full")
+def test_where_the_disk_is_full_no_half_of_a_file_is_left(run, monkeypatch):
+    import builtins
+
+    def full(path, mode, **settings):
+        Path(path).touch(exist_ok=False)
+        return real("/dev/full", "w", **settings)
+
+    real = builtins.open
+    monkeypatch.setattr("scratchvae.cli.exercise.open", full, raising=False)
+    code, out = run(1, "--start")
+    assert code == 2 and "exercise_01.py cannot be written (No space left on device)" in out
+    assert list(Path().iterdir()) == []
+
+
 def test_a_record_of_other_exercises_keeps_them(run):
     Path("runs").mkdir()
     Path("runs/exercises.json").write_text('{"format": "scratchvae exercises", "states": {"of_tomorrow": "solved"}}')

@@ -1,6 +1,7 @@
 """scratchvae read: every page is built from the source, leads somewhere, and says nothing that is no longer so."""
 
 import contextlib
+import itertools
 import re
 import sys
 import time
@@ -13,6 +14,7 @@ import pytest
 from scratchvae import cli
 from scratchvae.inference.posteriors.gaussian import Gaussian
 from scratchvae.reading import ReadingError, build
+from scratchvae.reading.build import STYLE, Page
 from scratchvae.reading.programs import planted
 from scratchvae.reading.source import PACKAGE, pull
 from scratchvae.reading.symbols import Tie, code_html, mathml
@@ -27,7 +29,7 @@ def built(tmp_path_factory):
     begin = time.process_time()
     paths = build(tmp_path_factory.mktemp("reading"))
     seconds = time.process_time() - begin
-    return {path.name: path.read_text() for path in paths}, seconds
+    return {path.name: path.read_text(encoding="utf-8") for path in paths}, seconds
 
 
 class Links(HTMLParser):
@@ -74,7 +76,7 @@ def test_the_pages_load_nothing_from_elsewhere_and_need_no_script(built):
         page = Links(text)
         assert set(page.loaded) == {"style.css", "data:,"}
         assert "script" not in page.tags
-    style = (PACKAGE / "reading" / "style.css").read_text()
+    style = (PACKAGE / "reading" / "style.css").read_text(encoding="utf-8")
     assert "url(" not in style
     assert "@import" not in style
 
@@ -90,18 +92,25 @@ def test_every_equation_that_the_source_names_has_a_row():
     named = set()
     for path in PACKAGE.rglob("*.py"):
         if "reading" not in path.parts:
-            named |= {int(n) for n in re.findall(r"\((\d{1,2})\)(?:$|[,.; ])", path.read_text(), re.MULTILINE)}
+            named |= {
+                int(n) for n in re.findall(r"\((\d{1,2})\)(?:$|[,.; ])", path.read_text(encoding="utf-8"), re.MULTILINE)
+            }
     assert {number for number in named if 1 <= number <= 24} <= rows
 
 
 def headings():
     """Return all headings of all pages with what stands in their braces."""
-    return [line for path in PAGES for line in path.read_text().split("\n") if re.match(r"#{1,3} .*\{.*\}$", line)]
+    return [
+        line
+        for path in PAGES
+        for line in path.read_text(encoding="utf-8").split("\n")
+        if re.match(r"#{1,3} .*\{.*\}$", line)
+    ]
 
 
 def test_every_row_with_an_equation_shows_code_and_a_test(built):
     for path in PAGES:
-        for row in re.split(r"^(?=#{1,3} )", path.read_text(), flags=re.MULTILINE):
+        for row in re.split(r"^(?=#{1,3} )", path.read_text(encoding="utf-8"), flags=re.MULTILINE):
             if re.match(r"#{1,3} .*\{.*\b(?:eq|alg)-", row):
                 assert "```code" in row, f"{path.name}: {row[:60]!r} shows no code"
                 assert "```test" in row, f"{path.name}: {row[:60]!r} names no test"
@@ -149,10 +158,10 @@ def small(tmp_path, text, **others):
     """Build a site of one page, or of several, and return the first page."""
     folder = tmp_path / "pages"
     folder.mkdir(exist_ok=True)
-    (folder / "00-index.md").write_text(text)
+    (folder / "00-index.md").write_text(text, encoding="utf-8")
     for name, other in others.items():
-        (folder / f"01-{name}.md").write_text(other)
-    return build(tmp_path / "out", folder)[0].read_text()
+        (folder / f"01-{name}.md").write_text(other, encoding="utf-8")
+    return build(tmp_path / "out", folder)[0].read_text(encoding="utf-8")
 
 
 def test_a_page_shows_what_its_programs_print_and_what_they_print_with_the_mistake(tmp_path):
@@ -188,6 +197,23 @@ def test_a_page_shows_what_its_programs_print_and_what_they_print_with_the_mista
         ("in scratchvae.inference.posteriors.gaussian.Gaussian.draw", "in scratchvae.VAE", 26, "is no function"),
         ("---", "- -", 26, "a mistake is a sentence"),
         ("# A title", "A title", 1, "does not begin with a title"),
+        ("## The posterior", "# The posterior", 3, "a page has one title"),
+        ("is a third.", "is a third.\n\n#### Deeper", 7, "this heading begins no row"),
+        ("{good}", "{good", 3, "does not end with its names"),
+        ("is a third", "is\n`= 1 / 3:.1f` and\n0.33", 7, "0.33 is written by hand"),
+        ("is a third", "is `0.33`", 5, "0.33 is written by hand"),
+        ("is a third", "is <b>0.33</b>", 5, "0.33 is written by hand"),
+        ("is a third.", "is a third:\n\n- one\n- 0.33", 8, "0.33 is written by hand"),
+        ("is a third.", "is a third:\n\n| a |\n|---|\n| b |\n| 0.33 |", 10, "0.33 is written by hand"),
+        ("the standard deviation", "0.33", 3, "0.33 is written by hand"),
+        ("is a third", f"is `{8 * 'q'}` or `{8 * 'q'}(x)`", 5, "which occurs in no source file"),
+        ("is a third", "is [a third][good]", 5, "'][' is left over"),
+        ("is the deviation", "$is the deviation", 5, "'$' is left over"),
+        ("is a third", "is $\\thrid$", 5, "has the command \\thrid, which is not known"),
+        ("is a third", "is $\\frac{1}{3$", 5, "do not match"),
+        ("is a third", "is $\\left(3$", 5, "is no mathematics"),
+        ("print(f\"{z[", "raise SystemExit\nprint(f\"{z[", 16, "SystemExit"),
+        ("+ np.exp(log_var)", "+ np.exp(log_var", 26, "is no Python any more with 'np.exp(log_var'"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_with_a_page_ends_the_build_with_page_and_line(tmp_path, right, wrong, line, message):
@@ -198,6 +224,52 @@ def test_what_is_wrong_with_a_page_ends_the_build_with_page_and_line(tmp_path, r
     assert str(caught.value).startswith("00-index.md")
     if "title" not in message:
         assert f"line {line}" in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_a_page_says_is_text_and_no_html(tmp_path):
+    text = GOOD.replace("# A title", "# `p` < q & <i>").replace("the standard deviation", "sigma < 1 & <i>")
+    page = small(tmp_path, text.replace("is a third", "is <i>a third</i>"), other="# Other\n")
+    assert "<title>p &lt; q &amp; &lt;i&gt; - scratchvae</title>" in page
+    assert "<code>p</code> &lt; q &amp; &lt;i&gt;</h1>" in page
+    assert "sigma &lt; 1 &amp; &lt;i&gt;</li>" in page
+    assert "<i>" not in page
+    assert "‹ p &lt; q &amp; &lt;i&gt;</a>" in (tmp_path / "out" / "other.html").read_text(encoding="utf-8")
+
+
+def test_a_page_shows_no_picture_that_it_would_have_to_load(tmp_path):
+    assert "<img" not in small(tmp_path, GOOD.replace("is a third", "is ![a third](https://example.org/a.png)"))
+
+
+def test_every_symbol_that_is_tied_has_a_rule_in_the_style_sheet(built):
+    style = (PACKAGE / "reading" / "style.css").read_text(encoding="utf-8")
+    assert style.startswith(STYLE)
+    used = set(re.findall(r'class="t (t\d+)"', " ".join(built[0].values())))
+    assert used <= set(re.findall(r"\.row:has\(\.(t\d+):is", style))
+
+
+def test_the_headings_of_a_page_go_down_one_level_at_a_time(built):
+    for name, page in built[0].items():
+        levels = [int(level) for level in re.findall(r"<h(\d)>", page)]
+        assert levels[0] == 1, name
+        assert all(below <= above + 1 for above, below in itertools.pairwise(levels)), name
+
+
+def test_a_build_leaves_no_example_behind_as_a_module(tmp_path):
+    lines = 'spec = util.spec_from_file_location("one_page", path_of("examples/one_page.py"))\n'
+    lines += 'sys.modules["one_page"] = util.module_from_spec(spec)\nspec.loader.exec_module(sys.modules["one_page"])\n'
+    imports = "import sys\nfrom importlib import util\nfrom scratchvae.reading.source import path_of\n\n"
+    small(tmp_path, f"# One page\n\n```python\n{imports}{lines}```\n")
+    assert "one_page" not in sys.modules
+
+
+def test_two_files_of_one_page_and_a_folder_without_pages_are_refused(tmp_path):
+    with pytest.raises(ReadingError, match=r"02-other.md and 01-other.md are both the page other.html"):
+        (tmp_path / "pages").mkdir()
+        (tmp_path / "pages" / "02-other.md").write_text("# Other\n", encoding="utf-8")
+        small(tmp_path, GOOD, other="# Other\n")
+    with pytest.raises(ReadingError, match="there are no pages to build"):
+        build(tmp_path / "out", tmp_path / "none")
     assert not (tmp_path / "out").exists()
 
 
@@ -250,7 +322,7 @@ def test_source_is_pulled_by_name_with_its_decorators_and_without_its_indentatio
     lines = pull("scratchvae.inference.full_vb.Posterior.draw")
     assert lines.text[0].startswith("def draw(")
     assert lines.file == "scratchvae/inference/full_vb.py"
-    source = (PACKAGE / "inference" / "full_vb.py").read_text().split("\n")
+    source = (PACKAGE / "inference" / "full_vb.py").read_text(encoding="utf-8").split("\n")
     assert source[lines.first - 1].strip() == lines.text[0]
     assert source[lines.last - 1].strip() == lines.text[-1].strip()
     assert pull("scratchvae.inference.objectives.sgvb.sgvb_b.needs").text == ['sgvb_b.needs = ("neg_kl",)']
@@ -295,13 +367,13 @@ def only(tmp_path):
     """Make a folder with one page."""
     folder = tmp_path / "pages"
     folder.mkdir(exist_ok=True)
-    (folder / "00-index.md").write_text(GOOD)
+    (folder / "00-index.md").write_text(GOOD, encoding="utf-8")
     return folder
 
 
 def test_a_reading_replaces_an_older_one_and_its_pages_that_are_gone(tmp_path):
     build(tmp_path / "out", only(tmp_path))
-    (tmp_path / "pages" / "01-more.md").write_text("# More\n")
+    (tmp_path / "pages" / "01-more.md").write_text("# More\n", encoding="utf-8")
     assert len(build(tmp_path / "out", tmp_path / "pages")) == 2
     (tmp_path / "pages" / "01-more.md").unlink()
     build(tmp_path / "out", tmp_path / "pages")
@@ -315,6 +387,32 @@ def test_a_folder_with_other_things_and_a_file_are_refused_and_left_alone(tmp_pa
     assert [path.name for path in tmp_path.iterdir()] == ["photo.jpg"]
     assert cli.main(["read", "--out", str(tmp_path / "photo.jpg")]) == 2
     assert "is no folder; expected one for the pages" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["index.html", "style.css"])
+def test_a_file_of_somebody_else_is_not_overwritten_even_beside_a_page_of_a_reading(name, tmp_path, capsys):
+    build(tmp_path / "out", only(tmp_path))
+    (tmp_path / "out" / "index.html").rename(tmp_path / "out" / "kept.html")
+    (tmp_path / "out" / name).write_bytes(b"mine")
+    assert cli.main(["read", "--out", str(tmp_path / "out")]) == 2
+    assert f"{name} is no page of a reading, and is not overwritten" in capsys.readouterr().err
+    assert (tmp_path / "out" / name).read_bytes() == b"mine"
+    assert (tmp_path / "out" / "kept.html").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_anything_is_built(tmp_path, monkeypatch):
+    monkeypatch.setattr("os.access", lambda path, mode: Path(path) != tmp_path)
+    monkeypatch.setattr(Page, "html", lambda page: pytest.fail("a page was built"))
+    pages = only(tmp_path)
+    with pytest.raises(ReadingError, match="nothing can be written into"):
+        build(tmp_path / "new" / "out", pages)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path):
+    (tmp_path / "file").write_bytes(b"mine")
+    with pytest.raises(OSError, match=r"the folder .*out cannot be made \("):
+        build(tmp_path / "file" / "out", only(tmp_path))
 
 
 @pytest.mark.parametrize("missing", ["markdown_it", "mdit_py_plugins", "latex2mathml", "pygments", "jinja2"])

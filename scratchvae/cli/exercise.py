@@ -95,12 +95,16 @@ def _start(number, one, path):
     if path.suffix != ".py":
         raise ValueError(f"{path} does not end in .py; expected a name such as exercise_{number:02d}.py")
     progress.read()  # before anything is written
+    begun = False
     try:
         with open(path, "x", encoding="utf-8") as file:
+            begun = True
             file.write(one.file(number, quoted(path)))
     except FileExistsError:
         raise ValueError(f"{path} is there already, and is not overwritten: name another file, or check it") from None
     except OSError as error:
+        if begun:  # half a file would stand in the way of the next try
+            path.unlink(missing_ok=True)
         raise told(error, f"{path} cannot be written ({error.strerror})") from error
     progress.note(one.name, "started")
     print(f"{path} is written. Put lines in the place of NotImplementedError, and then")

@@ -21,8 +21,9 @@ are written `[the bound](#eq-2)` on any page. These fenced blocks have a meaning
     ```equations the list of equations, each with its row and the code that the row shows
 
 In the text, `= x:.3f` between backticks is the value of x, and any other word between backticks has to occur in the
-source. A name that is gone, a mark that is on no line or on two, a symbol that occurs in no equation, and a mistake
-that changes nothing of what is printed: each ends the build with the page and the line.
+source or in a program of the page. HTML is text like any other, and there are no pictures. A name that is gone, a mark
+that is on no line or on two, a symbol that occurs in no equation, a number that is written by hand, a formula that is
+none, and a mistake that changes nothing of what is printed: each ends the build with the page and the line.
 
 source.py finds lines, symbols.py ties symbols, programs.py runs programs and plants mistakes, and build.py writes the
 pages.

@@ -3,15 +3,18 @@
 import contextlib
 import functools
 import html
+import os
 import re
 from pathlib import Path
 
 import jinja2
 import markdown_it
+from markupsafe import Markup
 from mdit_py_plugins.dollarmath import dollarmath_plugin
 from threadpoolctl import threadpool_limits
 
 from scratchvae import __version__
+from scratchvae.files import told
 from scratchvae.output import progress_bar
 from scratchvae.reading import programs
 from scratchvae.reading.source import BESIDE, PACKAGE, ReadingError, pull
@@ -21,6 +24,9 @@ from scratchvae.training.checkpoint import write_atomically
 HERE = Path(__file__).parent
 MADE_BY = '<meta name="generator" content="scratchvae read">'  # stands at the head of every page
 HEADING = re.compile(r"^(#{1,3}) (.*?)(?: \{([^}]*)\})?$")
+STYLE = "/* One style sheet for all pages of the reading."  # how the style sheet begins
+MATHS = re.compile(r"\$[^$]*\$")
+LEFT = re.compile(r"\$|\]\(|\]\[")  # what stays in a text if a formula or a link in it is none
 CASE = re.compile(r"_e(\d+)(?=_|$)")  # in the name of a test: the exact case that it holds
 BREAK = re.compile(r"(?<=[._/:])(?=[^._/:])")  # where a long name may be broken
 WORDS = re.compile(r"[A-Za-z_][A-Za-z_0-9]*")
@@ -36,8 +42,8 @@ def build(out, pages=HERE / "pages", progress=None):
     cannot be built, and a folder that holds something else, raise a `ReadingError` before anything is written.
     """
     out = Path(out)
-    old = _old_pages(out)
     site = Site(sorted(Path(pages).glob("*.md")))
+    old = _old_pages(out, [*(f"{page.name}.html" for page in site.pages), "style.css"])
     made = {}
     # One thread: the programs of the pages are small, and BLAS's threads would only wait for each other.
     with progress_bar(len(site.pages), 0, progress, unit=" pages") as bar, threadpool_limits(1, "blas"):
@@ -45,26 +51,50 @@ def build(out, pages=HERE / "pages", progress=None):
             made[f"{page.name}.html"] = page.html()
             bar.update()
     made["style.css"] = (HERE / "style.css").read_text(encoding="utf-8")
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise told(error, f"the folder {out} cannot be made ({error.strerror})") from error
     for name, text in made.items():
         write_atomically(out / name, text.encode())
     for path in old:
         if path.name not in made:
-            path.unlink()
+            path.unlink(missing_ok=True)  # another build may have been quicker
     return [out / name for name in made if name.endswith(".html")]
 
 
-def _old_pages(out):
-    """Return the pages of a reading that is in a folder already; another content of the folder is refused."""
-    if not out.exists():
-        return []
-    if not out.is_dir():
+def _old_pages(out, names):
+    """Return the pages of a reading that is in a folder already.
+
+    A folder with another content is refused, and so is one with another file of one of the `names` that are written,
+    or one in which nothing can be written.
+    """
+    if os.path.lexists(out) and not out.is_dir():
         raise ReadingError(f"{out} is no folder; expected one for the pages, or a name that is not taken")
+    there = next(folder for folder in (out, *out.absolute().parents) if folder.is_dir())
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ReadingError(f"nothing can be written into {there}; name another folder")
+    if there != out:
+        return []
     found = [path for path in out.iterdir() if not path.name.endswith(".tmp")]
-    pages = [path for path in found if path.suffix == ".html" and MADE_BY in path.read_bytes()[:1000].decode("latin-1")]
+    pages = [path for path in found if path.suffix == ".html" and _begins(path, MADE_BY)]
     if found and not pages:
         raise ReadingError(f"{out} holds other things than a reading; name a new folder, or an empty one")
+    for path in found:
+        if path.name in names and path not in pages and not _begins(path, STYLE):
+            raise ReadingError(
+                f"{path} is no page of a reading, and is not overwritten; move it away, or name a folder"
+            )
     return pages
+
+
+def _begins(path, mark):
+    """Say whether a mark stands in the first lines of a file; one that another build has just removed has none."""
+    try:
+        with open(path, "rb") as file:
+            return mark.encode() in file.read(1000)
+    except (FileNotFoundError, IsADirectoryError, PermissionError):  # Windows refuses to open a folder
+        return False
 
 
 class Site:
@@ -73,13 +103,24 @@ class Site:
     def __init__(self, paths):
         self.pages = [Page(path, self) for path in paths]
         self.where = {}
+        if not self.pages:
+            raise ReadingError("there are no pages to build; scratchvae is not installed as a whole")
+        by_name = {}
+        for page in self.pages:
+            other = by_name.setdefault(page.name, page)
+            if other is not page:
+                raise ReadingError(f"{page.path.name} and {other.path.name} are both the page {page.name}.html")
         for page in self.pages:
             for name in page.anchors:
                 if name in self.where:
                     raise ReadingError(f"{page.path.name} and {self.where[name].path.name} both have a row {name}")
                 self.where[name] = page
         environment = jinja2.Environment(
-            loader=jinja2.FileSystemLoader(HERE), undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+            loader=jinja2.FileSystemLoader(HERE, encoding="utf-8"),
+            undefined=jinja2.StrictUndefined,
+            autoescape=True,
+            trim_blocks=True,
+            lstrip_blocks=True,
         )
         self.template = environment.get_template("page.html.jinja")
 
@@ -108,11 +149,19 @@ class Page:
         for number, line in enumerate(_outside_fences(self.text), start=1):
             match = HEADING.match(line)
             if match:
+                self.line = number
+                with _at(self):
+                    if len(match[1]) == 1 and self.sections:
+                        raise ReadingError("a page has one title; expected '## …' or '### …' here")
+                    if re.search(r"[{}]", MATHS.sub("", match[2])):
+                        raise ReadingError(f"{line!r} does not end with its names, as in '## The bound {{eq-2 eq-3}}'")
                 names = (match[3] or "").split()
                 self.sections.append((number, len(match[1]), match[2], names))
         if not self.sections or self.sections[0][:2] != (1, 1):
             raise ReadingError(f"{path.name} does not begin with a title, '# …'")
         self.title = self.sections[0][2]
+        self.plain = re.sub(r"[$`*]", "", self.title)  # where nothing is rendered
+        self.words = set(WORDS.findall(_inside_fences(self.text)))
         self.anchors = [name for *_, names in self.sections for name in names]
         self.within = None
         self.right = {}  # what programs have printed without a mistake, since the names last changed
@@ -126,7 +175,7 @@ class Page:
         place = site.index(self)
         lines = self.text.split("\n")
         rows = []
-        with _at(self):
+        with _at(self), programs.modules_of_their_own():
             for (first, level, title, names), following in zip(
                 self.sections, [*self.sections[1:], (len(lines) + 1,)], strict=True
             ):
@@ -149,8 +198,9 @@ class Page:
         """Return a row as a dict: what stands left, right, in the legend, and below."""
         tokens = MARKDOWN.parse(text)
         self.ties = _ties(tokens)
+        _number(tokens, first + 1)
         row = {"level": level, "names": names, "left": [], "right": [], "below": []}
-        row["title"] = MARKDOWN.renderer.render(MARKDOWN.parseInline(title), MARKDOWN.options, {"page": self})
+        row["title"] = Markup(MARKDOWN.renderInline(title, {"page": self}))
         group = []
         for token in tokens:
             if (
@@ -159,6 +209,8 @@ class Page:
                 row["left"].append(self.render(group))
                 group = []
                 self.line = first + 1 + token.map[0]
+            if token.type == "heading_open":
+                raise ReadingError("this heading begins no row; expected '## …' or '### …'")
             if token.type != "fence" or token.level:
                 group.append(token)
                 continue
@@ -167,10 +219,10 @@ class Page:
                 raise ReadingError(f"there is no block of the kind {kind!r}; the kinds are {', '.join(sorted(BLOCKS))}")
             side, block = BLOCKS[kind]
             if block:
-                row[side].append(block(self, token.content))
+                row[side].append(Markup(block(self, token.content)))
         row["left"].append(self.render(group))
         self.line = first
-        row["legend"] = [(mathml(tie.latex), tie) for tie in self.ties]
+        row["legend"] = [(Markup(mathml(tie.latex)), tie, Markup(_checked(tie.text))) for tie in self.ties]
         for tie in self.ties:
             for place in ("equation", "code"):
                 if place not in tie.seen:
@@ -178,7 +230,7 @@ class Page:
         return row
 
     def render(self, tokens):
-        return MARKDOWN.renderer.render(tokens, MARKDOWN.options, {"page": self})
+        return Markup(MARKDOWN.renderer.render(tokens, MARKDOWN.options, {"page": self}))
 
     # The blocks.
 
@@ -368,6 +420,21 @@ def _outside_fences(text):
         inside ^= fence
 
 
+def _inside_fences(text):
+    """Return the text of all fenced blocks."""
+    lines = zip(text.split("\n"), _outside_fences(text), strict=True)
+    return "\n".join(line for line, outside in lines if not outside)
+
+
+def _number(tokens, first):
+    """Note at each piece of text on which line of the page it stands; the tokens begin on line `first`."""
+    for token in tokens:
+        line = first + token.map[0] if token.map else first
+        for child in token.children or []:
+            child.meta["line"] = line
+            line += child.type in ("softbreak", "hardbreak")
+
+
 @contextlib.contextmanager
 def _at(page):
     """Let a ReadingError name the page and the line."""
@@ -380,10 +447,17 @@ def _at(page):
 # How Markdown is rendered where it means more than usual.
 
 
+def _page(token, env):
+    """Return the page that is rendered, which is told the line of a token."""
+    page = env["page"]
+    page.line = token.meta.get("line", page.line)
+    return page
+
+
 def _math(self, tokens, number, options, env):
     token = tokens[number]
     display = token.type != "math_inline"
-    page = env["page"]
+    page = _page(token, env)
     out = mathml(token.content, page.ties, display)
     if not display:
         return out
@@ -393,20 +467,30 @@ def _math(self, tokens, number, options, env):
 
 def _inline_code(self, tokens, number, options, env):
     text = tokens[number].content
-    page = env["page"]
+    page = _page(tokens[number], env)
     if text.startswith("="):
         try:
             return html.escape(eval('f"""{' + text[1:].strip() + '}"""', page.within))
         except Exception as error:
             raise ReadingError(f"`{text}` ends with {type(error).__name__}: {error}") from error
+    if NUMBER.fullmatch(text):
+        _checked(text)
     for word in WORDS.findall(text):
-        if word not in known_words() and word not in page.text.replace(f"`{text}`", ""):
-            raise ReadingError(f"`{text}` names {word}, which occurs in no source file")
+        if word not in known_words() and word not in page.words:
+            raise ReadingError(f"`{text}` names {word}, which occurs in no source file and in no program of the page")
     return f"<code>{html.escape(text)}</code>"
 
 
 def _text(self, tokens, number, options, env):
-    text = tokens[number].content
+    _page(tokens[number], env)
+    return _checked(tokens[number].content)
+
+
+def _checked(text):
+    """Return a text as HTML; a number that is written by hand, and half of a formula or of a link, are refused."""
+    found = LEFT.search(text)
+    if found:
+        raise ReadingError(f"{found[0]!r} is left over in {text!r}; a formula or a link is not closed there")
     found = NUMBER.search(SECTION.sub("", text))
     if found:
         raise ReadingError(f"{found[0]} is written by hand in {text!r}; a number is computed, `= x:.2f`")
@@ -416,8 +500,9 @@ def _text(self, tokens, number, options, env):
 def _link(self, tokens, number, options, env):
     token = tokens[number]
     target = token.attrs["href"]
+    page = _page(token, env)
     if not target.startswith("https://"):
-        token.attrs["href"] = env["page"].site.href(target, env["page"])
+        token.attrs["href"] = page.site.href(target, page)
     return self.renderToken(tokens, number, options, env)
 
 
@@ -426,7 +511,8 @@ def known_words():
     """Return every word of the installed package and of the examples, tests and benchmarks beside it."""
     folder = BESIDE if BESIDE.exists() else PACKAGE.parent
     words = set()
-    for path in [*PACKAGE.rglob("*.py"), *folder.glob("[etb]*/**/*.py")]:
+    beside = [path for name in ("examples", "tests", "benchmarks") for path in (folder / name).rglob("*.py")]
+    for path in [*PACKAGE.rglob("*.py"), *beside]:
         if BESIDE in path.parents and folder is not BESIDE:
             continue
         words.update(WORDS.findall(path.read_text(encoding="utf-8")))
@@ -434,9 +520,9 @@ def known_words():
     return words | {"py", "md", "json", "csv"}
 
 
-MARKDOWN = (
-    markdown_it.MarkdownIt("commonmark").enable("table").use(dollarmath_plugin, allow_space=True, label_normalizer=str)
-)
+# Without HTML and pictures: both would go past what is checked here, and a page loads nothing.
+MARKDOWN = markdown_it.MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
+MARKDOWN.use(dollarmath_plugin, allow_space=True, label_normalizer=str)
 for _kind in ("math_inline", "math_inline_double", "math_block", "math_block_label"):
     MARKDOWN.add_render_rule(_kind, _math)
 MARKDOWN.add_render_rule("code_inline", _inline_code)

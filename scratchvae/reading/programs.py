@@ -6,6 +6,7 @@ import importlib
 import inspect
 import io
 import json
+import sys
 import textwrap
 import traceback
 import types
@@ -63,7 +64,7 @@ def run(program, within, planted=False):
         warnings.simplefilter("ignore" if planted else "error")
         try:
             exec(compile(program, PROGRAM, "exec"), within)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             if not planted:
                 raise ReadingError(f"a program ends with {type(error).__name__}: {error}{_line(error)}") from error
             print(f"{type(error).__name__}: {error}")
@@ -80,6 +81,19 @@ def _line(error):
 
 
 @contextlib.contextmanager
+def modules_of_their_own():
+    """Forget at the end the examples that were loaded as modules inside."""
+    before = set(sys.modules)
+    examples = str(path_of("examples/one_page.py").parent)
+    try:
+        yield
+    finally:
+        for name in set(sys.modules) - before:
+            if (getattr(sys.modules[name], "__file__", None) or "").startswith(examples):
+                del sys.modules[name]
+
+
+@contextlib.contextmanager
 def planted(name, changes):
     """Run what stands inside with a changed function, and put the right one back.
 
@@ -93,11 +107,14 @@ def planted(name, changes):
         if source.count(old) != 1:
             raise ReadingError(f"{old!r} is {source.count(old)} times in {name}; what is replaced has to be there once")
         source = source.replace(old, new)
-    wrong = _code(compile(source, "<planted>", "exec"), right.co_name)
+    try:
+        wrong = _code(compile(source, "<planted>", "exec"), right.co_name)
+    except SyntaxError as error:
+        raise ReadingError(f"{name} is no Python any more with {changes[0][1]!r}: {error.msg}") from error
     if wrong.co_freevars != right.co_freevars:
         raise ReadingError(f"{name} reads names of an outer function, so nothing can be planted in it")
-    function.__code__ = wrong
     try:
+        function.__code__ = wrong
         yield
     finally:
         function.__code__ = right

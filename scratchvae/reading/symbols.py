@@ -9,6 +9,8 @@ from latex2mathml.converter import convert
 from pygments.lexers import PythonLexer
 from pygments.token import Comment, Keyword, Name, Number, Operator, String
 
+from scratchvae.reading.source import ReadingError
+
 # A command with its argument where the argument is a name and no mathematics, a command, blank space, or one letter.
 TOKEN = re.compile(
     r"\\(?:begin|end|text|mathcal|mathbb|mathrm|operatorname)\*?\{[^}]*\}|\\[a-zA-Z]+|\\.|\s+|.", re.DOTALL
@@ -54,7 +56,16 @@ def mathml(latex, ties=(), display=False):
         else:
             out.append(tokens[place])
             place += 1
-    text = convert("".join(out), display="block" if display else "inline")
+    braces = re.sub(r"\\[{}\\]", "", latex)
+    if braces.count("{") != braces.count("}"):
+        raise ReadingError(f"the braces of {latex!r} do not match")
+    try:
+        text = convert("".join(out), display="block" if display else "inline")
+    except Exception as error:  # the converter has a class of its own for each mistake, and no words
+        raise ReadingError(f"{latex!r} is no mathematics: {type(error).__name__}") from error
+    unknown = re.search(r"\\[a-zA-Z]+", text)
+    if unknown:
+        raise ReadingError(f"{latex!r} has the command {unknown[0]}, which is not known")
     return FUNCTION.sub(r'\1<mspace width="0.17em" />', UNNEEDED.sub("", text))
 
 
