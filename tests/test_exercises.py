@@ -559,11 +559,11 @@ def run(tmp_path, monkeypatch, capsys):
 
 def written(name, path="my.py", text=None):
     """Write a solution, or another text, into a file."""
-    Path(path).write_text("import numpy as np\n\n\n" + (text or inspect.getsource(SOLUTIONS[name])))
+    Path(path).write_text("import numpy as np\n\n\n" + (text or inspect.getsource(SOLUTIONS[name])), encoding="utf-8")
 
 
 def states():
-    return json.loads(Path("runs/exercises.json").read_text())["states"]
+    return json.loads(Path("runs/exercises.json").read_text(encoding="utf-8"))["states"]
 
 
 def test_an_exercise_is_listed_shown_started_hinted_and_solved(run):
@@ -581,12 +581,14 @@ def test_an_exercise_is_listed_shown_started_hinted_and_solved(run):
 
     code, out = run(7, "--start")
     assert code == 0 and "scratchvae exercise 7 exercise_07.py" in out
-    blank = Path("exercise_07.py").read_text()
+    blank = Path("exercise_07.py").read_text(encoding="utf-8")
     assert "log N(x; μ, σ² I) = -½ Σ_i" in blank and "scratchvae exercise 7 --hint" in blank
     assert states() == {"gaussian": "started"}
     assert check(exercise_of(7), made(blank).gaussian).rows[0].notes[0].startswith("not done yet")
 
-    Path("exercise_07.py").write_text(blank.replace("    raise NotImplementedError\n", body("gaussian")))
+    Path("exercise_07.py").write_text(
+        blank.replace("    raise NotImplementedError\n", body("gaussian")), encoding="utf-8"
+    )
     code, out = run(7, "exercise_07.py")
     assert code == 0, out
     assert out.startswith("right  log_p       the library's lines\n") and "vae.html#eq-9" in out and "1 --start" in out
@@ -606,14 +608,14 @@ def body(name):
 
 
 def test_no_file_is_overwritten(run):
-    Path("exercise_03.py").write_text("mine")
-    Path("other.txt").write_text("mine")
+    Path("exercise_03.py").write_text("mine", encoding="utf-8")
+    Path("other.txt").write_text("mine", encoding="utf-8")
     code, out = run(3, "--start")
     assert code == 2 and "exercise_03.py is there already, and is not overwritten" in out and out.count("\n") == 1
     assert run(3, "other.txt", "--start")[0] == 2
-    assert Path("exercise_03.py").read_text() == Path("other.txt").read_text() == "mine"
+    assert Path("exercise_03.py").read_text(encoding="utf-8") == Path("other.txt").read_text(encoding="utf-8") == "mine"
     assert not Path("runs").exists()
-    assert run(3, "another.py", "--start")[0] == 0 and "def softplus" in Path("another.py").read_text()
+    assert run(3, "another.py", "--start")[0] == 0 and "def softplus" in Path("another.py").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -643,13 +645,22 @@ def test_a_record_that_is_broken_or_foreign_is_named_and_left_alone(run, content
 
 def test_what_cannot_be_read_or_written_is_named(run):
     assert run(1, "there_is_none/my.py", "--start")[1].startswith("scratchvae: error: there_is_none/my.py cannot be")
-    Path("runs").write_text("mine")
+    Path("runs").write_text("mine", encoding="utf-8")
     code, out = run(1, "--start")
     assert code == 2 and "runs/exercises.json, the record of exercises, cannot be written" in out
     Path("runs").unlink()
     Path("runs/exercises.json").mkdir(parents=True)
     code, out = run()
     assert code == 2 and "runs/exercises.json, the record of exercises, cannot be read" in out
+
+
+def test_a_file_may_have_dots_and_blanks_in_its_name_and_print_anything(run, monkeypatch):
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    text = f"print('x' * 5000 + 'α')\n\n\n{inspect.getsource(tanh_backward)}"
+    written("tanh_backward", "my own.solution.py", text)
+    code, out = run(1, "my own.solution.py")
+    assert code == 0, out
+    assert out.startswith(f"my own.solution.py prints:\n…{3997 * 'x'}") and "α\n\nright" in out  # its end
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is missing, which stands for a disk that is full")
@@ -669,7 +680,9 @@ def test_where_the_disk_is_full_no_half_of_a_file_is_left(run, monkeypatch):
 
 def test_a_record_of_other_exercises_keeps_them(run):
     Path("runs").mkdir()
-    Path("runs/exercises.json").write_text('{"format": "scratchvae exercises", "states": {"of_tomorrow": "solved"}}')
+    Path("runs/exercises.json").write_text(
+        '{"format": "scratchvae exercises", "states": {"of_tomorrow": "solved"}}', encoding="utf-8"
+    )
     assert run(1, "--start")[0] == 0
     assert states() == {"of_tomorrow": "solved", "tanh_backward": "started"}
 
@@ -711,6 +724,6 @@ def test_a_file_that_never_ends_is_ended(run):
 
 def test_a_file_that_cannot_be_read_by_python_is_told_in_one_line(tmp_path):
     path = tmp_path / "my.py"
-    path.write_text("def tanh_backward(x, dy)\n    return dy\n")
+    path.write_text("def tanh_backward(x, dy)\n    return dy\n", encoding="utf-8")
     marked = mark(path, checks=(CHECKS, "1"))
     assert marked["checks"] == [] and "SyntaxError" in marked["reason"] and "(my.py, line 1)" in marked["reason"]

@@ -13,6 +13,7 @@ import ast
 import contextlib
 import functools
 import importlib
+import importlib.util
 import inspect
 import itertools
 import json
@@ -355,7 +356,13 @@ def _imported(path):
     package = types.ModuleType(PACKAGE)
     package.__path__ = [str(path.parent)]
     sys.modules[PACKAGE] = package
-    return importlib.import_module(f"{PACKAGE}.{path.stem}")
+    name = f"{PACKAGE}.{path.stem.replace('.', '_')}"  # a dot would begin the name of a module inside
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    setattr(package, path.stem, module)
+    spec.loader.exec_module(module)
+    return module
 
 
 # In the process that marks
@@ -380,7 +387,8 @@ def mark(path, seed=0, seconds=60.0, memory=4 << 30, waiting=None, checks=OF_HOM
     root = str(Path(__file__).parents[2])  # and not the folder that lies open, where a file may be called as ours are
     roots = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
     threads = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-    environment = {**os.environ, **threads, "PYTHONPATH": roots, "PYTHONSAFEPATH": "1"}
+    output = {"PYTHONIOENCODING": "utf-8:backslashreplace"}  # so that a file may print anything on any system
+    environment = {**os.environ, **threads, **output, "PYTHONPATH": roots, "PYTHONSAFEPATH": "1"}
     begun = time.monotonic()
     with tempfile.TemporaryFile() as found, tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
@@ -405,7 +413,7 @@ def mark(path, seed=0, seconds=60.0, memory=4 << 30, waiting=None, checks=OF_HOM
         "reason": reason,
         "checks": [line["check"] for line in lines if "check" in line],
         "not_checked": [line["not_checked"] for line in lines if "not_checked" in line],
-        "printed": "" if reason else said.decode(errors="replace"),
+        "printed": "" if reason else "…" * (printed > len(said)) + said.decode(errors="replace"),
         "seconds": round(time.monotonic() - begun, 2),
     }
 
