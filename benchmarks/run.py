@@ -24,10 +24,14 @@ BEGIN, END = "<!-- benchmark -->\n", "<!-- end of benchmark -->\n"
 
 def readme(results):
     """The section of benchmarks/README.md, from the JSON files in `results`."""
-    peers, job, swept = (json.loads((results / f"{name}.json").read_text()) for name in ("peers", "job", "bench"))
+    peers, job, swept = (
+        json.loads((results / f"{name}.json").read_text(encoding="utf-8")) for name in ("peers", "job", "bench")
+    )
     single = swept | {"rows": [row for row in swept["rows"] if row["dtype"] == "float32"]}
     versions = ", ".join(f"{name} {version}" for name, version in peers["peers"].items())
-    others = [json.loads(path.read_text()) for path in sorted(results.glob("peers-*.json"))]  # of other machines
+    others = [
+        json.loads(path.read_text(encoding="utf-8")) for path in sorted(results.glob("peers-*.json"))
+    ]  # of other machines
     head = ["one training step", "lower quartile", "median", "upper quartile", "times ours"]
     head += [f"times ours, {other['machine']['cpu']}" for other in others]
     elsewhere = [{row["name"]: row.get("times_ours", nan) for row in other["rows"]} for other in others]
@@ -72,7 +76,7 @@ def readme(results):
 
 def write(results):
     """Put the section between the marks of that page."""
-    text = README.read_text()
+    text = README.read_text(encoding="utf-8")
     before, rest = text.split(BEGIN)
     text = before + BEGIN + "\n" + readme(results) + "\n" + END + rest.split(END)[1]
     write_atomically(README, text.encode())

@@ -69,7 +69,7 @@ def follow(run, method, n, points, images, version):
 
 def estimates(path):
     """The rows that are kept in a file, as they are now: another process may have added some."""
-    return json.loads(path.read_text()) if path.exists() else []
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
 
 
 def keep_model(run, samples, kept):

@@ -55,7 +55,10 @@ def run_of(settings, method, n, seed, samples):
 
 def summary(folder, method, n, seed):
     """A row of the table, and the run's history."""
-    history, options = read_history(folder / "metrics.csv"), json.loads((folder / "config.json").read_text())["options"]
+    history, options = (
+        read_history(folder / "metrics.csv"),
+        json.loads((folder / "config.json").read_text(encoding="utf-8"))["options"],
+    )
     model, bound, samples = load_model(folder), history["valid_bound"], history["samples"]
     best, theta_kl = bound.argmax(), model.theta_kl() / n if isinstance(model, FullVB) else None
     row = {"N": n, "method": method, "seed": seed}

@@ -60,7 +60,7 @@ class Run:
         train, held_out = data.train[: self.n_train], getattr(data, self.held_out)[: self.n_held_out]
         options = {"data": self.data, "n_train": len(train), "commit": version}
         if (self.folder / "config.json").exists():
-            before = json.loads((self.folder / "config.json").read_text())["options"]["commit"]
+            before = json.loads((self.folder / "config.json").read_text(encoding="utf-8"))["options"]["commit"]
             options["commit"] = before if before.split()[-1] == version else f"{before} {version}"
         self.fit(
             self.kind(train.shape[1], self.hidden, self.latent, seed=self.seed, **self.settings),
@@ -92,7 +92,7 @@ class Run:
 
     def commit(self):
         """The commits that trained it."""
-        return json.loads((self.folder / "config.json").read_text())["options"]["commit"]
+        return json.loads((self.folder / "config.json").read_text(encoding="utf-8"))["options"]["commit"]
 
 
 @contextlib.contextmanager

@@ -57,7 +57,7 @@ def name_of(path):
 
 def imports(path):
     """Every module that a file imports, at any depth of its code."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -79,7 +79,7 @@ def test_dependencies_point_one_way(path):
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_nothing_forbidden_is_in_the_library(path):
-    text, tree = path.read_text(), ast.parse(path.read_text())
+    text, tree = path.read_text(encoding="utf-8"), ast.parse(path.read_text(encoding="utf-8"))
     assert not any(isinstance(node, ast.Assert) for node in ast.walk(tree)), (
         "input is refused with an error that -O keeps"
     )
@@ -119,7 +119,7 @@ def never_checked(source):
 
 @pytest.mark.parametrize("path", sorted((ROOT / "tests").rglob("*.py")), ids=lambda path: path.stem)
 def test_every_check_of_a_test_is_made(path):
-    assert list(never_checked(path.read_text())) == []
+    assert list(never_checked(path.read_text(encoding="utf-8"))) == []
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_a_check_that_is_not_made_is_found(line):
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_every_public_name_says_what_it_promises(path):
-    tree = ast.parse(path.read_text())
+    tree = ast.parse(path.read_text(encoding="utf-8"))
     assert ast.get_docstring(tree)
     for node in tree.body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
@@ -173,19 +173,19 @@ def test_importing_the_package_loads_nothing_heavy():
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_link_and_picture_of_a_page_exists_with_the_heading_that_it_names(page):
-    for link in re.findall(r"\]\(([^)]+)\)", page.read_text()):
+    for link in re.findall(r"\]\(([^)]+)\)", page.read_text(encoding="utf-8")):
         if link.startswith("https://"):
             continue
         name, _, heading = link.partition("#")
         target = page.parent / name if name else page
         assert target.exists(), link
-        titles = re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE) if heading else []
+        titles = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), re.MULTILINE) if heading else []
         slugs = {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
         assert not heading or heading in slugs, link
 
 
 def test_the_readme_has_at_most_150_lines_and_no_table_of_results():
-    text = (ROOT / "README.md").read_text()
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert len(text.splitlines()) <= 150
     assert not re.search(r"^\|.*\d\.\d.*\|$", text, re.MULTILINE)
 
@@ -193,7 +193,7 @@ def test_the_readme_has_at_most_150_lines_and_no_table_of_results():
 @pytest.mark.filterwarnings("ignore:k_hat is above")  # the models of so few samples are none to trust
 @pytest.mark.parametrize("page", PAGES[:2], ids=["README", "examples"])
 def test_the_python_examples_of_a_page_run(page, monkeypatch, tmp_path, digits):
-    blocks = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
     assert len(blocks) >= 2
     monkeypatch.chdir(tmp_path)
     names = {}
@@ -211,7 +211,10 @@ def test_the_version_is_said_alike_everywhere():
         "CITATION.cff": r"version: (\d\S+)\ndate-released",
         "CHANGELOG.md": r"^## (\d\S+) \(",
     }
-    found = {re.search(pattern, (ROOT / name).read_text(), re.MULTILINE)[1] for name, pattern in places.items()}
+    found = {
+        re.search(pattern, (ROOT / name).read_text(encoding="utf-8"), re.MULTILINE)[1]
+        for name, pattern in places.items()
+    }
     assert found == {scratchvae.__version__}
 
 
