@@ -9,7 +9,14 @@ from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).parent
 REPOSITORY = "https://github.com/scratchvae/scratchvae"  # where the links of the README lead on a package index
-READ = ["markdown-it-py>=3", "mdit-py-plugins>=0.4", "latex2mathml>=3.78", "pygments>=2.15", "jinja2>=3.1"]
+READ = [
+    "markdown-it-py>=3",
+    "mdit-py-plugins>=0.4",
+    "latex2mathml>=3.78",
+    "pygments>=2.15",
+    "jinja2>=3.1",
+    "markupsafe>=2",
+]
 # xdist: the suite in half the time
 TEST = ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6", "mpmath>=1.3", *READ]
 BESIDE = ["examples/**/*.py", "examples/results/*.csv", "benchmarks/**/*.py", "benchmarks/results/*.json", "tests/*.py"]

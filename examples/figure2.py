@@ -45,7 +45,7 @@ def reference_curves(path):
     """{(data, latent): (samples, train bound, validation bound)} of a CSV, or nothing."""
     curves = defaultdict(list)
     if path is not None:
-        with open(path, newline="") as file:
+        with open(path, newline="", encoding="utf-8") as file:
             for row in csv.DictReader(file):
                 if not {"dataset", "latent", "samples_evaluated", "train_bound", "validation_bound"} <= row.keys():
                     raise ValueError(f"{path} has columns {', '.join(map(str, row))}; see --help for those expected")

@@ -47,7 +47,7 @@ def run_tests(copy, record, wanted, *arguments, **variables):
     record.unlink(missing_ok=True)
     environment = environment_of(copy) | {"MUTANTS_RECORD": str(record)}
     if wanted:
-        record.with_suffix(".wanted").write_text(json.dumps(wanted))
+        record.with_suffix(".wanted").write_text(json.dumps(wanted), encoding="utf-8")
         environment["MUTANTS_WANTED"] = str(record.with_suffix(".wanted"))
     command = [sys.executable, "-m", "pytest", "-p", "mutants_covered", "-n", "0", "-q", "-p", "no:cacheprovider"]
     quiet = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
@@ -111,9 +111,9 @@ class Covered:
         """Run files of tests under coverage, in a copy of the checkout."""
         with tempfile.TemporaryDirectory() as folder:
             copy = copied(root, Path(folder) / "copy")
-            (copy / "sitecustomize.py").write_text(SITE)
+            (copy / "sitecustomize.py").write_text(SITE, encoding="utf-8")
             rc = Path(folder) / "coverage.ini"
-            rc.write_text(RC.format(data=Path(folder) / "data", source=copy / "scratchvae"))
+            rc.write_text(RC.format(data=Path(folder) / "data", source=copy / "scratchvae"), encoding="utf-8")
             record = Path(folder) / "record"
             _, events = run_tests(copy, record, None, *files, MUTANTS_SECONDS=600, COVERAGE_PROCESS_START=rc)
             takers = self._times(events)
@@ -199,7 +199,7 @@ def pytest_collection_modifyitems(items):
     """Leave the wanted tests alone, in the wanted order."""
     wanted = os.environ.get("MUTANTS_WANTED")
     if wanted:
-        order = {name: k for k, name in enumerate(json.loads(Path(wanted).read_text()))}
+        order = {name: k for k, name in enumerate(json.loads(Path(wanted).read_text(encoding="utf-8")))}
         items[:] = sorted((item for item in items if item.nodeid in order), key=lambda item: order[item.nodeid])
 
 

@@ -679,7 +679,7 @@ GRADCHECK = {
 def test_an_option_of_gradcheck_arrives_where_it_acts_and_changes_nothing_else(option, checking, noted):
     base, more, expected = GRADCHECK[option]
     for name in ("mine", "other"):
-        (noted.folder / f"{name}.py").write_text("")
+        (noted.folder / f"{name}.py").write_text("", encoding="utf-8")
     if option == "files":  # instead of the library
         assert filled(expected, noted.folder)["mark.path"] == str(checking(*words(more, noted.folder))["mark.path"])
         return
@@ -733,7 +733,7 @@ EXERCISE = {
 
 @pytest.mark.parametrize("option", EXERCISE)
 def test_an_option_of_exercise_arrives_where_it_acts_and_changes_nothing_else(option, exercising, noted):
-    (noted.folder / "mine.py").write_text("")
+    (noted.folder / "mine.py").write_text("", encoding="utf-8")
     base, more, expected = EXERCISE[option]
     before = exercising(*words(base, noted.folder))
     assert option != "number" or before["printed.first"] == LISTED

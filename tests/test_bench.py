@@ -139,7 +139,7 @@ def test_bench_prints_the_table_and_writes_json_and_picture(tmp_path, capsys):
     assert main([*SMALL, "--threads", "1", "--out", str(tmp_path)]) == 0
     out = capsys.readouterr().out
     assert "9-8-2" in out and "the paper names an effective 40" in out and "with 1 threads" in out
-    result = json.loads((tmp_path / "bench.json").read_text())
+    result = json.loads((tmp_path / "bench.json").read_text(encoding="utf-8"))
     assert {"cpu", "cores", "blas", "numpy", "python", "commit"} <= result["machine"].keys()
     assert len(result["rows"]) == 8 and result["repeats"] == 2
     assert all(row["ms"] > 0 and row["over_products"] > 0 for row in result["rows"])
@@ -152,7 +152,7 @@ def test_bench_on_the_device_adds_its_clock_the_launching_the_transfers_and_the_
     standin.install(monkeypatch)
     assert main([*SMALL, "--dtype", "float32", "--backend", "numpy,cupy", "--out", str(tmp_path)]) == 0
     assert "with transfers" in capsys.readouterr().out
-    result = json.loads((tmp_path / "bench.json").read_text())
+    result = json.loads((tmp_path / "bench.json").read_text(encoding="utf-8"))
     device = [row for row in result["rows"] if row["backend"] == "cupy"]
     assert len(device) == len(result["rows"]) / 2
     for row in device:
@@ -221,7 +221,10 @@ def test_a_picture_that_cannot_be_drawn_does_not_cost_the_measurements(tmp_path,
     out, err = capsys.readouterr()
     assert "the table" in out and out.endswith("bench/: bench.json\n")
     assert "no picture (RuntimeError: latex could not be found); the measurements are whole" in err
-    assert json.loads((tmp_path / "new" / "bench" / "bench.json").read_text()) == {"machine": {}, "rows": []}
+    assert json.loads((tmp_path / "new" / "bench" / "bench.json").read_text(encoding="utf-8")) == {
+        "machine": {},
+        "rows": [],
+    }
 
 
 def test_a_bench_that_fails_leaves_no_folder_of_its_own(tmp_path, monkeypatch, capsys):
@@ -238,10 +241,10 @@ def test_a_bench_that_fails_leaves_no_folder_of_its_own(tmp_path, monkeypatch, c
 
 
 def test_a_file_in_the_place_of_the_folder_is_refused_before_anything_is_measured(tmp_path, capsys):
-    (tmp_path / "file").write_text("mine")
+    (tmp_path / "file").write_text("mine", encoding="utf-8")
     assert main([*SMALL, "--out", str(tmp_path / "file")]) == 2
     assert "is a file: choose a folder (--out, out)" in capsys.readouterr().err
-    assert (tmp_path / "file").read_text() == "mine"
+    assert (tmp_path / "file").read_text(encoding="utf-8") == "mine"
 
 
 # The peers
@@ -285,7 +288,7 @@ def test_the_job_stays_under_400_mib_and_allocates_nothing_that_it_keeps(tmp_pat
         shared("mnist")
     command = [sys.executable, str(BENCHMARKS / "job.py"), "--data", data, "--scale", "0.02"]
     subprocess.run([*command, "--results", str(tmp_path)], check=True, capture_output=True)
-    job = json.loads((tmp_path / "job.json").read_text())
+    job = json.loads((tmp_path / "job.json").read_text(encoding="utf-8"))
     assert 50 < job["peak_memory_mib"] < 400 and abs(job["growth_kib"]) < 50
     assert list(job["shares"]) == list(job["ms"]) == list(bench.MODELS) and min(job["ms"].values()) > 0
     for parts in job["shares"].values():  # how large each must be: test_what_is_drawn.py, by a clock of its own
@@ -296,7 +299,7 @@ def test_the_job_stays_under_400_mib_and_allocates_nothing_that_it_keeps(tmp_pat
 def test_the_cost_of_posteriors_and_marginal_likelihoods_is_measured(tmp_path):
     command = [sys.executable, str(BENCHMARKS / "inference.py"), "--data", "digits", "--scale", "0.01"]
     subprocess.run([*command, "--results", str(tmp_path)], check=True, capture_output=True)
-    result = json.loads((tmp_path / "inference.json").read_text())
+    result = json.loads((tmp_path / "inference.json").read_text(encoding="utf-8"))
     rates = list(result["transitions_per_minute"].values())
     assert 0 < rates[0] <= rates[1] <= rates[2] and result["chains"] == 10
     assert result["importance"]["seconds"] > 0 and 50 < result["importance"]["peak_memory_mib"] < 1000
@@ -310,7 +313,7 @@ def test_a_backend_that_is_not_there_is_refused_before_anything_is_measured():
 
 
 def test_the_readme_shows_the_committed_results(run):
-    text = run.README.read_text()
+    text = run.README.read_text(encoding="utf-8")
     shown = re.search(re.escape(run.BEGIN) + r"\n(.*?)\n" + re.escape(run.END), text, re.DOTALL)[1]
     assert shown == run.readme(BENCHMARKS / "results"), "python benchmarks/run.py --readme-only"
 
@@ -318,7 +321,7 @@ def test_the_readme_shows_the_committed_results(run):
 def test_the_cost_of_convolutions_is_measured_and_a_missing_pytorch_is_said(tmp_path):
     command = [sys.executable, str(BENCHMARKS / "conv.py"), "--rounds", "1", "--results", str(tmp_path)]
     subprocess.run(command, check=True, capture_output=True)
-    result = json.loads((tmp_path / "conv.json").read_text())
+    result = json.loads((tmp_path / "conv.json").read_text(encoding="utf-8"))
     assert result["ms per step"]["scratchvae"]["median"] > 0
     assert ("PyTorch eager" in result["ms per step"]) == result["PyTorch"].startswith("torch")
 

@@ -517,7 +517,7 @@ def not_options(reason):
 def test_what_is_wrong_with_the_options_of_a_run_is_said_in_its_own_words(text, reason, tmp_path):
     """An error of ours is told as it is, and one of Python's with its kind, without which it says little."""
     path = tmp_path / "config.json"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     with pytest.raises(ValueError) as error:
         run_options(tmp_path)
     assert str(error.value).startswith(f"{path} {reason}")
@@ -527,7 +527,7 @@ def test_a_run_in_python_has_no_options_and_a_run_of_the_command_line_has_its_ow
     fit(VAE(6, 5, 2), rows(23), samples=20, batch_size=10, out=tmp_path / "python")
     with pytest.raises(ValueError, match="was trained in Python, not by scratchvae train"):
         run_options(tmp_path / "python")
-    (tmp_path / "config.json").write_text(with_options(latent=7))
+    (tmp_path / "config.json").write_text(with_options(latent=7), encoding="utf-8")
     assert run_options(tmp_path) == DEFAULTS | {"latent": 7}
 
 

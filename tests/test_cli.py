@@ -65,11 +65,13 @@ def test_train_leaves_a_run_folder_and_says_what_it_wrote_and_where(tmp_path, mo
     out, err = capsys.readouterr()
     assert "runs/digits2/" in out and "grey-level" in out and "nats per datapoint" in out and err == ""
     folder = tmp_path / "runs" / "digits2"
-    text = (folder / "config.json").read_text()
+    text = (folder / "config.json").read_text(encoding="utf-8")
     config = json.loads(text)
     assert text == json.dumps(config, indent=2) + "\n"  # for people to read
     assert config["options"]["latent"] == 2 and config["run"]["model"]["n_visible"] == 64
-    assert (folder / "metrics.csv").read_text().splitlines()[0] == "step,samples,epoch,train_bound,valid_bound,seconds"
+    assert (folder / "metrics.csv").read_text(encoding="utf-8").splitlines()[
+        0
+    ] == "step,samples,epoch,train_bound,valid_bound,seconds"
     assert {path.name for path in (folder / "figures").iterdir()} == {
         f"{name}.png"
         for name in ("learning_curve", "reconstructions", "uncertainty", "samples", "random_walk", "manifold", "latent")
@@ -143,7 +145,7 @@ def test_a_warm_start_from_another_shape_is_refused(trained, tmp_path, capsys):
 
 def test_samples_may_be_written_as_in_the_paper(tmp_path):
     run("train", *QUICK, "--samples", "2e3", "--out", tmp_path / "run", "--quiet")
-    assert json.loads((tmp_path / "run" / "config.json").read_text())["options"]["samples"] == 2000
+    assert json.loads((tmp_path / "run" / "config.json").read_text(encoding="utf-8"))["options"]["samples"] == 2000
 
 
 @pytest.mark.parametrize(
@@ -199,11 +201,11 @@ def test_an_autoencoder_is_not_said_to_have_a_bound(tmp_path, capsys):
 def test_a_run_of_before_these_options_is_resumed_and_evaluated(tmp_path, capsys):
     run("train", *QUICK, "--out", tmp_path / "run", "--quiet")
     path = tmp_path / "run" / "config.json"
-    config = json.loads(path.read_text())
+    config = json.loads(path.read_text(encoding="utf-8"))
     assert "channels" not in config["run"]["model"]  # as in its checkpoint
     for key in ("architecture", "channels", "flow", "decay"):
         del config["options"][key]
-    path.write_text(json.dumps(config))
+    path.write_text(json.dumps(config), encoding="utf-8")
     assert run("train", "--resume", tmp_path / "run", "--samples", 4000, "--quiet") == 0
     assert run("evaluate", tmp_path / "run") == 0
     for option in (["--flow", 2], ["--architecture", "conv"], ["--decay", 9]):
@@ -245,7 +247,7 @@ def test_every_option_reaches_the_model_and_the_run(tmp_path):
         "--schedule alternating --log-every 100 --dtype float64 --seed 5 --epochs 1"
     )
     run("train", *command.split(), "--out", tmp_path / "run", "--quiet")
-    facts = json.loads((tmp_path / "run" / "config.json").read_text())["run"]
+    facts = json.loads((tmp_path / "run" / "config.json").read_text(encoding="utf-8"))["run"]
     layers = {"n_visible": 64, "n_hidden": [9, 8], "n_latent": 3, "activation": "relu"}
     density = {"likelihood": "gaussian", "mean": "free", "estimator": "A", "n_samples": 2, "prior": False}
     start = {"init": 0.2, "init_biases": True, "dtype": "float64", "seed": 5}
@@ -278,7 +280,7 @@ def test_resume_by_command_line_equals_the_unbroken_run(tmp_path):
                 assert_array_equal(parts[name], whole[name])
         for column in ("step", "samples", "epoch", "train_bound", "valid_bound"):
             assert_array_equal(parts["history"][column], whole["history"][column])
-    assert json.loads((tmp_path / "parts" / "config.json").read_text())["options"]["samples"] == 6000
+    assert json.loads((tmp_path / "parts" / "config.json").read_text(encoding="utf-8"))["options"]["samples"] == 6000
 
 
 def test_evaluate_prints_one_json_object_that_equals_the_python_call(trained, capsys):
@@ -635,7 +637,7 @@ def test_a_batch_larger_than_the_data_warns_and_goes_on(tmp_path, capsys):
 
 
 def test_a_folder_that_is_no_run_is_not_offered_for_resuming(tmp_path, capsys):
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", encoding="utf-8")
     there = {tmp_path: "exists, and holds file: choose another folder", tmp_path / "file": "is a file: choose a folder"}
     for out, message in there.items():
         assert refused(capsys, "train", *QUICK, "--out", out).endswith(f"{out} {message} (--out, out)\n")
@@ -667,16 +669,16 @@ def test_a_run_is_not_resumed_as_another(trained, capsys, arguments, words):
 
 def test_an_edited_config_does_not_get_past_the_checkpoint(trained, capsys):
     path = trained / "config.json"
-    whole = path.read_text()
-    path.write_text(whole.replace('"latent": 2', '"latent": 3'))
+    whole = path.read_text(encoding="utf-8")
+    path.write_text(whole.replace('"latent": 2', '"latent": 3'), encoding="utf-8")
     for words in (["train", "--samples", 9000, "--resume"], ["evaluate"], ["plot"]):
         assert "says latent 3, and the checkpoint 2: config.json was edited" in refused(capsys, *words, trained)
     del (config := json.loads(whole))["run"]["optimizer"]["lr"]
-    path.write_text(json.dumps(config))
+    path.write_text(json.dumps(config), encoding="utf-8")
     assert "says optimizer.lr None, and the checkpoint 0.001" in refused(capsys, "evaluate", trained)
     config = json.loads(whole)
     config["options"]["threads"] = -1
-    path.write_text(json.dumps(config))
+    path.write_text(json.dumps(config), encoding="utf-8")
     assert "does not hold the options of a run of scratchvae train (threads is -1)" in refused(
         capsys, "train", "--resume", trained
     )
@@ -687,7 +689,7 @@ def test_a_checkpoint_without_a_sound_config_says_how_to_get_at_its_model(text, 
     (folder := tmp_path / "half").mkdir()
     (folder / "checkpoint.npz").write_bytes((kept / "checkpoint.npz").read_bytes())
     if text is not None:
-        (folder / "config.json").write_text(text)
+        (folder / "config.json").write_text(text, encoding="utf-8")
     for words in (["train", "--out"], ["train", "--resume"], ["evaluate"], ["plot"]):
         error = refused(capsys, *words, folder)
         if "run" in (text or ""):
@@ -711,14 +713,14 @@ def test_no_run_folder_and_no_metrics_are_clear_errors(trained, tmp_path, capsys
     for command in ("evaluate", "plot"):
         message = refused(capsys, command, trained, "--seed", -1)
         assert "seed is -1; expected a whole number ≥ 0" in message and "drawn" not in message  # nothing has begun
-    (trained / "metrics.csv").write_text("a,b\n")
+    (trained / "metrics.csv").write_text("a,b\n", encoding="utf-8")
     assert "is not a metrics.csv" in refused(capsys, "plot", trained)
     (trained / "metrics.csv").unlink()
     assert "there is no" in refused(capsys, "plot", trained)
 
 
 def test_an_unwritable_folder_is_one_line(tmp_path, capsys):
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", encoding="utf-8")
     assert "Not a directory" in refused(capsys, "train", *QUICK, "--out", tmp_path / "file" / "run")
 
 
@@ -803,9 +805,9 @@ def test_images_of_the_same_pixels_in_another_shape_are_others(own, tmp_path, un
     for words in (["evaluate", tmp_path / "run"], ["plot", tmp_path / "run"], ["train", "--resume", tmp_path / "run"]):
         assert "are not those that" in refused(capsys, *words)
     path = tmp_path / "run" / "config.json"
-    config = json.loads(path.read_text())
+    config = json.loads(path.read_text(encoding="utf-8"))
     del config["options"]["image_shape"]  # as in a run of before
-    path.write_text(json.dumps(config))
+    path.write_text(json.dumps(config), encoding="utf-8")
     assert run("evaluate", tmp_path / "run") == 0
 
 
@@ -813,10 +815,14 @@ def test_a_number_of_threads_that_was_edited_in_config_json_is_not_believed(own,
     assert run("train", "--data", own, *SMALL, "--threads", 1, "--out", tmp_path / "run") == 0
     path = tmp_path / "run" / "config.json"
     for threads in ("2", "null"):
-        path.write_text(path.read_text().replace('"threads": 1', f'"threads": {threads}'))
+        path.write_text(
+            path.read_text(encoding="utf-8").replace('"threads": 1', f'"threads": {threads}'), encoding="utf-8"
+        )
         error = refused(capsys, "train", "--resume", tmp_path / "run", "--samples", 400)
         assert f"says threads {threads.replace('null', 'None')}, and the checkpoint 1: config.json was edited" in error
-        path.write_text(path.read_text().replace(f'"threads": {threads}', '"threads": 1'))
+        path.write_text(
+            path.read_text(encoding="utf-8").replace(f'"threads": {threads}', '"threads": 1'), encoding="utf-8"
+        )
     assert run("train", "--resume", tmp_path / "run", "--samples", 400, "--quiet") == 0
 
 
@@ -824,13 +830,13 @@ def test_a_number_of_threads_that_was_edited_in_config_json_is_not_believed(own,
 def test_numbers_that_no_file_of_a_run_can_have_are_one_line(value, own, tmp_path, undrawn, capsys):
     assert run("train", "--data", own, *SMALL, "--lr", "0.01", "--out", tmp_path / "run") == 0
     path = tmp_path / "run" / "metrics.csv"
-    head = path.read_text().splitlines()[0]
-    path.write_text("\n".join([head, f"{value},{value},1,1,1,1"]))
+    head = path.read_text(encoding="utf-8").splitlines()[0]
+    path.write_text("\n".join([head, f"{value},{value},1,1,1,1"]), encoding="utf-8")
     assert "is not a metrics.csv" in refused(capsys, "plot", tmp_path / "run")
     path.unlink()
     assert "to go on with the run writes it anew" in refused(capsys, "plot", tmp_path / "run")
     path = tmp_path / "run" / "config.json"
-    path.write_text(path.read_text().replace('"lr": 0.01', '"lr": 1' + 400 * "0", 1))
+    path.write_text(path.read_text(encoding="utf-8").replace('"lr": 0.01', '"lr": 1' + 400 * "0", 1), encoding="utf-8")
     assert "config.json" in refused(capsys, "train", "--resume", tmp_path / "run")
 
 

@@ -204,7 +204,7 @@ def bad(tmp_path, name, content):
         ("a.npz", lambda p: np.savez(p, train=IMAGES, valid=IMAGES / 255, test=IMAGES), "splits of different kinds"),
         ("a.txt", b"hello", "expected .npy, .npz or a folder of images"),
         ("empty", lambda p: p.mkdir(), "has no images in it"),
-        ("text", lambda p: (p.mkdir(), (p / "a.png").write_text("no")), "a.png is no image"),
+        ("text", lambda p: (p.mkdir(), (p / "a.png").write_text("no", encoding="utf-8")), "a.png is no image"),
         (
             "deep",
             lambda p: (p.mkdir(), Image.fromarray(np.arange(9, dtype=np.uint16).reshape(3, 3)).save(p / "a.png")),

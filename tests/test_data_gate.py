@@ -171,7 +171,7 @@ def test_the_command_line_takes_a_background_and_keeps_it_in_the_run(tmp_path, c
         assert main([*words, "--out", str(tmp_path / "no")]) == 2
         assert "--background" in capsys.readouterr().err
         assert main([*words, "--out", str(tmp_path / "run"), "--background", "12"]) == 0
-        assert '"background": 12' in (tmp_path / "run" / "config.json").read_text()
+        assert '"background": 12' in (tmp_path / "run" / "config.json").read_text(encoding="utf-8")
         assert main(["evaluate", str(tmp_path / "run")]) == 0
         assert main([*words, "--out", str(tmp_path / "no"), "--background", "pink"]) == 2
         assert "background is 'pink'" in capsys.readouterr().err
@@ -267,7 +267,7 @@ def test_class_folders_give_labels_in_the_order_of_their_names(tmp_path):
         (lambda p: Image.new("L", (2, 2)).save(p / "a.png"), "holds both images and folders (ant, bee, cat)"),
         (lambda p: (p / "dog").mkdir(), "dog has no images in it"),
         (lambda p: (p / "ant" / "more").mkdir(), "ant holds folders (more); expected images"),
-        (lambda p: (p / "ant" / "x.txt").write_text("x"), "x.txt is no image"),
+        (lambda p: (p / "ant" / "x.txt").write_text("x", encoding="utf-8"), "x.txt is no image"),
         (lambda p: os.mkfifo(p / "ant" / "x.png"), "x.png is no regular file"),
         (lambda p: os.symlink("nowhere", p / "ant" / "x.png"), "x.png is no regular file"),
         (lambda p: Image.new("L", (3, 2)).save(p / "bee" / "9.png"), "9.png is (2, 3), the images before it (2, 2)"),
@@ -305,7 +305,7 @@ def test_classes_may_begin_like_splits_and_hidden_entries_are_passed_over(tmp_pa
     class_folders(tmp_path, names, 1)
     (tmp_path / ".hidden").mkdir()
     for name in (".DS_Store", "Thumbs.db", "desktop.ini", "Desktop.ini"):
-        (tmp_path / "devil" / name).write_text("x")
+        (tmp_path / "devil" / name).write_text("x", encoding="utf-8")
     assert load_data(tmp_path).classes == names
 
 

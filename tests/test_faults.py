@@ -295,7 +295,7 @@ def test_a_second_broken_checkpoint_does_not_take_the_place_of_the_first(tmp_pat
 def test_what_is_in_a_folder_is_told_in_one_place(kept, tmp_path):
     for nowhere in (tmp_path / "nowhere", tmp_path / "nowhere" / "deeper"):
         assert look(nowhere) == (NOTHING, [])
-    (kept / "notes.txt").write_text("mine")
+    (kept / "notes.txt").write_text("mine", encoding="utf-8")
     assert look(kept) == (RUN, [kept / "checkpoint.npz"])
     (kept / "checkpoint.npz").unlink()
     assert look(kept) == (RUN, [kept / "checkpoint.previous.npz"])
@@ -305,9 +305,9 @@ def test_what_is_in_a_folder_is_told_in_one_place(kept, tmp_path):
     assert look(kept) == (DAMAGED, [kept / "checkpoint.previous.npz"])
     (kept / "checkpoint.previous.npz").unlink()
     for name in (".DS_Store", "claim.json", "checkpoint.broken-2.npz", f"metrics.csv.{16 * 'a'}.tmp"):
-        (kept / name).write_text("")
+        (kept / name).write_text("", encoding="utf-8")
     assert look(kept) == (NOTHING, [])
-    (kept / "metrics.csv.mine.tmp").write_text("")
+    (kept / "metrics.csv.mine.tmp").write_text("", encoding="utf-8")
     assert look(kept) == (FOREIGN, [kept / "metrics.csv.mine.tmp"])
 
 
@@ -329,7 +329,7 @@ THEIRS = {
 
 @pytest.mark.parametrize(("name", "text"), [(name, text) for name, texts in THEIRS.items() for text in texts])
 def test_a_run_does_not_begin_over_the_files_of_others(name, text, tmp_path, capsys):
-    (tmp_path / name).write_text(text)
+    (tmp_path / name).write_text(text, encoding="utf-8")
     error = begun(tmp_path)
     assert name in error and "choose another folder (" in error
     if name != "claim.json":
@@ -345,7 +345,9 @@ def test_a_run_begins_over_what_a_run_has_left_that_ended_before_its_first_check
         for size in (0, 1, 5, 20, len(whole)):
             (folder / name).write_bytes(whole[:size])
             assert look(folder) == (NOTHING, [])
-    (folder / "config.json").write_text(json.dumps(json.loads((kept / "config.json").read_text())))
+    (folder / "config.json").write_text(
+        json.dumps(json.loads((kept / "config.json").read_text(encoding="utf-8"))), encoding="utf-8"
+    )
     (folder / "claim.json").write_bytes(bytes(20))
     assert begun(folder, samples=10) == ""
 
@@ -395,7 +397,7 @@ def test_pictures_for_which_the_folder_is_closed_say_so_once(trained, monkeypatc
 
 
 def test_a_place_that_is_no_folder_is_named(tmp_path, capsys):
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", encoding="utf-8")
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     for name, what in {"file": "a file", "link": "a link that leads nowhere"}.items():
         message = f"{tmp_path / name} is {what}: choose a folder (--out, out)"
@@ -442,7 +444,7 @@ def test_options_that_json_does_not_hold_are_refused_in_one_line(options, tmp_pa
 
 def test_a_claim_of_another_kind_is_neither_believed_nor_an_error_of_another_kind(tmp_path):
     for text in ("[" * 100_000, '{"host": 3}', '{"host": ' + "[" * 100_000, "[]"):
-        (tmp_path / "claim.json").write_text(text)
+        (tmp_path / "claim.json").write_text(text, encoding="utf-8")
         with open(tmp_path / "claim.json", "rb") as file:
             assert claim._holder(file) is None
     assert not any(claim._runs(process) for process in ([], {}, "x", 10**30))
@@ -453,7 +455,7 @@ def test_a_claim_of_another_kind_is_neither_believed_nor_an_error_of_another_kin
 
 def test_a_folder_is_written_to_by_one_run_at_a_time_and_the_second_is_told_by_whom(tmp_path):
     with RunFolder(tmp_path, VAE(6, 5, 2), optimizer(), {}).open(resume=False):
-        claim = json.loads((tmp_path / "claim.json").read_text())
+        claim = json.loads((tmp_path / "claim.json").read_text(encoding="utf-8"))
         assert (claim["host"], claim["process"]) == (socket.gethostname(), os.getpid())
         for resume in (False, True):
             with pytest.raises(ValueError, match=f"is in use: process {os.getpid()} on .* has written to it since 2"):
@@ -503,7 +505,7 @@ def test_the_claim_of_a_process_that_died_is_taken_over_at_once(tmp_path):
         Claim(tmp_path).acquire()
         os._exit(0)
     os.waitpid(pid, 0)
-    assert json.loads((tmp_path / "claim.json").read_text())["process"] == pid
+    assert json.loads((tmp_path / "claim.json").read_text(encoding="utf-8"))["process"] == pid
     soak.train(tmp_path)
 
 
@@ -519,7 +521,7 @@ def test_the_claim_of_a_process_that_died_is_taken_over_at_once(tmp_path):
 def test_the_claim_of_another_host_is_taken_over_when_it_is_old_and_one_says_so(tmp_path, age, take_over, message):
     claim = tmp_path / "claim.json"
     holder = {"host": "elsewhere", "process": 7, "since": "2026-01-01T00:00:00+00:00", "word": "x"}
-    claim.write_text(json.dumps(holder))
+    claim.write_text(json.dumps(holder), encoding="utf-8")
     os.utime(claim, (time.time() - age,) * 2)
     settings = soak.SETTINGS | {"samples": 40, "out": tmp_path, "take_over": take_over}
     if message is None:
@@ -527,14 +529,16 @@ def test_the_claim_of_another_host_is_taken_over_when_it_is_old_and_one_says_so(
         return
     with pytest.raises(ValueError, match=rf"is in use: process 7 on elsewhere has written to it since 2026.*{message}"):
         fit(VAE(6, 5, 2), X, **settings)
-    assert json.loads(claim.read_text()) == holder
+    assert json.loads(claim.read_text(encoding="utf-8")) == holder
 
 
 def test_a_run_whose_folder_was_taken_over_stops_before_it_writes(tmp_path):
     folder = RunFolder(tmp_path, VAE(6, 5, 2), optimizer(), {})
     with folder.open(resume=False) as now:
         before = (tmp_path / "checkpoint.npz").read_bytes()
-        (tmp_path / "claim.json").write_text(json.dumps({"host": "elsewhere", "process": 7, "since": "now"}))
+        (tmp_path / "claim.json").write_text(
+            json.dumps({"host": "elsewhere", "process": 7, "since": "now"}), encoding="utf-8"
+        )
         now.step = 5
         with pytest.raises(ValueError, match="is no longer this run's: process 7 on elsewhere has taken it over"):
             folder.keep(now)
@@ -598,14 +602,14 @@ def test_images_that_are_not_those_of_the_training_are_named_and_there_is_a_way_
 
 def test_a_binarization_that_was_edited_in_config_json_is_not_believed(trained, capsys):
     path = trained / "config.json"
-    before = path.read_text()
-    path.write_text(before.replace('"binarization": "grey"', '"binarization": "fixed"', 1))
+    before = path.read_text(encoding="utf-8")
+    path.write_text(before.replace('"binarization": "grey"', '"binarization": "fixed"', 1), encoding="utf-8")
     try:
         assert "config.json says binarization 'fixed', and the checkpoint 'grey'" in error_of(
             capsys, "evaluate", trained
         )
     finally:
-        path.write_text(before)
+        path.write_text(before, encoding="utf-8")
 
 
 ODD = [None, True, -1, 1.5, "x", "", [], [1.5], ["a"], {}, float("nan"), float("inf")]
@@ -613,24 +617,24 @@ ODD = [None, True, -1, 1.5, "x", "", [], [1.5], ["a"], {}, float("nan"), float("
 
 def test_every_option_of_another_kind_in_config_json_is_named(trained):
     path = trained / "config.json"
-    before = path.read_text()
+    before = path.read_text(encoding="utf-8")
     whole = json.loads(before)
     try:
         for key in whole["options"]:
             refused = 0
             for value in ODD:
-                path.write_text(json.dumps(whole | {"options": whole["options"] | {key: value}}))
+                path.write_text(json.dumps(whole | {"options": whole["options"] | {key: value}}), encoding="utf-8")
                 try:
                     run_options(trained)
                 except ValueError as error:
                     assert str(error).startswith(f"{path} does not hold the options of a run") and key in str(error)
                     refused += 1
             assert refused >= 7, key
-        path.write_text(json.dumps(whole | {"options": whole["options"] | {"colour": 1}}))
+        path.write_text(json.dumps(whole | {"options": whole["options"] | {"colour": 1}}), encoding="utf-8")
         with pytest.raises(ValueError, match="this version knows no colour: update scratchvae"):
             run_options(trained)
     finally:
-        path.write_text(before)
+        path.write_text(before, encoding="utf-8")
 
 
 CRAFTED = {
@@ -772,7 +776,7 @@ def test_a_terminal_that_was_full_for_a_moment_gets_the_next_line_and_the_loss_i
 
 
 def test_a_full_disk_does_not_cost_the_caller_his_stream_and_ends_no_program_with_a_traceback(monkeypatch):
-    stream = open("/dev/full", "w")  # noqa: SIM115
+    stream = open("/dev/full", "w", encoding="utf-8")  # noqa: SIM115
     monkeypatch.setattr(sys, "stdout", stream)
     output = Output(stream)
     output.write("a line\n")
@@ -975,7 +979,7 @@ def test_the_help_of_scripts_can_be_read_on_any_terminal(script):
 @pytest.mark.parametrize("train", [fit, fit_mcem])
 def test_no_algorithm_takes_over_the_old_claim_of_another_host_unless_it_is_told_to(train, tmp_path):
     held = tmp_path / "claim.json"
-    held.write_text(json.dumps({"host": "elsewhere", "process": 7, "since": "2026", "word": "x"}))
+    held.write_text(json.dumps({"host": "elsewhere", "process": 7, "since": "2026", "word": "x"}), encoding="utf-8")
     os.utime(held, (time.time() - 700,) * 2)
     settings = {"samples": 32, "batch_size": 10, "out": tmp_path}
     with pytest.raises(ValueError, match=r"take the folder over \(--take-over, take_over=True\)"):

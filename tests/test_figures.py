@@ -62,7 +62,7 @@ def test_the_studies_of_full_vb_run_on_a_small_scale_and_go_on_where_they_stoppe
 ):
     for _ in range(2 if script == "full_vb" else 1):
         run_example(script, *settings, "--data", "digits", "--results", "results")
-    table = (tmp_path / "results" / f"{script}.csv").read_text().splitlines()
+    table = (tmp_path / "results" / f"{script}.csv").read_text(encoding="utf-8").splitlines()
     assert len(table) == 1 + {"full_vb": 2 * 2 * 5, "full_vb_variance": 4 * 4 * 14}[script]
     assert not [row for row in table if "nan" in row and ",minibatch," not in row]  # z of plain against itself
     if script == "full_vb":
@@ -99,14 +99,14 @@ def test_the_papers_figures_run_on_a_small_scale_and_go_on_where_they_stopped(sc
         written.append({path: path.read_bytes() for path in tmp_path.glob("results/*.csv")})
     assert written[0] == written[-1]  # what was trained is not trained again: the same seconds
     for name, count in tables.items():
-        table = (tmp_path / "results" / f"{name}.csv").read_text().splitlines()
+        table = (tmp_path / "results" / f"{name}.csv").read_text(encoding="utf-8").splitlines()
         assert len(table) == 1 + count, name
         assert name in ("estimators", "marginal", "ladder") or "nan" not in "".join(
             table
         )  # no bound of an autoencoder, no k_hat of 20
     assert is_drawn(tmp_path / "results" / f"{script}.png")
     for config in tmp_path.glob("runs/examples/*/*/config.json"):  # what a folder is called is what was trained in it
-        run = json.loads(config.read_text())["run"]
+        run = json.loads(config.read_text(encoding="utf-8"))["run"]
         assert run["model"]["estimator"] == trained_by(config.parent.name), config
         assert run.get("schedule") == (
             "alternating" if "alternating" in config.parent.name else run.get("schedule") and "joint"
@@ -175,7 +175,7 @@ def test_a_stage_that_another_process_trains_is_left_as_it_is(example, tmp_path)
         stage = stage_of(example, tmp_path / name, 300)
         claim = Claim(stage.folder)
         claim.acquire()
-        (stage.folder / "half").write_text("what the other process has written")
+        (stage.folder / "half").write_text("what the other process has written", encoding="utf-8")
         with pytest.raises(ValueError, match=f"{name} is in use: process {os.getpid()} on .*; wait for it"):
             stage.train("none") if before is None else stage.start_from(before)
         assert sorted(path.name for path in stage.folder.iterdir()) == ["claim.json", "half"]
@@ -245,7 +245,7 @@ def test_the_table_of_the_panels_is_there_when_a_picture_cannot_be_drawn(example
     monkeypatch.setattr(Figure, "savefig", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         example("stages").panels("samples", lambda *_: None, (1, 1), "x")
-    assert len((tmp_path / "samples.csv").read_text().splitlines()) == 1 + 8
+    assert len((tmp_path / "samples.csv").read_text(encoding="utf-8").splitlines()) == 1 + 8
 
 
 def calls(tree, *names):
@@ -257,7 +257,7 @@ def calls(tree, *names):
 def test_every_example_writes_its_tables_before_its_pictures():
     seen = 0
     for path in sorted(EXAMPLES.glob("*.py")):
-        for function in ast.parse(path.read_text()).body:
+        for function in ast.parse(path.read_text(encoding="utf-8")).body:
             tables = calls(function, "write_table")
             pictures = calls(function, "savefig", "draw")
             if isinstance(function, ast.FunctionDef) and tables and pictures:
@@ -268,7 +268,7 @@ def test_every_example_writes_its_tables_before_its_pictures():
 
 def test_nothing_in_examples_or_benchmarks_removes_a_folder_or_writes_a_file_that_a_full_disk_would_cut():
     for path in [*EXAMPLES.glob("*.py"), *BENCHMARKS.glob("*.py")]:
-        tree = ast.parse(path.read_text())
+        tree = ast.parse(path.read_text(encoding="utf-8"))
         assert calls(tree, "rmtree", "rename", "unlink", "copyfile", "copytree", "write_text", "write_bytes") == [], (
             path
         )
@@ -312,7 +312,7 @@ def test_a_run_that_another_process_took_further_is_not_kept_as_that_of_an_earli
 
 @pytest.mark.parametrize("script", ["conv", "inference", "job", "peers", "threads"])
 def test_a_benchmark_that_could_not_write_its_numbers_says_so_before_it_measures(script, tmp_path, monkeypatch, capsys):
-    (tmp_path / "file").write_text("mine")
+    (tmp_path / "file").write_text("mine", encoding="utf-8")
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     name = f"benchmark_{script}"  # examples/ has a conv of its own
     spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{script}.py")
@@ -325,7 +325,7 @@ def test_a_benchmark_that_could_not_write_its_numbers_says_so_before_it_measures
         module.main()
     told = capsys.readouterr().err.splitlines()[-1]
     assert "nothing can be written to" in told and "choose another folder" in told
-    assert (tmp_path / "file").read_text() == "mine"
+    assert (tmp_path / "file").read_text(encoding="utf-8") == "mine"
 
 
 def test_after_a_call_that_failed_no_other_begins(tmp_path, monkeypatch):

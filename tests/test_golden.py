@@ -14,7 +14,7 @@ from numpy.testing import assert_allclose
 
 from scratchvae import SGD, VAE, Adagrad, Adam, FullVB, fit
 
-GOLDEN = json.loads(Path(__file__).with_name("golden.json").read_text())
+GOLDEN = json.loads(Path(__file__).with_name("golden.json").read_text(encoding="utf-8"))
 GREY = np.random.default_rng(7).random((150, 16)).astype(np.float32)
 CONFIGURATIONS = {
     "bb": (VAE, {"n_hidden": 6, "estimator": "black-box", "n_samples": 8}, {}),

@@ -562,7 +562,9 @@ def test_an_oracle_that_autograd_does_not_follow_to_a_number_is_a_witness_of_its
 
 EXAMPLES = ROOT / "examples"
 SHOWN = re.findall(
-    r"\(gradcheck/(\w+)\.py\)\), which prints\n\n```\n(.*?)```", (EXAMPLES / "README.md").read_text(), re.DOTALL
+    r"\(gradcheck/(\w+)\.py\)\), which prints\n\n```\n(.*?)```",
+    (EXAMPLES / "README.md").read_text(encoding="utf-8"),
+    re.DOTALL,
 )
 
 
@@ -610,7 +612,7 @@ def test_the_study_prints_its_table_and_ends_with_0(monkeypatch, capsys, tmp_pat
     monkeypatch.setattr(study.second, "CASES", [])
     assert study.main(["--scale", "0.002", "--out", str(tmp_path / "found.json")]) == 0
     out = capsys.readouterr().out
-    found = json.loads((tmp_path / "found.json").read_text())
+    found = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
     assert found["false alarms"] == found["named wrongly"] == 0 and found["faults"] == found["seen"] == found["named"]
     assert f"false alarms{'':<14} {0:>10}" in out
 

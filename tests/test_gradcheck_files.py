@@ -69,7 +69,7 @@ def needs_two():
 
 def marked(tmp_path, text, **settings):
     path = tmp_path / "answer.py"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     return homework.mark(path, **settings)
 
 
@@ -89,7 +89,7 @@ def test_layers_densities_and_losses_of_a_file_are_found_and_checked(tmp_path):
 
 def test_what_is_wrong_in_a_file_is_said_and_ends_with_exit_code_1(tmp_path, capsys):
     path = tmp_path / "answer.py"
-    path.write_text(WRONG)
+    path.write_text(WRONG, encoding="utf-8")
     assert main(["gradcheck", str(path)]) == 1
     out = capsys.readouterr().out
     assert "the sign is wrong: it is -1 times the right one" in out
@@ -98,7 +98,7 @@ def test_what_is_wrong_in_a_file_is_said_and_ends_with_exit_code_1(tmp_path, cap
     found = json.loads(capsys.readouterr().out)
     assert not found["passed"]
     assert [check["passed"] for check in found["files"][0]["checks"]] == [False, True, True, False]
-    path.write_text(RIGHT)
+    path.write_text(RIGHT, encoding="utf-8")
     assert main(["gradcheck", str(path)]) == 0
 
 
@@ -188,8 +188,8 @@ def test_a_mistake_in_the_syntax_is_told_with_its_line(tmp_path):
 
 
 def test_files_that_could_not_be_called_are_counted_apart(tmp_path, capsys):
-    (tmp_path / "needs.py").write_text(MARKED.partition("@example(np.ones((2, 3)))")[0])
-    (tmp_path / "wrong.py").write_text(WRONG)
+    (tmp_path / "needs.py").write_text(MARKED.partition("@example(np.ones((2, 3)))")[0], encoding="utf-8")
+    (tmp_path / "wrong.py").write_text(WRONG, encoding="utf-8")
     assert main(["gradcheck", str(tmp_path)]) == 1
     assert (
         capsys.readouterr().out.splitlines()[-1].startswith("0 of 2 files pass; 1 could not be called and may be right")
@@ -230,7 +230,7 @@ def test_a_terminal_shows_how_long_a_file_takes_once_that_is_two_seconds(tmp_pat
         assert terminal.getvalue() == "\ranswer.py: 3 s, and may take 60 s"
     assert terminal.getvalue().endswith("\r\x1b[K")
     since = []
-    (tmp_path / "slow.py").write_text(f"import time\ntime.sleep(0.6)\n{RIGHT}")
+    (tmp_path / "slow.py").write_text(f"import time\ntime.sleep(0.6)\n{RIGHT}", encoding="utf-8")
     assert not mark(tmp_path / "slow.py", waiting=since.append)["reason"]
     assert since and 0.5 <= since[0] < 5 and since == sorted(since)
 
@@ -258,8 +258,8 @@ BAD = {
 @pytest.mark.skipif(sys.platform == "win32", reason="the limits of memory and the signals are those of POSIX")
 def test_a_file_that_does_not_finish_is_told_and_harms_no_other(tmp_path, capsys):
     for name, (text, _) in BAD.items():
-        (tmp_path / f"{name}.py").write_text(text)
-    (tmp_path / "zz_right.py").write_text(RIGHT)
+        (tmp_path / f"{name}.py").write_text(text, encoding="utf-8")
+    (tmp_path / "zz_right.py").write_text(RIGHT, encoding="utf-8")
     before = np.random.get_state()[1].copy()  # noqa: NPY002
     assert main(["gradcheck", str(tmp_path), "--seconds", "3", "--memory", "2"]) == 1
     lines = capsys.readouterr().out.splitlines()
@@ -273,13 +273,13 @@ def test_a_file_that_does_not_finish_is_told_and_harms_no_other(tmp_path, capsys
 
 @pytest.mark.parametrize(("option", "value"), [("--seconds", "-1"), ("--memory", "nan")])
 def test_a_limit_that_is_no_number_above_0_is_refused(option, value, tmp_path, capsys):
-    (tmp_path / "a.py").write_text(RIGHT)
+    (tmp_path / "a.py").write_text(RIGHT, encoding="utf-8")
     assert main(["gradcheck", str(tmp_path / "a.py"), option, value]) == 2
     assert f"{option} is {float(value)}; expected a number > 0" in capsys.readouterr().err
 
 
 def test_a_path_that_is_no_file_is_refused(tmp_path, capsys):
-    (tmp_path / "a.txt").write_text("x = 1")
+    (tmp_path / "a.txt").write_text("x = 1", encoding="utf-8")
     for path in (tmp_path / "absent.py", tmp_path, tmp_path / "a.txt"):
         assert main(["gradcheck", str(path)]) == 2
         assert f"{path} is no file *.py, and no folder with files *.py in it" in capsys.readouterr().err
@@ -432,14 +432,14 @@ class Power:
 
 
 def test_a_file_finds_what_lies_beside_it_whatever_it_is_called(tmp_path, monkeypatch):
-    (tmp_path / "scratchvae.py").write_text("raise ImportError('not this one')")
+    (tmp_path / "scratchvae.py").write_text("raise ImportError('not this one')", encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "answers"
     folder.mkdir()
-    (folder / "helper.py").write_text("def power(x, k): return x ** k")
-    (folder / "data.txt").write_text("2")
+    (folder / "helper.py").write_text("def power(x, k): return x ** k", encoding="utf-8")
+    (folder / "data.txt").write_text("2", encoding="utf-8")
     path = folder / "scratchvae.py"
-    path.write_text(PACKAGED)
+    path.write_text(PACKAGED, encoding="utf-8")
     result = homework.mark(path)
     assert homework.passed(result), result["reason"]
 
@@ -448,7 +448,7 @@ def test_a_folder_is_marked_with_those_below_it_and_helpers_do_not_fail(tmp_path
     for name in ("a/answer", "a/helper", "b/deep/answer", ".git/hook", "__pycache__/old"):
         path = tmp_path / f"{name}.py"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("")
+        path.write_text("", encoding="utf-8")
 
     def mark(path, *settings):
         checks = [] if path.stem == "helper" else [{"name": "A", "passed": True, "rows": [], "facts": []}]
@@ -619,13 +619,16 @@ class Picky:
 
 def test_loss_params_and_grads_are_one_check_and_no_densities_whatever_they_return(tmp_path):
     path = tmp_path / "triple.py"
-    path.write_text("""
+    path.write_text(
+        """
 import numpy as np
 params_mlp = [np.ones(2), np.ones(3)]
 def loss_mlp(p): return (p[0]**2).sum() + (p[1]**2).sum()
 def grads_mlp(p): return 2 * p[0], 2 * p[1]
 def losses(p): return p, p
-""")
+""",
+        encoding="utf-8",
+    )
     spec = importlib.util.spec_from_file_location("triple", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -218,6 +218,30 @@ def test_the_version_is_said_alike_everywhere():
     assert found == {scratchvae.__version__}
 
 
+def texts_without_an_encoding(text):
+    """Yield the lines on which a file is read or written as text and no encoding is named."""
+    for call in ast.walk(ast.parse(text)):
+        if not isinstance(call, ast.Call) or any(word.arg in ("encoding", None) for word in call.keywords):
+            continue
+        name = getattr(call.func, "attr", None) or getattr(call.func, "id", None)
+        modes = [*call.args[1:2], *(word.value for word in call.keywords if word.arg == "mode")]
+        as_text = all(isinstance(mode, ast.Constant) and "b" not in str(mode.value) for mode in modes)
+        of_path = (name == "read_text" and not call.args) or (name == "write_text" and len(call.args) == 1)
+        if of_path or (isinstance(call.func, ast.Name) and name == "open" and as_text):
+            yield call.lineno
+
+
+def test_every_text_file_names_its_encoding_which_is_another_one_on_windows():
+    files = [path for name in ("scratchvae", "tests", "examples", "benchmarks") for path in (ROOT / name).rglob("*.py")]
+    found = {
+        f"{path.relative_to(ROOT)}, line {line}"
+        for path in [*files, ROOT / "setup.py"]
+        for line in texts_without_an_encoding(path.read_text(encoding="utf-8"))
+    }
+    assert not found
+    assert list(texts_without_an_encoding("p.read_text()\nopen(p)\np.write_text(t)\nopen(p, 'rb')\n")) == [1, 2, 3]
+
+
 # Defaults
 
 

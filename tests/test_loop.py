@@ -462,7 +462,7 @@ def test_a_run_whose_folder_was_taken_over_ends_within_a_minute_and_a_folder_tha
     def look(x, eps, n):
         steps.append(1)
         if len(steps) == 3:
-            (tmp_path / "claim.json").write_text("{}")
+            (tmp_path / "claim.json").write_text("{}", encoding="utf-8")
 
     with pytest.raises(ValueError, match="is no longer this run's"):
         fit(watched(VAE(6, 5, 2), look), TRAIN, optimizer=SGD(1e-4), samples=230, batch_size=23, out=tmp_path)

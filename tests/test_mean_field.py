@@ -365,7 +365,7 @@ def test_ellipses_are_the_points_at_so_many_standard_deviations():
 
 def test_the_mean_field_example_runs_on_a_small_scale(run_example, tmp_path):
     run_example("mean_field", "--scale", "0.1", "--results", "results")
-    table = (tmp_path / "results" / "mean_field.csv").read_text().splitlines()
+    table = (tmp_path / "results" / "mean_field.csv").read_text(encoding="utf-8").splitlines()
     assert len(table) == 1 + 1 + 2 and "-0.8304" in table[1]
     assert is_drawn(tmp_path / "results" / "mean_field.png")
 

@@ -129,9 +129,9 @@ def tiny(tmp_path_factory):
     """A checkout with a package of one file and its two tests, and which of them cover what."""
     root = tmp_path_factory.mktemp("tiny")
     (root / "scratchvae").mkdir()
-    (root / "scratchvae" / "__init__.py").write_text(PACKAGE)
+    (root / "scratchvae" / "__init__.py").write_text(PACKAGE, encoding="utf-8")
     (root / "tests").mkdir()
-    (root / "tests" / "test_tiny.py").write_text(TESTS)
+    (root / "tests" / "test_tiny.py").write_text(TESTS, encoding="utf-8")
     (root / "tests" / "mutants_covered.py").write_bytes((ROOT / "tests" / "mutants_covered.py").read_bytes())
     return root
 
@@ -181,7 +181,7 @@ def test_what_pytest_ends_with_is_no_catch_unless_a_test_the_import_or_the_proce
     tiny, after, test, conftest, expected
 ):
     path = tiny / "tests" / "conftest.py"
-    path.write_text(conftest)
+    path.write_text(conftest, encoding="utf-8")
     try:
         assert mutants.outcome(tiny, tiny / "record", planted(tiny, b"return y", after), [test], 30) == expected
     finally:
@@ -213,10 +213,10 @@ RIGHT, FLAKES, DEADLY = (f"tests/test_flaky.py::test_{name}" for name in ("right
 def test_a_mutant_whose_only_witness_fails_without_it_is_not_caught(tmp_path):
     root = tmp_path / "root"
     (root / "scratchvae").mkdir(parents=True)
-    (root / "scratchvae" / "__init__.py").write_text(PACKAGE)
+    (root / "scratchvae" / "__init__.py").write_text(PACKAGE, encoding="utf-8")
     (root / "tests").mkdir()
-    (tmp_path / "runs").write_text("")
-    (root / "tests" / "test_flaky.py").write_text(FLAKY.format(path=str(tmp_path / "runs")))
+    (tmp_path / "runs").write_text("", encoding="utf-8")
+    (root / "tests" / "test_flaky.py").write_text(FLAKY.format(path=str(tmp_path / "runs")), encoding="utf-8")
     (root / "tests" / "mutants_covered.py").write_bytes((ROOT / "tests" / "mutants_covered.py").read_bytes())
     source = mutants_list.Source(root / "scratchvae" / "__init__.py", "scratchvae/__init__.py")
     made = [mutants_list.mutant(place, change) for place in mutants_list.places(source) for change in place.options]
@@ -262,5 +262,5 @@ def test_of_two_results_the_later_counts_and_what_was_caught_by_a_test_that_is_g
         result(6, "caught", "tests/test_f.py", "before"),
         result(7, "caught", "t", "now", "other"),
     ]
-    (tmp_path / "out").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (tmp_path / "out").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     assert [number for _, number in mutants.known(tmp_path / "out", covered)] == [1, 3, 5, 6]

@@ -293,7 +293,7 @@ def test_what_does_not_fit_is_refused(call, message):
 
 def test_the_regression_study_runs_on_a_small_scale(run_example, tmp_path):
     run_example("regression", "--scale", "0.01", "--jobs", "2", "--results", "results")
-    table = (tmp_path / "results" / "regression.csv").read_text().splitlines()
+    table = (tmp_path / "results" / "regression.csv").read_text(encoding="utf-8").splitlines()
     assert len(table) == 1 + 5 + 3
     assert is_drawn(tmp_path / "results" / "regression.png")
 

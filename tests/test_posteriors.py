@@ -389,7 +389,7 @@ def test_a_full_covariance_of_too_many_latents_is_refused_at_once_with_how_much_
 def test_the_memory_of_the_machine_is_what_the_system_says():
     meminfo = "/proc/meminfo"
     try:
-        with open(meminfo) as file:
+        with open(meminfo, encoding="utf-8") as file:
             kilobytes = int(file.readline().split()[1])  # MemTotal
     except OSError:
         pytest.skip(f"there is no {meminfo}")

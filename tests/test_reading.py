@@ -1,6 +1,7 @@
 """scratchvae read: every page is built from the source, leads somewhere, and says nothing that is no longer so."""
 
 import contextlib
+import inspect
 import itertools
 import re
 import sys
@@ -10,8 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from scratchvae import cli
+from scratchvae.exercises import checking
 from scratchvae.inference.posteriors.gaussian import Gaussian
 from scratchvae.reading import ReadingError, build
 from scratchvae.reading.build import STYLE, Page
@@ -193,6 +196,7 @@ def test_a_page_shows_what_its_programs_print_and_what_they_print_with_the_mista
         ("z, log_q =", "np.log(0)\nz, log_q =", 16, "RuntimeWarning"),
         ("+ np.exp(log_var)", "+ np.exp(log_var * 0.5)", 26, "changes nothing of what the program prints"),
         ("- np.exp(0.5 * log_var)", "- np.exp(0.5 * log)", 26, "is 0 times in"),
+        ("- np.exp(0.5 * log_var)", "- self", 26, "what is replaced has to be there once"),
         ("- np.exp(0.5 * log_var)", "np.exp(0.5 * log_var)", 26, "no lines '- right' and '+ wrong'"),
         ("in scratchvae.inference.posteriors.gaussian.Gaussian.draw", "in scratchvae.VAE", 26, "is no function"),
         ("---", "- -", 26, "a mistake is a sentence"),
@@ -229,12 +233,31 @@ def test_what_is_wrong_with_a_page_ends_the_build_with_page_and_line(tmp_path, r
 
 def test_what_a_page_says_is_text_and_no_html(tmp_path):
     text = GOOD.replace("# A title", "# `p` < q & <i>").replace("the standard deviation", "sigma < 1 & <i>")
-    page = small(tmp_path, text.replace("is a third", "is <i>a third</i>"), other="# Other\n")
+    text = text.replace("is a third", "is <i>a third</i>").replace('print(f"', 'print(f"<i>')
+    page = small(tmp_path, text.replace("+ np.exp(log_var)", "+ np.exp(log_var * (1 <2))"), other="# Other\n")
+    assert page.count("&lt;i&gt;2.7183") == page.count("&lt;i&gt;7.3891") == 1 and "&lt;2" in page
     assert "<title>p &lt; q &amp; &lt;i&gt; - scratchvae</title>" in page
     assert "<code>p</code> &lt; q &amp; &lt;i&gt;</h1>" in page
     assert "sigma &lt; 1 &amp; &lt;i&gt;</li>" in page
     assert "<i>" not in page
     assert "‹ p &lt; q &amp; &lt;i&gt;</a>" in (tmp_path / "out" / "other.html").read_text(encoding="utf-8")
+
+
+def test_a_mistake_is_compared_with_what_the_program_prints_now_and_leaves_no_name_behind(tmp_path):
+    wrong = "```wrong" + GOOD.partition("```wrong")[2].replace('print(f"{', 'k = 8\nprint(f"{2 if skip else ')
+    text = GOOD.partition("```wrong")[0] + "```python\nskip, k = False, 5\n```\n\n" + wrong
+    page = small(tmp_path, text + "\n```python\nprint(k)\n```\n")
+    assert '<pre class="out">5</pre>' in page
+    with pytest.raises(ReadingError, match="changes nothing of what the program prints"):
+        small(tmp_path, text + "\n```python\nskip = True\n```\n\n" + wrong)
+
+
+def test_the_programs_have_one_thread_of_blas_and_the_others_come_back(tmp_path):
+    line = "print(max(pool['num_threads'] for pool in threadpool_info() if pool['user_api'] == 'blas'))"
+    with threadpool_limits(2, "blas"):
+        page = small(tmp_path, f"# Threads\n\n```python\nfrom threadpoolctl import threadpool_info\n\n{line}\n```\n")
+        assert max(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas") == 2
+    assert '<pre class="out">1</pre>' in page
 
 
 def test_a_page_shows_no_picture_that_it_would_have_to_load(tmp_path):
@@ -318,6 +341,14 @@ def test_a_mistake_arrives_wherever_the_function_was_imported():
     assert q.neg_kl() == -0.5
 
 
+def test_a_mistake_is_planted_in_a_function_that_is_decorated_too():
+    inner = inspect.unwrap(checking.check)
+    before = inner.__code__
+    with planted("scratchvae.exercises.checking.check", [("default_rng(SEED)", "default_rng(SEED + 1)")]):
+        assert inner.__code__ is not before
+    assert inner.__code__ is before
+
+
 def test_source_is_pulled_by_name_with_its_decorators_and_without_its_indentation():
     lines = pull("scratchvae.inference.full_vb.Posterior.draw")
     assert lines.text[0].startswith("def draw(")
@@ -326,6 +357,8 @@ def test_source_is_pulled_by_name_with_its_decorators_and_without_its_indentatio
     assert source[lines.first - 1].strip() == lines.text[0]
     assert source[lines.last - 1].strip() == lines.text[-1].strip()
     assert pull("scratchvae.inference.objectives.sgvb.sgvb_b.needs").text == ['sgvb_b.needs = ("neg_kl",)']
+    part = pull("scratchvae.inference.full_vb.Posterior.draw", "theta[b] =")
+    assert source[part.first - 1].strip() == part.text[0] and part.first > lines.first
     assert pull("examples/one_page.py M").text[0].startswith("M = 100")
     assert pull("tests/test_reading.py::built").text[0] == '@pytest.fixture(scope="module")'
     with pytest.raises(ReadingError, match="stands before"):

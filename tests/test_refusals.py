@@ -329,9 +329,9 @@ def claimed(tmp_path):
 
 
 def test_a_claim_that_was_never_taken_is_given_back_without_a_word(tmp_path):
-    (tmp_path / "claim.json").write_text("{}")
+    (tmp_path / "claim.json").write_text("{}", encoding="utf-8")
     Claim(tmp_path).release()
-    assert (tmp_path / "claim.json").read_text() == "{}"
+    assert (tmp_path / "claim.json").read_text(encoding="utf-8") == "{}"
 
 
 def test_a_claim_that_is_locked_and_still_empty_is_of_a_process_that_has_just_begun(tmp_path):
@@ -582,6 +582,6 @@ def test_a_file_that_the_disk_does_not_give_is_named(tmp_path):
     def fail(path):
         raise OSError(errno.EIO, "Input/output error")
 
-    (tmp_path / "a").write_text("x")
+    (tmp_path / "a").write_text("x", encoding="utf-8")
     with pytest.raises(DataError, match=r"a cannot be read \(\[Errno 5\] Input/output error\)"):
         named._read(tmp_path / "a", fail)

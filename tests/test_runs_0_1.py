@@ -20,7 +20,7 @@ from scratchvae.inference.objectives.black_box import black_box
 from scratchvae.training.run import read_history
 
 RUNS = Path(__file__).with_name("runs_0_1")
-EXPECTED = json.loads((RUNS / "expected.json").read_text())
+EXPECTED = json.loads((RUNS / "expected.json").read_text(encoding="utf-8"))
 TRAINED = ["vae", "flow", "full_vb"]  # by the command line
 GREY = np.random.default_rng(7).integers(0, 256, (60, 9), dtype=np.uint8)  # what the fourth saw
 SAME = 1e-10  # kernels of BLAS differ from machine to machine

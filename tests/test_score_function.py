@@ -300,7 +300,7 @@ def test_a_vae_trains_by_black_box_through_fit():
 
 def test_the_study_runs_on_a_small_scale(run_example, tmp_path):
     run_example("black_box", "--scale", "0.001", "--seeds", "1", "--jobs", "1", "--runs", "runs", "--results", ".")
-    _, *table = (tmp_path / "black_box.csv").read_text().splitlines()
+    _, *table = (tmp_path / "black_box.csv").read_text(encoding="utf-8").splitlines()
     assert len(table) == 2 * 5 and "nan" not in "".join(table)
     assert is_drawn(tmp_path / "black_box.png")
 

@@ -36,7 +36,7 @@ def run(run_example, tmp_path, capsys):
     def run(script, *arguments):
         run_example(script, "--data", "digits", "--results", "results", "--runs", "runs", *arguments)
         assert is_drawn(tmp_path / "results" / f"{script}.png")
-        with open(tmp_path / "results" / f"{script}.csv", newline="") as file:
+        with open(tmp_path / "results" / f"{script}.csv", newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
         assert all(row["seed"] and row["commit"] for row in rows)
         assert not [row for row in rows if "nan" in row.values()]
@@ -48,7 +48,7 @@ def run(run_example, tmp_path, capsys):
 def models_of(folder):
     """{name of the folder: the model in config.json} of every run."""
     configs = folder.glob("runs/*/*/config.json")
-    return {path.parent.name: json.loads(path.read_text())["run"]["model"] for path in configs}
+    return {path.parent.name: json.loads(path.read_text(encoding="utf-8"))["run"]["model"] for path in configs}
 
 
 def test_the_study_of_gradient_noise_runs_on_a_small_scale(run, tmp_path):

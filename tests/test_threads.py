@@ -53,7 +53,7 @@ def train(*arguments):
 
 
 def recorded(run):
-    return json.loads((run / "config.json").read_text())["options"]["threads"]
+    return json.loads((run / "config.json").read_text(encoding="utf-8"))["options"]["threads"]
 
 
 def refusal(capsys, *arguments):
@@ -115,9 +115,9 @@ def test_a_resumed_run_keeps_its_number_and_is_not_given_another(in_training, tm
 def test_a_run_of_before_has_no_number_and_goes_on_with_that_of_the_process(in_training, tmp_path, capsys):
     train(*SMALL, "--out", tmp_path / "run")
     path = tmp_path / "run" / "config.json"
-    config = json.loads(path.read_text())
+    config = json.loads(path.read_text(encoding="utf-8"))
     del config["options"]["threads"]
-    path.write_text(json.dumps(config))
+    path.write_text(json.dumps(config), encoding="utf-8")
     arrays, facts = load(path.parent / "checkpoint.npz")
     del facts["options"]
     save(path.parent / "checkpoint.npz", arrays, facts)
@@ -206,7 +206,7 @@ def test_one_thread_and_all_are_measured_over_the_sizes(options, file, tmp_path)
     command = [sys.executable, str(BENCHMARKS / "threads.py"), "--sizes", "64-20-2,64-50-2", "--batch-size", "20"]
     command += ["--rounds", "6", "--threads", "2", "--out", str(tmp_path), *options]
     shown = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    result = json.loads((tmp_path / file).read_text())
+    result = json.loads((tmp_path / file).read_text(encoding="utf-8"))
     assert result["busy"] == bool(options) and result["threads"] == 2 and "cpu" in result["machine"]
     assert [(row["size"], row["largest_product"]) for row in result["rows"]] == [
         ("64-20-2", 20 * 64 * 20),

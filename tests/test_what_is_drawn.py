@@ -330,7 +330,7 @@ def test_a_figure_is_as_wide_and_as_high_as_it_was_asked_for():
 def test_every_function_that_draws_is_read_back_here():
     public = {name for name, value in vars(plots).items() if inspect.isfunction(value) and not name.startswith("_")}
     ours = {name for name in public if inspect.getmodule(getattr(plots, name)) is plots}
-    text = Path(__file__).read_text()
+    text = Path(__file__).read_text(encoding="utf-8")
     ours.remove("own_settings")  # under which it is drawn
     assert not {name for name in ours if f"plots.{name}(" not in text}
 

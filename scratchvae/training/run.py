@@ -392,7 +392,7 @@ def write_history(path, history):
 def read_history(path):
     """Return the history in a metrics.csv; one that is not there or is another file raises a ValueError."""
     try:
-        with open(path, newline="") as file:
+        with open(path, newline="", encoding="utf-8") as file:
             head, *rows = csv.reader(file)
         if tuple(head) != HISTORY.names:
             raise ValueError(f"its columns are {', '.join(head)}")

@@ -401,7 +401,7 @@ def mutated_csv(content, generator):
 @contextlib.contextmanager
 def memory_below(more):
     """Let this process take no more than so many bytes more than it has."""
-    has = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    has = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[0]) * os.sysconf("SC_PAGE_SIZE")
     before = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (has + more, before[1]))
     try:
@@ -418,7 +418,7 @@ class Memory:
     """
 
     def __enter__(self):
-        Path("/proc/self/clear_refs").write_text("5")  # the peak of the pages begins anew
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # the peak of the pages begins anew
         self.before = resident("VmRSS")
         tracemalloc.start()
         return self
@@ -431,7 +431,7 @@ class Memory:
 
 def resident(name):
     """Return the bytes of this process that are resident now (VmRSS), or were at most (VmHWM)."""
-    lines = Path("/proc/self/status").read_text().splitlines()
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
 
 
