@@ -481,6 +481,20 @@ def test_a_right_answer_passes_in_every_form_of_an_array(form):
     assert verdict(1, made(text).tanh_backward) == {}
 
 
+def test_an_error_that_differences_do_not_see_is_seen_beside_the_librarys_lines():
+    text = "def tanh_backward(x, dy):\n    return dy * (1 - np.tanh(x) ** 2) * (1 + 3e-8)\n"
+    said = verdict(1, made(text).tanh_backward)
+    assert said["dx"] == "right by differences, but 3.0e-08 from the library's lines"
+
+
+def test_what_is_right_is_told_first_even_where_the_first_result_is_wrong(run):
+    written("gaussian", text=inspect.getsource(gaussian).replace("np.log(2 * np.pi) + ", ""))
+    code, out = run(7, "my.py")
+    told = [line.split()[:2] for line in out.splitlines() if line.startswith(("right", "wrong"))]
+    assert code == 1
+    assert told == [["right", "dmu"], ["right", "dlog_var"], ["wrong", "log_p"], ["wrong", "exact"]]
+
+
 def test_entries_under_a_mask_are_compared_too():
     text = "return np.ma.masked_array(dy * (1 - np.tanh(x)), mask=np.arange(x.size).reshape(x.shape) > 0)"
     assert "dx" in verdict(1, made(f"def tanh_backward(x, dy):\n    {text}\n").tanh_backward)

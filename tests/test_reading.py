@@ -271,6 +271,12 @@ def test_every_symbol_that_is_tied_has_a_rule_in_the_style_sheet(built):
     assert used <= set(re.findall(r"\.row:has\(\.(t\d+):is", style))
 
 
+def test_the_table_of_equations_has_them_in_the_order_of_the_paper(built):
+    (table,) = (page for page in built[0].values() if "<th>in the paper</th>" in page)
+    numbers = [int(number) for number in re.findall(r"<tr><td>\((\d+)\)</td>", table)]
+    assert numbers == sorted(numbers) and numbers[-1] == 24
+
+
 def test_the_headings_of_a_page_go_down_one_level_at_a_time(built):
     for name, page in built[0].items():
         levels = [int(level) for level in re.findall(r"<h(\d)>", page)]
