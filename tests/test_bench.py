@@ -342,3 +342,10 @@ def test_the_device_that_is_named_is_the_first_with_its_memory_in_gibibytes(tf32
     told = {"gpu": "the first", "gpu_memory_gib": 79.2, "driver": 13000, "cuda": 12090, "tf32": expected}
     assert {key: facts[key] for key in told} == told
     assert not told.keys() & bench.machine(["numpy"]).keys()
+
+
+@pytest.mark.parametrize(("load", "told"), [(0.2, False), (4.0, True)])
+def test_times_of_a_busy_machine_are_told_to_say_little(load, told, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr("scratchvae.cli.bench._load", lambda: load)
+    assert main(["bench", "--batch-size", "2", "--hidden", "3", "--repeats", "1", "--out", str(tmp_path / "b")]) == 0
+    assert ("the load of this machine was 4.0 before the first step" in capsys.readouterr().out) == told

@@ -155,7 +155,7 @@ def test_layers_that_take_their_arrays_and_losses_with_a_target_are_checked(tmp_
     assert facts[0] == "not checked: x1, of which backward returns no gradient"
     assert result["not_checked"] == [
         "MSE: x1, of which backward returns no gradient",
-        "square: its name is none that is looked for: mark it with example(…)",
+        "square: it is not called log_…, …_loss, …_density, nll, mse or the like: mark it with example(…)",
     ]
 
 
@@ -560,7 +560,7 @@ def test_right_files_of_many_kinds_pass_and_what_is_wrong_in_them_fails(tmp_path
     assert result["not_checked"] == [
         "Base: an abstract class",
         "Plan: its forward or backward raises NotImplementedError: a base class",
-        "energy: its name is none that is looked for: mark it with example(…)",
+        "energy: it is not called log_…, …_loss, …_density, nll, mse or the like: mark it with example(…)",
     ]
 
 
@@ -635,7 +635,7 @@ def losses(p): return p, p
     checks = dict(homework.checks_of(module))
     assert list(checks) == ["losses", "loss_mlp"]
     assert checks["loss_mlp"]() and len(checks["loss_mlp"]()) == 2
-    with pytest.raises(homework.NotCheckedError, match="its name is none that is looked for: mark it with example"):
+    with pytest.raises(homework.NotCheckedError, match="or the like: mark it with example"):
         checks["losses"]()
 
 
@@ -744,3 +744,14 @@ def row_of(passed, *notes):
 def test_a_file_could_not_be_called_where_nothing_else_is_wrong_in_it(rows, reason, uncalled):
     result = {"file": "a.py", "reason": reason, "checks": [{"name": "A", "rows": rows}], "not_checked": []}
     assert homework.is_uncalled(result) == uncalled
+
+
+def test_a_backward_pass_that_raises_is_told_with_its_line_and_not_laid_to_the_inputs(tmp_path):
+    lines = ["import numpy as np", "class Tanh:", "    def forward(self, x):", "        return np.tanh(x)"]
+    lines += ["    def backward(self, dy):", "        return dy * (1 - self.y**2)"]
+    path = tmp_path / "mine.py"
+    path.write_text("\n".join(lines))
+    ((check,),) = [mark(path)["checks"]]
+    (note,) = check["rows"][0]["notes"]
+    assert note.startswith("could not be called: its forward takes rows of numbers, and its backward raises Attribute")
+    assert note.endswith("has no attribute 'y' in line 6 of mine.py")

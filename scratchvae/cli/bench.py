@@ -1,6 +1,7 @@
 """scratchvae bench: measure what a training step costs."""
 
 import json
+import os
 import warnings
 
 from scratchvae.backend import BACKENDS
@@ -8,6 +9,7 @@ from scratchvae.cli.shared import add_command, new_folder, numbers, place, requi
 from scratchvae.training.checkpoint import write_atomically
 from scratchvae.training.run import require_folder
 
+BUSY = 0.7  # the load before anything is measured above which a core is taken to be at work
 EPILOG = """Without sizes: the paper's model, 784-500-20 with M = 100, and from there one size at a time.
 With sizes: those alone, each along its own list, the others the paper's or the first of their list.
 
@@ -47,6 +49,7 @@ def bench(backend=("numpy",), dtype=("float32", "float64"), model=None, repeats=
         require_cores(threads)
     if out is not None:
         require_folder(out)
+    load = _load()
     with new_folder(out, "runs/bench") as folder:
         folder.mkdir(parents=True, exist_ok=True)
         with threadpool_limits(threads, "blas"):
@@ -54,9 +57,19 @@ def bench(backend=("numpy",), dtype=("float32", "float64"), model=None, repeats=
         print(benchmark.describe(result["machine"]))
         print(benchmark.table(result))
         write_atomically(folder / "bench.json", (json.dumps(result, indent=1) + "\n").encode())
+    if load > BUSY:
+        print(
+            f"the load of this machine was {load:.1f} before the first step, so these times say little: other programs"
+        )
+        print("were at work, and OpenBLAS's threads wait for each other then; stop them, or give --threads 1")
     files = "bench.json and bench.png" if _draw(folder / "bench.png", result["rows"]) else "bench.json"
     print(f"wrote {folder}/: {files}")
     return 0
+
+
+def _load():
+    """Return how many programs have been at work in the last minute, on average; 0 where the system does not tell."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
 
 
 def _draw(path, rows):

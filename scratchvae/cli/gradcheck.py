@@ -9,6 +9,22 @@ from scratchvae.backend import BACKENDS
 from scratchvae.cli.shared import add_command
 from scratchvae.output import Output
 
+EPILOG = """examples:
+  scratchvae gradcheck                        every gradient of this library; about a minute
+  scratchvae gradcheck my_layers.py           what is in a file of yours
+  scratchvae gradcheck homework/ --json       all files of a folder, for a program
+
+What it finds in a file:
+  a class with forward(x) and backward(dy); its parameters are W, b and the like, their gradients dW, db
+  a function called log_…, …_loss, …_density, nll, mse or the like that returns (value, partial, …)
+  loss, params and grads: a function, a dict of arrays, a dict of gradients or a function that returns one
+
+Arguments are tried. Where they do not fit, say which do, in the file:
+  from scratchvae.gradcheck import example
+
+  @example(np.ones((5, 4)))
+  class Scale: ..."""
+
 
 def gradcheck(files=(), seed=0, backend="numpy", json=False, seconds=60.0, memory=4.0):
     """Check hand-derived gradients: those of this library, or those in files of your own.
@@ -149,7 +165,9 @@ def _library(seed, backend):
 
 def add_to(commands):
     """Add the command and its options to the parser."""
-    p = add_command(commands, gradcheck, "check the gradients of the library, or of a file of your own", "[FILE ...]")
+    p = add_command(
+        commands, gradcheck, "check the gradients of the library, or of a file of your own", "[FILE ...]", epilog=EPILOG
+    )
     p.add_argument(
         "files",
         metavar="FILE",

@@ -24,6 +24,7 @@ import sys
 import tempfile
 import textwrap
 import time
+import traceback
 import types
 from pathlib import Path
 
@@ -41,6 +42,7 @@ DENSITY = re.compile(r"^(log|nll|logpdf|logprob|logp|pdf)(_|$)|(^|_)(loss|densit
 TRIPLE = ("loss", "params", "grads")
 MATRIX = re.compile(r"[WUV]\w*|w\d*|weights?\d*|kernel")  # an argument that is no size
 ARRAY = re.compile(rf"{MATRIX.pattern}|b\d*|bias\d*|gamma|beta")
+NOT_A_NAME = "it is not called log_…, …_loss, …_density, nll, mse or the like: mark it with example(…)"
 UNCALLED = "could not be called: "  # and so nothing is known of its gradients
 HOW_TO_MAKE = (
     "write a function without arguments that makes it, and mark that with @scratchvae.gradcheck.example(x), x being an "
@@ -95,7 +97,7 @@ def checks_of(module, seed=0):
         if check is not None:
             yield name, functools.partial(_tried, name, check)
         elif _looks_like_a_density(value):
-            yield name, functools.partial(_refused, "its name is none that is looked for: mark it with example(…)")
+            yield name, functools.partial(_refused, NOT_A_NAME)
     for ending in endings:
         name = f"loss{ending}"
         loss, params, grads = (own[f"{part}{ending}"] for part in TRIPLE)
@@ -210,11 +212,28 @@ def _check_class(kind, arguments, settings, seed, is_base, made):
             raise ValueError("not finished: its forward or backward raises NotImplementedError") from None
         except BaseException as error:
             errors.setdefault(_line(error), what)
+    for what, inputs in _inputs(len(_needed(layer.forward)), layer, seed).items():
+        if raised := _raised_by_backward(layer, inputs):
+            raise ValueError(f"{UNCALLED}its forward takes {what}, and its backward raises {raised}")
     told = "; ".join(f"{what}: {error}" for error, what in errors.items())
     how = f", made with {', '.join(words)}," if words else ""
     told = f"{kind.__name__}{how} takes none of the inputs that were tried ({told}); say which it takes with "
     told += "@scratchvae.gradcheck.example(x)" + (f", or {HOW_TO_MAKE}" if words else "")
     raise _uncalled(kind, made, told)
+
+
+def _raised_by_backward(layer, inputs):
+    """Return what the backward pass of a layer raises for inputs that its forward pass takes, or None."""
+    try:
+        y = layer.forward(*[np.copy(value) for value in inputs])
+    except BaseException:
+        return None
+    try:
+        layer.backward(np.ones_like(y))
+    except BaseException as error:
+        lines = traceback.extract_tb(error.__traceback__)[1:]
+        return _line(error) + (f" in line {lines[-1].lineno} of {Path(lines[-1].filename).name}" if lines else "")
+    return None
 
 
 def _uncalled(kind, made, told):
