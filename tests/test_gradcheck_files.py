@@ -750,7 +750,7 @@ def test_a_backward_pass_that_raises_is_told_with_its_line_and_not_laid_to_the_i
     lines = ["import numpy as np", "class Tanh:", "    def forward(self, x):", "        return np.tanh(x)"]
     lines += ["    def backward(self, dy):", "        return dy * (1 - self.y**2)"]
     path = tmp_path / "mine.py"
-    path.write_text("\n".join(lines))
+    path.write_text("\n".join(lines), encoding="utf-8")
     ((check,),) = [mark(path)["checks"]]
     (note,) = check["rows"][0]["notes"]
     assert note.startswith("could not be called: its forward takes rows of numbers, and its backward raises Attribute")
