@@ -104,4 +104,4 @@ def progress_bar(total, done, show, unit=" samples"):
     stream = sys.stderr  # None in a program without a console
     if stream is None or getattr(stream, "closed", False) or not (stream.isatty() if show is None else show):
         return NoBar()
-    return Bar(total=total, initial=done, file=Output(stream), miniters=1, unit=unit, unit_scale=True)
+    return Bar(total=total, initial=done, file=Output(stream), miniters=1, unit=unit, unit_scale=total >= 1000)

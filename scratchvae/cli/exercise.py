@@ -16,21 +16,24 @@ EPILOG = """examples:
   scratchvae exercise 7 --hint             how to begin
 
 The exit code of a check is 0 if the exercise is solved and 1 if not. What is started and solved is kept in
-runs/exercises.json, in the folder that is open, and nowhere else."""
+runs/exercises.json, in the current folder, and nowhere else."""
 
 
 def exercise(number=None, file=None, start=False, hint=False, seconds=20.0):
     """List the exercises, or show, start or check the one of this number.
 
     Without `number` all are listed. With `start` the blank is written into `file`, or into exercise_07.py and the like;
-    a file that is there is never overwritten. With `hint` the hint is printed. Otherwise `file` is checked, in a
+    `start` may be the file itself. A file that is there is never overwritten. With `hint` the hint is printed. Otherwise `file` is checked, in a
     process of its own that may take so many `seconds`.
     """
     from scratchvae.exercises import exercise_of
 
+    if start and start is not True and file is not None:
+        raise ValueError(f"two files came, {file} and {start}; expected one, as in {number} --start {start}")
     if number is None:
         if start or hint:
-            raise ValueError(f"--{'start' if start else 'hint'} needs the number of an exercise, as in 7 --start")
+            option = "--start" if start else "--hint"
+            raise ValueError(f"{option} needs the number of an exercise, as in 7 {option}")
         return _list()
     one = exercise_of(number)
     if hint and (start or file is not None):
@@ -40,6 +43,7 @@ def exercise(number=None, file=None, start=False, hint=False, seconds=20.0):
         print(f"The whole derivation: {_link(one)}")
         return 0
     if start:
+        file = file if start is True else start
         return _start(number, one, Path(f"exercise_{number:02d}.py" if file is None else file))
     if file is not None:
         return _check(number, one, Path(file), positive("--seconds", seconds))
@@ -167,6 +171,13 @@ def add_to(commands):
     file = {"metavar": "FILE", "type": place, "help": "your file, which is checked, or which --start writes"}
     p.add_argument("number", nargs="?", default=None, **number)  # argparse would hand its own mark to the type
     p.add_argument("file", nargs="?", default=None, **file)
-    p.add_argument("--start", action="store_true", help="write the statement and the blank into a new file")
+    p.add_argument(
+        "--start",
+        nargs="?",
+        const=True,
+        type=place,
+        metavar="FILE",
+        help="write the statement and the blank into a new file (exercise_07.py and the like)",
+    )
     p.add_argument("--hint", action="store_true", help="print the hint")
     p.add_argument("--seconds", type=float, help="how long a check may take (20)")

@@ -49,7 +49,7 @@ TANH = Exercise(
 
             ∂bound/∂x = ∂bound/∂y · ∂y/∂x
 
-        Write ∂y/∂x with y itself: then nothing has to be computed anew.
+        Compute y = tanh x once: ∂y/∂x is a function of y alone.
         """,
     results=("dx",),
     arguments=gaussians(x=(5, 3), dy=(5, 3)),

@@ -14,6 +14,7 @@ from mdit_py_plugins.dollarmath import dollarmath_plugin
 from threadpoolctl import threadpool_limits
 
 from scratchvae import __version__
+from scratchvae.exercises import EXERCISES
 from scratchvae.files import told
 from scratchvae.output import progress_bar
 from scratchvae.reading import programs
@@ -221,6 +222,7 @@ class Page:
             if block:
                 row[side].append(Markup(block(self, token.content)))
         row["left"].append(self.render(group))
+        row["below"] += [_exercise(number, one) for number, one in _exercises(self.name, names)]
         self.line = first
         row["legend"] = [(Markup(mathml(tie.latex)), tie, Markup(_checked(tie.text))) for tie in self.ties]
         for tie in self.ties:
@@ -351,6 +353,18 @@ BLOCKS = {
     "text": ("left", lambda page, content: f"<pre>{html.escape(content)}</pre>"),
 }
 PAPER = re.compile(r"(eq-\d+|alg-\d|app-[b-f](\.\d)?|sec-\d(\.\d)?)$")  # names of rows that the paper has too
+
+
+def _exercises(page, names):
+    """Return the exercises whose derivation stands in a row of these names, with their numbers."""
+    return [(k, one) for k, one in enumerate(EXERCISES, 1) if one.reading in [f"{page}.html#{name}" for name in names]]
+
+
+def _exercise(number, one):
+    return (
+        f'<p class="exercise">Derive it yourself: exercise {number}, {html.escape(one.title)}. '
+        f"<code>scratchvae exercise {number} --start</code></p>"
+    )
 
 
 def tests_of_cases():

@@ -60,7 +60,8 @@ def run(program, within, planted=False):
     it has printed and the error.
     """
     out = io.StringIO()
-    with contextlib.redirect_stdout(out), warnings.catch_warnings():
+    bars = contextlib.redirect_stderr(io.StringIO())  # of a training are no part of a page
+    with contextlib.redirect_stdout(out), bars, warnings.catch_warnings():
         warnings.simplefilter("ignore" if planted else "error")
         try:
             exec(compile(program, PROGRAM, "exec"), within)
