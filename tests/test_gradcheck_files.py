@@ -384,7 +384,9 @@ def test_a_base_class_is_left_out_and_a_layer_that_leaves_the_process_fails():
     assert found["Square"] and found["Inherits"]
     assert found["loss"][0].notes == ("SystemExit: 1",)
     assert "SystemExit: 0" in found["Leaves"][0].notes[0]
-    assert "labels: ArithmeticError: mine" in found["Picks"][0].notes[0]  # and not the error of other inputs alone
+    assert (
+        "labels, and its backward raises ArithmeticError: mine in line" in found["Picks"][0].notes[0]
+    )  # and not the error of other inputs alone
 
 
 # The process of a file

@@ -23,8 +23,8 @@ def exercise(number=None, file=None, start=False, hint=False, seconds=20.0):
     """List the exercises, or show, start or check the one of this number.
 
     Without `number` all are listed. With `start` the blank is written into `file`, or into exercise_07.py and the like;
-    `start` may be the file itself. A file that is there is never overwritten. With `hint` the hint is printed. Otherwise `file` is checked, in a
-    process of its own that may take so many `seconds`.
+    `start` may be the file itself. A file that is there is never overwritten. With `hint` the hint is printed.
+    Otherwise `file` is checked, in a process of its own that may take so many `seconds`.
     """
     from scratchvae.exercises import exercise_of
 

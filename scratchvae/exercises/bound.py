@@ -57,7 +57,7 @@ BOUND_B = Exercise(
         ],
         [[[[-1]], [[0.5 * (1 - np.e)]]], [[[2]], [[0.5 * (1 - np.e) + 1.5 * np.e**0.5]]]],
     ),
-    hint="Through the KL: -μ and ½ (1 - σ²), once. Through the draws: as in the exercise on the way back through the draw, with dz/L.",
+    hint="Through the KL: -μ and ½ (1 - σ²), once. Through the draws: as in `back through the draw`, with dz/L.",
     reading="vae.html#eq-10",
     mistakes={
         "1/L is missing: the reconstruction is a mean of L draws": lambda mu, log_var, eps, dz: backward(
