@@ -516,7 +516,7 @@ def test_a_value_that_is_no_number_is_told_in_one_line(wrong):
 
 def test_an_argument_too_few_is_told_in_one_line():
     said = verdict(1, lambda x: x)
-    assert "TypeError" in said["tanh_backward"] and "\n" not in said["tanh_backward"]
+    assert said["tanh_backward"] == "it takes (x); expected (x, dy)"
 
 
 def calls(function):
@@ -742,3 +742,8 @@ def test_a_file_that_cannot_be_read_by_python_is_told_in_one_line(tmp_path):
     path.write_text("def tanh_backward(x, dy)\n    return dy\n", encoding="utf-8")
     marked = mark(path, checks=(CHECKS, "1"))
     assert marked["checks"] == [] and "SyntaxError" in marked["reason"] and "(my.py, line 1)" in marked["reason"]
+
+
+def test_the_file_that_start_writes_may_stand_behind_it(run):
+    assert run(9, "--start", "mine.py")[0] == 0
+    assert Path("mine.py").read_text(encoding="utf-8").startswith('"""Exercise 9')

@@ -56,6 +56,7 @@ def bench(backend=("numpy",), dtype=("float32", "float64"), model=None, repeats=
             result = benchmark.run(benchmark.sweep(backend, dtype, sizes or benchmark.SIZES, model), repeats)
         print(benchmark.describe(result["machine"]))
         print(benchmark.table(result))
+        print("ms, median, upper: lower quartile, median and upper quartile over the rounds, in milliseconds a step")
         write_atomically(folder / "bench.json", (json.dumps(result, indent=1) + "\n").encode())
     if load > BUSY:
         print(

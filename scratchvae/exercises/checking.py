@@ -92,6 +92,13 @@ def _called(exercise, function, arguments):
     """Return what a function returns for copies of the arguments, by the names of the results."""
     given = _copied(arguments)
     try:
+        inspect.signature(function).bind(**given)
+    except TypeError:
+        takes, expected = inspect.signature(function), inspect.signature(exercise.blank)
+        raise UnfitError(f"it takes {takes}; expected {expected}") from None
+    except ValueError:  # what it takes is not known of every callable
+        pass
+    try:
         returned = function(**given)
     except NotImplementedError:
         raise UnfitError("not done yet: it raises NotImplementedError where its lines should stand") from None
