@@ -6,6 +6,7 @@ import os
 import runpy
 import signal
 import sys
+import time
 import warnings
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # a core for each worker; before NumPy reads it
@@ -252,3 +253,30 @@ def rows(m=7, d=6, seed=1):
 def relative(ours, theirs):
     ours, theirs = host(ours), host(theirs)
     return np.linalg.norm(ours - theirs) / np.linalg.norm(theirs)
+
+
+@pytest.fixture(scope="session")
+def reading(tmp_path_factory):
+    """The folder with the reading. The first worker that wants it builds it, and the others wait for its end.
+
+    seconds.txt in its parent has the seconds of processor time that it took.
+    """
+    from scratchvae.reading import build
+
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder, ended = shared / "reading", shared / "seconds.txt"
+    try:
+        (shared / "reading.claim").touch(exist_ok=False)
+    except FileExistsError:
+        while not ended.exists():
+            time.sleep(0.1)
+        return folder
+    begin = time.process_time()
+    try:
+        build(folder)
+    finally:  # after an error the others find no page
+        whole = shared / "seconds.new"
+        whole.write_text(str(time.process_time() - begin), encoding="utf-8")
+        whole.rename(ended)
+    return folder

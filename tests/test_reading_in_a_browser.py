@@ -7,7 +7,6 @@ import shutil
 
 import pytest
 
-from scratchvae.reading import build
 from scratchvae.reading.source import PACKAGE
 
 NAMES = [path.stem.partition("-")[2] for path in sorted((PACKAGE / "reading" / "pages").glob("*.md"))]
@@ -45,11 +44,6 @@ REACHABLE = """() => [...document.querySelectorAll("a[href], summary, [tabindex=
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    return build(tmp_path_factory.mktemp("reading"))[0].parent
-
-
-@pytest.fixture(scope="module")
 def page():
     """A page of a browser that is started once. `said` has what it writes to its console, `asked` what it asks for."""
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is missing: pip install playwright")
@@ -68,16 +62,16 @@ def page():
         browser.close()
 
 
-def opened(page, site, name, width):
+def opened(page, folder, name, width):
     """Show a page in a window of so many pixels."""
     page.set_viewport_size({"width": width, "height": 900})
-    page.goto((site / f"{name}.html").as_uri())
+    page.goto((folder / f"{name}.html").as_uri())
     return page
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_page_loads_nothing_says_nothing_fits_the_window_and_is_easy_to_read(page, site, name):
-    opened(page, site, name, 1280)
+def test_a_page_loads_nothing_says_nothing_fits_the_window_and_is_easy_to_read(page, reading, name):
+    opened(page, reading, name, 1280)
     assert page.said == []
     assert all(address.startswith(("file:", "data:")) for address in page.asked)
     assert page.evaluate(WITHOUT_A_BOX) == []
@@ -92,17 +86,17 @@ def test_a_page_loads_nothing_says_nothing_fits_the_window_and_is_easy_to_read(p
     assert page.evaluate("matchMedia('(prefers-color-scheme: dark)').matches")  # so that both were looked at
 
 
-def test_equation_and_code_stand_side_by_side_at_1200_pixels_and_one_above_the_other_on_a_telephone(page, site):
+def test_equation_and_code_stand_side_by_side_at_1200_pixels_and_one_above_the_other_on_a_telephone(page, reading):
     for width, beside in ((1200, True), (390, False)):
-        opened(page, site, "vae", width)
+        opened(page, reading, "vae", width)
         left = page.locator("#eq-9 .left").bounding_box()
         right = page.locator("#eq-9 .right").bounding_box()
         assert (right["x"] > left["x"] + left["width"] / 2) == beside
         assert (right["y"] > left["y"] + left["height"] - 1) != beside
 
 
-def test_a_symbol_that_is_pointed_at_or_reached_by_the_keyboard_lights_up_with_its_variable(page, site):
-    opened(page, site, "vae", 1280)
+def test_a_symbol_that_is_pointed_at_or_reached_by_the_keyboard_lights_up_with_its_variable(page, reading):
+    opened(page, reading, "vae", 1280)
     ground = "e => getComputedStyle(e).backgroundColor"
     variable = page.locator("#eq-9 pre .t3").first
     other = page.locator("#eq-9 pre .t1").first
@@ -118,8 +112,8 @@ def test_a_symbol_that_is_pointed_at_or_reached_by_the_keyboard_lights_up_with_i
     assert variable.evaluate(ground) != before
 
 
-def test_the_keyboard_reaches_every_link_every_test_and_every_symbol(page, site):
-    opened(page, site, "vae", 1280)
+def test_the_keyboard_reaches_every_link_every_test_and_every_symbol(page, reading):
+    opened(page, reading, "vae", 1280)
     total = page.evaluate(REACHABLE)
     assert total > 20
     page.evaluate("window.reached = new Set(); addEventListener('focusin', e => reached.add(e.target))")

@@ -491,15 +491,18 @@ def test_columns_that_lose_their_noise_together_are_named_where_they_were_not_be
 
 
 def test_the_processor_is_named_where_the_system_keeps_no_list_of_it(monkeypatch):
-    def fail(path):
+    def fail(path, encoding):
         raise FileNotFoundError(path)
 
     monkeypatch.setattr(bench.platform, "processor", lambda: "")
     monkeypatch.setattr(bench.platform, "machine", lambda: "a machine")
-    for read in (fail, lambda path: "flags : none\n"):
+    for read in (fail, lambda path, encoding: "flags : none\n"):
         monkeypatch.setattr(Path, "read_text", read)
         assert bench._cpu() == "a machine"
-    monkeypatch.setattr(Path, "read_text", lambda path: "flags : x\nmodel name\t: One: two \nmodel name : other")
+    text = "flags : x\nmodel name\t: One: two \nmodel name : other"
+    monkeypatch.setattr(Path, "read_text", lambda path, encoding: text)
+        Path, "read_text", lambda path, encoding: "flags : x\nmodel name\t: One: two \nmodel name : other"
+    )
     assert bench._cpu() == "One: two"
     monkeypatch.setattr(Path, "read_text", fail)
     monkeypatch.setattr(bench.platform, "processor", lambda: "a processor")

@@ -313,8 +313,8 @@ def add_to(commands):
         metavar="NAME|PATH",
         help="what to train on: digits (default), mnist, frey, or your own: a .npy with (N, D) or (N, height, width); "
         "a .npz with images, or with train, valid and test, and with labels if you like; or a folder of images, or of "
-        "class folders (colour becomes grey; of a GIF or TIFF the first page is read). Pixels are uint8 from 0 to 255 or floats in [0, 1]; "
-        "with --mean free any floats",
+        "class folders (colour becomes grey; of a GIF or TIFF the first page is read). Pixels are uint8 from 0 to 255 "
+        "or floats in [0, 1]; with --mean free any floats",
     )
     g.add_argument(
         "--data-dir",
