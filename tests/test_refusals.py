@@ -501,8 +501,6 @@ def test_the_processor_is_named_where_the_system_keeps_no_list_of_it(monkeypatch
         assert bench._cpu() == "a machine"
     text = "flags : x\nmodel name\t: One: two \nmodel name : other"
     monkeypatch.setattr(Path, "read_text", lambda path, encoding: text)
-        Path, "read_text", lambda path, encoding: "flags : x\nmodel name\t: One: two \nmodel name : other"
-    )
     assert bench._cpu() == "One: two"
     monkeypatch.setattr(Path, "read_text", fail)
     monkeypatch.setattr(bench.platform, "processor", lambda: "a processor")
