@@ -13,10 +13,11 @@ import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from scratchvae import cli
-from scratchvae.exercises import checking
+from scratchvae.exercises import EXERCISES, checking
 from scratchvae.inference.posteriors.gaussian import Gaussian
 from scratchvae.reading import ReadingError, build
-from scratchvae.reading.build import STYLE, Page
+from scratchvae.reading.build import STYLE
+from scratchvae.reading.page import Page
 from scratchvae.reading.programs import planted
 from scratchvae.reading.source import PACKAGE, pull
 from scratchvae.reading.symbols import Tie, code_html, mathml
@@ -266,6 +267,16 @@ def test_every_symbol_that_is_tied_has_a_rule_in_the_style_sheet(built):
     assert style.startswith(STYLE)
     used = set(re.findall(r'class="t (t\d+)"', " ".join(built[0].values())))
     assert used <= set(re.findall(r"\.row:has\(\.(t\d+):is", style))
+
+
+def test_each_exercise_is_named_in_the_row_of_its_derivation_and_nowhere_else(built):
+    for number, one in enumerate(EXERCISES, 1):
+        name, _, row = one.reading.partition("#")
+        said = f"<code>scratchvae exercise {number} --start</code></p>"
+        assert [page for page, text in built[0].items() if said in text] == [name]
+        before = built[0][name].partition(said)[0]
+        section = before[before.rindex("<section") :]
+        assert f'id="{row}"' in section
 
 
 def test_the_table_of_equations_has_them_in_the_order_of_the_paper(built):

@@ -25,8 +25,8 @@ source or in a program of the page. HTML is text like any other, and there are n
 that is on no line or on two, a symbol that occurs in no equation, a number that is written by hand, a formula that is
 none, and a mistake that changes nothing of what is printed: each ends the build with the page and the line.
 
-source.py finds lines, symbols.py ties symbols, programs.py runs programs and plants mistakes, and build.py writes the
-pages.
+source.py finds lines, symbols.py ties symbols, programs.py runs programs and plants mistakes, markdown.py renders a
+text, page.py a page with its blocks, and build.py writes them all.
 """
 
 from scratchvae.reading.build import build
