@@ -207,3 +207,10 @@ def test_rows_of_another_width_are_refused():
         small().decode(np.zeros((7, 3)))
     with pytest.raises(ValueError, match=r"x has shape \(6,\)"):
         small().encode(np.zeros(6))
+
+
+@pytest.mark.parametrize("n_samples", [1, 3])
+def test_rows_at_once_is_a_whole_number_whatever_the_number_of_draws(n_samples):
+    model = VAE(40_000, 4, 2, n_samples=n_samples)  # so wide that fewer than a thousand rows are taken at a time
+    assert type(model.rows_at_once()) is int
+    assert 0 < model.rows_at_once() < 1000
