@@ -7,7 +7,7 @@ import pytest
 from conftest import LIKELIHOODS, device, host, rows, small, vae
 from numpy.testing import assert_allclose, assert_array_equal
 
-from scratchvae import oracle
+from scratchvae import VAE, oracle
 from scratchvae.inference.objectives.sgvb import sgvb_a, sgvb_b
 
 pytestmark = pytest.mark.usefixtures("backend")
