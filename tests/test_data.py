@@ -1,5 +1,6 @@
 """data/: the three data sets, the user's own images, and every way in which a file can be wrong."""
 
+import dataclasses
 import gzip
 import hashlib
 import os
@@ -386,3 +387,8 @@ def test_a_broken_frey_file_is_one_clear_error(tmp_path, content, message):
     bad(tmp_path, "frey_rawface.mat", content)
     with pytest.raises(DataError, match=message):
         load_data("frey", data_dir=tmp_path)
+
+
+def test_the_parts_of_a_data_set_cannot_be_exchanged(digits):
+    with pytest.raises(dataclasses.FrozenInstanceError, match="cannot assign to field 'test'"):
+        digits.test = digits.train
