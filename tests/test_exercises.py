@@ -1,5 +1,6 @@
 """exercises/: every right answer passes, every usual mistake is named, and no file of anybody's is overwritten."""
 
+import copy
 import inspect
 import json
 import re
@@ -747,3 +748,39 @@ def test_a_file_that_cannot_be_read_by_python_is_told_in_one_line(tmp_path):
 def test_the_file_that_start_writes_may_stand_behind_it(run):
     assert run(9, "--start", "mine.py")[0] == 0
     assert Path("mine.py").read_text(encoding="utf-8").startswith('"""Exercise 9')
+
+
+FACTORS = {  # how the words of a mistake begin that is a factor alone: the factor, from the sizes of the exercise
+    "the ½ is missing: this is twice": lambda sizes: 2,
+    "half of it": lambda sizes: 1 / 2,
+    "averaged over the M rows": lambda sizes: 1 / sizes["M"],
+    "averaged over the D pixels": lambda sizes: 1 / sizes["D"],
+    "averaged over the J latents": lambda sizes: 1 / sizes["J"],
+    "averaged over the L draws": lambda sizes: 1 / sizes["L"],
+    "averaged over the K draws": lambda sizes: 1 / sizes["K"],
+    "the mean over the P parameters": lambda sizes: 1 / sizes["P"],
+    "summed over the S draws": lambda sizes: sizes["S"],
+    "1/L is missing: the bound is a mean": lambda sizes: sizes["L"],
+    "the weights sum to K": lambda sizes: sizes["K"],
+    "this is the objective of one datapoint: N times": lambda sizes: 1 / sizes["N"],
+    "the sign: this is KL": lambda sizes: -1,
+    "the sign: this is log 1/p(x)": lambda sizes: -1,
+}
+OF_FACTORS = [
+    pytest.param(one, mistake, factor, id=f"{one.name}-{words[:30]}")
+    for one in EXERCISES
+    for words, mistake in one.mistakes.items()
+    for begin, factor in FACTORS.items()
+    if words.startswith(begin) and one.name != "bound_b_backward"  # there the factor is that of a part
+]
+
+
+@pytest.mark.parametrize(("one", "mistake", "factor"), OF_FACTORS)
+def test_a_mistake_whose_words_name_a_factor_has_this_factor(one, mistake, factor):
+    arguments = one.arguments(np.random.default_rng(0))
+    right = one.library(**copy.deepcopy(arguments))
+    wrong = mistake(**copy.deepcopy(arguments))
+    told = [(r, w) for r, w in zip(right, wrong, strict=True) if w is not None]
+    assert told
+    for r, w in told:
+        np.testing.assert_allclose(w, factor(one.sizes) * np.asarray(r), rtol=1e-9)
