@@ -53,7 +53,7 @@ class Links(HTMLParser):
             (self.hrefs if tag == "a" else self.loaded).append(values["href"])
 
 
-def test_the_reading_is_built_in_twenty_seconds_and_has_less_than_three_megabytes(built):
+def test_the_reading_is_built_in_twenty_seconds_of_two_cores_and_has_less_than_three_megabytes(built):
     pages, seconds = built
     assert len(pages) == len(PAGES)
     assert sum(len(text.encode()) for text in pages.values()) < 3_000_000

@@ -4,10 +4,10 @@ import argparse
 from pathlib import Path
 
 from scratchvae.arguments import positive
+from scratchvae.cli.read import READING
 from scratchvae.cli.shared import add_command, place, quoted
 from scratchvae.files import told
 
-READING = "runs/reading"  # where scratchvae read writes the pages, unless told otherwise
 EPILOG = """examples:
   scratchvae exercise                      a table of all exercises, and which of them are solved
   scratchvae exercise 7                    what number 7 asks for

@@ -2,12 +2,13 @@
 
 from scratchvae.cli.shared import add_command, place
 
+READING = "runs/reading"  # where the pages go unless told otherwise
 EPILOG = """examples:
   scratchvae read --open             write the pages into runs/reading and show them in the browser
   scratchvae read --out paper        write them elsewhere: they open from disk and load nothing from the network"""
 
 
-def read(out="runs/reading", open=False):
+def read(out=READING, open=False):
     """Write the reading into the folder `out`, and show it in a browser if `open` says so.
 
     The pages are built from the source that is installed, and the programs on them run while they are built, which

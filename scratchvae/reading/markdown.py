@@ -11,7 +11,7 @@ import re
 import markdown_it
 from mdit_py_plugins.dollarmath import dollarmath_plugin
 
-from scratchvae.reading.source import BESIDE, PACKAGE, ReadingError
+from scratchvae.reading.source import PACKAGE, ReadingError, repository
 from scratchvae.reading.symbols import mathml
 
 LEFT = re.compile(r"\$|\]\(|\]\[")  # what stays in a text if a formula or a link in it is none
@@ -82,12 +82,10 @@ def _link(self, tokens, number, options, env):
 @functools.cache
 def known_words():
     """Return every word of the installed package and of the examples, tests and benchmarks beside it."""
-    folder = BESIDE if BESIDE.exists() else PACKAGE.parent
+    folder = repository()
     words = set()
     beside = [path for name in ("examples", "tests", "benchmarks") for path in (folder / name).rglob("*.py")]
     for path in [*PACKAGE.rglob("*.py"), *beside]:
-        if BESIDE in path.parents and folder is not BESIDE:
-            continue
         words.update(WORDS.findall(path.read_text(encoding="utf-8")))
         words.update(path.relative_to(folder if folder in path.parents else PACKAGE.parent).with_suffix("").parts)
     return words | {"py", "md", "json", "csv"}

@@ -10,7 +10,7 @@ from scratchvae import __version__
 from scratchvae.exercises import EXERCISES
 from scratchvae.reading import programs
 from scratchvae.reading.markdown import MARKDOWN, WORDS, checked
-from scratchvae.reading.source import BESIDE, PACKAGE, ReadingError, pull
+from scratchvae.reading.source import ReadingError, pull, repository
 from scratchvae.reading.symbols import Tie, code_html, mathml
 
 MADE_BY = '<meta name="generator" content="scratchvae read">'  # stands at the head of every page
@@ -119,8 +119,11 @@ class Page:
 
     def code(self, content):
         lines = _pulled(content)
+        text = "\n".join(lines.text)
         where = f"{lines.file}, line {lines.first}" + (f" to {lines.last}" if lines.last > lines.first else "")
-        return f'<figure class="source"><figcaption>{where}</figcaption><pre>{self.highlight(lines)}</pre></figure>'
+        return (
+            f'<figure class="source"><figcaption>{where}</figcaption><pre>{code_html(text, self.ties)}</pre></figure>'
+        )
 
     def test(self, content):
         out = []
@@ -216,9 +219,6 @@ class Page:
             raise ReadingError(f"tests are named after {', '.join(sorted(missing))}, of which the table says nothing")
         return f"<table><tr><th>case</th><th>what it proves</th><th>tests</th></tr>{''.join(rows)}</table>"
 
-    def highlight(self, lines):
-        return code_html("\n".join(lines.text), self.ties)
-
 
 BLOCKS = {
     "code": ("right", Page.code),
@@ -250,9 +250,8 @@ def _exercise(number, one):
 
 def tests_of_cases():
     """Return the tests of each exact case, {"E1": ["tests/test_exact.py::test_…", …], …}."""
-    folder = BESIDE if BESIDE.exists() else PACKAGE.parent
     found = {}
-    for path in sorted((folder / "tests").glob("test_*.py")):
+    for path in sorted((repository() / "tests").glob("test_*.py")):
         for name in re.findall(r"^def (test_\w+)", path.read_text(encoding="utf-8"), re.MULTILINE):
             for number in CASE.findall(name):
                 found.setdefault(f"E{number}", []).append(f"tests/{path.name}::{name}")

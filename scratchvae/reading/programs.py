@@ -12,6 +12,8 @@ import traceback
 import types
 import warnings
 
+import numpy as np
+
 from scratchvae.gradcheck.faults import UNKNOWN
 from scratchvae.reading.source import ReadingError, path_of
 
@@ -20,8 +22,6 @@ PROGRAM = "<a program of the reading>"
 
 def names():
     """Return the names that the programs of a page begin with."""
-    import numpy as np
-
     return {"__name__": "page", "np": np, "results": results, "failed": failed}
 
 

@@ -35,12 +35,15 @@ class Lines:
         return self.first + len(self.text) - 1
 
 
+def repository():
+    """Return the folder with examples, tests and benchmarks: in the wheel beside the package, or the clone."""
+    return BESIDE if BESIDE.exists() else PACKAGE.parent
+
+
 def path_of(file):
     """Return where a file of the repository lies: in the installed package, in the wheel beside it, or in a clone."""
-    if file.startswith("scratchvae/"):
-        path = PACKAGE / file.removeprefix("scratchvae/")
-    else:
-        path = (BESIDE if BESIDE.exists() else PACKAGE.parent) / file
+    of_package = file.startswith("scratchvae/")
+    path = PACKAGE / file.removeprefix("scratchvae/") if of_package else repository() / file
     if not path.is_file():
         raise ReadingError(f"there is no file {file}")
     return path
