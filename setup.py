@@ -17,8 +17,12 @@ READ = [
     "jinja2>=3.1",
     "markupsafe>=2",
 ]
+MPI = [
+    "mpi4py>=4",
+    "mpich>=4.3; platform_system != 'Windows'",
+]  # MPICH: Open MPI refuses root and more ranks than cores
 # xdist: the suite in half the time
-TEST = ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6", "mpmath>=1.3", *READ]
+TEST = ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6", "mpmath>=1.3", *READ, *MPI]
 BESIDE = ["examples/**/*.py", "examples/results/*.csv", "benchmarks/**/*.py", "benchmarks/results/*.json", "tests/*.py"]
 
 
@@ -73,6 +77,7 @@ setup(
     ],
     extras_require={
         "read": READ,  # scratchvae read
+        "mpi": MPI,  # mpiexec -n 8 scratchvae train
         "test": TEST,
         "browser": ["playwright>=1.40"],  # and a chromium, for the tests of the reading in a browser
         "dev": [*TEST, "ruff==0.17.*", "build>=1", "twine>=6"],

@@ -54,6 +54,11 @@ def keep_freed_memory():
         mallopt(-1, 1 << 30)  # M_TRIM_THRESHOLD: the heap keeps up to 1 GiB at its end
 
 
+def cores():
+    """Return how many cores this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
 def blas_threads(largest):
     """Return how many threads BLAS should take in a training step whose largest matrix product has this size.
 

@@ -33,7 +33,6 @@ from scratchvae.training.run import (
     FOREIGN,
     NOTHING,
     RUN,
-    Progress,
     RunFolder,
     _differences,
     load,
@@ -1009,7 +1008,7 @@ def test_a_checkpoint_is_due_as_often_as_it_takes_little_of_the_time(is_row, row
     assert (folder.kept_at, folder.took) == (50.0, 0.0)
     folder.took = took
     monkeypatch.setattr(time, "perf_counter", lambda: 50.0 + waited)
-    assert folder.wanted(Progress(rows=[()] * rows), is_row) is due
+    assert folder.wanted(rows, is_row) is due
 
 
 def test_a_claim_is_renewed_once_a_minute(tmp_path, monkeypatch):

@@ -32,8 +32,8 @@ PAGES = [
 ]
 
 # Each may import those that stand before it, and its own floor; oracle imports nothing; plots, backend, guard,
-# output are leaves, and data knows only how files are read and how much memory there is.
-FLOORS = ["oracle plots backend guard output diagnostics", "files", "data"]
+# output, signals and shares are leaves, and data knows only how files are read and how much memory there is.
+FLOORS = ["oracle plots backend guard output diagnostics signals shares", "ranks", "files", "data"]
 FLOORS += ["arguments noise nets.params nets.layers inference.distributions"]
 FLOORS += [
     "nets.mlp nets.conv nets.heads inference.hmc inference.full_vb inference.mean_field inference.reparameterise"

@@ -13,11 +13,12 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scratchvae import SGD, VAE, Adagrad, Adam, FullVB, evaluate, fit, load_model
 from scratchvae.data import binarise, thresholds
 from scratchvae.models.regression import LinearRegression
+from scratchvae.signals import interruptible
 from scratchvae.training import em, loop, run
 from scratchvae.training.checkpoint import CheckpointError, load, save
 from scratchvae.training.claim import Claim
 from scratchvae.training.em import fit_mcem
-from scratchvae.training.loop import HELD_OUT, ORDER, STEP, due, evaluate_theta, interruptible, stream
+from scratchvae.training.loop import HELD_OUT, ORDER, STEP, due, evaluate_theta, stream
 from scratchvae.training.posterior import fit_posterior
 from scratchvae.training.run import RunFolder, read_history
 
@@ -28,10 +29,10 @@ def watched(model, look):
     """The model, calling look(x, eps, n_data) before each gradient."""
     bound = model.bound
 
-    def looking(x, noise, n_data, gradient=False):
+    def looking(x, noise, n_data, gradient=False, share=None):
         if gradient:
             look(x, noise, n_data)
-        return bound(x, noise, n_data, gradient)
+        return bound(x, noise, n_data, gradient, share)
 
     model.bound = looking
     return model
@@ -114,8 +115,8 @@ def test_train_bound_is_the_mean_over_the_samples_since_the_row_before():
     model = small()
     bound = model.bound
 
-    def record(x, noise, n_data, gradient=False):
-        value = bound(x, noise, n_data, gradient)
+    def record(x, noise, n_data, gradient=False, share=None):
+        value = bound(x, noise, n_data, gradient, share)
         seen.append((value / n_data, len(x)))
         return value
 
@@ -484,7 +485,7 @@ def test_a_second_ctrl_c_acts_at_once_but_for_a_hasty_one_and_an_ignored_signal_
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGTERM):
             os.kill(os.getpid(), number)
         assert arrived == [signal.SIGTERM]
-    monkeypatch.setattr("scratchvae.training.loop.TOGETHER", -1.0)
+    monkeypatch.setattr("scratchvae.signals.TOGETHER", -1.0)
     with pytest.raises(KeyboardInterrupt), interruptible() as arrived:
         os.kill(os.getpid(), signal.SIGINT)
         assert arrived == [signal.SIGINT]

@@ -103,7 +103,7 @@ def test_appendix_d_sees_both_modes_where_q_knows_of_one(monkeypatch):
     fair = appendix_d(model, x, 400, "kernel", chains=20)
     assert abs(fair.log_p.mean() - truth[0]) < 0.2  # one Gaussian width for two modes: a kernel too wide for either
     assert (fair.r_hat > 1.5).all()  # the chains stay where they began
-    monkeypatch.setattr(marginal, "starts", lambda model, x, chains, _: np.full((chains, len(x), 1), 1.5))
+    monkeypatch.setattr(marginal, "starts", lambda model, x, chains, _, ranks: np.full((chains, len(x), 1), 1.5))
     one_sided = appendix_d(model, x, 400, "kernel", chains=20)
     assert_allclose(one_sided.log_p - truth, -np.log(2), atol=0.1)  # control: half of the mass is missed
     assert (one_sided.error < 0.1).all() and (one_sided.r_hat < 1.1).all()  # and nothing tells
@@ -123,9 +123,9 @@ def test_thin_burn_in_and_steps_are_what_is_walked(monkeypatch):
     model, x, _, _ = evidence()
     calls, ordinary = [], marginal.sample
 
-    def walk(target, z, generator, n_samples, burn_in, steps):
+    def walk(target, z, generator, n_samples, burn_in, steps, comm):
         calls.append((len(z), n_samples, burn_in, steps))
-        found = ordinary(target, z, generator, n_samples, burn_in, steps)
+        found = ordinary(target, z, generator, n_samples, burn_in, steps, comm=comm)
         walk.z = found.z
         return found
 
@@ -138,12 +138,12 @@ def test_thin_burn_in_and_steps_are_what_is_walked(monkeypatch):
 
 
 def test_draws_that_are_all_alike_give_nan_and_a_warning(monkeypatch):
-    def stuck(target, z, generator, n_samples, *_):
+    def stuck(target, z, generator, n_samples, *_, comm):
         return SimpleNamespace(z=np.repeat(z[None], n_samples, axis=0))
 
     model, x, _, _ = evidence()
     monkeypatch.setattr(marginal, "sample", stuck)
-    monkeypatch.setattr(marginal, "starts", lambda model, x, chains, _: np.zeros((chains, len(x), 2)))
+    monkeypatch.setattr(marginal, "starts", lambda model, x, chains, _, ranks: np.zeros((chains, len(x), 2)))
     with pytest.warns(UserWarning, match="the draws of 7 of 7 datapoints are too much alike for a density"):
         assert np.isnan(appendix_d(model, x, 20).log_p).all()
 

@@ -240,10 +240,10 @@ def test_training_hands_each_e_step_the_stepsize_that_the_one_before_has_tuned(m
 
     handed, tuned, settings = [], [], []
 
-    def watched(decoder, x, z, generator, log_stepsize, *rest):
+    def watched(decoder, x, z, generator, log_stepsize, *rest, comm):
         handed.append(log_stepsize)
         settings.append(rest)
-        found = e_step(decoder, x, z, generator, log_stepsize, *rest)
+        found = e_step(decoder, x, z, generator, log_stepsize, *rest, comm=comm)
         tuned.append(found[1])
         return found
 

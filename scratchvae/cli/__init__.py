@@ -7,20 +7,27 @@ a file, so that `--help` and a mistyped option answer at once.
 """
 
 import argparse
+import contextlib
+import inspect
 import sys
 import warnings
 
 from scratchvae import __version__
 from scratchvae.cli import bench, evaluate, exercise, gradcheck, plot, read, shared, train
-from scratchvae.cli.output import tolerant
+from scratchvae.cli.output import silence, tolerant
+from scratchvae.cli.ranks import ranks_of_command, started
 from scratchvae.cli.shared import ignore_signals
 from scratchvae.output import give_up
+from scratchvae.ranks import RankError
 
 COMMANDS = (train, evaluate, plot, gradcheck, exercise, read, bench)  # in the order in which --help lists them
 
 
 def main(argv=None):
     """Run one command and return its exit code. `argv` holds its words; without it they come from the shell.
+
+    Under mpiexec it runs on all ranks. The first of them alone prints what the command prints, and warnings; an error
+    is printed by the rank on which it arose.
 
     The exit code is 0 for success, 1 if gradcheck finds a gradient that fails or an exercise is not solved, 2 for an
     error, which is printed in one line, 130 after Ctrl-C, 143 after SIGTERM and 129 after SIGHUP. Warnings are printed
@@ -30,7 +37,8 @@ def main(argv=None):
         try:
             code = _run(argv)
         except KeyboardInterrupt:
-            _say_on_stderr("interrupted", begin="\n")
+            if started()[0] == 0:
+                _say_on_stderr("interrupted", begin="\n")
             return 130
         except SystemExit as stop:  # argparse has printed its help, or what is wrong
             if stop.code or _is_written(out):
@@ -52,13 +60,22 @@ def _is_written(out):
 
 def _run(argv):
     """Parse the words and run the command, with one line for each warning and for an error."""
-    arguments = vars(parser().parse_args(argv))
+    first = started()[0] == 0
+    with contextlib.nullcontext() if first else silence():
+        arguments = vars(parser().parse_args(argv))
     command = arguments.pop("command")
+    on_ranks = "ranks" in inspect.signature(command).parameters
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
-        warnings.showwarning = lambda message, *_: _say_on_stderr(f"warning: {message}")
+        warnings.showwarning = lambda message, *_: _say_on_stderr(f"warning: {message}") if first else None
         try:
-            return command(**arguments)
+            with ranks_of_command(command.__name__, on_ranks) as ranks:
+                if on_ranks:
+                    arguments["ranks"] = ranks
+                with contextlib.nullcontext() if first else silence(stderr=False):
+                    return command(**arguments)
+        except RankError:  # the rank that has failed says why
+            return 2
         except (ValueError, OSError, FloatingPointError, MemoryError) as error:
             _say_on_stderr(f"error: {' '.join(str(error).split()) or type(error).__name__}")
             return 2

@@ -19,6 +19,7 @@ from scratchvae.cli.shared import (
     run_options,
 )
 from scratchvae.inference.objectives import trait
+from scratchvae.ranks import ranks_of
 from scratchvae.training import loop
 from scratchvae.training.run import load_model
 
@@ -33,6 +34,7 @@ def evaluate(
     as_json=False,
     backend="numpy",
     changed_data=False,
+    ranks=None,
     **moved,
 ):
     """Print the bound of the run folder `run` with its two terms, on sampled z, in nats per datapoint.
@@ -42,16 +44,18 @@ def evaluate(
     `log_likelihood` asks for log p(x) as well, by importance with so many draws per image. `seed` is that of the noise.
     With `as_json` one JSON object is printed in place of sentences, in which null stands for a number that is not
     finite, since JSON has none. `backend` says where it is computed. `moved` may hold data and data_dir, where the data
-    are now. With `changed_data` the data may be others than in training.
+    are now. With `changed_data` the data may be others than in training. `ranks` are those that share the rows; None
+    is this process alone.
     """
+    ranks = ranks_of(ranks)
     options = run_options(Path(run)) | resolved(moved)
     model = load_model(run, backend=backend)
-    images = images_of_run(run, options, changed_data)
+    images = ranks.load(lambda: images_of_run(run, options, changed_data))
     with looked_at(model, options, images):
-        return _evaluate(run, options, model, images, split, n_samples, n_theta, log_likelihood, seed, as_json)
+        return _evaluate(run, options, model, images, split, n_samples, n_theta, log_likelihood, seed, as_json, ranks)
 
 
-def _evaluate(run, options, model, images, split, n_samples, n_theta, log_likelihood, seed, as_json):
+def _evaluate(run, options, model, images, split, n_samples, n_theta, log_likelihood, seed, as_json, ranks):
     """Evaluate a model that is loaded, at images that were looked at; the arguments are those of `evaluate`."""
     if n_theta < 0:
         raise ValueError(f"--n-theta is {n_theta}; expected a whole number ≥ 0")
@@ -67,18 +71,18 @@ def _evaluate(run, options, model, images, split, n_samples, n_theta, log_likeli
         "data": options["data"],
         "binarization": images.binarization,
         "split": split,
-        **loop.evaluate(model, x, seed, images.binarization),
+        **loop.evaluate(model, x, seed, images.binarization, ranks),
         "n_samples": model.n_samples,
         "seed": seed,
         **({"note": note} if note else {}),
     }
     over_theta = options["full_vb"] and n_theta > 0
     if over_theta:
-        result |= _over_theta(model, x, split, n_theta, seed, images.binarization)
+        result |= _over_theta(model, x, split, n_theta, seed, images.binarization, ranks)
     if log_likelihood is not None:
         if not bounds:
             raise ValueError("--log-likelihood draws from q(z|x), which an autoencoder does not learn: leave it out")
-        result |= _log_likelihood(model, x, log_likelihood, seed, images.binarization)
+        result |= _log_likelihood(model, x, log_likelihood, seed, images.binarization, ranks)
     if not bounds:
         result |= {"bound": None, "kl": None}
     if as_json:
@@ -101,15 +105,15 @@ def _evaluate(run, options, model, images, split, n_samples, n_theta, log_likeli
     return 0
 
 
-def _over_theta(model, x, split, n_theta, seed, binarization):
+def _over_theta(model, x, split, n_theta, seed, binarization, ranks):
     """Return the bound over `n_theta` draws θ ~ q(θ), KL(q(θ) ‖ p(θ)) and α, for the result of `evaluate`."""
-    found = loop.evaluate_theta(model, x, n_theta, seed, binarization)
+    found = loop.evaluate_theta(model, x, n_theta, seed, binarization, ranks)
     if split != "train":
         del found["bound_22"]  # (22) belongs to the data that q(θ) was fitted to
     return found | {"n_theta": n_theta, "alpha": model.alphas()}
 
 
-def _log_likelihood(model, x, n_samples, seed, binarization):
+def _log_likelihood(model, x, n_samples, seed, binarization, ranks):
     """Return log p(x) by importance, its mean over the datapoints, for the result of `evaluate`."""
     from scratchvae.inference.marginal import importance  # only now: it takes SciPy
 
@@ -117,8 +121,8 @@ def _log_likelihood(model, x, n_samples, seed, binarization):
         raise ValueError(f"--log-likelihood is {n_samples}; expected a whole number ≥ 1")
     if binarization == "dynamic":
         x = data.binarise(x, data.thresholds(x.shape, x.dtype, loop.stream(seed, loop.HELD_OUT, 0)))
-    with loop.progress_bar(len(x), 0, None, unit=" images") as bar:
-        estimate = importance(model, x, n_samples, seed, bar.update)
+    with loop.progress_bar(len(x), 0, None if ranks.first else False, unit=" images") as bar:
+        estimate = importance(model, x, n_samples, seed, bar.update, ranks)
     mean, error = estimate.mean()
     known = {"log_likelihood_error": error, "log_likelihood_bias": -estimate.bias()}
     known |= {"k_hat": float(estimate.k_hat.max()), "k_hat_threshold": estimate.threshold()}

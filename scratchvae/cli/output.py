@@ -1,6 +1,7 @@
 """What the commands print goes through an `Output`, which stops nothing."""
 
 import contextlib
+import io
 import sys
 
 from scratchvae.output import Output
@@ -19,3 +20,14 @@ def tolerant():
             yield None
         else:
             yield stack.enter_context(contextlib.redirect_stdout(Output(sys.stdout)))
+
+
+@contextlib.contextmanager
+def silence(stderr=True):
+    """Let nothing be printed inside, as on a rank that is not the first.
+
+    stderr says whether errors are kept back too, True unless given.
+    """
+    quiet = contextlib.redirect_stderr(io.StringIO()) if stderr else contextlib.nullcontext()
+    with contextlib.redirect_stdout(io.StringIO()), quiet:
+        yield

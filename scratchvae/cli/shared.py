@@ -23,6 +23,7 @@ from scratchvae.inference.posteriors import POSTERIORS
 from scratchvae.models.full_vb import FullVB
 from scratchvae.models.vae import VAE
 from scratchvae.nets.mlp import ACTIVATIONS
+from scratchvae.signals import STOPS
 from scratchvae.training import loop
 from scratchvae.training.optim import OPTIMIZERS
 from scratchvae.training.run import config_differs, config_of, facts_of_run, require_folder, same_data
@@ -279,7 +280,7 @@ is_program = False  # whether this process is the program `scratchvae`, and not 
 def ignore_signals():
     """Ignore the signals that stop a run for the rest of the program, in which nothing is left to stop."""
     if is_program:
-        for number in loop.STOPS:
+        for number in STOPS:
             signal.signal(number, signal.SIG_IGN)
 
 
@@ -325,6 +326,13 @@ def new_folder(path, name):
     finally:
         if is_new and path.is_dir() and not any(path.iterdir()):
             path.rmdir()
+
+
+@contextlib.contextmanager
+def run_folder(ranks, path, name):
+    """Give the Path of a folder on all ranks, which the first of them makes: see `new_folder`."""
+    with contextlib.ExitStack() as stack:
+        yield ranks.first_only(lambda: stack.enter_context(new_folder(path, name)))
 
 
 def quoted(path):

@@ -7,7 +7,7 @@ import warnings
 from pathlib import Path
 
 from scratchvae import data
-from scratchvae.backend import BACKENDS, blas_threads
+from scratchvae.backend import BACKENDS, blas_threads, cores
 from scratchvae.cli.shared import (
     DEFAULTS,
     add_command,
@@ -17,18 +17,19 @@ from scratchvae.cli.shared import (
     images_of_run,
     looked_at,
     model_of,
-    new_folder,
     numbers,
     place,
     quoted,
     require_cores,
     resolved,
+    run_folder,
     run_options,
 )
 from scratchvae.inference.likelihoods import LIKELIHOODS
 from scratchvae.inference.objectives import OBJECTIVES, trait
 from scratchvae.inference.posteriors import POSTERIORS
 from scratchvae.nets.mlp import ACTIVATIONS
+from scratchvae.ranks import ranks_of
 from scratchvae.training import loop
 from scratchvae.training.claim import Claim
 from scratchvae.training.optim import OPTIMIZERS
@@ -52,18 +53,20 @@ EPILOG = """examples:
   scratchvae train --resume runs/mnist20 --samples 2000000"""
 
 
-def train(out=None, resume=None, quiet=False, take_over=False, **given):
+def train(out=None, resume=None, quiet=False, take_over=False, ranks=None, **given):
     """Train a VAE, write the run folder, and draw its pictures.
 
     `out` is the new folder of the run; without it one is made in runs/. `resume` is the folder of a run to go on with.
-    With `quiet` only warnings and errors are printed. `take_over` is that of `fit`. `given` holds the options of the
-    run that were given; the others have their defaults, or what the resumed run was trained with.
+    With `quiet` only warnings and errors are printed. `take_over` is that of `fit`. `ranks` are those that share the
+    training; None is this process alone. `given` holds the options of the run that were given; the others have their
+    defaults, or what the resumed run was trained with.
     """
+    ranks = ranks_of(ranks)
     given = _with_architecture(resolved(given))
     if resume is None:
         options = _with_defaults(given)
         _check_threads(options)
-        if out is not None:
+        if out is not None and ranks.first:
             Claim(out, take_over).require_free()
             require_new(out)
         _require_apart(f"runs/{_name(options)}" if out is None else out, options["data"])
@@ -72,14 +75,14 @@ def train(out=None, resume=None, quiet=False, take_over=False, **given):
 
     from threadpoolctl import threadpool_limits
 
-    images = images_of(options) if resume is None else images_of_run(resume, options)
+    images = ranks.load(lambda: images_of(options) if resume is None else images_of_run(resume, options))
     options["test_images"] = loop.fingerprint(images.test)
     options["image_shape"] = list(images.image_shape)
     model = model_of(options, images)
     if options["warm_start"] is not None and resume is None:
         model.warm_start(load_model(options["warm_start"]))
     if options["threads"] is None and resume is None:
-        options["threads"] = _threads(model, options, len(images.train))
+        options["threads"] = _threads(model, options, len(images.train), ranks)
     optimizer = _optimizer(options)
     if not quiet:
         print(images)
@@ -87,8 +90,8 @@ def train(out=None, resume=None, quiet=False, take_over=False, **given):
     begun = 0 if resume is None else facts_of_run(resume)["progress"]["samples"]
     try:
         with (
-            new_folder(resume or out, f"runs/{_name(options)}") as folder,
-            threadpool_limits(options["threads"] if model.backend == "numpy" else None, "blas"),
+            run_folder(ranks, resume or out, f"runs/{_name(options)}") as folder,
+            threadpool_limits(_share_of_cores(options["threads"], model, ranks), "blas"),
             looked_at(model, options, images),
         ):
             history = loop.fit(
@@ -108,10 +111,11 @@ def train(out=None, resume=None, quiet=False, take_over=False, **given):
                 options=options,
                 progress=False if quiet else None,
                 take_over=take_over,
+                comm=ranks,
             )
     except (KeyboardInterrupt, SystemExit) as stop:
         ignore_signals()
-        if checkpoint_of(folder).exists():
+        if ranks.first and checkpoint_of(folder).exists():
             print(f"\nstopped; go on with: scratchvae train --resume {quoted(folder)}", file=sys.stderr)
         return stop.code if isinstance(stop, SystemExit) else 130
     if not quiet:
@@ -121,6 +125,8 @@ def train(out=None, resume=None, quiet=False, take_over=False, **given):
             f"{last['train_bound']:.2f} train{_kind_of_bound(model)}, "
             f"{last['valid_bound']:.2f} validation (nats per datapoint)"
         )
+    if not ranks.first:
+        return 0
     with model.guard.looked_at():
         pictures = _draw(folder, model, images, history, options["seed"])
     if not quiet:
@@ -205,18 +211,27 @@ def _check_threads(options):
         raise ValueError("--threads needs a BLAS whose threads can be set, and threadpoolctl finds none: leave it out")
 
 
-def _threads(model, options, n_train):
+def _threads(model, options, n_train, ranks):
     """Return the number of BLAS threads for a new run, by the size of its largest matrix product; None on the device.
 
-    The product has M rows for each of the L draws of z, and the largest matrix among the parameters is its other
-    factor. A convolution's matrix meets more rows than that, one for every patch of an image; with the default channels
-    its product is twice the size that is counted here.
+    The product has M rows, or this rank's share of them, for each of the L draws of z, and the largest matrix among the
+    parameters is its other factor. A convolution's matrix meets more rows than that, one for every patch of an image;
+    with the default channels its product is twice the size that is counted here.
     """
     if model.backend != "numpy":
         return None
-    rows = min(options["batch_size"], n_train) * options["n_samples"]
+    rows = min(options["batch_size"], n_train) * options["n_samples"] / ranks.size
     matrices = [array.size for array in model.params.named(model.params.value).values() if array.ndim == 2]
     return blas_threads(rows * max(matrices))
+
+
+def _share_of_cores(threads, model, ranks):
+    """Return how many threads BLAS has on this rank: those of the run, but no more than its share of the cores."""
+    if model.backend != "numpy":
+        return None
+    if threads is None or ranks.size == 1:
+        return threads
+    return min(threads, max(1, cores() // ranks.on_machine))
 
 
 def _resumed(run, given, out):

@@ -29,6 +29,7 @@ form, it is (24).
 import numpy as np
 
 from scratchvae.backend import kind
+from scratchvae.shares import whole_of
 
 THETA_NOISE = ("minibatch", "antithetic", "datapoint", "local")  # where ζ acts: see `models.full_vb.FullVB`
 BLOCK = 1 << 15  # how many entries of θ the host takes at a time, so that what the lines below share stays in its cache
@@ -88,14 +89,15 @@ class Posterior:
             self.dmu[b] = g[b]  # ∂θ/∂μ = 1
             self.dlog_sigma[b] = g[b] * np.exp(self.log_sigma[b]) * zeta[b]  # ∂θ/∂log σ = σ ζ
 
-    def neg_kl(self, gradient=False):
+    def neg_kl(self, gradient=False, rank=0, size=1):
         """Return -KL(q(θ) ‖ p_α(θ)) in nats.
 
-        With gradient=True, which is not the default, its gradient is added to what the windows hold.
+        With gradient=True, which is not the default, its gradient is added to what the windows hold. Where there are
+        `size` ranks, each takes every size-th block of θ, from its number `rank` on, so that their sum is the whole.
         """
         alpha2 = self.alpha2()
         total = 0.0
-        for b, k in self.blocks:
+        for b, k in self.blocks[rank::size]:
             neg_kl, dmu, dlog_sigma = theta_neg_kl(self.mu[b], self.log_sigma[b], alpha2[k], gradient)
             total = total + neg_kl
             if gradient:
@@ -128,7 +130,7 @@ def theta_log_ratio(theta, zeta, log_sigma, alpha2, gradient=True):
     return (ratio, theta / -alpha2, 1.0) if gradient else (ratio, None, None)
 
 
-def over_theta(objective, q, p, theta, x, eps, zeta, scale, gradient=True, closed=True):
+def over_theta(objective, q, p, theta, x, eps, zeta, scale, gradient=True, closed=True, share=None):
     """Return the bound (22): `objective` at draws θ ~ q(θ), plus the terms of θ, which count once.
 
     With gradient=True, the default, the gradients of φ, μ and log σ are left in their windows.
@@ -146,24 +148,28 @@ def over_theta(objective, q, p, theta, x, eps, zeta, scale, gradient=True, close
     scale       is N/M.
     closed      says what the terms of θ are: -KL(q(θ) ‖ p_α(θ)), as in (24), which is the default, or
                 log p_α(θ) - log q(θ) at the draw, as in (21).
+    share       is the `Share` of a minibatch that x and eps hold; then M is that of the whole minibatch, and zeta is
+                whole. None, the default, says that they hold all of it.
     """
-    M = len(x)
+    share = whole_of(len(x)) if share is None else share
+    M = share.of
     S = min(len(zeta), M)
     bound = 0.0
     total = 0.0
-    for s in range(S):
-        rows = slice(s * M // S, (s + 1) * M // S)
+    draws = [(s, share.within(s * M // S, (s + 1) * M // S)) for s in range(S)]
+    draws = [(s, rows) for s, rows in draws if rows.stop > rows.start]
+    for s, rows in draws:
         theta.draw(zeta[s], theta.theta.value)  # θ = h(ζ)                                                    (19), (23)
         bound = bound + objective(q, p, x[rows], eps[:, rows], scale, gradient)  # N (…)                      (21), (24)
         if not closed:  # log p_α(θ) - log q(θ)                                                                     (21)
             bound = bound + _at_the_draw(theta, zeta[s], (rows.stop - rows.start) / M, gradient)
         elif gradient:
             theta.draw_backward(zeta[s], theta.theta.grad)  # through θ: g for μ, and g ⊙ σ ⊙ ζ for log σ
-        if gradient and S > 1:
+        if gradient and len(draws) > 1:
             total = total + theta.params.grad
-    if gradient and S > 1:
+    if gradient and len(draws) != 1:
         theta.params.grad[...] = total
-    return bound + theta.neg_kl(gradient) if closed else bound  # -KL once for all N                                (24)
+    return bound + theta.neg_kl(gradient, share.rank, share.size) if closed else bound  # -KL once for all N        (24)
 
 
 def _at_the_draw(q, zeta, share, gradient):
@@ -186,7 +192,7 @@ def _at_the_draw(q, zeta, share, gradient):
     return share * total
 
 
-def over_theta_of_rows(objective, q, p, theta, x, eps, zeta, scale, gradient=True):
+def over_theta_of_rows(objective, q, p, theta, x, eps, zeta, scale, gradient=True, share=None):
     """Return the bound (24), in which each row of x has a θ of its own that is never drawn as a whole.
 
     The decoder's affine maps are `LocalLinear` (Kingma, Salimans & Welling 2015, "Variational Dropout and the Local
@@ -194,9 +200,14 @@ def over_theta_of_rows(objective, q, p, theta, x, eps, zeta, scale, gradient=Tru
     to μ and log σ through θ into the windows of `theta` themselves. zeta (L M, units) has a column for each of their
     outputs. The other arguments, and the gradient, are those of `over_theta`.
     """
+    share = whole_of(len(x)) if share is None else share
     start = 0
     for layer in p.local:
         layer.zeta = zeta[:, start : start + layer.n_out]
         start += layer.n_out
-    bound = objective(q, p, x, eps, scale, gradient)  # N (-KL(q(z|x) ‖ p(z)) + log p(x|z))                         (24)
-    return bound + theta.neg_kl(gradient)  # -KL(q(θ) ‖ p_α(θ)) once for all N                                      (24)
+    if len(share) == 0:
+        bound = 0.0
+        theta.params.grad[...] = 0
+    else:
+        bound = objective(q, p, x, eps, scale, gradient)  # N (-KL(q(z|x) ‖ p(z)) + log p(x|z))                     (24)
+    return bound + theta.neg_kl(gradient, share.rank, share.size)  # -KL(q(θ) ‖ p_α(θ)) once for all N              (24)

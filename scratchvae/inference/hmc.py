@@ -22,6 +22,7 @@ from scratchvae.arguments import positive, whole
 from scratchvae.backend import BACKENDS, kind, move, own
 from scratchvae.inference.distributions import log_standard_gaussian
 from scratchvae.noise import standard_normal
+from scratchvae.ranks import ranks_of
 
 DIVERGENT = 1000  # nats: a trajectory whose energy error is larger, or not finite, has lost the track
 
@@ -144,7 +145,17 @@ class Samples:
 
 
 def sample(
-    target, z, generator, n_samples, burn_in=100, steps=10, acceptance=0.9, stepsize=0.1, shared=False, jitter=0.5
+    target,
+    z,
+    generator,
+    n_samples,
+    burn_in=100,
+    steps=10,
+    acceptance=0.9,
+    stepsize=0.1,
+    shared=False,
+    jitter=0.5,
+    comm=None,
 ):
     """Run the chains that start at z (C, J), and return their next `n_samples` states after the burn-in as `Samples`.
 
@@ -166,24 +177,37 @@ def sample(
         U((1 - jitter) ε, ε), each chain its own. Without jitter a trajectory that nearly closes, as in a Gaussian of
         the right scale, comes back to the same energy again and again: the mean of such a chain is found at once, and
         its spread hardly at all (Neal 2011, section 3.2). The rate that is tuned is the rate under jitter.
+    comm is a communicator of mpi4py, whose ranks share the chains; None, the default, is this process alone. z and the
+        result are those of all chains on every rank, and target is that of the rank's own part of them, which are
+        `ranks.Ranks(comm).share(len(z)).rows`.
 
     Raises ValueError where there is no chain, where numbers do not fit, where z has masked entries, where the target's
     shapes are not (C,) and (C, J), and where the log density or its gradient is not finite at the start of a chain.
     Warnings tell of a mean rate that misses the aim, of chains that accept less than half of it, and of trajectories
     that diverged: see `_report`.
     """
-    _checked(z, generator, n_samples, burn_in, steps, acceptance, stepsize, jitter)
-    z = own("z", z, kind(z))
-    state = _begun(target, z)
+    with ranks_of(comm) as ranks:
+        _checked(z, generator, n_samples, burn_in, steps, acceptance, stepsize, jitter)
+        z = own("z", z, kind(z))
+        if ranks.size > len(z):
+            raise ValueError(f"{ranks.size} ranks share {len(z)} chains: start as many ranks or fewer (mpiexec -n)")
+        mine = ranks.share(len(z)).rows
+        state = _begun(target, z[mine])
 
-    def advance(state, stepsize):
-        p = standard_normal(generator, z.shape, z.dtype, kind(z))
-        u, v = move(generator.random((2, len(z)), z.dtype), kind(z))
-        with np.errstate(over="ignore", invalid="ignore"):  # a trajectory that diverges is told in the report
-            return transition(target, state, p, u, stepsize * (1 - z.dtype.type(jitter) * v[:, None]), steps)
+        def advance(state, stepsize):
+            p = standard_normal(generator, z.shape, z.dtype, kind(z))[mine]
+            u, v = move(generator.random((2, len(z)), z.dtype)[:, mine], kind(z))
+            ranks.meet()
+            with np.errstate(over="ignore", invalid="ignore"):  # a trajectory that diverges is told in the report
+                return transition(target, state, p, u, stepsize * (1 - z.dtype.type(jitter) * v[:, None]), steps)
 
-    state, tuned = _tuned(advance, state, np.full_like(z[:, :1], stepsize), acceptance, burn_in, shared)
-    samples = _drawn(advance, state, tuned, n_samples)
+        def rate_of(rate):
+            if not shared:
+                return rate[:, None]
+            return rate.mean() if ranks.size == 1 else ranks.total([float(rate.sum())])[0] / len(z)
+
+        state, tuned = _tuned(advance, state, np.full_like(z[mine, :1], stepsize), acceptance, burn_in, rate_of)
+        samples = _drawn(advance, state, tuned, n_samples, ranks, len(z))
     _report(samples, acceptance, burn_in)
     return samples
 
@@ -207,7 +231,7 @@ def _begun(target, z):
     return z, value, gradient
 
 
-def _tuned(advance, state, stepsize, aim, burn_in, shared):
+def _tuned(advance, state, stepsize, aim, burn_in, rate_of):
     """Make the transitions of the burn-in, which tune the stepsize, and return the state and the stepsize after them.
 
     The first half finds the order of magnitude with the paper's γ = 0.05 and μ = log(10 ε_0), which leans to long steps
@@ -215,26 +239,31 @@ def _tuned(advance, state, stepsize, aim, burn_in, shared):
     rate of one transition is noisy, so ε falls far at each refusal and climbs back in small steps. In a normal
     distribution of two dimensions such chains accept 0.92 where 0.8 was the aim, after 100 transitions. So the second
     half starts again from the average ε̄ of the first, with ten times this γ and μ = log ε̄.
+
+    rate_of turns the rates of the chains of a transition, (C,), into what the tuning takes in: see `DualAveraging`.
     """
     for half, gamma, lean in ((burn_in + 1) // 2, 0.05, 10), (burn_in // 2, 0.5, 1):
         tuner = DualAveraging(stepsize, aim, gamma, lean)
         for _ in range(half):
             state, rate, _ = advance(state, tuner.stepsize)
-            tuner.update(rate.mean() if shared else rate[:, None])
+            tuner.update(rate_of(rate))
         stepsize = tuner.average
     return state, stepsize
 
 
-def _drawn(advance, state, stepsize, n_samples):
-    """Make `n_samples` transitions with a stepsize that stays, and return them as `Samples`."""
+def _drawn(advance, state, stepsize, n_samples, ranks, n_chains):
+    """Make `n_samples` transitions with a stepsize that stays, and return those of all chains as `Samples`."""
     draws = np.empty((n_samples, *state[0].shape), state[0].dtype)
     errors = np.empty(draws.shape[:2], draws.dtype)
     for t in range(n_samples):
         state, _, error = advance(state, stepsize)
         draws[t] = move(state[0], "numpy")
         errors[t] = move(error, "numpy")
+    draws = ranks.gathered(draws.swapaxes(0, 1), n_chains).swapaxes(0, 1)
+    errors = ranks.gathered(errors.T, n_chains).T
+    stepsize = ranks.gathered(move(stepsize, "numpy"), n_chains)
     rates = np.exp(np.minimum(0, -errors)).mean(axis=0, dtype=float)  # the probabilities of `transition`
-    return Samples(draws, rates, errors, move(stepsize, "numpy"), int((errors > DIVERGENT).sum()))
+    return Samples(draws, rates, errors, stepsize, int((errors > DIVERGENT).sum()))
 
 
 def _report(samples, acceptance, burn_in):

@@ -24,6 +24,7 @@ from scratchvae.guard import holds_model
 from scratchvae.inference.distributions import log_gaussian, log_standard_gaussian
 from scratchvae.inference.hmc import log_joint, sample
 from scratchvae.noise import standard_normal
+from scratchvae.ranks import ranks_of
 
 NOT_FINITE = (
     "log p(x) of {} datapoints is not finite: see whether they are on the scale of the training rows, and whether all "
@@ -98,7 +99,7 @@ class Estimate:
 
 
 @holds_model
-def importance(model, x, n_samples=5000, seed=0, progress=None):
+def importance(model, x, n_samples=5000, seed=0, progress=None, comm=None):
     """Estimate log p(x) by importance sampling from q(z|x) and return an `Estimate`.
 
         log p(x) ≃ log 1/K Σ_k w_k,   w_k = p(x|z_k) p(z_k) / q(z_k|x),   z_k ~ q(z|x)
@@ -114,35 +115,51 @@ def importance(model, x, n_samples=5000, seed=0, progress=None):
                 with fewer than 21 k̂ is NaN.
     seed        selects the draws. Those for row i are a function of (seed, i) alone.
     progress    is called with the number of rows that were finished, once for each block of rows; None for no calls.
+    comm        is a communicator of mpi4py, whose ranks share the rows and all return the whole estimate; None, the
+                default, is this process alone.
 
     At most `AT_ONCE` latents are decoded at a time. A number that is not whole, or rows that do not fit the model,
     raise a ValueError.
     """
-    x = rows_of("x", x, model)
-    N = len(x)
-    K = whole("n_samples", n_samples)
-    seed = whole("seed", seed, least=0)
-    found = np.empty((4, N))  # log_p, error, ess and k_hat
-    size = max(1, AT_ONCE // K)
-    for start in range(0, N, size):
-        block = slice(start, start + size)
-        rows = model.pixels(move(x[block], model.backend))
-        generators = [np.random.default_rng([seed, i]) for i in range(N)[block]]
-        parts = []
-        for begun in range(0, K, AT_ONCE):
-            shape = (min(AT_ONCE, K - begun), model.n_latent)
-            eps = np.stack([generator.standard_normal(shape, model.dtype) for generator in generators], axis=1)
-            z, log_qz = model.latents(rows, move(eps, model.backend))
-            parts.append((log_p_xz(model, rows, z) - move(log_qz, "numpy")).astype(float))
-        log_w = np.concatenate(parts)
-        with np.errstate(invalid="ignore"):  # of weights that are all 0: a warning below counts such datapoints
-            found[:, block] = (*_log_mean(log_w), pareto_k(log_w))
-        if progress is not None:
-            progress(log_w.shape[1])
-    estimate = Estimate(*found, K)
+    with ranks_of(comm) as ranks:
+        x = rows_of("x", x, model)
+        N = len(x)
+        K = whole("n_samples", n_samples)
+        seed = whole("seed", seed, least=0)
+        mine = ranks.share(N)
+        found = np.empty((len(mine), 4))  # log_p, error, ess and k_hat
+        size = max(1, AT_ONCE // K)
+        for begun in range(0, -(-N // ranks.size), size):  # as many blocks on every rank
+            block = slice(begun, min(begun + size, len(mine)))
+            numbers = range(mine.start, mine.stop)[block]
+            if numbers:
+                log_w = _log_weights(model, x[mine.rows][block], numbers, K, seed)
+                with np.errstate(invalid="ignore"):  # of weights that are all 0: a warning below counts such datapoints
+                    found[block] = np.stack((*_log_mean(log_w), pareto_k(log_w)), axis=1)
+            done = ranks.meet(len(numbers))[0]
+            if progress is not None:
+                progress(int(done))
+        found = ranks.gathered(found, N)
+    estimate = Estimate(*np.ascontiguousarray(found.T), K)
     _warn_of_k_hat(estimate)
     _warn(~np.isfinite(estimate.log_p), NOT_FINITE)
     return estimate
+
+
+def _log_weights(model, x, numbers, K, seed):
+    """Return log w_k = log p(x, z_k) - log q(z_k|x) of K draws for rows x (M, D), (K, M).
+
+    numbers lists the numbers of the rows in the data set, of which the draws are a function.
+    """
+    rows = model.pixels(move(x, model.backend))
+    generators = [np.random.default_rng([seed, i]) for i in numbers]
+    parts = []
+    for begun in range(0, K, AT_ONCE):
+        shape = (min(AT_ONCE, K - begun), model.n_latent)
+        eps = np.stack([generator.standard_normal(shape, model.dtype) for generator in generators], axis=1)
+        z, log_qz = model.latents(rows, move(eps, model.backend))
+        parts.append((log_p_xz(model, rows, z) - move(log_qz, "numpy")).astype(float))
+    return np.concatenate(parts)
 
 
 def _log_mean(log_terms):
@@ -189,7 +206,7 @@ def log_p_xz(model, x, z):
 
     x and z lie where the model does. So many z are decoded together that there are at most `AT_ONCE` latents.
     """
-    size = max(1, AT_ONCE // len(x))
+    size = max(1, AT_ONCE // max(1, len(x)))
     parts = []
     for start in range(0, len(z), size):
         part = z[start : start + size]
@@ -200,7 +217,7 @@ def log_p_xz(model, x, z):
 
 
 @holds_model
-def appendix_d(model, x, n_samples=200, fit="gaussian", seed=0, burn_in=100, steps=4, thin=3, chains=5):
+def appendix_d(model, x, n_samples=200, fit="gaussian", seed=0, burn_in=100, steps=4, thin=3, chains=5, comm=None):
     """Estimate log p(x) from draws of the posterior p(z|x), as in appendix D, and return an `Estimate`.
 
         log p(x) ≃ -log 1/L Σ_l q(z_l) / p(x, z_l),   z_l ~ p(z|x)
@@ -222,31 +239,36 @@ def appendix_d(model, x, n_samples=200, fit="gaussian", seed=0, burn_in=100, ste
     steps       is the number of leapfrog steps in a transition.
     thin        is the number of transitions from one draw of a chain to the next; more make the draws less alike.
     chains      is the number of chains for each datapoint.
+    comm        is a communicator of mpi4py, whose ranks share chains and rows and all return the whole estimate; None,
+                the default, is this process alone.
 
     A chain does not leave the mode of p(z|x) in which it starts, and neither `error` nor `k_hat` can tell. The chains
     therefore start at draws that are nearly from p(z|x): see `starts`. The log of the mean is on average too high, by
     about error²/2. Where the draws of a datapoint are too much alike to fit a density, a warning says so and its log_p
     is NaN. Numbers or rows that do not fit raise a ValueError.
     """
-    x = rows_of("x", x, model)
-    L = whole("n_samples", n_samples)
-    J = model.n_latent
-    chains = whole("chains", chains)
-    thin = whole("thin", thin)
-    seed = whole("seed", seed, least=0)
-    if fit not in ("gaussian", "kernel"):
-        raise ValueError(f"fit is {fit!r}; expected 'gaussian' or 'kernel'")
-    least = max(2 * J + 2, 4 * chains)
-    if least > L or L % chains:
-        raise ValueError(f"n_samples is {L}; expected {least} or more, a multiple of the {chains} chains")
-    if J >= 5:
-        warnings.warn(f"appendix D is for fewer than 5 latent dimensions; here are {J}: take importance", stacklevel=3)
-    size = max(1, AT_ONCE // chains)
-    parts = []
-    for begun in range(0, len(x), size):
-        rows = model.pixels(move(x[begun : begun + size], model.backend))
-        generator = np.random.default_rng([seed, begun])
-        parts.append(_appendix_d(model, rows, L, fit, generator, burn_in, steps, thin, chains))
+    with ranks_of(comm) as ranks:
+        x = rows_of("x", x, model)
+        L = whole("n_samples", n_samples)
+        J = model.n_latent
+        chains = whole("chains", chains)
+        thin = whole("thin", thin)
+        seed = whole("seed", seed, least=0)
+        if fit not in ("gaussian", "kernel"):
+            raise ValueError(f"fit is {fit!r}; expected 'gaussian' or 'kernel'")
+        least = max(2 * J + 2, 4 * chains)
+        if least > L or L % chains:
+            raise ValueError(f"n_samples is {L}; expected {least} or more, a multiple of the {chains} chains")
+        if J >= 5:
+            warnings.warn(
+                f"appendix D is for fewer than 5 latent dimensions; here are {J}: take importance", stacklevel=3
+            )
+        size = max(1, AT_ONCE // chains)
+        parts = []
+        for begun in range(0, len(x), size):
+            rows = model.pixels(move(x[begun : begun + size], model.backend))
+            generator = np.random.default_rng([seed, begun])
+            parts.append(_appendix_d(model, rows, L, fit, generator, burn_in, steps, thin, chains, ranks))
     names = ("log_p", "error", "ess", "k_hat", "r_hat")
     joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
     estimate = Estimate(**joined, n_terms=L)
@@ -256,17 +278,21 @@ def appendix_d(model, x, n_samples=200, fit="gaussian", seed=0, burn_in=100, ste
     return estimate
 
 
-def _appendix_d(model, x, L, fit, generator, burn_in, steps, thin, chains):
+def _appendix_d(model, x, L, fit, generator, burn_in, steps, thin, chains, ranks):
     """Return the Estimate for rows x (N, D), which lie where the model does."""
     N = len(x)
     each = L // chains  # draws of one chain in each of the two sets
-    z = starts(model, x, chains, generator)
-    target = log_joint(model.decoder, np.concatenate([x] * chains))
-    found = sample(target, z.reshape(chains * N, -1), generator, 2 * each * thin, burn_in, steps)
+    z = starts(model, x, chains, generator, ranks=ranks)
+    target = log_joint(model.decoder, np.concatenate([x] * chains)[ranks.share(chains * N).rows])
+    found = sample(target, z.reshape(chains * N, -1), generator, 2 * each * thin, burn_in, steps, comm=ranks)
     draws = found.z[thin - 1 :: thin].reshape(2 * each, chains, N, -1)
-    first, fresh = draws.reshape(2, L, N, -1)
-    log_q = np.stack([_log_q(fit, first[:, i].astype(float), fresh[:, i]) for i in range(N)], axis=1)
-    terms = log_q - log_p_xz(model, x, move(fresh, model.backend))
+    mine = ranks.share(N).rows
+    first, fresh = draws[:, :, mine].reshape(2, L, -1, model.n_latent)
+    log_q = [_log_q(fit, first[:, i].astype(float), fresh[:, i]) for i in range(first.shape[1])]
+    terms = (
+        np.stack(log_q, axis=1) - log_p_xz(model, x[mine], move(fresh, model.backend)) if log_q else np.empty((L, 0))
+    )
+    terms = ranks.gathered(terms.T, N).T
     estimate = harmonic(terms)
     scaled = np.exp(terms - terms.max(axis=0)).reshape(each, chains, N)
     share = effective_sample_size(scaled) / L  # below 1, since the terms of one chain are correlated
@@ -274,7 +300,7 @@ def _appendix_d(model, x, L, fit, generator, burn_in, steps, thin, chains):
     return replace(estimate, error=error, r_hat=split_r_hat(draws))
 
 
-def starts(model, x, chains, generator, candidates=500):
+def starts(model, x, chains, generator, candidates=500, ranks=None):
     """Return starting points z (chains, N, J) that are nearly draws from p(z|x), where the model lies.
 
     They are resampled from `candidates` draws of the prior p(z) and as many of q(z|x). Together these are draws of the
@@ -282,17 +308,23 @@ def starts(model, x, chains, generator, candidates=500):
     mixture. The chains are thus shared out among the modes of p(z|x), even where q knows of one mode only, or of none.
 
     x (N, D) lies where the model does, and generator is NumPy's. candidates is 500 unless given; more of them matter
-    where the posterior is much narrower than both the prior and q.
+    where the posterior is much narrower than both the prior and q. ranks share the rows; None is this process alone.
     """
+    ranks = ranks_of(ranks)
+    N = len(x)
+    mine = ranks.share(N).rows
+    eps = standard_normal(generator, (2 * candidates, N, model.n_latent), model.dtype, model.backend)[:, mine]
+    x = x[mine]
     mu, log_var = model.encode(x)
-    eps = standard_normal(generator, (2 * candidates, *mu.shape), model.dtype, model.backend)
     z = np.concatenate([eps[:candidates], mu + np.exp(0.5 * log_var) * eps[candidates:]])
     log_pz = move(log_standard_gaussian(z, gradient=False)[0], "numpy").astype(float)
     log_qz = move(log_gaussian(z, mu, log_var, gradient=False)[0], "numpy").astype(float)
     log_w = log_p_xz(model, x, z) - np.logaddexp(log_pz, log_qz)
     # With Gumbel noise g added, the largest log w + g is a draw with probabilities in proportion to w.
-    chosen = np.array([(log_w + generator.gumbel(size=log_w.shape)).argmax(axis=0) for _ in range(chains)])
-    return move(move(z, "numpy")[chosen, np.arange(len(x))], model.backend)
+    noise = (generator.gumbel(size=(2 * candidates, N))[:, mine] for _ in range(chains))
+    chosen = np.array([(log_w + g).argmax(axis=0) for g in noise])
+    found = move(z, "numpy")[chosen, np.arange(len(x))]
+    return move(ranks.gathered(found.swapaxes(0, 1), N).swapaxes(0, 1), model.backend)
 
 
 def harmonic(log_terms):

@@ -15,6 +15,7 @@ from scratchvae.models.vae import VAE
 from scratchvae.nets.layers import LocalLinear
 from scratchvae.nets.params import Params
 from scratchvae.noise import standard_normal
+from scratchvae.shares import whole_of
 from scratchvae.trials import copied, try_objective
 
 OF_THETA = 0x7E7A  # keeps ζ apart from the z of `sample` and its like under the same seed
@@ -107,8 +108,18 @@ class FullVB(VAE):
         """
         return self.eps(generator, n), standard_normal(generator, self._zeta_shape(n), self.dtype, self.backend)
 
+    def noise_of(self, noise, share):
+        """Return the part of a minibatch's `noise` (ε, ζ) that belongs to a `Share` of its rows.
+
+        ε has rows of its own for each datapoint, and so has ζ with theta_noise "local". A ζ of θ itself stays whole.
+        """
+        eps, zeta = noise
+        if self.config["theta_noise"] == "local":
+            zeta = zeta.reshape(*eps.shape[:2], -1)[:, share.rows].reshape(-1, zeta.shape[1])
+        return eps[:, share.rows], zeta
+
     @one_thread
-    def bound(self, x, noise, n_data, gradient=False):
+    def bound(self, x, noise, n_data, gradient=False, share=None):
         """Return the estimate (22) of the bound of n_data datapoints, in nats, summed over them.
 
         The terms of θ count once.
@@ -117,6 +128,9 @@ class FullVB(VAE):
         noise      is (ε, ζ), as `noise` returns them for M datapoints.
         n_data     is N.
         gradient   says whether the gradient is left in params.grad; False unless given.
+        share      says that x and noise are a `Share` of a minibatch, as `noise_of` gives it. The terms of θ are then
+                   divided among the ranks, so that they count once in the sum of all shares. None, the default, says
+                   that x is all of it.
 
         Shapes that do not fit each other and the model raise a ValueError, and so do noise that is not finite and an N
         that is no number > 0.
@@ -124,19 +138,29 @@ class FullVB(VAE):
         if not isinstance(noise, tuple | list) or len(noise) != 2:
             raise ValueError(f"noise is {type(noise).__name__}; expected the two arrays (eps, zeta) that `noise` draws")
         x = self.pixels(x)
-        eps = self._eps(noise[0], len(x))
+        eps = self._eps(noise[0], len(x), least=1 if share is None else 0)
         zeta = own("zeta", noise[1], self.backend).astype(self.dtype, copy=False)
-        if zeta.shape != self._zeta_shape(len(x), len(eps)):
-            raise ValueError(f"zeta has shape {zeta.shape}; expected {self._zeta_shape(len(x), len(eps))}")
+        share = whole_of(len(x)) if share is None else share
+        local = self.config["theta_noise"] == "local"
+        shape = self._zeta_shape(len(x) if local else share.of, len(eps))
+        if zeta.shape != shape:
+            raise ValueError(f"zeta has shape {zeta.shape}; expected {shape}")
         if self._looks():
             finite("zeta", zeta)
         arguments = self.estimator, self.encoder, self.drawn, self.posterior, x, eps
-        scale = positive("n_data", n_data) / len(x)
-        if self.config["theta_noise"] == "local":
-            return over_theta_of_rows(*arguments, zeta, scale, gradient)
+        scale = positive("n_data", n_data) / share.of
+        if local:
+            return over_theta_of_rows(*arguments, zeta, scale, gradient, share)
         if self.config["theta_noise"] == "antithetic":
             zeta = np.concatenate([zeta, -zeta])
-        return over_theta(*arguments, zeta, scale, gradient, closed=not trait(self.estimator, "at_the_draws", False))
+        closed = not trait(self.estimator, "at_the_draws", False)
+        return over_theta(*arguments, zeta, scale, gradient, closed, share)
+
+    @one_thread
+    def lay_on(self, value, grad):
+        """Move the parameters and their gradients into these two flat vectors, as into memory that ranks share."""
+        super().lay_on(value, grad)
+        self.posterior = Posterior(self.params, self.posterior.theta, self.posterior.alpha)
 
     def working_memory(self, m):
         """Return about how many bytes a step on m datapoints takes beside parameters and data."""

@@ -199,8 +199,18 @@ class VAE:
         noise = tuple(draws[name](generator, n) for name in trait(self.estimator, "noise", ("eps",)))
         return noise if len(noise) > 1 else noise[0]
 
+    def noise_of(self, noise, share):
+        """Return the part of a minibatch's `noise` that belongs to a `Share` of its rows."""
+        names = trait(self.estimator, "noise", ("eps",))
+        parts = noise if len(names) > 1 else (noise,)
+        parts = tuple(
+            part[:, share.rows] if name == "eps" else part[share.rows]  # eps is (L, M, J), z (M, J) and u (M, D)
+            for name, part in zip(names, parts, strict=True)
+        )
+        return parts if len(names) > 1 else parts[0]
+
     @one_thread
-    def bound(self, x, noise, n_data, gradient=False):
+    def bound(self, x, noise, n_data, gradient=False, share=None):
         """Return the estimate (8) of the bound of n_data datapoints, in nats, summed over them.
 
         x          holds the minibatch, (M, D), whose rows stand for N/M datapoints each.
@@ -208,23 +218,38 @@ class VAE:
         n_data     is N.
         gradient   says whether the gradient is left in params.grad; False unless given. With wake-sleep it holds the
                    gradients of the two phases.
+        share      says that x and noise are a `Share` of a minibatch, whose M it knows; the bounds and the gradients of
+                   all shares add up to those of the minibatch. None, the default, says that they are all of it.
 
         Shapes that do not fit each other and the model raise a ValueError, and so does an N that is no number > 0.
         """
         x = self.pixels(x)
+        if share is not None and len(share) == 0:
+            self.params.grad[...] = 0
+            return 0.0
         noise = self._checked_noise(noise, len(x))
-        scale = positive("n_data", n_data) / len(x)
+        M = len(x) if share is None else share.of
+        scale = positive("n_data", n_data) / M
         return self.estimator(self.encoder, self.decoder, x, noise, scale, gradient)
 
     def log_prior(self):
         """Return log p(θ) = log N(θ; 0, I) in nats, or 0 with prior=False. Section 5 ascends (8) + log p(θ): MAP."""
         return log_standard_gaussian(self.params.value[self.theta], gradient=False)[0] if self.prior else 0.0
 
-    def add_log_prior_gradient(self):
-        """Add ∂log p(θ)/∂θ = -θ to the gradient that `bound` has left. With prior=False nothing is added."""
+    def add_log_prior_gradient(self, part=slice(None)):
+        """Add ∂log p(θ)/∂θ = -θ to the gradient that `bound` has left. With prior=False nothing is added.
+
+        part is the slice of the flat vector to which it is added, all of it unless given.
+        """
         if self.prior:
-            gradient = self.params.grad[self.theta]
-            gradient -= self.params.value[self.theta]
+            theta = slice(max(self.theta.start, part.start or 0), part.stop)  # θ comes last
+            gradient = self.params.grad[theta]
+            gradient -= self.params.value[theta]
+
+    @one_thread
+    def lay_on(self, value, grad):
+        """Move the parameters and their gradients into these two flat vectors, as into memory that ranks share."""
+        self.params.lay_on(value, grad)
 
     @one_thread
     def terms(self, x, eps):

@@ -57,6 +57,14 @@ class Params:
         self.__dict__.update({name: writable(value) for name, value in state.items()})
         self._lay()
 
+    def lay_on(self, value, grad):
+        """Move the parameters and their gradients into these two flat vectors, and lay the windows anew on them."""
+        value[...] = self.value
+        grad[...] = self.grad
+        self.value = value
+        self.grad = grad
+        self._lay()
+
     def window(self, name, vector):
         """Return the array called `name` as a view on any flat `vector` that is laid like `value`."""
         where, shape = self.windows[name]

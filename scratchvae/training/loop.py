@@ -3,12 +3,9 @@
 Data are rows in host memory, (N, D), one datapoint per row; bounds are in nats.
 """
 
-import contextlib
 import hashlib
 import math
 import os
-import signal
-import threading
 import time
 import warnings
 
@@ -19,12 +16,13 @@ from scratchvae.backend import free_memory, keep_freed_memory, kind, move, requi
 from scratchvae.data import BINARIZATIONS, binarise, thresholds
 from scratchvae.guard import holds_model
 from scratchvae.output import progress_bar
+from scratchvae.ranks import ranks_of
+from scratchvae.signals import interruptible, raise_stop
 from scratchvae.training.optim import Adagrad, started
+from scratchvae.training.parallel import require_sum_over_rows, update_by
 from scratchvae.training.run import RunFolder
 
 ORDER, STEP, HELD_OUT = range(3)  # what a random stream is for
-STOPS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))  # a closed terminal
-TOGETHER = 1.0  # seconds after a signal within which another one is taken for the same
 
 
 def stream(seed, purpose, index):
@@ -52,6 +50,7 @@ def fit(
     options=None,
     progress=None,
     take_over=False,
+    comm=None,
 ):
     """Algorithm 1: ascend the bound (8), plus log p(θ) where the model has that prior, by minibatches of `train`.
 
@@ -78,6 +77,9 @@ def fit(
     options        A dict of the caller's own, as JSON can hold it, to keep in config.json.
     progress       Whether to show a bar on stderr; None shows it on a terminal only.
     take_over      Go on in a folder whose run on another host has died, after ten minutes in which it was not heard of.
+    comm           A communicator of mpi4py, such as MPI.COMM_WORLD, whose ranks all call `fit` with the same arguments
+                   and share each minibatch (training/parallel.py). The run is that of one process up to rounding, and
+                   the first rank alone writes to out and shows the bar. None, the default, is this process alone.
 
     Step t is a function of (seed, t) alone, and `fit` begins at t = 0: resume to go on, and change the seed to vary. On
     a device no step waits for it: the bounds of the steps are read together, when a row or a checkpoint is due. While
@@ -92,136 +94,158 @@ def fit(
     ValueError is raised for arguments that do not fit, CheckpointError for a checkpoint that is broken or of another
     run, FloatingPointError for a bound that is not finite, with its step and array (the last finite checkpoint stays),
     MemoryError where the device has no room for the job, with how much it needs, and RuntimeError where another thread
-    is using the model.
+    is using the model. An error on one rank ends all: on the others a `RankError` is raised, which is a RuntimeError.
     """
-    optimizer = checked_optimizer(optimizer)
-    dynamic = _dynamic(binarization, model)
-    train = rows_of("train", train, model)
-    valid = rows_of("valid", valid, model, train)
-    n = len(train)
-    m = checked_batch_size(batch_size, len(train))
-    if schedule not in ("joint", "alternating"):
-        raise ValueError(f"schedule is {schedule!r}; expected 'joint' or 'alternating'")
-    parts = [slice(None)] if schedule == "joint" else [model.phi, model.theta]
-    target = _target(samples, epochs, per_epoch=n * len(parts))
-    log_every, seed = checked_run(log_every, seed, out, resume)
+    with ranks_of(comm) as ranks:
+        optimizer = checked_optimizer(optimizer)
+        dynamic = _dynamic(binarization, model)
+        train = rows_of("train", train, model)
+        valid = rows_of("valid", valid, model, train)
+        n = len(train)
+        m = checked_batch_size(batch_size, len(train))
+        require_rows(ranks, m)
+        if schedule not in ("joint", "alternating"):
+            raise ValueError(f"schedule is {schedule!r}; expected 'joint' or 'alternating'")
+        parts = [slice(None)] if schedule == "joint" else [model.phi, model.theta]
+        target = _target(samples, epochs, per_epoch=n * len(parts))
+        log_every, seed = checked_run(log_every, seed, out, resume)
 
-    work = max(model.working_memory(m), 0 if valid is None else model.working_memory(min(len(valid), _block(model))))
-    vectors = 1 + len(getattr(optimizer, "names", "mv"))  # its state, and scratch
-    require_memory(work + vectors * model.params.value.nbytes, model.backend)
-    keep_freed_memory()
-    facts = {
-        "model": model.config,
-        "optimizer": facts_of(optimizer),
-        "batch_size": m,
-        "seed": seed,
-        "schedule": schedule,
-        "binarization": binarization,
-        "log_every": log_every,
-        "data": None if out is None else {"train": fingerprint(train), "valid": fingerprint(valid)},
-    }
-    steps_per_epoch = math.ceil(n / m)
-    spare = free_memory(model.backend)
-    taken = work + vectors * model.params.value.nbytes
-    held = move(train, model.backend) if spare is None or train.nbytes <= spare - taken else train
-    order = None
-    unread = []
+        work = max(
+            model.working_memory(m), 0 if valid is None else model.working_memory(min(len(valid), _block(model)))
+        )
+        vectors = 1 + len(getattr(optimizer, "names", "mv"))  # its state, and scratch
+        require_memory(work + vectors * model.params.value.nbytes, model.backend)
+        keep_freed_memory()
+        facts = {
+            "model": model.config,
+            "optimizer": facts_of(optimizer),
+            "batch_size": m,
+            "seed": seed,
+            "schedule": schedule,
+            "binarization": binarization,
+            "log_every": log_every,
+            "data": None if out is None else {"train": fingerprint(train), "valid": fingerprint(valid)},
+        }
+        if ranks.size > 1:
+            agree(ranks, facts, model, train, valid, target, resume, options)
+            require_sum_over_rows(model, train)
+        steps_per_epoch = math.ceil(n / m)
+        spare = free_memory(model.backend)
+        taken = work + vectors * model.params.value.nbytes
+        held = move(train, model.backend) if spare is None or train.nbytes <= spare - taken else train
+        order = None
+        unread = []
 
-    def read():
-        """Take the bounds of the steps since the last reading into `now`: on a device this, and nothing else, waits."""
-        if unread:
-            places, sizes, bounds = zip(*unread, strict=True)
-            bounds = [float(bounds[0])] if len(bounds) == 1 else move(np.stack(bounds), "numpy").tolist()
-            for place, size, bound in zip(places, sizes, bounds, strict=True):
-                if not math.isfinite(bound):
-                    raise _diverged(bound, *place, now, model)
-                now.total += bound / n * size
-                now.seen += size
-            unread.clear()
-            bar.set_postfix_str(f"bound {bound / n:.1f}", refresh=False)
-        now.seconds = time.perf_counter() - since
+        def read():
+            """Take the bounds of the steps since the last reading into `now`: on a device this alone waits."""
+            if unread:
+                places, sizes, bounds = zip(*unread, strict=True)
+                bounds = [float(bounds[0])] if len(bounds) == 1 else move(np.stack(bounds), "numpy").tolist()
+                for place, size, bound in zip(places, sizes, bounds, strict=True):
+                    if not math.isfinite(bound):
+                        raise _diverged(bound, *place, now, model)
+                    now.total += bound / n * size
+                    now.seen += size
+                unread.clear()
+                bar.set_postfix_str(f"bound {bound / n:.1f}", refresh=False)
+            now.seconds = time.perf_counter() - since
 
-    told = False  # that the bound of the validation rows is not finite
+        told = False  # that the bound of the validation rows is not finite
 
-    def row():
-        nonlocal told
-        valid_bound = math.nan
-        if valid is not None:
-            found, n_bad = _evaluated(model, valid, seed, dynamic)
-            valid_bound = found["bound"]
-            if n_bad and not told:
-                told = True
-                _warn_of_bound("valid", found, n_bad, stacklevel=5)
-        return now.row(now.step / steps_per_epoch, valid_bound)
+        def row():
+            nonlocal told
+            valid_bound = math.nan
+            if valid is not None:
+                found, n_bad = _evaluated(model, valid, seed, dynamic, ranks)
+                valid_bound = found["bound"]
+                if n_bad and not told:
+                    told = True
+                    _warn_of_bound("valid", found, n_bad, stacklevel=5)
+            return now.row(now.step / steps_per_epoch, valid_bound)
 
-    folder = RunFolder(out, model, optimizer, facts, options, take_over=take_over)
-    with (
-        interruptible() as signals,
-        started(optimizer, model.params),
-        folder.open(resume) as now,
-        progress_bar(target, now.samples, progress) as bar,
-        np.errstate(all="ignore"),
-    ):
-        since = time.perf_counter() - now.seconds
-        warn_if_done(now, target, out)
-        while now.samples < target and not signals:
-            epoch, i = divmod(now.step, steps_per_epoch)
-            if i == 0 or order is None:
-                order = move(stream(seed, ORDER, epoch).permutation(n), kind(held))
-            generator = stream(seed, STEP, now.step)
-            now.step += 1
+        folder = RunFolder(out if ranks.first else None, model, optimizer, facts, options, take_over=take_over)
+        with (
+            interruptible() as signals,
+            update_by(ranks, model, optimizer, parts) as update,
+            started(optimizer, model.params),
+            folder.open(resume and ranks.first) as now,
+            progress_bar(target, now.samples, progress if ranks.first else False) as bar,
+            np.errstate(all="ignore"),
+        ):
+            now = update.begin(now)
+            stop = ranks.meet(signals=signals)[1]
+            since = time.perf_counter() - now.seconds
+            warn_if_done(now, target, out)
+            while now.samples < target and not stop:
+                epoch, i = divmod(now.step, steps_per_epoch)
+                if i == 0 or order is None:
+                    order = move(stream(seed, ORDER, epoch).permutation(n), kind(held))
+                generator = stream(seed, STEP, now.step)
+                now.step += 1
 
-            x = move(held[order[i * m : (i + 1) * m]], model.backend)  # X^M: a random minibatch
-            if dynamic:
-                x = binarise(x, move(thresholds(x.shape, x.dtype, generator), model.backend))
-            for part in parts:
-                eps = model.noise(generator, len(x))  # ε: random samples from p(ε)
-                with model.guard.moment:  # a copy that another thread takes has all of a step or nothing of it
-                    bound = model.bound(x, eps, n, gradient=True)  # g: the gradient of (8) ...
-                    unread.append(((now.step, now.samples), len(x), bound))
-                    if model.backend == "numpy":
-                        read()
-                    model.add_log_prior_gradient()  # ... plus that of log p(θ)
-                    optimizer.ascend(model.params, now.step, part)  # θ, φ: update with g
+                chosen = order[i * m : (i + 1) * m]
+                share = ranks.share(len(chosen))
+                x = move(held[chosen[share.rows]], model.backend)  # X^M: a random minibatch, or this rank's rows of it
+                if dynamic:
+                    u = thresholds((len(chosen), x.shape[1]), x.dtype, generator)
+                    x = binarise(x, move(u[share.rows], model.backend))
+                before = now.samples
+                after = before + len(chosen) * len(parts)
+                is_row = due(before, after, log_every)
+                for part in parts:
+                    eps = model.noise_of(model.noise(generator, len(chosen)), share)  # ε: random samples from p(ε)
+                    with model.guard.moment:  # a copy that another thread takes has all of a step or nothing of it
+                        bound = model.bound(x, eps, n, gradient=True, share=share)  # g: the gradient of (8)
+                        if model.backend == "numpy" and not math.isfinite(bound):
+                            raise _diverged(bound, now.step, before, now, model)  # by the rank whose rows it comes of
+                        bound = ranks.meet(bound, signals)[0]  # and all gradients are there
+                        unread.append(((now.step, before), len(chosen), bound))
+                        if model.backend == "numpy":
+                            read()
+                        update.ascend(now.step, part)  # θ, φ: update with g, and with the gradient of log p(θ)
+                        keep = folder.wanted(len(now.rows) + is_row, is_row)
+                        _, stop, keep = ranks.meet(0.0, signals, keep)  # and all parameters are there
 
-            before = now.samples
-            now.samples += len(x) * len(parts)
-            bar.update(now.samples - before)
-            is_row = due(before, now.samples, log_every)
-            if is_row:
-                read()
-                now.add(row())
-            if folder.wanted(now, is_row):
-                read()
-                folder.keep(now)
-            folder.beat()
+                now.samples = after
+                bar.update(after - before)
+                if is_row:
+                    read()
+                    now.add(row())
+                if keep:
+                    read()
+                    update.collect()
+                    folder.keep(now)
+                folder.beat()
 
-        read()
-        ending = [row()] if now.seen and not signals else []
-        folder.keep(now, *ending)
-    raise_stop(signals)
+            read()
+            ending = [row()] if now.seen and not stop else []
+            update.collect()
+            folder.keep(now, *ending)
+    raise_stop(stop)
     return now.history(*ending)
 
 
 @holds_model
-def evaluate(model, x, seed=0, binarization="grey"):
+def evaluate(model, x, seed=0, binarization="grey", comm=None):
     """Return the bound of rows x (N, D) by (7), in nats per datapoint: {"n", "bound", "kl", "reconstruction"}.
 
     The bound is reconstruction - kl. The reconstruction is E log p(x|z) on L = model.n_samples sampled z for each row.
     The KL is in closed form, or estimated at the same draws where the posterior has none, as with a flow. Two calls
     with the same seed see the same noise. Memory is bounded: 1,000 z are decoded at a time. A warning counts the rows
-    whose bound is not finite, as where they are far from all that the model was trained on.
+    whose bound is not finite, as where they are far from all that the model was trained on. With comm, a communicator
+    of mpi4py, its ranks share the rows, and each of them returns the whole: see `fit`.
     """
-    seed = whole("seed", seed, least=0)
-    dynamic = _dynamic(binarization, model)
-    x = rows_of("x", x, model)
-    found, n_bad = _evaluated(model, x, seed, dynamic)
+    with ranks_of(comm) as ranks:
+        seed = whole("seed", seed, least=0)
+        dynamic = _dynamic(binarization, model)
+        x = rows_of("x", x, model)
+        found, n_bad = _evaluated(model, x, seed, dynamic, ranks)
     if n_bad:
         _warn_of_bound("x", found, n_bad, stacklevel=4)
     return found
 
 
-def _evaluated(model, x, seed, dynamic):
+def _evaluated(model, x, seed, dynamic, ranks):
     """Return what `evaluate` does, and the number of rows whose bound is not finite."""
     n_bad = 0
     kl = reconstruction = 0.0
@@ -229,13 +253,19 @@ def _evaluated(model, x, seed, dynamic):
     for k, start in enumerate(range(0, len(x), size)):
         generator = stream(seed, HELD_OUT, k)
         rows = x[start : start + size]
-        rows = binarise(rows, thresholds(rows.shape, rows.dtype, generator)) if dynamic else rows
+        part = ranks.share(len(rows)).rows
+        u = thresholds(rows.shape, rows.dtype, generator) if dynamic else None
+        eps = model.eps(generator, len(rows))[:, part]
+        rows = binarise(rows[part], u[part]) if dynamic else rows[part]
+        if len(rows) == 0:
+            continue
         rows = move(rows, model.backend)
-        neg_kl, log_px = model.terms(rows, model.eps(generator, len(rows)))
+        neg_kl, log_px = model.terms(rows, eps)
         kl -= float(neg_kl.sum(dtype=np.float64)) / len(x)
         reconstruction += float(log_px.sum(dtype=np.float64)) / len(x)
         n_bad += len(rows) - int(np.isfinite(neg_kl + log_px).sum())
-    return {"n": len(x), "bound": reconstruction - kl, "kl": kl, "reconstruction": reconstruction}, n_bad
+    kl, reconstruction, n_bad = ranks.total((kl, reconstruction, n_bad))
+    return {"n": len(x), "bound": reconstruction - kl, "kl": kl, "reconstruction": reconstruction}, int(n_bad)
 
 
 def _warn_of_bound(name, found, n_bad, stacklevel):
@@ -248,27 +278,30 @@ def _warn_of_bound(name, found, n_bad, stacklevel):
 
 
 @holds_model
-def evaluate_theta(model, x, n_theta=10, seed=0, binarization="grey"):
+def evaluate_theta(model, x, n_theta=10, seed=0, binarization="grey", comm=None):
     """Return the bound of rows x (N, D) over the posterior of θ that a `FullVB` has, in nats, as a dict of
 
     bound_over_theta   the mean of `evaluate` over n_theta draws θ ~ q(θ), per datapoint, all with the same noise for z
     theta_kl           KL(q(θ) ‖ p_α(θ)), in all
     bound_22           bound_over_theta - theta_kl / N: (22) per datapoint, were x the whole data set
+
+    comm is that of `evaluate`.
     """
-    if not hasattr(model, "theta_sample"):
-        raise ValueError(f"model is a {type(model).__name__}; expected a FullVB, which has a posterior over θ")
-    draws = range(whole("n_theta", n_theta))
-    seed = whole("seed", seed, least=0)
-    dynamic = _dynamic(binarization, model)
-    x = rows_of("x", x, model)
-    bounds = []
-    worst = 0
-    for k in draws:
-        drawn = model.theta_sample((seed, k))
-        with drawn.guard:  # the rows were looked at above
-            found, n_bad = _evaluated(drawn, x, seed, dynamic)
-        bounds.append(found["bound"])
-        worst = max(worst, n_bad)
+    with ranks_of(comm) as ranks:
+        if not hasattr(model, "theta_sample"):
+            raise ValueError(f"model is a {type(model).__name__}; expected a FullVB, which has a posterior over θ")
+        draws = range(whole("n_theta", n_theta))
+        seed = whole("seed", seed, least=0)
+        dynamic = _dynamic(binarization, model)
+        x = rows_of("x", x, model)
+        bounds = []
+        worst = 0
+        for k in draws:
+            drawn = model.theta_sample((seed, k))
+            with drawn.guard:  # the rows were looked at above
+                found, n_bad = _evaluated(drawn, x, seed, dynamic, ranks)
+            bounds.append(found["bound"])
+            worst = max(worst, n_bad)
     over_theta = np.mean(bounds)
     if worst:
         _warn_of_bound("x", {"n": len(x), "bound": over_theta}, worst, stacklevel=4)
@@ -279,47 +312,6 @@ def evaluate_theta(model, x, n_theta=10, seed=0, binarization="grey"):
 def _block(model):
     """How many rows `evaluate` takes at a time: 1,000 z."""
     return max(1, model.rows_at_once() // whole("n_samples", model.n_samples))
-
-
-@contextlib.contextmanager
-def interruptible():
-    """Give a list to which the first Ctrl-C, SIGTERM or SIGHUP appends its number.
-
-    Another one within a second of it, from an impatient hand or as a service manager sends them, changes nothing; a
-    later one acts as it would outside.
-    """
-    arrived = []
-    before = {}
-    first = 0.0
-
-    def note(number, frame):
-        nonlocal first
-        if not arrived:
-            first = time.monotonic()
-            arrived.append(number)
-        elif time.monotonic() - first > TOGETHER:
-            restore()
-            signal.raise_signal(number)
-
-    def restore():
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-    if threading.current_thread() is threading.main_thread():
-        handlers = {number: signal.getsignal(number) for number in STOPS}
-        before = {number: handler for number, handler in handlers.items() if handler not in (signal.SIG_IGN, None)}
-        for number in before:
-            signal.signal(number, note)
-    try:
-        yield arrived
-    finally:
-        restore()
-
-
-def raise_stop(signals):
-    """Raise KeyboardInterrupt or SystemExit for the signal that `interruptible` noted, if there is one."""
-    if signals:
-        raise KeyboardInterrupt if signals[0] == signal.SIGINT else SystemExit(128 + signals[0])
 
 
 def due(before, after, log_every):
@@ -379,6 +371,19 @@ def checked_batch_size(batch_size, n):
     if batch_size > n:
         warnings.warn(f"batch_size {batch_size} is larger than the data: using all {n} datapoints", stacklevel=4)
     return min(batch_size, n)
+
+
+def require_rows(ranks, m):
+    """Raise a ValueError if there are more ranks than rows in a minibatch."""
+    if ranks.size > m:
+        raise ValueError(f"{ranks.size} ranks share minibatches of {m} rows: start {m} ranks or fewer (mpiexec -n)")
+
+
+def agree(ranks, facts, model, train, valid, target, resume, options):
+    """Raise a ValueError on all ranks unless they train one model on the same data in the same way."""
+    parameters = hashlib.sha256(move(model.params.value, "numpy")).hexdigest()
+    seen = {"training rows": fingerprint(train), "validation rows": fingerprint(valid), "parameters": parameters}
+    ranks.agree(facts | seen | {"samples": target, "resume": resume, "options": options})
 
 
 def _target(samples, epochs, per_epoch):

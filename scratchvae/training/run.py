@@ -138,14 +138,16 @@ class RunFolder:
         self.keep(now)
         return now
 
-    def wanted(self, now, is_row):
-        """Say whether a checkpoint is due after this step; is_row says whether it has added a row to the history.
+    def wanted(self, n_rows, is_row):
+        """Say whether a checkpoint is due after this step, with which the history has n_rows rows.
+
+        is_row says whether the last of them is of this step.
 
         Each of the first thousand rows has one. Apart from these there is one at a later row, or 30 s after the last
         one, but only so many that all of these take no more than 5 % of the time: after a write of 40 s the next one
         waits for 800 s.
         """
-        if is_row and len(now.rows) <= ROWS:
+        if is_row and n_rows <= ROWS:
             return True
         waited = time.perf_counter() - self.kept_at
         return (is_row or waited > LONGEST_WITHOUT_CHECKPOINT) and SHARE * waited >= self.took

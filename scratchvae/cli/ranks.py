@@ -1,0 +1,64 @@
+"""The ranks that mpiexec has started: how a command finds them, and who of them speaks."""
+
+import contextlib
+import os
+
+from scratchvae.ranks import Alone, RankError, Ranks
+from scratchvae.signals import interruptible
+
+STARTED = (  # how a program that starts ranks tells each of them its number, and how many they are
+    ("PMI_RANK", "PMI_SIZE"),  # mpiexec of MPICH, Intel MPI and their kin, and srun
+    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),  # mpiexec of Open MPI
+)
+
+
+def started():
+    """Return the number of this rank and how many were started, by what mpiexec has left in the environment.
+
+    A process that nobody has started so is rank 0 of 1.
+    """
+    for rank, size in STARTED:
+        if os.environ.get(rank, "").isdecimal() and os.environ.get(size, "").isdecimal():
+            return int(os.environ[rank]), int(os.environ[size])
+    return 0, 1
+
+
+@contextlib.contextmanager
+def ranks_of_command(name, on_ranks):
+    """Give the ranks that run a command, or `Alone`. Inside `with` Ctrl-C and the like stop all of them together.
+
+    name       is that of the command.
+    on_ranks   says whether it can run on ranks.
+
+    A ValueError is raised where several processes were started and cannot be ranks of one run: for a command that runs
+    in one process, and where MPI is missing or another one than that of mpiexec. All ranks find that out, and one says
+    so: on the others it is a `RankError`.
+    """
+    rank, size = started()
+    if size == 1:
+        yield Alone()
+        return
+    refusal = ValueError if rank == 0 else RankError
+    if not on_ranks:
+        raise refusal(f"mpiexec has started {size} processes, and scratchvae {name} runs in one: leave mpiexec out")
+    try:
+        from mpi4py import MPI
+    except (ImportError, RuntimeError) as error:  # the second where mpi4py is there and the MPI library is not
+        raise refusal(
+            f"mpiexec has started {size} processes, and they cannot find each other ({_line(error)}): "
+            'pip install "scratchvae[mpi]", or leave mpiexec out'
+        ) from None
+    if MPI.COMM_WORLD.Get_size() != size:
+        library = MPI.Get_library_version().split("\n")[0].strip()
+        raise refusal(
+            f"mpiexec has started {size} processes, and mpi4py sees {MPI.COMM_WORLD.Get_size()}, since its MPI is "
+            f"another one ({library}): start them with the mpiexec of that"
+        )
+    with interruptible() as signals, Ranks(MPI.COMM_WORLD) as ranks:
+        ranks.signals = signals
+        yield ranks
+
+
+def _line(error):
+    """Return an error as one line."""
+    return " ".join(str(error).split())[:200]

@@ -1,0 +1,226 @@
+"""The ranks of MPI: processes that share the rows of a minibatch or of a data set, and meet to say how they stand.
+
+Ranks can only wait for each other if each knows that the others will come. Therefore they meet in one way, `meet`,
+before they exchange anything. There each says that it goes on, that it was asked to stop, or that it has failed. What
+one of them says there, all know: they stop at the same step, and an error on one rank ends all.
+
+Where there are no ranks, `Alone` stands in their place, so that the code that uses them reads the same. mpi4py is
+imported by whoever has a communicator, and by nobody else.
+"""
+
+import dataclasses
+import json
+import math
+import platform
+
+import numpy as np
+
+from scratchvae.shares import Share, part_of, whole_of
+from scratchvae.signals import raise_stop
+
+WORDS = 4  # what a rank says at a meeting: a value, a signal, whether it has failed, and whether a checkpoint is due
+
+
+class RankError(RuntimeError):
+    """Is raised where another rank has failed; the message names it and has its error."""
+
+
+class Alone:
+    """A process without others, in the place of `Ranks`: it takes all rows, and waits for nobody."""
+
+    rank = 0
+    size = 1
+    on_machine = 1
+    first = True
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        """Leave nothing behind."""
+
+    def share(self, m):
+        """Return the `Share` of m rows that is all of them."""
+        return whole_of(m)
+
+    def meet(self, value=0.0, signals=None, keep=False):
+        """Return the value, the first of the signals or 0, and whether a checkpoint is due."""
+        return value, signals[0] if signals else 0, keep
+
+    def total(self, numbers):
+        """Return these numbers, which are their own sums."""
+        return numbers
+
+    def gathered(self, rows, n):
+        """Return these rows, which are all n of them."""
+        return rows
+
+    def first_only(self, function):
+        """Return what function() returns."""
+        return function()
+
+    def load(self, make):
+        """Return what make() makes."""
+        return make()
+
+
+class Ranks:
+    """The ranks of an MPI communicator, each of them a process, as one of them sees them.
+
+    comm   is a communicator of mpi4py, such as `MPI.COMM_WORLD`. It is duplicated, so that no message of the caller's
+           gets in between.
+
+    rank is the number of this one, from 0 on, size is how many there are, and on_machine how many of them are on this
+    machine. Inside `with` an error on one rank is told to the others, where it raises a `RankError`.
+    """
+
+    def __init__(self, comm):
+        from mpi4py import MPI
+
+        self.MPI = MPI
+        self.comm = comm.Dup()
+        self.rank = comm.Get_rank()
+        self.size = comm.Get_size()
+        self.first = self.rank == 0
+        self.machine = self.comm.Split_type(MPI.COMM_TYPE_SHARED)  # the ranks on this machine
+        self.on_machine = self.machine.Get_size()
+        self.said = np.zeros(WORDS)
+        self.heard = np.zeros((self.size, WORDS))
+        self.signals = []  # those that were noted outside of a training, as by the command line
+        self.depth = 0
+        self.known = None  # the error that all ranks know of
+
+    def __enter__(self):
+        self.depth += 1
+        return self
+
+    def __exit__(self, kind, error, trace):
+        """Tell the others of an error that they do not know of; free the communicators at the end."""
+        self.depth -= 1
+        if error is None:
+            if self.depth == 0:
+                self.meet()
+                self.machine.Free()
+                self.comm.Free()
+            return
+        if error is self.known or isinstance(error, RankError):
+            return
+        self.known = error
+        self._say(failed=True)
+        first, text = self._failures(f"{type(error).__name__}: {error}")
+        if first != self.rank:  # several have failed, all of them alike where it is the user's mistake: one speaks
+            raise RankError(text) from error
+
+    def share(self, m):
+        """Return the `Share` of this rank in m rows, as even as can be; where there are too few it may be empty."""
+        return Share(*part_of(m, self.rank, self.size), m, self.rank, self.size)
+
+    def meet(self, value=0.0, signals=None, keep=False):
+        """Wait for all ranks, and return (sum, stop, keep), which are the same on all of them.
+
+        value     is a number, such as the bound of this rank's rows; 0 unless given. The sum of all values is taken in
+                  the order of the ranks.
+        signals   lists the signals that have asked this rank to stop. stop is the highest of those of all ranks, and 0
+                  if none was asked. Without a list it is for those that `signals` of this object lists, and a stop is
+                  raised here, as a KeyboardInterrupt or SystemExit on all ranks.
+        keep      says that a checkpoint is due, False unless given. What the first rank says counts.
+
+        If a rank has failed, a `RankError` with its error is raised on the others.
+        """
+        noted = self.signals if signals is None else signals
+        self._say(float(value), noted[0] if noted else 0, False, keep)
+        values, stops, failed, keeps = self.heard.T.tolist()
+        stop = int(max(stops))
+        if any(failed):
+            self.known = RankError(self._failures("")[1])
+            raise self.known
+        if signals is None and stop:
+            try:
+                raise_stop(stop)
+            except BaseException as error:
+                self.known = error
+                raise
+        return sum(values), stop, bool(keeps[0])
+
+    def _say(self, value=0.0, signal=0, failed=False, keep=False):
+        """Tell all ranks how this one stands, and hear how they do."""
+        self.said[:] = value, signal, failed, keep
+        self.comm.Allgather(self.said, self.heard)
+
+    def _failures(self, text):
+        """Return the number of the first rank that has failed, and its error; `text` is this rank's, "" for none."""
+        texts = self.comm.allgather(text)
+        first = next(rank for rank, text in enumerate(texts) if text)
+        return first, f"rank {first} has failed: {texts[first]}"
+
+    def total(self, numbers):
+        """Return the sum over all ranks, in their order, of each of these numbers."""
+        self.meet()
+        heard = np.zeros((self.size, len(numbers)))
+        self.comm.Allgather(np.array(numbers, float), heard)
+        return np.add.reduce(heard, axis=0).tolist()
+
+    def gathered(self, rows, n):
+        """Return all n rows, (n, …), on every rank, from the rows of each rank's `share` of them."""
+        self.meet()
+        rows = np.ascontiguousarray(rows)
+        every = np.empty((n, *rows.shape[1:]), rows.dtype)
+        width = math.prod(rows.shape[1:])
+        ends = [part_of(n, rank, self.size) for rank in range(self.size)]
+        places = [width * (stop - start) for start, stop in ends], [width * start for start, _ in ends]
+        self.comm.Allgatherv(rows, [every, places])
+        return every
+
+    def first_only(self, function):
+        """Call function() on the first rank alone, and return on every rank what it returns there."""
+        made = function() if self.first else None
+        self.meet()
+        return self.comm.bcast(made)
+
+    def load(self, make):
+        """Call make() on one rank of each machine, and return on every rank the dataclass that it makes there.
+
+        Its arrays lie once in the memory of the machine, where all its ranks read them and none can write to them.
+        """
+        leads = self.machine.Get_rank() == 0
+        made = make() if leads else None
+        self.meet()
+        arrays = {}
+        if leads:
+            arrays = {field.name: getattr(made, field.name) for field in dataclasses.fields(made)}
+            arrays = {name: array for name, array in arrays.items() if isinstance(array, np.ndarray)}
+            made = dataclasses.replace(made, **dict.fromkeys(arrays))
+        made = self.machine.bcast(made)
+        kinds = self.machine.bcast({name: (array.shape, array.dtype) for name, array in arrays.items()})
+        shared = {}
+        for name, (shape, dtype) in kinds.items():
+            n_bytes = max(1, math.prod(shape)) * dtype.itemsize
+            window = self.MPI.Win.Allocate_shared(n_bytes if leads else 0, comm=self.machine)
+            array = np.frombuffer(window.Shared_query(0)[0], dtype, math.prod(shape)).reshape(shape)
+            if leads:
+                array[...] = arrays[name]
+            array.flags.writeable = False
+            shared[name] = array
+        self.meet()  # the arrays are filled
+        return dataclasses.replace(made, **shared)
+
+    def agree(self, facts):
+        """Raise a ValueError on all ranks unless they have the same facts, a dict that JSON can hold."""
+        from scratchvae import __version__  # only now: it imports this file
+
+        facts = {"scratchvae": __version__, "numpy": np.__version__, "python": platform.python_version()} | facts
+        text = json.dumps(facts, default=repr)
+        self.meet()
+        every = [json.loads(text) for text in self.comm.allgather(text)]
+        for rank, theirs in enumerate(every):
+            for name in facts:
+                if theirs.get(name) != every[0].get(name):
+                    raise ValueError(
+                        f"rank {rank} has {name} {theirs.get(name)!r}, and rank 0 {every[0].get(name)!r}: "
+                        "start all ranks with the same options, data and versions"
+                    )
+
+
+def ranks_of(comm):
+    """Return the ranks of a communicator of mpi4py. None is this process alone, and ranks stay what they are."""
+    return Alone() if comm is None else comm if isinstance(comm, Alone | Ranks) else Ranks(comm)

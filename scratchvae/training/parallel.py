@@ -1,0 +1,205 @@
+"""The update of the parameters by several processes, the ranks of MPI, which share each minibatch.
+
+The bound (8) of Kingma & Welling, "Auto-Encoding Variational Bayes", is a sum over the rows of a minibatch. At step t
+each rank takes its rows of the same minibatch and of the same noise, which are functions of (seed, t), and leaves the
+gradient of their bound. The gradients are summed, and never averaged, since each row stands for N/M datapoints of the
+whole data set, whoever takes it. Each rank owns a part of the flat vector of parameters:
+
+    1.  rank r leaves g_r, the gradient of its rows
+    2.  the owner of a part adds up g = Σ_r g_r there, its own first and then those of the others in their order
+    3.  it adds the gradient of log p(θ), which counts once, and updates the part with the optimiser's state of the part
+    4.  every rank has the new values of all parts
+
+Since the order of the sum is fixed, P ranks give the same bits every time. They differ from those of another P by
+rounding alone.
+
+On one machine the vectors lie in a window of shared memory: an owner reads the gradients of the others where they are,
+and writes its values where all read them. Between machines the parts are sent, and the bits are the same.
+"""
+
+import contextlib
+import copy
+
+import numpy as np
+
+from scratchvae.backend import move
+from scratchvae.shares import Share, part_of
+
+BLOCK = 1 << 16  # how many numbers an owner adds up and updates at a time, so that they stay in its cache
+PAGE = 4096  # bytes; each vector in the window begins at a page of its own
+
+
+class Update:
+    """The update by one process: the gradient of log p(θ), and the optimiser."""
+
+    def __init__(self, model, optimizer):
+        self.model = model
+        self.optimizer = optimizer
+
+    def begin(self, now, more=()):
+        """Return where the run stands."""
+        return now
+
+    def ascend(self, step, part):
+        """Make update number `step` of a part of the parameters with the gradient that `bound` has left."""
+        self.model.add_log_prior_gradient()  # g: plus the gradient of log p(θ)
+        self.optimizer.ascend(self.model.params, step, part)  # θ, φ: update with g
+
+    def collect(self):
+        """Make the optimiser's state whole, which it always is."""
+
+
+class SharedUpdate:
+    """The update by several ranks, each of which updates the part of the parameters that it owns.
+
+    ranks       are the `Ranks`.
+    model       is the model, whose gradient is that of this rank's rows.
+    optimizer   is the optimiser. On each rank its state is right in the part that the rank owns, and `collect` makes it
+                whole on the first.
+    parts       lists the slices of the flat vector that are updated by themselves. Each of them is divided among the
+                ranks.
+    grads       lists the gradients of all ranks, where they share their memory; None where they do not.
+    window      is the window of MPI in which they lie; None where there is none.
+    """
+
+    def __init__(self, ranks, model, optimizer, parts, grads=None, window=None):
+        self.ranks = ranks
+        self.model = model
+        self.optimizer = optimizer
+        self.grads = grads
+        self.window = window
+        self.owned = {(part.start, part.stop): self._owned(part) for part in parts}
+
+    def _owned(self, part):
+        """Return for each rank the slice of the flat vector that it owns of a part."""
+        start, stop, _ = part.indices(self.model.params.value.size)
+        ends = (part_of(stop - start, rank, self.ranks.size) for rank in range(self.ranks.size))
+        return [slice(start + first, start + last) for first, last in ends]
+
+    def begin(self, now, more=()):
+        """Give all ranks what the first has read: where the run stands, the parameters and the optimiser's state.
+
+        more lists other arrays that the run goes on from; none unless given.
+        """
+        self.ranks.meet()
+        now = self.ranks.comm.bcast(now)
+        for array in (self.model.params.value, *self.optimizer.state.values(), *more):
+            self.ranks.comm.Bcast(array)
+        return now
+
+    def ascend(self, step, part):
+        """Make update number `step` of a part of the parameters with the sum of the gradients of all ranks.
+
+        The ranks meet before it, when all have left their gradients, and after it, when all values are there.
+        """
+        params = self.model.params
+        owned = self.owned[part.start, part.stop]
+        own = owned[self.ranks.rank]
+        theirs = self._received(params.grad, owned)
+        del theirs[self.ranks.rank]
+        for start in range(own.start, own.stop, BLOCK):
+            block = slice(start, min(start + BLOCK, own.stop))
+            g = params.grad[block]
+            for vector in theirs:
+                g += vector[start - own.start :][: len(g)]  # g = Σ_r g_r
+            self.model.add_log_prior_gradient(block)  # g: plus the gradient of log p(θ), once
+            self.optimizer.ascend(params, step, block)  # θ, φ: update with g
+        if self.grads is None:
+            self.ranks.comm.Allgatherv(params.value[own].copy(), [params.value, _places(owned)])
+        else:
+            self.window.Sync()
+
+    def _received(self, grad, owned):
+        """Return a list of what each rank has, in its gradient, of the part that this rank owns."""
+        own = owned[self.ranks.rank]
+        if self.grads is not None:
+            self.window.Sync()
+            return [vector[own] for vector in self.grads]
+        size = self.ranks.size
+        width = own.stop - own.start
+        received = np.empty((size, width), grad.dtype)
+        there = [width] * size, [width * rank for rank in range(size)]
+        self.ranks.comm.Alltoallv([grad, _places(owned)], [received, there])
+        return list(received)
+
+    def collect(self):
+        """Make the optimiser's state whole on the first rank, for a checkpoint."""
+        self.ranks.meet()
+        for vector in self.optimizer.state.values():
+            for owned in self.owned.values():
+                whole = [vector, _places(owned)] if self.ranks.first else None
+                self.ranks.comm.Gatherv(vector[owned[self.ranks.rank]].copy(), whole)
+
+
+@contextlib.contextmanager
+def update_by(ranks, model, optimizer, parts):
+    """Give the `Update` of a model by these ranks, or by this process alone.
+
+    Where all ranks are on one machine, the parameters of the model lie in shared memory inside `with`.
+
+    optimizer   is started inside `with`, before the first update.
+    parts       lists the slices of the flat vector that are updated by themselves.
+    """
+    if ranks.size == 1:
+        yield Update(model, optimizer)
+        return
+    if ranks.on_machine < ranks.size:
+        yield SharedUpdate(ranks, model, optimizer, parts)
+        return
+    window, value, grads = _window(ranks, model.params.value)
+    model.lay_on(value, grads[ranks.rank])
+    ranks.meet()  # from here on nobody writes to the values of others
+    try:
+        yield SharedUpdate(ranks, model, optimizer, parts, grads, window)
+    finally:
+        model.lay_on(np.array(value), np.array(grads[ranks.rank]))
+    ranks.meet()  # nobody reads the window any more
+    window.Unlock_all()
+    window.Free()
+
+
+def _window(ranks, vector):
+    """Return a window of shared memory, and in it the parameters and a list of the gradients of all ranks.
+
+    All of them have the size and the type of `vector`.
+    """
+    n_bytes = -(-vector.nbytes // PAGE) * PAGE
+    info = ranks.MPI.Info.Create({"alloc_shared_noncontig": "true"})
+    window = ranks.MPI.Win.Allocate_shared(n_bytes * (2 if ranks.first else 1), 1, info, ranks.machine)
+    info.Free()
+    window.Lock_all()
+    grads = [np.frombuffer(window.Shared_query(r)[0], vector.dtype, vector.size) for r in range(ranks.size)]
+    value = np.frombuffer(window.Shared_query(0)[0], vector.dtype, vector.size, offset=n_bytes)
+    return window, value, grads
+
+
+def _places(slices):
+    """Return how many numbers each of the slices has, and where it begins."""
+    return [s.stop - s.start for s in slices], [s.start for s in slices]
+
+
+def require_sum_over_rows(model, train):
+    """Raise a ValueError unless the bound of two rows of `train`, and its gradient, are the sums of those of each.
+
+    They are not if a layer, a posterior or an objective of the user's lets the rows of a minibatch act on each other.
+    The shares of the ranks would then not add up to the minibatch. It is a copy of the model that is tried.
+    """
+    if len(train) < 2:
+        return
+    model = copy.deepcopy(model)
+    x = move(train[:2], model.backend)
+    noise = model.noise(np.random.default_rng(0), 2)
+    with np.errstate(all="ignore"):
+        bound = model.bound(x, noise, 2, gradient=True)
+        gradient = model.params.grad.copy()
+        size = float(np.linalg.norm(gradient))
+        for rank in range(2):
+            share = Share(rank, rank + 1, 2, rank, 2)
+            bound = bound - model.bound(x[share.rows], model.noise_of(noise, share), 2, gradient=True, share=share)
+            gradient -= model.params.grad
+        off = float(np.linalg.norm(gradient))
+    if off > 1e-3 * size:
+        raise ValueError(
+            "the rows of a minibatch act on each other in this model, so that ranks cannot share them: the gradient of "
+            f"two rows differs from the sum of theirs by {off:.2g}, of {size:.2g}; train it in one process"
+        )

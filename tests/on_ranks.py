@@ -1,0 +1,203 @@
+"""What test_ranks.py runs under mpiexec: python on_ranks.py FOLDER [STEPS] writes there what rank 0 has found.
+
+Without mpiexec it does the same in one process, so that the two can be compared. STEPS is how many steps each model is
+trained for, 200 unless given.
+"""
+
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+from scratchvae import VAE, FullVB, evaluate, fit, fit_mcem
+from scratchvae.inference.hmc import log_joint, sample
+from scratchvae.inference.marginal import appendix_d, importance
+from scratchvae.ranks import ranks_of
+from scratchvae.training.loop import evaluate_theta
+from scratchvae.training.optim import SGD, Adagrad, Adam
+
+SIZES = {"n_visible": 16, "n_hidden": 6, "n_latent": 3, "dtype": "float64", "init": 0.3}
+MODELS = {
+    "L^B": (VAE, {}),
+    "L^A of two draws": (VAE, {"estimator": "A", "n_samples": 2}),
+    "importance weighted": (VAE, {"estimator": "dreg", "n_samples": 3}),
+    "wake-sleep": (VAE, {"estimator": "wake-sleep"}),
+    "flow": (VAE, {"flow": 2}),
+    "full posterior": (VAE, {"posterior": "full"}),
+    "gaussian": (VAE, {"likelihood": "gaussian", "n_hidden": (6, 5)}),
+    "convolutional": (VAE, {"channels": (2,), "activation": "relu"}),
+    "full VB": (FullVB, {}),
+    "full VB antithetic": (FullVB, {"theta_noise": "antithetic", "estimator": "A"}),
+    "full VB by the datapoint": (FullVB, {"theta_noise": "datapoint"}),
+    "full VB local": (FullVB, {"theta_noise": "local", "learn_hyperprior": True}),
+}
+STEPS = int(sys.argv[2]) if len(sys.argv) > 2 else 200
+DATA = np.random.default_rng(0).random((53, 16))  # the last minibatch of an epoch has 3 rows
+VALID = np.random.default_rng(1).random((11, 16))
+
+
+def trained(name, comm, optimizer=None, **settings):
+    """Train a model, and return it with its history without the seconds."""
+    kind, options = MODELS[name]
+    model = kind(**SIZES | options)
+    settings = {"samples": 53 * STEPS // 6, "batch_size": 10, "seed": 3} | settings
+    history = fit(model, DATA, VALID, optimizer=optimizer or Adagrad(0.05), comm=comm, **settings)
+    return model, np.stack([history[name] for name in history.dtype.names if name != "seconds"])
+
+
+def models(comm):
+    """The parameters and the history of every model."""
+    found = {}
+    for k, name in enumerate(MODELS):
+        optimizer = (Adagrad(0.05), Adam(0.01), SGD(1e-4))[k % 3]
+        schedule = "alternating" if k % 2 else "joint"
+        model, history = trained(name, comm, optimizer, schedule=schedule)
+        found[f"{name}: parameters"] = model.params.value
+        found[f"{name}: history"] = history
+    return found
+
+
+def looks(comm):
+    """What runs over datapoints without training."""
+    found = {}
+    model, _ = trained("L^B", None)
+    bayesian, _ = trained("full VB", None)
+    found["evaluate"] = np.array([*evaluate(model, DATA, 1, comm=comm).values()])
+    found["evaluate dynamic"] = np.array([*evaluate(model, DATA, 1, "dynamic", comm=comm).values()])
+    found["evaluate_theta"] = np.array([*evaluate_theta(bayesian, DATA, 2, 1, comm=comm).values()])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of k_hat, and of chains that were tuned too briefly
+        finished = []
+        for part, estimate in {
+            "importance": importance(model, DATA, 50, 1, finished.append, comm=comm),
+            "importance of one row": importance(model, DATA[:1], 50, 1, comm=comm),
+            "appendix_d": appendix_d(model, DATA[:7], 40, seed=1, burn_in=20, comm=comm),
+            "appendix_d of one row": appendix_d(model, DATA[:1], 40, "kernel", seed=1, burn_in=20, comm=comm),
+        }.items():
+            found |= {f"{part}: {key}": value for key, value in vars(estimate).items() if value is not None}
+        found["importance: progress"] = np.array(sum(finished))
+        for shared in (False, True):
+            with ranks_of(comm) as ranks:
+                z = np.random.default_rng(2).standard_normal((9, 3))
+                target = log_joint(model.decoder, DATA[:9][ranks.share(9).rows])
+                walked = sample(target, z, np.random.default_rng(3), 5, 10, shared=shared, comm=ranks)
+            found |= {f"hmc {shared}: {key}": np.array(value) for key, value in vars(walked).items()}
+        point = VAE(**SIZES)
+        history = fit_mcem(point, DATA, samples=20_000, batch_size=10, seed=3, comm=comm)
+    found["mcem: parameters"] = point.params.value
+    found["mcem: bound"] = history["train_bound"]
+    return found
+
+
+def resumed(comm, folder):
+    """The parameters of a run that stopped after 100 steps, and was gone on with, and those of one that was not."""
+    found = {}
+    for name in ("L^B", "full VB local"):
+        run = folder / name.replace(" ", "-").replace("^", "")
+        trained(name, comm, samples=400, out=run)
+        model, history = trained(name, comm, samples=900, out=run, resume=True)
+        found[f"{name} resumed: parameters"] = model.params.value
+        found[f"{name} resumed: history"] = history[:, -1]
+    point = VAE(**SIZES)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for samples in (5000, 9000):
+            fit_mcem(point, DATA, samples=samples, batch_size=10, out=folder / "em", resume=samples > 5000, comm=comm)
+    found["mcem resumed: parameters"] = point.params.value
+    return found
+
+
+def same_twice(comm):
+    """Whether a second training has the same bits, and one between machines, whose parts are sent."""
+    first, history = trained("full VB antithetic", comm, Adam(0.01))
+    with ranks_of(comm) as ranks:
+        ranks.on_machine = 1
+        sent, sent_history = trained("full VB antithetic", ranks, Adam(0.01))
+    again, again_history = trained("full VB antithetic", comm, Adam(0.01))
+    bits = [np.array_equal(first.params.value, other.params.value) for other in (sent, again)]
+    bits += [np.array_equal(history, other) for other in (sent_history, again_history)]
+    return {"to the bit": np.array(bits)}
+
+
+class Failing(VAE):
+    """A model that fails on one rank, or on all of them, in its fifth step."""
+
+    def __init__(self, ranks, error):
+        super().__init__(**SIZES)
+        self.calls = 0
+        self.fails = ranks
+        self.error = error
+
+    def bound(self, *arguments, **settings):
+        self.calls += 1
+        if self.calls == 5 and self.fails:
+            raise self.error
+        return super().bound(*arguments, **settings)
+
+
+def told(comm, function):
+    """The class and text of the error that function() raises on each rank."""
+    try:
+        function()
+        text = "nothing"
+    except Exception as error:
+        text = f"{type(error).__name__}: {error}"
+    return comm.allgather(text)
+
+
+def coupled(q, p, x, eps, scale, gradient=True):
+    """L^A times the number of rows: the rows act on each other."""
+    from scratchvae.inference.objectives.sgvb import sgvb_a
+
+    return sgvb_a(q, p, x, eps, scale * len(x), gradient)
+
+
+def faults(comm, folder):
+    """What each rank says of an error, as text."""
+    mine = comm.rank
+    last = comm.size - 1
+    disk = OSError("No space left on device")
+    there = folder / "not-a-folder"
+    if mine == 0:
+        there.write_text("a file", encoding="utf-8")
+    comm.Barrier()
+    options = {"batch_size": 10, "samples": 500, "comm": comm}
+    cases = {
+        "one": lambda: fit(Failing(mine == last, disk), DATA, **options),
+        "all": lambda: fit(Failing(True, disk), DATA, **options),
+        "memory": lambda: fit(Failing(mine == last, MemoryError("none left")), DATA, **options),
+        "folder": lambda: fit(VAE(**SIZES), DATA, out=there, **options),
+        "seed": lambda: fit(VAE(**SIZES), DATA, seed=mine, **options),
+        "data": lambda: fit(VAE(**SIZES), DATA + (mine == last) * 1e-9, **options),
+        "model": lambda: fit(VAE(**SIZES, seed=mine), DATA, **options),
+        "samples": lambda: fit(VAE(**SIZES), DATA, batch_size=10, samples=500 + mine, comm=comm),
+        "argument": lambda: fit(VAE(**SIZES), DATA, batch_size=0 if mine == last else 10, samples=500, comm=comm),
+        "rows": lambda: fit(VAE(**SIZES), DATA, batch_size=1, samples=500, comm=comm),
+        "coupled": lambda: fit(VAE(**SIZES, estimator=coupled), DATA, **options),
+        "diverged": lambda: fit(VAE(**SIZES), DATA, optimizer=SGD(1e300), **options),
+        "importance": lambda: importance(VAE(**SIZES), DATA, 0 if mine == last else 5, comm=comm),
+        "chains": lambda: sample(None, np.zeros((1, 2)), np.random.default_rng(0), 5, comm=comm),
+    }
+    found = {name: np.array(told(comm, case)) for name, case in cases.items()}
+    return found
+
+
+def main(folder):
+    """Run everything, and write what rank 0 has found."""
+    folder = Path(folder)
+    try:
+        from mpi4py import MPI
+
+        comm = MPI.COMM_WORLD if MPI.COMM_WORLD.size > 1 else None
+    except ImportError:
+        comm = None
+    found = models(comm) | looks(comm) | resumed(comm, folder)
+    if comm is not None:
+        found |= same_twice(comm) | faults(comm, folder)
+    if comm is None or comm.rank == 0:
+        np.savez(folder / "found.npz", **found)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,263 @@
+"""Ranks of MPI: the same training, faults on one rank, and the command line under mpiexec, in real processes."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import on_ranks
+import pytest
+from conftest import small
+
+from scratchvae.backend import cores
+from scratchvae.cli import main
+from scratchvae.cli.ranks import ranks_of_command, started
+from scratchvae.ranks import Alone, RankError
+
+HERE = Path(__file__).parent
+MPIEXEC = shutil.which("mpiexec", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
+MISSING = "" if MPIEXEC and find_spec("mpi4py") else 'no mpiexec or no mpi4py: pip install -e ".[mpi]"'
+real = pytest.mark.skipif(bool(MISSING), reason=MISSING)
+ENVIRONMENT = {
+    **os.environ,
+    "OPENBLAS_NUM_THREADS": "1",
+    "MPIR_CVAR_POLLS_BEFORE_YIELD": "0",  # where there are fewer cores than ranks, one that waits lets the others work
+    "PYTHONPATH": os.pathsep.join([str(HERE.parent), str(HERE), os.environ.get("PYTHONPATH", "")]),
+}
+LIMIT = 100  # seconds after which a test takes the ranks to wait for each other
+
+
+@contextlib.contextmanager
+def begun(size, *command):
+    """Start mpiexec with so many ranks, give its process, and end what is left of it."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "encoding": "utf-8"}
+    words = [MPIEXEC, "-n", str(size), sys.executable, *map(str, command)]
+    process = subprocess.Popen(words, env=ENVIRONMENT, start_new_session=True, **pipes)
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def ranks(size, *command):
+    """Run a command on ranks; return the exit code, stdout and stderr."""
+    with begun(size, *command) as process:
+        out, err = process.communicate(timeout=LIMIT)
+    return process.returncode, out, err
+
+
+def scratchvae(size, *words):
+    """Run a command of the command line on ranks."""
+    return ranks(size, "-m", "scratchvae", *words)
+
+
+# The same training
+
+FAULTS = {  # what the rank that speaks has raised, and which rank it is: the first, or "last"
+    "one": ("last", "OSError: No space left on device"),
+    "all": (0, "OSError: No space left on device"),
+    "memory": ("last", "MemoryError: none left"),
+    "folder": (0, "is a file: choose a folder"),
+    "seed": (
+        0,
+        "ValueError: rank 1 has seed 1, and rank 0 0: start all ranks with the same options, data and versions",
+    ),
+    "data": (0, "has training rows"),
+    "model": (0, "ValueError: rank 1 has model"),
+    "samples": (0, "ValueError: rank 1 has samples 501, and rank 0 500"),
+    "argument": ("last", "ValueError: batch_size is 0; expected a whole number ≥ 1"),
+    "rows": (0, "ranks share minibatches of 1 rows: start 1 ranks or fewer (mpiexec -n)"),
+    "coupled": (0, "ValueError: the rows of a minibatch act on each other in this model"),
+    "diverged": (0, "FloatingPointError: the bound is nan at step 2 (10 samples); not finite is the gradient of"),
+    "importance": ("last", "ValueError: n_samples is 0; expected a whole number ≥ 1"),
+    "chains": (0, "ranks share 1 chains: start as many ranks or fewer"),
+}
+
+
+@real
+@pytest.mark.parametrize("size", [2, 3])
+def test_ranks_give_the_numbers_of_one_process_and_an_error_on_one_ends_all_e31(size, tmp_path, monkeypatch):
+    steps = 40
+    code, _, err = ranks(size, HERE / "on_ranks.py", tmp_path, steps)
+    assert code == 0, err
+    monkeypatch.setattr(on_ranks, "STEPS", steps)
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    expected = on_ranks.models(None) | on_ranks.looks(None) | on_ranks.resumed(None, alone)
+    found = dict(np.load(tmp_path / "found.npz"))
+    assert found.pop("to the bit").all()
+    for name, (rank, text) in FAULTS.items():
+        texts = found.pop(name).tolist()
+        speaks = size - 1 if rank == "last" else rank
+        assert text in texts[speaks] and not texts[speaks].startswith("RankError"), name
+        told = f"RankError: rank {speaks} has failed: {texts[speaks]}"
+        assert texts == [texts[speaks] if rank == speaks else told for rank in range(size)], name
+    assert found.keys() == expected.keys()
+    for name, theirs in expected.items():
+        assert np.linalg.norm(found[name] - theirs) <= 1e-10 * np.linalg.norm(theirs), name
+
+
+# The command line
+
+
+@pytest.fixture
+def run(tmp_path):
+    """The folder of a run of the command line that two ranks have trained."""
+    code, out, err = scratchvae(2, "train", "--samples", 3000, "--dtype", "float64", "--out", tmp_path / "two")
+    assert (code, err) == (0, "")
+    assert out.count("nats per datapoint") == out.count("wrote ") == 1  # one rank speaks
+    return tmp_path / "two"
+
+
+@real
+def test_a_run_under_mpiexec_is_that_of_one_process_and_goes_on_in_either(run, tmp_path, capsys):
+    alone = tmp_path / "one"
+    assert main(["train", "--samples", "3000", "--dtype", "float64", "--out", str(alone), "--quiet"]) == 0
+    theirs, ours = (dict(np.load(folder / "checkpoint.npz")) for folder in (alone, run))
+    for name in [name for name in theirs if theirs[name].dtype.kind == "f"]:
+        np.testing.assert_allclose(ours[name], theirs[name], rtol=0, atol=1e-10 * np.abs(theirs[name]).max())
+    assert {path.name for path in run.iterdir()} == {path.name for path in alone.iterdir()}
+
+    assert main(["train", "--resume", str(run), "--samples", "5000", "--quiet"]) == 0
+    code, _, err = scratchvae(2, "train", "--resume", alone, "--samples", 5000, "--quiet")
+    assert (code, err) == (0, "")
+    capsys.readouterr()
+    assert main(["evaluate", str(run), "--json", "--log-likelihood", "20"]) == 0
+    one = json.loads(capsys.readouterr().out)
+    code, out, _ = scratchvae(2, "evaluate", alone, "--json", "--log-likelihood", 20)
+    two = json.loads(out)
+    assert code == 0 and one.keys() == two.keys()
+    for name in ("bound", "kl", "reconstruction", "log_likelihood", "log_likelihood_error"):
+        assert two[name] == pytest.approx(one[name], rel=1e-9), name
+
+
+def steps_of(folder):
+    """The number of rows in metrics.csv, 0 before it is there."""
+    path = folder / "metrics.csv"
+    return len(path.read_text(encoding="utf-8").splitlines()) if path.exists() else 0
+
+
+def ended(folder, end):
+    """Start a long run on two ranks, end it by end(process) once it has a few rows, and return code, stdout, stderr."""
+    words = ("train", "--epochs", 10**6, "--batch-size", 20, "--log-every", 1000, "--out", folder, "--quiet")
+    with begun(2, "-m", "scratchvae", *words) as process:
+        limit = time.monotonic() + LIMIT
+        while steps_of(folder) < 3 and time.monotonic() < limit and process.poll() is None:
+            time.sleep(0.02)
+        end(process)
+        out, err = process.communicate(timeout=LIMIT)
+    return process.returncode, out, err
+
+
+@real
+@pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_to_mpiexec_stops_all_ranks_at_one_step_and_saves(number, expected, tmp_path):
+    folder = tmp_path / "run"
+    code, _, err = ended(folder, lambda process: process.send_signal(number))
+    assert code == expected, err
+    assert err.count("stopped; go on with: scratchvae train --resume") == 1
+    assert not (folder / "claim.json").exists()
+    assert main(["train", "--resume", str(folder), "--samples", "1", "--quiet"]) == 0  # nothing is left to do
+
+
+def children(pid):
+    """The processes that a process has started, and those that these have."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            name, parent = path.parent.name, int(path.read_text(encoding="utf-8").rpartition(")")[2].split()[1])
+            found += [int(name), *children(int(name))] if parent == pid else []
+    return found
+
+
+@real
+def test_a_rank_that_is_killed_ends_the_job_and_the_run_goes_on_from_its_checkpoint(tmp_path):
+    folder = tmp_path / "run"
+
+    def kill_one(process):
+        os.kill(max(children(process.pid)), signal.SIGKILL)
+
+    begun_at = time.monotonic()
+    code, _, _ = ended(folder, kill_one)
+    assert code not in (0, 2) and time.monotonic() - begun_at < LIMIT
+    assert main(["train", "--resume", str(folder), "--samples", "1", "--quiet"]) == 0  # nothing is left to do
+
+
+@real
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("train", "--samples", 100, "--batch-size", 1), "2 ranks share minibatches of 1 rows"),
+        (("train", "--latent", 0), "n_latent is 0"),
+        (("train", "--bogus"), "unrecognized arguments: --bogus"),
+        (("plot", "nowhere"), "mpiexec has started 2 processes, and scratchvae plot runs in one: leave mpiexec out"),
+        (("evaluate", "nowhere"), "nowhere is no run folder"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else "",
+)
+def test_bad_input_is_one_line_of_one_rank_and_exit_code_2(words, message, tmp_path):
+    code, out, err = scratchvae(2, *words, *(["--out", tmp_path / "run"] if words[0] == "train" else []))
+    assert code == 2 and "samples" not in out, out
+    assert err.count(message) == 1 and err.count("error: ") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_mpiexec_leaves_in_the_environment_is_found(monkeypatch):
+    for name in ("PMI_RANK", "PMI_SIZE", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    assert started() == (0, 1)
+    with ranks_of_command("train", True) as found:
+        assert isinstance(found, Alone)
+    monkeypatch.setenv("OMPI_COMM_WORLD_RANK", "3")
+    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "8")
+    assert started() == (3, 8)
+    monkeypatch.setenv("PMI_RANK", "1")
+    monkeypatch.setenv("PMI_SIZE", "2")
+    assert started() == (1, 2)
+
+
+@pytest.mark.parametrize(("rank", "kind"), [(0, ValueError), (1, RankError)])
+def test_processes_that_cannot_be_ranks_of_one_run_are_refused_by_one_of_them(rank, kind, monkeypatch):
+    monkeypatch.setenv("PMI_RANK", str(rank))
+    monkeypatch.setenv("PMI_SIZE", "8")
+    monkeypatch.setitem(sys.modules, "mpi4py", None)
+    with pytest.raises(kind, match=r'8 processes, and they cannot find each other .*pip install "scratchvae\[mpi\]"'):
+        ranks_of_command("train", True).__enter__()
+
+    class MPI:
+        class COMM_WORLD:  # noqa: N801
+            Get_size = staticmethod(lambda: 1)
+
+        Get_library_version = staticmethod(lambda: "Another MPI 1.0\nof somebody")
+
+    monkeypatch.setitem(sys.modules, "mpi4py", type(sys)("mpi4py"))
+    sys.modules["mpi4py"].MPI = MPI
+    with pytest.raises(kind, match=r"8 processes, and mpi4py sees 1, since its MPI is another one \(Another MPI 1.0\)"):
+        ranks_of_command("train", True).__enter__()
+
+
+def test_a_rank_has_its_share_of_the_cores_for_blas():
+    from scratchvae.cli.train import _share_of_cores
+
+    two = type("Two", (), {"size": 2, "on_machine": 2})
+    model = small()
+    assert _share_of_cores(None, model, Alone()) is None
+    assert _share_of_cores(64, model, Alone()) == 64
+    assert _share_of_cores(64, model, two) == max(1, cores() // 2)
+    assert _share_of_cores(1, model, two) == 1
+
+
+def test_alone_there_is_nobody_to_meet():
+    alone = Alone()
+    assert alone.meet(3.0, [15], True) == (3.0, 15, True)
+    assert alone.meet() == (0.0, 0, False)
+    assert len(alone.share(5)) == 5
