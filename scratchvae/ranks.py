@@ -64,6 +64,9 @@ class Alone:
         return make()
 
 
+ALONE = Alone()
+
+
 class Ranks:
     """The ranks of an MPI communicator, each of them a process, as one of them sees them.
 
@@ -223,4 +226,4 @@ class Ranks:
 
 def ranks_of(comm):
     """Return the ranks of a communicator of mpi4py. None is this process alone, and ranks stay what they are."""
-    return Alone() if comm is None else comm if isinstance(comm, Alone | Ranks) else Ranks(comm)
+    return ALONE if comm is None else comm if isinstance(comm, Alone | Ranks) else Ranks(comm)

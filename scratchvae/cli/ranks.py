@@ -3,7 +3,7 @@
 import contextlib
 import os
 
-from scratchvae.ranks import Alone, RankError, Ranks
+from scratchvae.ranks import ALONE, RankError, Ranks
 from scratchvae.signals import interruptible
 
 STARTED = (  # how a program that starts ranks tells each of them its number, and how many they are
@@ -25,7 +25,7 @@ def started():
 
 @contextlib.contextmanager
 def ranks_of_command(name, on_ranks):
-    """Give the ranks that run a command, or `Alone`. Inside `with` Ctrl-C and the like stop all of them together.
+    """Give the ranks that run a command, or `ALONE`. Inside `with` Ctrl-C and the like stop all of them together.
 
     name       is that of the command.
     on_ranks   says whether it can run on ranks.
@@ -36,7 +36,7 @@ def ranks_of_command(name, on_ranks):
     """
     rank, size = started()
     if size == 1:
-        yield Alone()
+        yield ALONE
         return
     refusal = ValueError if rank == 0 else RankError
     if not on_ranks:

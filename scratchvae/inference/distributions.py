@@ -29,15 +29,18 @@ def sum_of_draws(weight, L):
 def log_bernoulli(x, logits, gradient=True):
     """Return log p(x) = Σ_i x_i log y_i + (1 - x_i) log(1 - y_i), where y = σ(logits)   (11), with ∂/∂logits.
 
-    With a = logits and s = log(1 + eᵃ), log y = a - s and log(1 - y) = -s, hence log p = Σ x a - s. It is finite and
-    exact at any a, since s is kept in two parts, max(a, 0) and log(1 + e^-|a|). x may be grey, anywhere in [0, 1]; then
-    this is the cross entropy that section 5 trains on.
+    With a = logits and s = log(1 + eᵃ), log y = a - s and log(1 - y) = -s, hence log p = Σ x a - s. With e = e^-|a|,
+    which never exceeds 1, s = max(a, 0) + log(1 + e), and y = 1/(1 + e) where a > 0 and e/(1 + e) elsewhere: all digits
+    are right at any a. x may be grey, anywhere in [0, 1]; then this is the cross entropy that section 5 trains on.
     """
     a = logits
-    ramp = np.maximum(a, 0)  # s = ramp + rest; no exponent is above 0
-    rest = np.log1p(np.exp(-np.abs(a)))
-    log_p = (x * a - ramp - rest).sum(axis=-1)
-    return log_p, x - np.exp(a - ramp - rest) if gradient else None  # ∂s/∂a = σ(a) = y = exp(a - s)
+    e = np.exp(-np.abs(a))
+    log_p = (x * a - np.maximum(a, 0) - np.log1p(e)).sum(axis=-1)
+    if not gradient:
+        return log_p, None
+    y = np.maximum(e, a > 0)  # 1 where a > 0, and e elsewhere
+    y /= 1 + e
+    return log_p, x - y  # ∂s/∂a = σ(a) = y
 
 
 def log_gaussian(x, mu, log_var, gradient=True):

@@ -17,6 +17,7 @@ class Bernoulli:
     means = ("sigmoid",)
     support = (0, 1)
     binary = True
+    temporaries = -1  # of the 4 that are counted for an output three are there at once
 
     def log_prob(self, x, logits, gradient=True):
         """Return log p(x|z)   (11), with ∂/∂logits."""
