@@ -22,6 +22,7 @@ import numpy as np
 import output
 
 from scratchvae import VAE, bench
+from scratchvae.backend import keep_freed_memory
 from scratchvae.cli.output import tolerant
 from scratchvae.noise import standard_normal
 from scratchvae.training.loop import STEP, progress_bar, stream
@@ -144,7 +145,7 @@ def autograd(kept=True):
         return (N / M) * (0.5 * anp.sum(1 + log_var - mu * mu - anp.exp(log_var)) + log_px)
 
     if kept:
-        bench.keep_freed_memory()
+        keep_freed_memory()
     p, x, gradient = initial(), minibatches(), value_and_grad(bound)
     s = {name: np.zeros_like(array) for name, array in p.items()}
 
