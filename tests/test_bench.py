@@ -3,6 +3,7 @@
 import itertools
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -686,19 +687,68 @@ def test_peers_that_are_not_installed_or_differ_are_left_out_with_the_reason(pee
 
 
 def test_the_peers_table_has_quartiles_ratios_and_reasons(peers):
-    results = {peers.OURS: [2.0, 2.0, 9.0], peers.PRODUCTS: [1.0, 1.0, 9.0], "JAX": "not installed (no module)"}
-    rows = peers.summary(results)
-    quartiles = {"ms": 1.0, "ms_median": 1.0, "ms_upper_quartile": 5.0}
-    assert rows[1] == {"name": peers.PRODUCTS, **quartiles, "times_ours": 0.5}
-    assert "not installed (no module)" in peers.table(rows)
+    used = {"threads": 1, "by": "threadpoolctl"}
+    results = {peers.OURS: [2.0, 2.0, 9.0], peers.PRODUCTS: [1.0, 1.0, 9.0]}
+    results = {name: {"ms": ms, "cores": [1.0, 0.5, 0.9], "used": used} for name, ms in results.items()}
+    rows = peers.summary(results | {"JAX": "not installed (no module)"}, 50)
+    numbers = {"ms": 1.0, "ms_median": 1.0, "ms_upper_quartile": 5.0, "samples_per_s": 50_000, "times_ours": 0.5}
+    more = {"cores_busy": 0.9, "used": used, "rounds_ms": [1.0, 1.0, 9.0]}
+    assert rows[1] == {"name": peers.PRODUCTS, **numbers, **more}
+    assert "not installed (no module)" in peers.table(rows) and "50,000" in peers.table(rows)
     with pytest.raises(ValueError, match="rounds is 0"):
         peers.measure(0, 5)
 
 
 def test_two_rounds_of_two_run(peers):
     names = (peers.OURS, peers.PRODUCTS)
-    results = peers.measure(2, 1, names)
-    assert all(len(results[name]) == 2 and min(results[name]) > 0 for name in names)
+    results = peers.measure(2, 1, names, peers.Setting(30, 7, 3, 5, threads=1))
+    for name in names:
+        assert len(results[name]["ms"]) == len(results[name]["cores"]) == 2 and min(results[name]["ms"]) > 0
+        assert results[name]["used"] == {"threads": 1, "by": "threadpoolctl"}
+
+
+def test_a_peer_is_started_with_its_prefix_its_sizes_and_its_threads(peers, monkeypatch):
+    setting = peers.Setting(196, 50, 2, 20, threads=1, device="cpu")
+    monkeypatch.setitem(peers.PREFIX, peers.OURS, ["mpiexec", "-n", "2"])
+    words = peers.command(peers.OURS, 7, setting)
+    assert words[:4] == ["mpiexec", "-n", "2", sys.executable] and words[-2:] == ["--serve", peers.OURS]
+    text = "--steps 7 --visible 196 --hidden 50 --latent 2 --batch-size 20 --threads 1 --device cpu"
+    assert text in " ".join(words) and peers.command(peers.PRODUCTS, 7, setting)[0] == sys.executable
+    found = peers.environment(setting)
+    assert found["NPROC"] == found["OPENBLAS_NUM_THREADS"] == "1" and "eigen=false" in found["XLA_FLAGS"]
+    assert "eigen=false" not in peers.environment(peers.Setting(threads=2))["XLA_FLAGS"]
+    assert peers.Setting(device="cuda").workload() == Workload("cupy") and setting.workload() == Workload(
+        n_visible=196, n_hidden=50, n_latent=2, batch_size=20
+    )
+    assert "--threads" not in peers.Setting().words()
+
+
+def test_peers_on_a_busy_machine_or_with_other_threads_are_warned_of(peers):
+    def row(upper=1.1, cores=1.0, threads=1):
+        return {"name": "a", "ms": 1.0, "ms_median": 1.0, "ms_upper_quartile": upper, "cores_busy": cores} | {
+            "used": {"threads": threads}
+        }
+
+    def told(*rows, threads=1):
+        return peers.warnings_of([*rows, {"name": "b", "left_out": "why"}], peers.Setting(threads=threads))
+
+    assert told(row()) == told(row(threads=None)) == told(row(threads=2), threads=None) == []
+    assert "far apart, as on a busy machine (a 20% of the median)" in told(row(upper=1.2))[0]
+    assert told(row(cores=0.8)) == ["less than a core was left to a: other programs were at work"]
+    assert told(row(threads=2)) == ["not all use 1 threads: a uses 2"]
+
+
+def test_peers_of_either_layout_become_a_table_with_samples_per_second(run, tmp_path):
+    for name in ("bench", "job", "peers"):
+        shutil.copy(BENCHMARKS / "results" / f"{name}.json", tmp_path)
+    old = json.loads((tmp_path / "peers.json").read_text(encoding="utf-8"))
+    assert "setting" not in old and "samples_per_s" not in old["rows"][0]
+    assert "| scratchvae | 3.49 | 3.50 | 3.54 | 28,653 | 1.00 |" in run.readme(tmp_path)
+    rows = [old["rows"][0] | {"samples_per_s": 12_345}, {"name": "JAX", "left_out": "not installed"}]
+    text = json.dumps(old | {"setting": {"batch_size": 200}, "rows": rows})
+    (tmp_path / "peers.json").write_text(text, encoding="utf-8")
+    shown = run.readme(tmp_path)
+    assert "| 3.54 | 12,345 | 1.00 |" in shown and "| JAX | not installed | | | | |" in shown.replace("  ", " ")
 
 
 @pytest.mark.parametrize("data", ["digits", "mnist"])
