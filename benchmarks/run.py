@@ -32,7 +32,8 @@ def readme(results):
     others = [
         json.loads(path.read_text(encoding="utf-8")) for path in sorted(results.glob("peers-*.json"))
     ]  # of other machines
-    head = ["one training step", "lower quartile", "median", "upper quartile", "times ours"]
+    M = peers.get("setting", {}).get("batch_size", bench.Workload.batch_size)  # older files have the paper's sizes
+    head = ["one training step", "lower quartile", "median", "upper quartile", "samples/s", "times ours"]
     head += [f"times ours, {other['machine']['cpu']}" for other in others]
     elsewhere = [{row["name"]: row.get("times_ours", nan) for row in other["rows"]} for other in others]
     lines = [
@@ -43,8 +44,11 @@ def readme(results):
         "|---" * len(head) + "|",
     ]
     for row in peers["rows"]:
-        keys = ("ms", "ms_median", "ms_upper_quartile", "times_ours")
-        cells = [row["left_out"], "", "", ""] if "left_out" in row else [f"{row[key]:.2f}" for key in keys]
+        if "left_out" in row:
+            cells = [row["left_out"], "", "", "", ""]
+        else:
+            cells = [f"{row[key]:.2f}" for key in ("ms", "ms_median", "ms_upper_quartile")]
+            cells += [f"{bench.samples_per_s(row | {'batch_size': M}):,.0f}", f"{row['times_ours']:.2f}"]
         cells += [f"{other.get(row['name'], nan):.2f}" for other in elsewhere]
         lines.append(f"| {row['name']} | {' | '.join(cells)} |")
     shares = [

@@ -47,7 +47,7 @@ def workload(size, minibatch):
 
 def largest_product(work):
     """The multiply-adds of the step's largest matrix product."""
-    return work.batch_size * max(n_in * n_out for n_in, n_out, _ in work.products())
+    return max(rows * n_in * n_out for rows, n_in, n_out, _ in work.products())
 
 
 def prepare(work):

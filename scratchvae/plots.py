@@ -9,6 +9,7 @@ selects random numbers. `columns` is the number of images in a row of the pictur
 """
 
 import contextlib
+import math
 import os
 import secrets
 from collections import Counter
@@ -191,17 +192,18 @@ def theta_uncertainty(axes, model, x, image_shape, draws=64, seed=0):
 def step_costs(axes, rows):
     """Draw on four axes the milliseconds of a training step against M, H, J and D, with log scales.
 
-    rows are those that `bench.run` returns; only rows of the same model as the first are drawn. Each backend and
-    precision has a line of its own. On each axis one size varies, and the others are those that most rows have.
+    rows are those that `bench.run` returns; only rows of the same model as the first are drawn. Each backend, precision
+    and number of threads has a line of its own. On each axis one size varies, and the others are those that most rows
+    have. Models with several hidden layers, or none, have no place on the axis of H.
     """
     rows = [row for row in rows if row["model"] == rows[0]["model"]]
     names = {"batch_size": "minibatch M", "n_hidden": "hidden H", "n_latent": "latent J", "n_visible": "pixels D"}
     usual = {name: Counter(row[name] for row in rows).most_common(1)[0][0] for name in names}
     for ax, (name, label) in zip(axes, names.items(), strict=True):
         chosen = [row for row in rows if all(row[key] == value for key, value in usual.items() if key != name)]
-        for kind in dict.fromkeys((row["model"], row["backend"], row["dtype"]) for row in chosen):
-            mine = [row for row in chosen if (row["model"], row["backend"], row["dtype"]) == kind]
-            line = sorted((row[name], row["ms"]) for row in mine)
+        chosen = [row for row in chosen if isinstance(row[name], int)]
+        for kind in dict.fromkeys(map(_kind, chosen)):
+            line = sorted((row[name], row["ms"]) for row in chosen if _kind(row) == kind)
             style = "o-" if kind[2] == "float32" else "o--"
             ax.plot(*zip(*line, strict=True), style, markersize=3, label=" ".join(kind))
         sizes = sorted({row[name] for row in chosen})
@@ -215,8 +217,63 @@ def step_costs(axes, rows):
         ax.grid(alpha=0.3, which="both")
     axes[0].set_ylabel("ms per training step")
     if axes[0].lines:
-        axes[0].legend()
+        axes[0].legend(fontsize=7)
     return [line for ax in axes for line in ax.lines]
+
+
+def _kind(row):
+    """Return the words that tell the lines of `step_costs` from each other: model, backend, precision and threads."""
+    threads = row.get("threads")
+    words = (row["model"], row["backend"], row["dtype"])
+    return words if threads is None else (*words, "1 thread" if threads == 1 else f"{threads} threads")
+
+
+def roofline(ax, profile, labelled=12):
+    """Draw the rate of each operation of a training step against its intensity, below what the machine can do.
+
+    Both axes are logarithmic: flops per byte, and 10⁹ flops per second. A sloping line is the bandwidth of arrays that
+    lie in the cache, another that of arrays that lie in memory, and the level line is the rate of a large matrix
+    product. The area of a point is the operation's share of the step, and its colour is the phase. Operations without
+    flops, which only move numbers, have no place here, and those below 0.3 % of the step are left out.
+
+    profile    is what `bench.profile` returns.
+    labelled   is how many points have their number in the printed table beside them, and their line in the legend, 12
+               unless given: those that take longest. Points that lie together share a label.
+    """
+    peaks = profile["peaks"]
+    points = [(k, one) for k, one in enumerate(profile["operations"], start=1) if one["flops"] and one["share"] > 0.003]
+    low = min((one["intensity"] for _, one in points), default=0.1) / 3
+    high = 3 * max([one["intensity"] for _, one in points] + [peaks["gflops"] / peaks["memory_gb_s"]])
+    for name, label, style in [("cache_gb_s", "in the cache", "-"), ("memory_gb_s", "in memory", "--")]:
+        ridge = peaks["gflops"] / peaks[name]
+        label = f"{peaks[name]:.3g} GB/s, {label}"
+        ax.plot([low, ridge], [low * peaks[name], peaks["gflops"]], style, color="black", linewidth=1, label=label)
+    ridge = peaks["gflops"] / peaks["cache_gb_s"]
+    label = f"{peaks['gflops']:.3g} GFLOP/s, a large matrix product"
+    ax.plot([ridge, high], [peaks["gflops"]] * 2, "-.", color="black", linewidth=1, label=label)
+    phases = list(dict.fromkeys(one["phase"] for _, one in points))
+    beside = {}  # the numbers of points that lie together, by their place in cells of a tenth of a decade
+    for n, (k, one) in enumerate(points):
+        label = " ".join(filter(None, [f"{k}  {one['share']:.1%}", one["phase"], one["owner"], one["place"]]))
+        style = {"color": f"C{phases.index(one['phase'])}", "alpha": 0.6, "edgecolors": "none"}
+        label = label if n < labelled else None
+        ax.scatter([one["intensity"]], [one["gflops"]], s=10 + 2000 * one["share"], label=label, **style)
+        if n < labelled:
+            cell = tuple(round(10 * math.log10(one[axis])) for axis in ("intensity", "gflops"))
+            beside.setdefault(cell, [(one["intensity"], one["gflops"]), []])[1].append(str(k))
+    for place, numbers in beside.values():
+        ax.annotate(" ".join(numbers), place, (8, 0), textcoords="offset points", va="center", fontsize=7)
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    ax.set_xlim(low, high)
+    ax.set_xlabel("intensity (flops per byte)")
+    ax.set_ylabel("rate (GFLOP/s)")
+    ax.grid(alpha=0.3, which="both")
+    legend = ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1), fontsize=7, frameon=False, borderaxespad=0)
+    legend.set_title("numbers as in the table; those without flops are not shown", {"size": 7})
+    for handle in legend.legend_handles[3:]:
+        handle.set_sizes([30])
+    return [*ax.lines, *ax.collections]
 
 
 def _unit(images):

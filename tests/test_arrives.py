@@ -11,7 +11,7 @@ import json
 import re
 import shutil
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -779,15 +779,35 @@ def test_an_option_of_read_arrives_where_it_acts_and_changes_nothing_else(option
 @pytest.fixture
 def benching(noted, capsys):
     """A function of words that runs bench with them, and returns what was noted."""
-    times = [{"ms": 1.0, "products_ms": 0.5}]
+    times = [{"ms": 1.0, "products_ms": 0.5}] * 6
+    machine = {"cpu": "a", "cores": 1, "blas": [], "numpy": "2", "commit": "c"}
 
-    def run(workloads, repeats=10, progress=None):
-        for name in ("backend", "dtype", "model", "batch_size", "n_hidden", "n_latent", "n_visible"):
-            noted.put("run", **{name: sorted({getattr(work, name) for work in workloads})})
+    def note(workloads, repeats):
+        for field in fields(bench.Workload):
+            given = {getattr(work, field.name) for work in workloads}
+            noted.put("run", **{field.name: sorted(given, key=str)})
         noted.put("run", repeats=repeats)
         noted.put("blas", threads=noted.threads)
+
+    def profile(workload, repeats=10):
+        note([workload], repeats)
+        noted.put("done", profile=True)
+        found = {"workload": workload.as_row(), "operations": [], "step_ms": 1.0, "between_ms": 1.0}
+        return found | {"machine": machine, "samples_per_s": 1, "peaks": dict.fromkeys(PEAKS, 1.0)}
+
+    def against(workloads, revision, repeats=10):
+        note(workloads, repeats)
+        noted.put("done", against=revision)
+        return {"machine": machine, "against": "abc", "repeats": repeats, "rows": []}
+
+    def older(path):
+        noted.put("done", compare=str(path))
+        work = bench.Workload(n_latent=3)
+        return {"machine": machine, "rows": [bench.summary(work, 3, times)]}
+
+    def run(workloads, repeats=10, progress=None):
+        note(workloads, repeats)
         peaks = {f"{b} {d}": 10.0 for b in ("numpy", "cupy") for d in ("float32", "float64")}
-        machine = {"cpu": "a", "cores": 1, "blas": [], "numpy": "2", "commit": "c"}
         rows = [bench.summary(work, 3, times) for work in workloads]
         starts = {"numpy": 1.0}
         return {"machine": machine, "repeats": repeats, "cold_start_s": starts, "peak_gflops": peaks, "rows": rows}
@@ -796,14 +816,18 @@ def benching(noted, capsys):
         grids = [ax.get_subplotspec().get_geometry()[:2] for ax in figure.axes]
         noted.put("savefig", path=str(path), inches=tuple(figure.get_size_inches()), grids=grids)
 
-    noted.instead(bench.run, run)
+    for original, stand_in in ((bench.run, run), (bench.profile, profile), (bench.against, against)):
+        noted.instead(original, stand_in)
+    noted.instead(bench.older, older)
     noted.patch.setattr(plots.Figure, "savefig", savefig)
 
     def go(*arguments):
         noted.clear()
         assert main(["bench", *arguments]) == 0, capsys.readouterr().err
-        folder = Path(noted["savefig.path"]).parent
-        noted.put("json", there=(folder / "bench.json").exists())
+        written = sorted(path.name for path in Path(noted.folder).glob("*/*.json"))
+        noted.put("json", written=written)
+        for path in Path(noted.folder).glob("*/*.json"):
+            path.unlink()
         return dict(noted)
 
     return go
@@ -818,12 +842,33 @@ def sizes(**given):
 
 
 IN = "--out {here}/bench"
+ALONE = PAPER | {"run__model": ["vae"], "run__dtype": ["float32"]}
+PEAKS = ("gflops", "cache_gb_s", "memory_gb_s")
+ROOF = {
+    "savefig__path": "{here}/bench/profile.png",
+    "savefig__inches": (10, 4.8),
+    "savefig__grids": [(1, 1)],
+}
+NO_PICTURE = {"savefig__path": ABSENT, "savefig__inches": ABSENT, "savefig__grids": ABSENT}
 BENCH = {
+    "--profile": row("--profile", IN, **ALONE, done__profile=True, json__written=["profile.json"], **ROOF),
+    "--against": row(
+        "--against HEAD~1", IN, **ALONE, done__against="HEAD~1", json__written=["against.json"], **NO_PICTURE
+    ),
+    "--compare": row(
+        "--compare old.json", IN, **ALONE | {"run__n_latent": [3], "run__batch_size": [100]}, done__compare="old.json"
+    ),
+    "--channels": row("--channels 2,3", IN, run__channels=[(2, 3)], run__model=["vae"]),
+    "--posterior": row("--posterior full", IN, run__posterior=["full"], run__model=["vae"]),
+    "--flow": row("--flow 2", IN, run__flow=[2], run__model=["vae"]),
+    "--likelihood": row("--likelihood laplace", IN, run__likelihood=["laplace"], run__model=["vae"]),
+    "--estimator": row("--estimator stl", IN, run__estimator=["stl"], run__model=["vae"]),
+    "--n-samples": row("--n-samples 4", IN, run__n_samples=[4], run__model=["vae"]),
     "--backend": row("--backend cupy,numpy", IN, run__backend=["cupy", "numpy"]),
     "--dtype": row("--dtype float64", IN, run__dtype=["float64"]),
     "--model": row("--model vae,full-vb", IN, run__model=["full-vb", "vae"]),
     "--batch-size": row("--batch-size 5,7", IN, **sizes(batch_size=[5, 7])),
-    "--hidden": row("--hidden 30,40", IN, **sizes(n_hidden=[30, 40])),
+    "--hidden": row("--hidden 20,30x40", IN, **sizes(n_hidden=[(30, 40), 20])),
     "--latent": row("--latent 3,4", IN, **sizes(n_latent=[3, 4])),
     "--visible": row("--visible 50,60", IN, **sizes(n_visible=[50, 60])),
     "--repeats": row("--repeats 3", IN, run__repeats=3),
@@ -836,8 +881,10 @@ BENCH = {
 def test_an_option_of_bench_arrives_where_it_acts_and_changes_nothing_else(option, benching, noted):
     base, more, expected = BENCH[option]
     before = benching(*words(base, noted.folder))
-    assert before["run.repeats"] == 10 and before["blas.threads"] == (None, "blas") and before["json.there"]
-    assert before["run.batch_size"] == bench.SIZES["batch_size"] and before["run.dtype"] == ["float32", "float64"]
+    assert before["run.repeats"] == 10 and before["blas.threads"] is None
+    assert before["json.written"] == ["bench.json"]
+    assert before["run.batch_size"] == sorted(bench.SIZES["batch_size"], key=str)
+    assert before["run.dtype"] == ["float32", "float64"]
     assert before["savefig.inches"] == (11, 3.2) and before["savefig.grids"] == [(1, 4)] * 4  # side by side
     after = benching(*words(f"{base} {more}", noted.folder))
     assert changes(before, after) == filled(expected, noted.folder)

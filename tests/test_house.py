@@ -209,7 +209,7 @@ def test_the_version_is_said_alike_everywhere():
         "setup.py": r'version="([^"]+)"',
         "scratchvae/__init__.py": r'__version__ = "([^"]+)"',
         "CITATION.cff": r"version: (\d\S+)\ndate-released",
-        "CHANGELOG.md": r"^## (\d\S+) \(",
+        "CHANGELOG.md": r"^## (\d\S+) \((?!not released)",
     }
     found = {
         re.search(pattern, (ROOT / name).read_text(encoding="utf-8"), re.MULTILINE)[1]

@@ -494,21 +494,21 @@ def test_the_processor_is_named_where_the_system_keeps_no_list_of_it(monkeypatch
     def fail(path, encoding):
         raise FileNotFoundError(path)
 
-    monkeypatch.setattr(bench.platform, "processor", lambda: "")
-    monkeypatch.setattr(bench.platform, "machine", lambda: "a machine")
+    monkeypatch.setattr(bench.machines.platform, "processor", lambda: "")
+    monkeypatch.setattr(bench.machines.platform, "machine", lambda: "a machine")
     for read in (fail, lambda path, encoding: "flags : none\n"):
         monkeypatch.setattr(Path, "read_text", read)
-        assert bench._cpu() == "a machine"
+        assert bench.machines._cpu() == "a machine"
     text = "flags : x\nmodel name\t: One: two \nmodel name : other"
     monkeypatch.setattr(Path, "read_text", lambda path, encoding: text)
-    assert bench._cpu() == "One: two"
+    assert bench.machines._cpu() == "One: two"
     monkeypatch.setattr(Path, "read_text", fail)
-    monkeypatch.setattr(bench.platform, "processor", lambda: "a processor")
-    assert bench._cpu() == "a processor"
+    monkeypatch.setattr(bench.machines.platform, "processor", lambda: "a processor")
+    assert bench.machines._cpu() == "a processor"
 
 
 def test_numbers_of_a_bench_are_kept_to_four_figures_in_lists_too():
-    assert bench._plain([1.23456, np.float32(2.5), [3], "x"]) == [1.235, 2.5, [3], "x"]
+    assert bench.measuring.plain([1.23456, np.float32(2.5), [3], "x"]) == [1.235, 2.5, [3], "x"]
 
 
 def test_the_memory_of_the_host_is_without_end_where_the_system_does_not_tell(monkeypatch):

@@ -1,4 +1,4 @@
-"""plots.py and bench.py: what is drawn is read back from the artists, and what is counted from a clock of the test's.
+"""plots.py and bench/: what is drawn is read back from the artists, and what is counted from a clock of the test's.
 
 Every function of plots.py is here with the arrays behind its artists, its grey scale, its limits, labels, legends and
 titles, and so is every picture of a run, caught when it is about to be saved.
@@ -319,6 +319,36 @@ def test_step_costs_of_no_usual_size_have_no_legend():
     assert len(axes[0].lines) == 0 and len(axes[3].lines) == 1 and axes[0].get_legend() is None
 
 
+def test_the_roofline_has_its_ceilings_and_a_point_for_each_operation_with_flops():
+    peaks = {"gflops": 100.0, "cache_gb_s": 50.0, "memory_gb_s": 10.0}
+    shares = [0.5, 0.2, 0.1, 0.1, 0.002]
+    numbers = [(40, 80.0), (0.1, 2.0), (0.0, 0.0), (0.101, 2.0), (0.1, 1.0)]  # the third has no flops
+    operations = [
+        {"phase": "bound" if k else "update", "owner": f"o{k}", "place": f"p:{k}", "share": share}
+        | {"flops": intensity, "intensity": intensity, "gflops": rate}
+        for k, (share, (intensity, rate)) in enumerate(zip(shares, numbers, strict=True))
+    ]
+    ax = plots.Figure().subplots()
+    artists = plots.roofline(ax, {"peaks": peaks, "operations": operations})
+    cache, memory, product = ax.lines
+    for line, bandwidth in ((cache, 50), (memory, 10)):
+        assert_allclose(line.get_ydata(), bandwidth * np.array(line.get_xdata()), rtol=1e-12)
+        assert line.get_ydata()[1] == 100  # there the bandwidth is enough
+    assert list(product.get_ydata()) == [100, 100] and product.get_xdata()[0] == cache.get_xdata()[1] == 2
+    assert artists == [*ax.lines, *ax.collections] and len(ax.collections) == 3
+    places = [tuple(points.get_offsets()[0]) for points in ax.collections]
+    assert places == [(40, 80), (0.1, 2), (0.101, 2)]
+    sizes = [points.get_sizes()[0] for points in ax.collections]
+    assert_allclose(sizes, [10 + 2000 * share for share in (0.5, 0.2, 0.1)])
+    assert [text.get_text() for text in ax.texts] == ["1", "2 4"]  # the numbers of the table; two lie together
+    legend = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert legend[:3] == ["50 GB/s, in the cache", "10 GB/s, in memory", "100 GFLOP/s, a large matrix product"]
+    assert legend[3:] == ["1  50.0% update o0 p:0", "2  20.0% bound o1 p:1", "4  10.0% bound o3 p:3"]
+    assert ax.get_xscale() == ax.get_yscale() == "log"
+    assert ax.get_xlabel() == "intensity (flops per byte)" and ax.get_ylabel() == "rate (GFLOP/s)"
+    assert len(plots.roofline(plots.Figure().subplots(), {"peaks": peaks, "operations": operations}, 1)) == 6
+
+
 def test_a_figure_is_as_wide_and_as_high_as_it_was_asked_for():
     fig, ax = plots.figure(7, 4)
     assert_array_equal(fig.get_size_inches(), [7, 4])
@@ -489,7 +519,7 @@ def clock(monkeypatch):
 @pytest.mark.usefixtures("clock")
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_the_peak_counts_a_multiplication_and_an_addition_for_each_entry_of_the_product(dtype, monkeypatch):
-    monkeypatch.setattr(bench, "LARGE", {"numpy": 50})
+    monkeypatch.setattr(bench.peaks, "LARGE", {"numpy": 50})
     multiplied = []
     matmul = np.matmul
 
@@ -506,14 +536,14 @@ def test_the_peak_is_that_of_the_fastest_product_after_the_first(monkeypatch):
     seconds = [0.001, 5.0, 4.0, 2.0, 3.0, 6.0]  # the first warms up, however fast it is
     ticks = np.ravel([(10.0 * k, 10.0 * k + s) for k, s in enumerate(seconds)]).tolist()
     monkeypatch.setattr("time.perf_counter", lambda: ticks.pop(0))
-    monkeypatch.setattr(bench, "LARGE", {"numpy": 50})
+    monkeypatch.setattr(bench.peaks, "LARGE", {"numpy": 50})
     assert bench.peak_gflops("numpy", "float32") == pytest.approx(2 * 50**3 / 2.0 / 1e9, rel=1e-12)
 
 
 def test_the_peak_is_taken_from_products_that_are_wider_than_any_of_a_step():
-    assert bench.LARGE == {"numpy": 3000, "cupy": 8192}
+    assert bench.peaks.LARGE == {"numpy": 3000, "cupy": 8192}
     work = bench.Workload()
-    assert max(work.n_visible, work.n_hidden, work.n_latent, work.batch_size) < min(bench.LARGE.values())
+    assert max(work.n_visible, work.n_hidden, work.n_latent, work.batch_size) < min(bench.peaks.LARGE.values())
 
 
 def written_out_flops(D, H, J, M, local=False):
@@ -533,7 +563,7 @@ def test_operations_rates_and_the_share_of_the_peak_are_told_as_they_are():
     head, line, *_ = bench.table(result).splitlines()
     cells = dict(zip(["backend", "model", "size", "M", "dtype"], line.split(), strict=False))
     assert list(cells.values()) == ["numpy", "vae", "784-500-20", "100", "float32"]
-    assert line.split()[5:] == ["2.00", "2.00", "2.00", "4.00", f"{row['gflops']:.0f}", "20%"]
+    assert line.split()[5:] == ["2.00", "2.00", "2.00", "50,000", "4.00", f"{row['gflops']:.0f}", "20%"]
     assert head.split()[-3:] == ["GFLOP/s", "of", "peak"]
 
 

@@ -397,7 +397,7 @@ def numbers(text):
     try:
         return [int(part) for part in text.split(",")]
     except ValueError:
-        message = f"{text!r}; expected whole numbers with commas between them, or one; --hidden none for no layer"
+        message = f"{text!r}; expected whole numbers with commas between them, or one"
         raise argparse.ArgumentTypeError(message) from None
 
 

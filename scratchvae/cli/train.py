@@ -519,7 +519,10 @@ def add_to(commands):
 
 def _widths(text):
     """Read the widths of the hidden layers: whole numbers with commas between them, or none."""
-    return [] if text == "none" else numbers(text)
+    try:
+        return [] if text == "none" else numbers(text)
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"{error}; --hidden none for no layer") from None
 
 
 def _background(text):
