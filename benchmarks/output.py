@@ -1,7 +1,12 @@
-"""What the benchmarks share: the folder for their numbers, tried before any measuring, and how they get there."""
+"""What the benchmarks share: the folder for their numbers, how these get there, and how ranks of MPI take turns."""
 
 import json
+import os
+import shutil
+import sys
 import tempfile
+import time
+from pathlib import Path
 
 from scratchvae.training.checkpoint import write_atomically
 
@@ -19,3 +24,32 @@ def write(path, result):
     """Write what was measured as JSON, so that older numbers stay whole where the disk has no room."""
     write_atomically(path, (json.dumps(result, indent=1) + "\n").encode())
     print(f"wrote {path}")
+
+
+def mpiexec():
+    """The mpiexec of this Python's environment, or another one that is found, or None."""
+    here = str(Path(sys.executable).parent)
+    return shutil.which("mpiexec", path=os.pathsep.join([here, os.environ.get("PATH", "")]))
+
+
+def turns(comm=None):
+    """Give every line that comes in on stdin, on every rank of a communicator of mpi4py if there is one.
+
+    A rank that waits for MPI keeps its core busy, and would slow whoever's turn it is. So the ranks sleep until the
+    first of them, which alone has stdin, has a line for them.
+    """
+    if comm is None or comm.rank == 0:
+        for line in sys.stdin:
+            for rank in range(1, 1 if comm is None else comm.size):
+                comm.send(line, rank)
+            yield line
+        for rank in range(1, 1 if comm is None else comm.size):
+            comm.send("", rank)
+        return
+    while True:
+        while not comm.iprobe(source=0):
+            time.sleep(0.001)
+        line = comm.recv(source=0)
+        if not line:
+            return
+        yield line

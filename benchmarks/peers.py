@@ -34,7 +34,7 @@ import numpy as np
 import output
 
 from scratchvae import VAE, bench
-from scratchvae.backend import keep_freed_memory, move
+from scratchvae.backend import cores, keep_freed_memory, move
 from scratchvae.cli.output import tolerant
 from scratchvae.noise import standard_normal
 from scratchvae.training.loop import STEP, progress_bar, stream
@@ -43,8 +43,8 @@ N = 50_000
 AGREE = 1e-4  # relative, of the first ten bounds in float32
 FEWEST = 0.9  # cores that a peer on the CPU keeps busy, unless other programs take them
 SPREAD = 0.15  # of the quartiles over the median, above which other programs were at work
-OURS, PRODUCTS = "scratchvae", "its matrix products alone"
-PREFIX = {}  # the words before the command that starts a peer, by its name, such as ["mpiexec", "-n", "2"]
+OURS, RANKS, PRODUCTS = "scratchvae", "scratchvae, two ranks", "its matrix products alone"
+PREFIX = {RANKS: [output.mpiexec(), "-n", "2"]}  # the words before the command that starts a peer, by its name
 
 
 @dataclass(frozen=True)
@@ -94,6 +94,14 @@ def scratchvae(setting):
     limit_blas(setting)
     work = setting.workload()
     step, x = bench.training_step(work, N), [move(batch, work.backend) for batch in minibatches(setting)]
+    return lambda t: float(step(t, x[t % 10]))
+
+
+def ranks(setting):
+    """This library on the ranks that mpiexec has started, each with its share of the threads."""
+    from mpi4py import MPI
+
+    step, x = bench.training_step(setting.workload(), N, MPI.COMM_WORLD), minibatches(setting)
     return lambda t: float(step(t, x[t % 10]))
 
 
@@ -218,6 +226,7 @@ def autograd(setting, kept=True):
 
 PEERS = {
     OURS: scratchvae,
+    RANKS: ranks,
     PRODUCTS: products,
     "PyTorch eager": torch,
     "PyTorch eager, fused Adagrad": lambda setting: torch(setting, fused=True),
@@ -240,8 +249,11 @@ def limit_blas(setting):
         threadpool_limits(setting.threads, "blas")
 
 
-def environment(setting):
+def environment(name, setting):
     """The variables with which a peer's process starts; libraries read some of them only then."""
+    if name in PREFIX:
+        threads = max(1, (setting.threads or cores()) // int(PREFIX[name][-1]))
+        return os.environ | {"OPENBLAS_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
     if setting.threads is None:
         return dict(os.environ)
     names = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "NPROC")
@@ -266,6 +278,9 @@ def used():
     from threadpoolctl import threadpool_info
 
     pools = [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+    if "mpi4py.MPI" in sys.modules:
+        size = sys.modules["mpi4py.MPI"].COMM_WORLD.size
+        return {"threads": size * max(pools), "by": f"threadpoolctl, {size} ranks with {max(pools)} each"}
     where = {"device": bench.machine(["cupy"])["gpu"]} if "cupy" in sys.modules else {}
     return {"threads": max(pools, default=None), "by": "threadpoolctl"} | where
 
@@ -292,12 +307,15 @@ def serve(name, steps, setting=Setting()):
     except ImportError as error:
         print(json.dumps({"left_out": f"not installed ({error})"}), flush=True)
         return
+    comm = sys.modules["mpi4py.MPI"].COMM_WORLD if "mpi4py.MPI" in sys.modules else None
+    speaks = comm is None or comm.rank == 0
     bounds = [step(t) for t in range(10)]
     for t in range(10, 30):
         step(t)  # warm up
-    print(json.dumps({"bounds": bounds, "used": used()}), flush=True)
+    if speaks:
+        print(json.dumps({"bounds": bounds, "used": used()}), flush=True)
     t = 30
-    for _ in sys.stdin:
+    for _ in output.turns(comm):
         times = []
         for k in range(5 + steps):  # the first five wake the threads up
             if k == 5:
@@ -306,8 +324,10 @@ def serve(name, steps, setting=Setting()):
             step(t)
             times.append(time.perf_counter() - begun)
             t += 1
-        cores = (time.process_time() - busy[0]) / (time.perf_counter() - busy[1])
-        print(json.dumps({"ms": 1e3 * float(np.median(times[5:])), "cores": cores}), flush=True)
+        busy = (time.process_time() - busy[0]) / (time.perf_counter() - busy[1])
+        busy = busy if comm is None else comm.allreduce(busy)
+        if speaks:
+            print(json.dumps({"ms": 1e3 * float(np.median(times[5:])), "cores": busy}), flush=True)
 
 
 def command(name, steps, setting):
@@ -319,7 +339,7 @@ def command(name, steps, setting):
 def start(name, steps, setting):
     """Start a peer's server and return its process; it answers one line, and then one for each line that it is sent."""
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command(name, steps, setting), env=environment(setting), encoding="utf-8", **pipes)
+    return subprocess.Popen(command(name, steps, setting), env=environment(name, setting), encoding="utf-8", **pipes)
 
 
 def measure(rounds, steps, names=tuple(PEERS), setting=Setting(), progress=None):
@@ -331,6 +351,9 @@ def measure(rounds, steps, names=tuple(PEERS), setting=Setting(), progress=None)
         raise ValueError(f"rounds is {rounds} and steps is {steps}; expected whole numbers ≥ 1")
     servers, results = {}, {}
     for name in names:
+        if name in PREFIX and (reason := unable(PREFIX[name], setting)):
+            results[name] = reason
+            continue
         servers[name] = server = start(name, steps, setting)
         answer = json.loads(server.stdout.readline() or "{}")
         if name == OURS:
@@ -356,6 +379,15 @@ def measure(rounds, steps, names=tuple(PEERS), setting=Setting(), progress=None)
     for server in servers.values():
         server.communicate()
     return results
+
+
+def unable(prefix, setting):
+    """Say why no ranks can be started with these words before the command; None if they can."""
+    if prefix[0] is None:
+        return 'no mpiexec: pip install -e ".[mpi]"'
+    if setting.device != "cpu" or (setting.threads or cores()) < int(prefix[-1]):
+        return f"{prefix[-1]} ranks take {prefix[-1]} threads on the CPU"
+    return None
 
 
 def last_line(server):

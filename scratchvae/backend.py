@@ -186,6 +186,37 @@ def host_memory():
         return math.inf
 
 
+def take_device(number, n_processes):
+    """Let this process work on device `number`, one of as many as there are processes on this machine.
+
+    A ValueError says so where there are fewer devices than processes.
+    """
+    cupy = array_module("cupy")
+    there = cupy.cuda.runtime.getDeviceCount()
+    if there < n_processes:
+        raise ValueError(
+            f"{n_processes} ranks on this machine need a device each, and there {'is' if there == 1 else 'are'} "
+            f"{there}: start {there} (mpiexec -n), or take backend 'numpy'"
+        )
+    cupy.cuda.Device(number).use()
+
+
+def between_devices(ranks):
+    """Return CuPy's communicator over the devices of all ranks, which sums and sends arrays by NCCL.
+
+    ranks   are those that MPI has started, all of them. A ValueError is raised for others, and where NCCL is missing.
+    """
+    array_module("cupy")
+    if ranks.size != ranks.MPI.COMM_WORLD.Get_size():
+        raise ValueError(f"comm has {ranks.size} of the ranks; on backend 'cupy' all of them have to train together")
+    try:
+        from cupyx.distributed import NCCLBackend
+
+        return NCCLBackend(ranks.size, ranks.rank, use_mpi=True)
+    except (ImportError, AttributeError) as error:
+        raise _missing(f"NCCL ({error})", "pip install nvidia-nccl-cu13, or nvidia-nccl-cu12") from None
+
+
 @functools.cache
 def _complete(cupy):
     """Raise a ValueError that names what is missing unless CuPy has a driver, a device and its libraries.

@@ -120,6 +120,23 @@ def same_twice(comm):
     return {"to the bit": np.array(bits)}
 
 
+def on_devices(comm):
+    """The parameters and the history of models on the stand-in for CuPy, each rank on a device of its own."""
+    import pytest
+    import standin
+
+    found = {}
+    with pytest.MonkeyPatch.context() as patch:
+        standin.install(patch)
+        for name in ("L^B", "full VB local"):
+            kind, options = MODELS[name]
+            model = kind(**SIZES | options, backend="cupy")
+            history = fit(model, DATA, VALID, optimizer=Adam(0.01), samples=600, batch_size=10, comm=comm)
+            found[f"{name} on devices: parameters"] = model.params.value.get()
+            found[f"{name} on devices: history"] = np.array([history["train_bound"], history["valid_bound"]])
+    return found
+
+
 class Failing(VAE):
     """A model that fails on one rank, or on all of them, in its fifth step."""
 
@@ -192,7 +209,7 @@ def main(folder):
         comm = MPI.COMM_WORLD if MPI.COMM_WORLD.size > 1 else None
     except ImportError:
         comm = None
-    found = models(comm) | looks(comm) | resumed(comm, folder)
+    found = models(comm) | looks(comm) | on_devices(comm) | resumed(comm, folder)
     if comm is not None:
         found |= same_twice(comm) | faults(comm, folder)
     if comm is None or comm.rank == 0:

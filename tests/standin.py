@@ -279,10 +279,39 @@ class Event:
 
 
 class Device:
-    """cupy.cuda.Device."""
+    """cupy.cuda.Device; `used` lists the numbers of those that were taken."""
+
+    used = []  # noqa: RUF012
+
+    def __init__(self, number=0):
+        self.number = number
+
+    def use(self):
+        self.used.append(self.number)
 
     def synchronize(self):
         wait(None)
+
+
+class NCCLBackend:
+    """cupyx.distributed.NCCLBackend over MPI: it sums and sends arrays of the stand-in between real processes."""
+
+    def __init__(self, n_devices, rank, use_mpi=False):
+        from mpi4py import MPI
+
+        assert use_mpi and (n_devices, rank) == (MPI.COMM_WORLD.size, MPI.COMM_WORLD.rank)
+        self.comm = MPI.COMM_WORLD
+
+    def all_reduce(self, in_array, out_array, op="sum"):
+        assert op == "sum"
+        total = np.zeros_like(in_array._host)
+        self.comm.Allreduce(np.ascontiguousarray(in_array._host), total)
+        out_array._host[...] = total
+
+    def broadcast(self, in_out_array, root=0):
+        sent = np.ascontiguousarray(in_out_array._host)
+        self.comm.Bcast(sent, root)
+        in_out_array._host[...] = sent
 
 
 def asarray(value, dtype=None):
@@ -327,6 +356,10 @@ def module():
 def install(monkeypatch):
     """Let `import cupy` find the stand-in for one test; returns `Waits`, its counters set back."""
     monkeypatch.setitem(sys.modules, "cupy", module())
+    monkeypatch.setitem(sys.modules, "cupyx", types.ModuleType("cupyx"))
+    monkeypatch.setitem(sys.modules, "cupyx.distributed", types.ModuleType("cupyx.distributed"))
+    sys.modules["cupyx.distributed"].NCCLBackend = NCCLBackend
+    monkeypatch.setattr(Device, "used", [])
     monkeypatch.setattr(Waits, "count", 0)
     monkeypatch.setattr(Waits, "free", 1 << 40)
     monkeypatch.setattr(Waits, "taken", 0)

@@ -20,13 +20,12 @@ import standin
 import threadpoolctl
 from numpy.testing import assert_array_equal
 
-from scratchvae import VAE, FullVB, bench, cli, data, fit, plots
+from scratchvae import VAE, FullVB, bench, cli, data, fit, plots, ranks
 from scratchvae.backend import move
 from scratchvae.cli import main, shared
 from scratchvae.cli.shared import DEFAULTS
 from scratchvae.gradcheck import homework, matrix
 from scratchvae.inference import marginal
-from scratchvae.ranks import ALONE
 from scratchvae.training import loop, optim
 from scratchvae.training.run import HISTORY
 
@@ -453,7 +452,7 @@ def evaluation(noted, capsys):
         given = bound(functions[2], arguments, settings)
         assert given.pop("model") is noted.loaded
         given.pop("progress")
-        assert given.pop("comm") is ALONE
+        assert given.pop("comm") is ranks.ALONE
         noted.put("importance", **given | {"x": noted.part(given["x"])})
         return marginal.Estimate(np.array([-3.5]), np.array([0.1]), np.array([9.0]), np.array([0.2]), 500)
 

@@ -440,7 +440,7 @@ def test_an_operation_is_a_line_with_the_layer_that_is_at_work():
         ("bound", "decoder.logits", "y += self.b"),
         ("bound", "encoder", "self.y = np.tanh(x)"),
         ("gradient", "encoder.mu", "np.matmul(self.x.T, dy, out=self.dW)"),
-        ("prior", "", "gradient -= self.params.value[self.theta]"),
+        ("prior", "", "gradient -= self.params.value[theta]"),
         ("update", "", "h += s"),
         ("noise", "", "noise = self.noise(t, len(x))"),
         ("bound", "", 'return self._rows(x, self.n_visible, "x") / 255'),  # of the data alone
@@ -714,9 +714,9 @@ def test_a_peer_is_started_with_its_prefix_its_sizes_and_its_threads(peers, monk
     assert words[:4] == ["mpiexec", "-n", "2", sys.executable] and words[-2:] == ["--serve", peers.OURS]
     text = "--steps 7 --visible 196 --hidden 50 --latent 2 --batch-size 20 --threads 1 --device cpu"
     assert text in " ".join(words) and peers.command(peers.PRODUCTS, 7, setting)[0] == sys.executable
-    found = peers.environment(setting)
+    found = peers.environment(peers.PRODUCTS, setting)
     assert found["NPROC"] == found["OPENBLAS_NUM_THREADS"] == "1" and "eigen=false" in found["XLA_FLAGS"]
-    assert "eigen=false" not in peers.environment(peers.Setting(threads=2))["XLA_FLAGS"]
+    assert "eigen=false" not in peers.environment(peers.PRODUCTS, peers.Setting(threads=2))["XLA_FLAGS"]
     assert peers.Setting(device="cuda").workload() == Workload("cupy") and setting.workload() == Workload(
         n_visible=196, n_hidden=50, n_latent=2, batch_size=20
     )

@@ -10,13 +10,15 @@ import sys
 import time
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import on_ranks
 import pytest
+import standin
 from conftest import small
 
-from scratchvae.backend import cores
+from scratchvae.backend import array_module, between_devices, cores, take_device
 from scratchvae.cli import main
 from scratchvae.cli.ranks import ranks_of_command, started
 from scratchvae.ranks import Alone, RankError
@@ -92,7 +94,8 @@ def test_ranks_give_the_numbers_of_one_process_and_an_error_on_one_ends_all_e31(
     monkeypatch.setattr(on_ranks, "STEPS", steps)
     alone = tmp_path / "alone"
     alone.mkdir()
-    expected = on_ranks.models(None) | on_ranks.looks(None) | on_ranks.resumed(None, alone)
+    expected = on_ranks.models(None) | on_ranks.looks(None) | on_ranks.on_devices(None)
+    expected |= on_ranks.resumed(None, alone)
     found = dict(np.load(tmp_path / "found.npz"))
     assert found.pop("to the bit").all()
     for name, (rank, text) in FAULTS.items():
@@ -243,6 +246,37 @@ def test_processes_that_cannot_be_ranks_of_one_run_are_refused_by_one_of_them(ra
     sys.modules["mpi4py"].MPI = MPI
     with pytest.raises(kind, match=r"8 processes, and mpi4py sees 1, since its MPI is another one \(Another MPI 1.0\)"):
         ranks_of_command("train", True).__enter__()
+
+
+def test_each_rank_takes_a_device_of_its_own_and_fewer_devices_than_ranks_are_refused(waits):
+    take_device(0, 1)
+    assert standin.Device.used == [0]
+    with pytest.raises(
+        ValueError, match=r"2 ranks on this machine need a device each, and there is 1: start 1 \(mpiexec"
+    ):
+        take_device(1, 2)
+    some = SimpleNamespace(size=2, rank=0, MPI=SimpleNamespace(COMM_WORLD=SimpleNamespace(Get_size=lambda: 3)))
+    with pytest.raises(
+        ValueError, match="comm has 2 of the ranks; on backend 'cupy' all of them have to train together"
+    ):
+        between_devices(some)
+    some.size = 3
+    del sys.modules["cupyx.distributed"].NCCLBackend
+    with pytest.raises(ValueError, match=r"backend 'cupy' is missing NCCL .*pip install nvidia-nccl-cu13"):
+        between_devices(some)
+
+
+@pytest.mark.gpu
+@real
+def test_ranks_on_devices_train_like_one_on_its_device(tmp_path):
+    if array_module("cupy").cuda.runtime.getDeviceCount() < 2:
+        pytest.skip("two devices are needed")
+    words = ("--samples", 3000, "--dtype", "float64", "--backend", "cupy", "--quiet")
+    for size, name in ((1, "one"), (2, "two")):
+        assert scratchvae(size, "train", *words, "--out", tmp_path / name)[0] == 0
+    theirs, ours = (dict(np.load(tmp_path / name / "checkpoint.npz")) for name in ("one", "two"))
+    for name in [name for name in theirs if theirs[name].dtype.kind == "f"]:
+        np.testing.assert_allclose(ours[name], theirs[name], rtol=0, atol=1e-10 * np.abs(theirs[name]).max())
 
 
 def test_a_rank_has_its_share_of_the_cores_for_blas():

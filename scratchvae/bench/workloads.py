@@ -17,8 +17,10 @@ from scratchvae.doors import likelihood_of, posterior_of
 from scratchvae.models.full_vb import FullVB
 from scratchvae.models.vae import VAE
 from scratchvae.nets.conv import KERNEL, Geometry
+from scratchvae.ranks import ranks_of
 from scratchvae.training.loop import STEP, stream
 from scratchvae.training.optim import Adagrad
+from scratchvae.training.parallel import update_by
 
 MINIBATCHES = 10  # how many different minibatches the steps take in turn
 
@@ -169,14 +171,19 @@ def minibatches(workload, count=MINIBATCHES):
 class TrainingStep:
     """Is called as step(t, x): it makes training step t and returns its bound, which is not read yet.
 
-    x (M, D) holds pixels and lies where the model does. model is the model that is trained. n_data is N, the number of
-    datapoints for which the bound is scaled; it does not affect the cost.
+    x (M, D) holds pixels and lies where the model does. model is the model that is trained, and the step holds it as
+    `fit` does. n_data is N, the number of datapoints for which the bound is scaled; it does not affect the cost. comm
+    is a communicator of mpi4py, whose ranks share x and the update; None, the default, is this process alone. The step
+    then stays on these ranks for as long as the process lives.
     """
 
-    def __init__(self, model, n_data):
+    def __init__(self, model, n_data, comm=None):
         self.model = model
         self.n_data = n_data
+        self.ranks = ranks_of(comm)
         self.optimizer = Adagrad(0.01)
+        self.of_ranks = update_by(self.ranks, model, self.optimizer, [slice(None)])
+        self.update = self.of_ranks.__enter__()
         self.optimizer.start(model.params)
 
     def noise(self, t, m):
@@ -184,17 +191,20 @@ class TrainingStep:
         return self.model.noise(stream(0, STEP, t), m)
 
     def __call__(self, t, x):
-        noise = self.noise(t, len(x))
-        bound = self.model.bound(x, noise, self.n_data, gradient=True)
-        self.model.add_log_prior_gradient()
-        self.optimizer.ascend(self.model.params, t + 1)
+        share = self.ranks.share(len(x))
+        noise = self.model.noise_of(self.noise(t, len(x)), share)
+        with self.model.guard:  # as in `fit`, nobody looks at the pixels again
+            bound = self.model.bound(x[share.rows], noise, self.n_data, gradient=True, share=share)
+        bound = self.ranks.meet(bound)[0]
+        self.update.ascend(t + 1, slice(None))
+        self.ranks.meet()
         return bound
 
 
-def training_step(workload, n_data=50_000):
+def training_step(workload, n_data=50_000, comm=None):
     """Return the `TrainingStep` of a workload, with a model at its initial values."""
     keep_freed_memory()  # as `fit` does
-    return TrainingStep(model_of(workload), n_data)
+    return TrainingStep(model_of(workload), n_data, comm)
 
 
 def model_of(workload):

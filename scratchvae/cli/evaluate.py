@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from scratchvae import data
-from scratchvae.backend import BACKENDS
+from scratchvae.backend import BACKENDS, take_device
 from scratchvae.cli.shared import (
     add_command,
     add_moved_data,
@@ -49,6 +49,8 @@ def evaluate(
     """
     ranks = ranks_of(ranks)
     options = run_options(Path(run)) | resolved(moved)
+    if backend != "numpy" and ranks.size > 1:
+        take_device(ranks.machine.Get_rank(), ranks.on_machine)
     model = load_model(run, backend=backend)
     images = ranks.load(lambda: images_of_run(run, options, changed_data))
     with looked_at(model, options, images):

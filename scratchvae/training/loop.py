@@ -135,12 +135,15 @@ def fit(
         held = move(train, model.backend) if spare is None or train.nbytes <= spare - taken else train
         order = None
         unread = []
+        on_host = model.backend == "numpy"
 
         def read():
             """Take the bounds of the steps since the last reading into `now`: on a device this alone waits."""
             if unread:
                 places, sizes, bounds = zip(*unread, strict=True)
                 bounds = [float(bounds[0])] if len(bounds) == 1 else move(np.stack(bounds), "numpy").tolist()
+                if not on_host:  # there each step has summed those of all ranks
+                    bounds = ranks.total(bounds)
                 for place, size, bound in zip(places, sizes, bounds, strict=True):
                     if not math.isfinite(bound):
                         raise _diverged(bound, *place, now, model)
@@ -196,11 +199,11 @@ def fit(
                     eps = model.noise_of(model.noise(generator, len(chosen)), share)  # ε: random samples from p(ε)
                     with model.guard.moment:  # a copy that another thread takes has all of a step or nothing of it
                         bound = model.bound(x, eps, n, gradient=True, share=share)  # g: the gradient of (8)
-                        if model.backend == "numpy" and not math.isfinite(bound):
+                        if on_host and not math.isfinite(bound):
                             raise _diverged(bound, now.step, before, now, model)  # by the rank whose rows it comes of
-                        bound = ranks.meet(bound, signals)[0]  # and all gradients are there
-                        unread.append(((now.step, before), len(chosen), bound))
-                        if model.backend == "numpy":
+                        total = ranks.meet(bound if on_host else 0.0, signals)[0]  # and all gradients are there
+                        unread.append(((now.step, before), len(chosen), total if on_host else bound))
+                        if on_host:
                             read()
                         update.ascend(now.step, part)  # θ, φ: update with g, and with the gradient of log p(θ)
                         keep = folder.wanted(len(now.rows) + is_row, is_row)

@@ -14,7 +14,8 @@ Since the order of the sum is fixed, P ranks give the same bits every time. They
 rounding alone.
 
 On one machine the vectors lie in a window of shared memory: an owner reads the gradients of the others where they are,
-and writes its values where all read them. Between machines the parts are sent, and the bits are the same.
+and writes its values where all read them. Between machines the parts are sent, and the bits are the same. On devices
+NCCL sums the gradients, and every rank makes the whole update, which takes a device less than to send its parts.
 """
 
 import contextlib
@@ -22,7 +23,7 @@ import copy
 
 import numpy as np
 
-from scratchvae.backend import move
+from scratchvae.backend import between_devices, move
 from scratchvae.shares import Share, part_of
 
 BLOCK = 1 << 16  # how many numbers an owner adds up and updates at a time, so that they stay in its cache
@@ -47,6 +48,29 @@ class Update:
 
     def collect(self):
         """Make the optimiser's state whole, which it always is."""
+
+
+class DeviceUpdate(Update):
+    """The update by several ranks, each on a device of its own: NCCL sums the gradients, and no rank waits for it."""
+
+    def __init__(self, ranks, model, optimizer):
+        super().__init__(model, optimizer)
+        self.ranks = ranks
+        self.devices = between_devices(ranks)
+
+    def begin(self, now, more=()):
+        """Give all ranks what the first has read, see `SharedUpdate`."""
+        self.ranks.meet()
+        now = self.ranks.comm.bcast(now)
+        for vector in (self.model.params.value, *self.optimizer.state.values()):
+            self.devices.broadcast(vector, 0)
+        return now
+
+    def ascend(self, step, part):
+        """Make update number `step` of a part of the parameters with the sum of the gradients of all ranks."""
+        g = self.model.params.grad[part]
+        self.devices.all_reduce(g, g)  # g = Σ_r g_r
+        super().ascend(step, part)
 
 
 class SharedUpdate:
@@ -143,6 +167,9 @@ def update_by(ranks, model, optimizer, parts):
     if ranks.size == 1:
         yield Update(model, optimizer)
         return
+    if model.backend != "numpy":
+        yield DeviceUpdate(ranks, model, optimizer)
+        return
     if ranks.on_machine < ranks.size:
         yield SharedUpdate(ranks, model, optimizer, parts)
         return
@@ -179,9 +206,9 @@ def _places(slices):
 
 
 def require_sum_over_rows(model, train):
-    """Raise a ValueError unless the bound of two rows of `train`, and its gradient, are the sums of those of each.
+    """Raise a ValueError unless the gradient of the bound of two rows of `train` is the sum of those of each.
 
-    They are not if a layer, a posterior or an objective of the user's lets the rows of a minibatch act on each other.
+    It is not if a layer, a posterior or an objective of the user's lets the rows of a minibatch act on each other.
     The shares of the ranks would then not add up to the minibatch. It is a copy of the model that is tried.
     """
     if len(train) < 2:
@@ -190,13 +217,13 @@ def require_sum_over_rows(model, train):
     x = move(train[:2], model.backend)
     noise = model.noise(np.random.default_rng(0), 2)
     with np.errstate(all="ignore"):
-        bound = model.bound(x, noise, 2, gradient=True)
-        gradient = model.params.grad.copy()
+        model.bound(x, noise, 2, gradient=True)
+        gradient = np.array(move(model.params.grad, "numpy"))
         size = float(np.linalg.norm(gradient))
         for rank in range(2):
             share = Share(rank, rank + 1, 2, rank, 2)
-            bound = bound - model.bound(x[share.rows], model.noise_of(noise, share), 2, gradient=True, share=share)
-            gradient -= model.params.grad
+            model.bound(x[share.rows], model.noise_of(noise, share), 2, gradient=True, share=share)
+            gradient -= move(model.params.grad, "numpy")
         off = float(np.linalg.norm(gradient))
     if off > 1e-3 * size:
         raise ValueError(
