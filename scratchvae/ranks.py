@@ -2,22 +2,29 @@
 
 Ranks can only wait for each other if each knows that the others will come. Therefore they meet in one way, `meet`,
 before they exchange anything. There each says that it goes on, that it was asked to stop, or that it has failed. What
-one of them says there, all know: they stop at the same step, and an error on one rank ends all.
+one of them says there, all know: they stop at the same step, and an error on one rank ends all. Whatever may fail is
+done before a meeting, and between it and the exchange there is nothing.
 
 Where there are no ranks, `Alone` stands in their place, so that the code that uses them reads the same. mpi4py is
 imported by whoever has a communicator, and by nobody else.
 """
 
 import dataclasses
+import hashlib
 import json
 import math
+import os
+import pickle
 import platform
+import shutil
 
 import numpy as np
 
+from scratchvae.backend import move
 from scratchvae.shares import Share, part_of, whole_of
 from scratchvae.signals import raise_stop
 
+SHARED = "/dev/shm"  # where Linux keeps shared memory
 WORDS = 4  # what a rank says at a meeting: a value, a signal, whether it has failed, and whether a checkpoint is due
 
 
@@ -46,6 +53,13 @@ class Alone:
     def meet(self, value=0.0, signals=None, keep=False):
         """Return the value, the first of the signals or 0, and whether a checkpoint is due."""
         return value, signals[0] if signals else 0, keep
+
+    def stop(self, number):
+        """Raise KeyboardInterrupt or SystemExit for the signal `number`; 0 is none."""
+        raise_stop(number)
+
+    def require_same(self, model, x, /, **facts):
+        """There is nobody who could have others."""
 
     def total(self, numbers):
         """Return these numbers, which are their own sums."""
@@ -137,13 +151,17 @@ class Ranks:
         if any(failed):
             self.known = RankError(self._failures("")[1])
             raise self.known
-        if signals is None and stop:
-            try:
-                raise_stop(stop)
-            except BaseException as error:
-                self.known = error
-                raise
+        if signals is None:
+            self.stop(stop)
         return sum(values), stop, bool(keeps[0])
+
+    def stop(self, number):
+        """Raise KeyboardInterrupt or SystemExit for the signal `number`, on which all ranks have agreed; 0 is none."""
+        try:
+            raise_stop(number)
+        except BaseException as error:
+            self.known = error
+            raise
 
     def _say(self, value=0.0, signal=0, failed=False, keep=False):
         """Tell all ranks how this one stands, and hear how they do."""
@@ -158,27 +176,28 @@ class Ranks:
 
     def total(self, numbers):
         """Return the sum over all ranks, in their order, of each of these numbers."""
-        self.meet()
+        numbers = np.array(numbers, float)
         heard = np.zeros((self.size, len(numbers)))
-        self.comm.Allgather(np.array(numbers, float), heard)
-        return np.add.reduce(heard, axis=0).tolist()
+        self.meet()
+        self.comm.Allgather(numbers, heard)
+        return [sum(of_ranks) for of_ranks in heard.T.tolist()]
 
     def gathered(self, rows, n):
         """Return all n rows, (n, …), on every rank, from the rows of each rank's `share` of them."""
-        self.meet()
         rows = np.ascontiguousarray(rows)
         every = np.empty((n, *rows.shape[1:]), rows.dtype)
         width = math.prod(rows.shape[1:])
         ends = [part_of(n, rank, self.size) for rank in range(self.size)]
         places = [width * (stop - start) for start, stop in ends], [width * start for start, _ in ends]
+        self.meet()
         self.comm.Allgatherv(rows, [every, places])
         return every
 
     def first_only(self, function):
         """Call function() on the first rank alone, and return on every rank what it returns there."""
-        made = function() if self.first else None
+        made = pickle.dumps(function()) if self.first else None
         self.meet()
-        return self.comm.bcast(made)
+        return pickle.loads(self.comm.bcast(made))  # between these processes, and in no file
 
     def load(self, make):
         """Call make() on one rank of each machine, and return on every rank the dataclass that it makes there.
@@ -186,15 +205,17 @@ class Ranks:
         Its arrays lie once in the memory of the machine, where all its ranks read them and none can write to them.
         """
         leads = self.machine.Get_rank() == 0
-        made = make() if leads else None
-        self.meet()
         arrays = {}
+        rest = None
         if leads:
+            made = make()
             arrays = {field.name: getattr(made, field.name) for field in dataclasses.fields(made)}
             arrays = {name: array for name, array in arrays.items() if isinstance(array, np.ndarray)}
-            made = dataclasses.replace(made, **dict.fromkeys(arrays))
-        made = self.machine.bcast(made)
-        kinds = self.machine.bcast({name: (array.shape, array.dtype) for name, array in arrays.items()})
+            kinds = {name: (array.shape, array.dtype) for name, array in arrays.items()}
+            rest = pickle.dumps((dataclasses.replace(made, **dict.fromkeys(arrays)), kinds))
+            require_shared_memory(sum(array.nbytes for array in arrays.values()))
+        self.meet()
+        made, kinds = pickle.loads(self.machine.bcast(rest))
         shared = {}
         for name, (shape, dtype) in kinds.items():
             n_bytes = max(1, math.prod(shape)) * dtype.itemsize
@@ -207,21 +228,44 @@ class Ranks:
         self.meet()  # the arrays are filled
         return dataclasses.replace(made, **shared)
 
+    def require_same(self, model, x, /, **facts):
+        """Raise a ValueError on all ranks unless they have the same model, the same rows x and the same facts."""
+        digest = {"parameters": fingerprint(move(model.params.value, "numpy")), "rows": fingerprint(x)}
+        self.agree({"model": model.config} | digest | facts)
+
     def agree(self, facts):
         """Raise a ValueError on all ranks unless they have the same facts, a dict that JSON can hold."""
         from scratchvae import __version__  # only now: it imports this file
 
         facts = {"scratchvae": __version__, "numpy": np.__version__, "python": platform.python_version()} | facts
-        text = json.dumps(facts, default=repr)
+        facts = {name: json.dumps(fact, default=lambda value: type(value).__name__) for name, fact in facts.items()}
         self.meet()
-        every = [json.loads(text) for text in self.comm.allgather(text)]
+        every = self.comm.allgather(facts)
         for rank, theirs in enumerate(every):
             for name in facts:
                 if theirs.get(name) != every[0].get(name):
                     raise ValueError(
-                        f"rank {rank} has {name} {theirs.get(name)!r}, and rank 0 {every[0].get(name)!r}: "
+                        f"rank {rank} has {name} {theirs.get(name)}, and rank 0 {every[0].get(name)}: "
                         "start all ranks with the same options, data and versions"
                     )
+
+
+def fingerprint(array):
+    """Return a SHA-256 of an array with its dtype and shape, by which data are known again; None for None."""
+    if array is None:
+        return None
+    return f"{hashlib.sha256(np.ascontiguousarray(array)).hexdigest()} {array.dtype} {array.shape}"
+
+
+def require_shared_memory(n_bytes):
+    """Raise a MemoryError if the system keeps shared memory in a folder that has no room for n_bytes."""
+    if os.path.isdir(SHARED):
+        free = shutil.disk_usage(SHARED).free
+        if free < n_bytes:
+            raise MemoryError(
+                f"the ranks of this machine share {n_bytes / 2**20:,.0f} MiB, and {SHARED} has {free / 2**20:,.0f} MiB "
+                "free: make it larger (docker run --shm-size), or remove what ended programs have left in it"
+            )
 
 
 def ranks_of(comm):

@@ -7,8 +7,11 @@ trained for, 200 unless given.
 import sys
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import pytest
+import standin
 
 from scratchvae import VAE, FullVB, evaluate, fit, fit_mcem
 from scratchvae.inference.hmc import log_joint, sample
@@ -111,8 +114,7 @@ def resumed(comm, folder):
 def same_twice(comm):
     """Whether a second training has the same bits, and one between machines, whose parts are sent."""
     first, history = trained("full VB antithetic", comm, Adam(0.01))
-    with ranks_of(comm) as ranks:
-        ranks.on_machine = 1
+    with apart(comm) as ranks:
         sent, sent_history = trained("full VB antithetic", ranks, Adam(0.01))
     again, again_history = trained("full VB antithetic", comm, Adam(0.01))
     bits = [np.array_equal(first.params.value, other.params.value) for other in (sent, again)]
@@ -122,9 +124,6 @@ def same_twice(comm):
 
 def on_devices(comm):
     """The parameters and the history of models on the stand-in for CuPy, each rank on a device of its own."""
-    import pytest
-    import standin
-
     found = {}
     with pytest.MonkeyPatch.context() as patch:
         standin.install(patch)
@@ -153,6 +152,13 @@ class Failing(VAE):
         return super().bound(*arguments, **settings)
 
 
+def apart(comm):
+    """The ranks, as if each were on a machine of its own."""
+    ranks = ranks_of(comm)
+    ranks.on_machine = 1
+    return ranks
+
+
 def told(comm, function):
     """The class and text of the error that function() raises on each rank."""
     try:
@@ -161,6 +167,40 @@ def told(comm, function):
     except Exception as error:
         text = f"{type(error).__name__}: {error}"
     return comm.allgather(text)
+
+
+class Clipping(SGD):
+    """An optimiser that looks at the whole gradient."""
+
+    def ascend(self, params, step, part=slice(None)):
+        params.grad /= max(1, np.linalg.norm(params.grad))
+        super().ascend(params, step, part)
+
+
+class FailingOptimizer(SGD):
+    """An optimiser that fails on one rank in its third step."""
+
+    def __init__(self, fails):
+        super().__init__(1e-4)
+        self.fails = [fails]  # no number, which the ranks would compare
+
+    def update(self, step, *vectors):
+        if step == 3 and self.fails[0]:
+            raise OSError("the update has failed")
+        super().update(step, *vectors)
+
+
+class Loud(VAE):
+    """A model whose copy cannot be tried on one rank."""
+
+    def __init__(self, fails):
+        super().__init__(**SIZES)
+        self.fails = [fails]  # no number, which the ranks would compare
+
+    def noise(self, generator, n):
+        if self.fails[0] and n == 2:
+            raise OSError("no noise")
+        return super().noise(generator, n)
 
 
 def coupled(q, p, x, eps, scale, gradient=True):
@@ -193,10 +233,23 @@ def faults(comm, folder):
         "rows": lambda: fit(VAE(**SIZES), DATA, batch_size=1, samples=500, comm=comm),
         "coupled": lambda: fit(VAE(**SIZES, estimator=coupled), DATA, **options),
         "diverged": lambda: fit(VAE(**SIZES), DATA, optimizer=SGD(1e300), **options),
+        "clipping": lambda: fit(VAE(**SIZES), DATA, optimizer=Clipping(1e-4), **options),
+        "update": lambda: fit(VAE(**SIZES), DATA, optimizer=FailingOptimizer(mine == last), **options),
+        "sent": lambda: fit(
+            VAE(**SIZES), DATA, optimizer=FailingOptimizer(mine == last), **options | {"comm": apart(comm)}
+        ),
+        "trial": lambda: fit(Loud(mine == last), DATA, **options),
+        "look": lambda: evaluate(VAE(**SIZES), DATA * (1 - 0.1 * (mine == last)), 1, comm=comm),
+        "memory of the machine": lambda: fit(VAE(**SIZES), DATA, **options),
         "importance": lambda: importance(VAE(**SIZES), DATA, 0 if mine == last else 5, comm=comm),
         "chains": lambda: sample(None, np.zeros((1, 2)), np.random.default_rng(0), 5, comm=comm),
     }
-    found = {name: np.array(told(comm, case)) for name, case in cases.items()}
+    found = {}
+    for name, case in cases.items():
+        with pytest.MonkeyPatch.context() as patch:
+            if name == "memory of the machine" and mine == 0:
+                patch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=5))
+            found[name] = np.array(told(comm, case))
     return found
 
 

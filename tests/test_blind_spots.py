@@ -29,10 +29,11 @@ from scratchvae.inference.mcem import e_step
 from scratchvae.inference.mean_field import CorrelatedGaussian
 from scratchvae.inference.objectives.black_box import black_box
 from scratchvae.models.regression import LinearRegression
+from scratchvae.ranks import fingerprint
 from scratchvae.training import checkpoint
 from scratchvae.training.checkpoint import CheckpointError
 from scratchvae.training.em import fit_mcem
-from scratchvae.training.loop import HELD_OUT, ORDER, STEP, evaluate_theta, fingerprint, stream
+from scratchvae.training.loop import HELD_OUT, ORDER, STEP, evaluate_theta, stream
 from scratchvae.training.optim import started
 from scratchvae.training.posterior import fit_posterior
 from scratchvae.training.run import facts_of_run, load_model

@@ -23,8 +23,8 @@ from scratchvae.inference.posteriors import POSTERIORS
 from scratchvae.models.full_vb import FullVB
 from scratchvae.models.vae import VAE
 from scratchvae.nets.mlp import ACTIVATIONS
+from scratchvae.ranks import fingerprint
 from scratchvae.signals import STOPS
-from scratchvae.training import loop
 from scratchvae.training.optim import OPTIMIZERS
 from scratchvae.training.run import config_differs, config_of, facts_of_run, require_folder, same_data
 
@@ -184,7 +184,7 @@ def images_of_run(run, options, changed_data=None):
     if changed_data or not isinstance(stored, dict):
         return images
     stored = stored | {"test": options["test_images"]}
-    here = {part: loop.fingerprint(getattr(images, part, None)) for part in stored}
+    here = {part: fingerprint(getattr(images, part, None)) for part in stored}
     changed = [part for part, theirs in stored.items() if theirs is not None and not same_data(theirs, here[part])]
     if options["image_shape"] not in (None, list(images.image_shape)):
         changed = list(stored)  # other images, though of the same pixels

@@ -29,7 +29,7 @@ from scratchvae.inference.likelihoods import LIKELIHOODS
 from scratchvae.inference.objectives import OBJECTIVES, trait
 from scratchvae.inference.posteriors import POSTERIORS
 from scratchvae.nets.mlp import ACTIVATIONS
-from scratchvae.ranks import ranks_of
+from scratchvae.ranks import fingerprint, ranks_of
 from scratchvae.training import loop
 from scratchvae.training.claim import Claim
 from scratchvae.training.optim import OPTIMIZERS
@@ -77,7 +77,7 @@ def train(out=None, resume=None, quiet=False, take_over=False, ranks=None, **giv
     from threadpoolctl import threadpool_limits
 
     images = ranks.load(lambda: images_of(options) if resume is None else images_of_run(resume, options))
-    options["test_images"] = loop.fingerprint(images.test)
+    options["test_images"] = fingerprint(images.test)
     options["image_shape"] = list(images.image_shape)
     if options["backend"] != "numpy" and ranks.size > 1:
         take_device(ranks.machine.Get_rank(), ranks.on_machine)

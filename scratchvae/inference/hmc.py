@@ -177,9 +177,9 @@ def sample(
         U((1 - jitter) ε, ε), each chain its own. Without jitter a trajectory that nearly closes, as in a Gaussian of
         the right scale, comes back to the same energy again and again: the mean of such a chain is found at once, and
         its spread hardly at all (Neal 2011, section 3.2). The rate that is tuned is the rate under jitter.
-    comm is a communicator of mpi4py, whose ranks share the chains; None, the default, is this process alone. z and the
-        result are those of all chains on every rank, and target is that of the rank's own part of them, which are
-        `ranks.Ranks(comm).share(len(z)).rows`.
+    comm is a `scratchvae.ranks.Ranks`, of the communicator whose ranks share the chains; None, the default, is this
+        process alone. z and the result are those of all chains on every rank, while target is that of the rank's own
+        part of them, which are comm.share(len(z)).rows.
 
     Raises ValueError where there is no chain, where numbers do not fit, where z has masked entries, where the target's
     shapes are not (C,) and (C, J), and where the log density or its gradient is not finite at the start of a chain.

@@ -126,6 +126,7 @@ def importance(model, x, n_samples=5000, seed=0, progress=None, comm=None):
         N = len(x)
         K = whole("n_samples", n_samples)
         seed = whole("seed", seed, least=0)
+        ranks.require_same(model, x, n_samples=K, seed=seed)
         mine = ranks.share(N)
         found = np.empty((len(mine), 4))  # log_p, error, ess and k_hat
         size = max(1, AT_ONCE // K)
@@ -263,6 +264,8 @@ def appendix_d(model, x, n_samples=200, fit="gaussian", seed=0, burn_in=100, ste
             warnings.warn(
                 f"appendix D is for fewer than 5 latent dimensions; here are {J}: take importance", stacklevel=3
             )
+        settings = {"n_samples": L, "fit": fit, "burn_in": burn_in, "steps": steps, "thin": thin, "chains": chains}
+        ranks.require_same(model, x, seed=seed, **settings)
         size = max(1, AT_ONCE // chains)
         parts = []
         for begun in range(0, len(x), size):

@@ -63,13 +63,12 @@ def _moved(target, z, p, u, stepsize, steps):
 def complete_data(decoder, x, z, n_data, gradient=True, rows=None):
     """Return N/M Σ log p(x, z) in nats, which an M-step ascends, for the rows x (M, D) at their latents z (M, J).
 
-    n_data is N, the number of datapoints that the minibatch stands for, and rows is the number M of its rows, if x is
-    a share of it; len(x) unless given. With gradient=True, the default, the gradient with
-    respect to θ is left in the decoder's windows. z counts as given, so the gradient goes no further back than θ.
+    n_data is N, the number of datapoints that the minibatch stands for. rows is M, the number of its rows, where x is a
+    share of them; len(x) unless given. With gradient=True, the default, the gradient with respect to θ is left in the
+    decoder's windows. z counts as given, so the gradient goes no further back than θ.
     """
-    scale = n_data / (
-        len(x) if rows is None else rows
-    )  # each datapoint stands for N/M of them                                                 (8)
+    M = len(x) if rows is None else rows
+    scale = n_data / M  # each datapoint stands for N/M of them                                                      (8)
     if len(x) == 0:  # of a rank for which the minibatch has no row
         for layer in decoder.layers:
             for name in layer.shapes:

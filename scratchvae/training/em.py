@@ -13,11 +13,11 @@ import numpy as np
 from scratchvae.arguments import rows_of, share, whole
 from scratchvae.guard import holds_model
 from scratchvae.inference.mcem import complete_data, e_step
-from scratchvae.ranks import ranks_of
-from scratchvae.signals import interruptible, raise_stop
+from scratchvae.ranks import fingerprint, ranks_of
+from scratchvae.signals import interruptible
 from scratchvae.training import loop
 from scratchvae.training.optim import started
-from scratchvae.training.parallel import update_by
+from scratchvae.training.parallel import require_entrywise, update_by
 from scratchvae.training.run import RunFolder
 
 
@@ -106,10 +106,11 @@ def fit_mcem(
             "batch_size": m,
             "seed": seed,
             "log_every": log_every,
-            "data": None if out is None else loop.fingerprint(train),
+            "data": None if out is None else fingerprint(train),
         }
         if ranks.size > 1:
             loop.agree(ranks, facts, model, train, None, samples, resume, options)
+            require_entrywise(optimizer)
         folder = RunFolder(out if ranks.first else None, model, optimizer, facts, options, chains.windows(), take_over)
         steps_per_epoch = math.ceil(n / m)
         order = None
@@ -170,7 +171,8 @@ def fit_mcem(
             ending = [now.row(now.step / steps_per_epoch, math.nan)] if now.seen and not stop else []
             ascent.collect()
             folder.keep(now, *ending)
-    raise_stop(stop)
+            stop = ranks.meet(signals=signals)[1]
+    ranks.stop(stop)
     if abs(chains.rate - acceptance) > 0.1:
         warnings.warn(
             f"the chains accept {chains.rate:.0%} of their transitions, {acceptance:.0%} were asked for: "

@@ -3,7 +3,6 @@
 Data are rows in host memory, (N, D), one datapoint per row; bounds are in nats.
 """
 
-import hashlib
 import math
 import os
 import time
@@ -16,10 +15,10 @@ from scratchvae.backend import free_memory, keep_freed_memory, kind, move, requi
 from scratchvae.data import BINARIZATIONS, binarise, thresholds
 from scratchvae.guard import holds_model
 from scratchvae.output import progress_bar
-from scratchvae.ranks import ranks_of
-from scratchvae.signals import interruptible, raise_stop
+from scratchvae.ranks import fingerprint, ranks_of
+from scratchvae.signals import interruptible
 from scratchvae.training.optim import Adagrad, started
-from scratchvae.training.parallel import require_sum_over_rows, update_by
+from scratchvae.training.parallel import require_entrywise, require_sum_over_rows, update_by
 from scratchvae.training.run import RunFolder
 
 ORDER, STEP, HELD_OUT = range(3)  # what a random stream is for
@@ -79,7 +78,9 @@ def fit(
     take_over      Go on in a folder whose run on another host has died, after ten minutes in which it was not heard of.
     comm           A communicator of mpi4py, such as MPI.COMM_WORLD, whose ranks all call `fit` with the same arguments
                    and share each minibatch (training/parallel.py). The run is that of one process up to rounding, and
-                   the first rank alone writes to out and shows the bar. None, the default, is this process alone.
+                   the first rank alone writes to out and shows the bar. Until it ends the parameters lie in memory
+                   that the ranks share, and a view that was taken before sees what was learned only then. None, the
+                   default, is this process alone.
 
     Step t is a function of (seed, t) alone, and `fit` begins at t = 0: resume to go on, and change the seed to vary. On
     a device no step waits for it: the bounds of the steps are read together, when a row or a checkpoint is due. While
@@ -128,6 +129,7 @@ def fit(
         }
         if ranks.size > 1:
             agree(ranks, facts, model, train, valid, target, resume, options)
+            require_entrywise(optimizer)
             require_sum_over_rows(model, train)
         steps_per_epoch = math.ceil(n / m)
         spare = free_memory(model.backend)
@@ -224,7 +226,8 @@ def fit(
             ending = [row()] if now.seen and not stop else []
             update.collect()
             folder.keep(now, *ending)
-    raise_stop(stop)
+            stop = ranks.meet(signals=signals)[1]
+    ranks.stop(stop)
     return now.history(*ending)
 
 
@@ -242,6 +245,7 @@ def evaluate(model, x, seed=0, binarization="grey", comm=None):
         seed = whole("seed", seed, least=0)
         dynamic = _dynamic(binarization, model)
         x = rows_of("x", x, model)
+        ranks.require_same(model, x, seed=seed, dynamic=dynamic, n_samples=model.n_samples)
         found, n_bad = _evaluated(model, x, seed, dynamic, ranks)
     if n_bad:
         _warn_of_bound("x", found, n_bad, stacklevel=4)
@@ -297,6 +301,7 @@ def evaluate_theta(model, x, n_theta=10, seed=0, binarization="grey", comm=None)
         seed = whole("seed", seed, least=0)
         dynamic = _dynamic(binarization, model)
         x = rows_of("x", x, model)
+        ranks.require_same(model, x, seed=seed, dynamic=dynamic, n_samples=model.n_samples, n_theta=n_theta)
         bounds = []
         worst = 0
         for k in draws:
@@ -384,9 +389,8 @@ def require_rows(ranks, m):
 
 def agree(ranks, facts, model, train, valid, target, resume, options):
     """Raise a ValueError on all ranks unless they train one model on the same data in the same way."""
-    parameters = hashlib.sha256(move(model.params.value, "numpy")).hexdigest()
-    seen = {"training rows": fingerprint(train), "validation rows": fingerprint(valid), "parameters": parameters}
-    ranks.agree(facts | seen | {"samples": target, "resume": resume, "options": options})
+    others = {"validation rows": fingerprint(valid), "samples": target, "resume": resume, "options": options}
+    ranks.require_same(model, train, **facts | others)
 
 
 def _target(samples, epochs, per_epoch):
@@ -398,11 +402,6 @@ def _target(samples, epochs, per_epoch):
     if not isinstance(epochs, int | float | np.number) or not 0 < epochs < math.inf:
         raise ValueError(f"epochs is {epochs!r}; expected a number > 0")
     return max(1, round(epochs * per_epoch))
-
-
-def fingerprint(x):
-    """Return a SHA-256 of the data with their dtype and shape, by which a resumed run knows them; None for None."""
-    return None if x is None else f"{hashlib.sha256(x).hexdigest()} {x.dtype} {x.shape}"
 
 
 def _diverged(bound, step, samples, now, model):

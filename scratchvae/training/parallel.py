@@ -20,11 +20,14 @@ NCCL sums the gradients, and every rank makes the whole update, which takes a de
 
 import contextlib
 import copy
+import math
 
 import numpy as np
 
 from scratchvae.backend import between_devices, move
+from scratchvae.ranks import require_shared_memory
 from scratchvae.shares import Share, part_of
+from scratchvae.training.optim import Optimizer
 
 BLOCK = 1 << 16  # how many numbers an owner adds up and updates at a time, so that they stay in its cache
 PAGE = 4096  # bytes; each vector in the window begins at a page of its own
@@ -92,6 +95,8 @@ class SharedUpdate:
         self.optimizer = optimizer
         self.grads = grads
         self.window = window
+        largest = max(own.stop - own.start for part in parts for own in self._owned(part))
+        self.received = None if grads else np.empty((ranks.size, largest), model.params.grad.dtype)
         self.owned = {(part.start, part.stop): self._owned(part) for part in parts}
 
     def _owned(self, part):
@@ -128,10 +133,12 @@ class SharedUpdate:
                 g += vector[start - own.start :][: len(g)]  # g = Σ_r g_r
             self.model.add_log_prior_gradient(block)  # g: plus the gradient of log p(θ), once
             self.optimizer.ascend(params, step, block)  # θ, φ: update with g
-        if self.grads is None:
-            self.ranks.comm.Allgatherv(params.value[own].copy(), [params.value, _places(owned)])
-        else:
+        if self.grads is not None:
             self.window.Sync()
+            return
+        sent = params.value[own].copy()
+        self.ranks.meet()
+        self.ranks.comm.Allgatherv(sent, [params.value, _places(owned)])
 
     def _received(self, grad, owned):
         """Return a list of what each rank has, in its gradient, of the part that this rank owns."""
@@ -139,20 +146,23 @@ class SharedUpdate:
         if self.grads is not None:
             self.window.Sync()
             return [vector[own] for vector in self.grads]
-        size = self.ranks.size
         width = own.stop - own.start
-        received = np.empty((size, width), grad.dtype)
-        there = [width] * size, [width * rank for rank in range(size)]
+        received = self.received.reshape(-1)[: self.ranks.size * width].reshape(self.ranks.size, width)
+        there = [width] * self.ranks.size, [width * rank for rank in range(self.ranks.size)]
         self.ranks.comm.Alltoallv([grad, _places(owned)], [received, there])
         return list(received)
 
     def collect(self):
         """Make the optimiser's state whole on the first rank, for a checkpoint."""
+        rank = self.ranks.rank
+        sent = [
+            (vector[owned[rank]].copy(), [vector, _places(owned)] if self.ranks.first else None)
+            for vector in self.optimizer.state.values()
+            for owned in self.owned.values()
+        ]
         self.ranks.meet()
-        for vector in self.optimizer.state.values():
-            for owned in self.owned.values():
-                whole = [vector, _places(owned)] if self.ranks.first else None
-                self.ranks.comm.Gatherv(vector[owned[self.ranks.rank]].copy(), whole)
+        for own, whole in sent:
+            self.ranks.comm.Gatherv(own, whole)
 
 
 @contextlib.contextmanager
@@ -173,13 +183,16 @@ def update_by(ranks, model, optimizer, parts):
     if ranks.on_machine < ranks.size:
         yield SharedUpdate(ranks, model, optimizer, parts)
         return
+    before = model.params.value, model.params.grad
+    require_shared_memory((ranks.size + 1) * model.params.value.nbytes)
+    ranks.meet()
     window, value, grads = _window(ranks, model.params.value)
     model.lay_on(value, grads[ranks.rank])
     ranks.meet()  # from here on nobody writes to the values of others
     try:
         yield SharedUpdate(ranks, model, optimizer, parts, grads, window)
     finally:
-        model.lay_on(np.array(value), np.array(grads[ranks.rank]))
+        model.lay_on(*before)
     ranks.meet()  # nobody reads the window any more
     window.Unlock_all()
     window.Free()
@@ -206,9 +219,9 @@ def _places(slices):
 
 
 def require_sum_over_rows(model, train):
-    """Raise a ValueError unless the gradient of the bound of two rows of `train` is the sum of those of each.
+    """Raise a ValueError unless the bound of two rows of `train`, and its gradient, are the sums of those of each.
 
-    It is not if a layer, a posterior or an objective of the user's lets the rows of a minibatch act on each other.
+    They are not if a layer, a posterior or an objective of the user's lets the rows of a minibatch act on each other.
     The shares of the ranks would then not add up to the minibatch. It is a copy of the model that is tried.
     """
     if len(train) < 2:
@@ -217,16 +230,34 @@ def require_sum_over_rows(model, train):
     x = move(train[:2], model.backend)
     noise = model.noise(np.random.default_rng(0), 2)
     with np.errstate(all="ignore"):
-        model.bound(x, noise, 2, gradient=True)
+        bound = float(model.bound(x, noise, 2, gradient=True))
         gradient = np.array(move(model.params.grad, "numpy"))
         size = float(np.linalg.norm(gradient))
+        largest = abs(bound)
         for rank in range(2):
             share = Share(rank, rank + 1, 2, rank, 2)
-            model.bound(x[share.rows], model.noise_of(noise, share), 2, gradient=True, share=share)
+            part = float(model.bound(x[share.rows], model.noise_of(noise, share), 2, gradient=True, share=share))
+            bound -= part
+            largest = max(largest, abs(part))
             gradient -= move(model.params.grad, "numpy")
         off = float(np.linalg.norm(gradient))
-    if off > 1e-3 * size:
+    if not math.isfinite(size) or not math.isfinite(largest):  # the training says so
+        return
+    if not (off <= 1e-3 * size and abs(bound) <= 1e-3 * largest):
         raise ValueError(
             "the rows of a minibatch act on each other in this model, so that ranks cannot share them: the gradient of "
-            f"two rows differs from the sum of theirs by {off:.2g}, of {size:.2g}; train it in one process"
+            f"two rows differs from the sum of theirs by {off:.2g}, of {size:.2g}, and the bound by {bound:.2g} nats; "
+            "train it in one process"
+        )
+
+
+def require_entrywise(optimizer):
+    """Raise a ValueError unless an optimiser updates each part of the parameters by itself, as those of the package do.
+
+    One with an `ascend` of its own may look at the whole gradient, as to clip its norm, and no rank has that.
+    """
+    if getattr(type(optimizer), "ascend", None) is not Optimizer.ascend:
+        raise ValueError(
+            f"the optimiser {type(optimizer).__name__} has an ascend of its own, and on ranks each updates a part "
+            "of the parameters: write `update` of scratchvae.training.optim.Optimizer, or train in one process"
         )
