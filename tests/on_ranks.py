@@ -35,7 +35,7 @@ MODELS = {
     "full VB by the datapoint": (FullVB, {"theta_noise": "datapoint"}),
     "full VB local": (FullVB, {"theta_noise": "local", "learn_hyperprior": True}),
 }
-STEPS = int(sys.argv[2]) if len(sys.argv) > 2 else 200
+STEPS = 200
 DATA = np.random.default_rng(0).random((53, 16))  # the last minibatch of an epoch has 3 rows
 VALID = np.random.default_rng(1).random((11, 16))
 
@@ -270,4 +270,5 @@ def main(folder):
 
 
 if __name__ == "__main__":
+    STEPS = int(sys.argv[2]) if len(sys.argv) > 2 else STEPS
     main(sys.argv[1])

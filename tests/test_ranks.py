@@ -1,6 +1,7 @@
 """Ranks of MPI: the same training, faults on one rank, and the command line under mpiexec, in real processes."""
 
 import contextlib
+import importlib.util
 import json
 import os
 import shutil
@@ -8,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -25,7 +25,7 @@ from scratchvae.ranks import Alone, RankError
 
 HERE = Path(__file__).parent
 MPIEXEC = shutil.which("mpiexec", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
-MISSING = "" if MPIEXEC and find_spec("mpi4py") else 'no mpiexec or no mpi4py: pip install -e ".[mpi]"'
+MISSING = "" if MPIEXEC and importlib.util.find_spec("mpi4py") else 'no mpiexec or no mpi4py: pip install -e ".[mpi]"'
 real = pytest.mark.skipif(bool(MISSING), reason=MISSING)
 ENVIRONMENT = {
     **os.environ,
@@ -301,3 +301,62 @@ def test_alone_there_is_nobody_to_meet():
     assert alone.meet(3.0, [15], True) == (3.0, 15, True)
     assert alone.meet() == (0.0, 0, False)
     assert len(alone.share(5)) == 5
+
+
+# How it scales
+
+
+@pytest.fixture
+def scaling(monkeypatch):
+    """The module benchmarks/ranks.py."""
+    monkeypatch.syspath_prepend(str(HERE.parent / "benchmarks"))
+    spec = importlib.util.spec_from_file_location("benchmarks_ranks", HERE.parent / "benchmarks" / "ranks.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_model_of_the_cost_finds_the_numbers_that_have_made_the_times(scaling):
+    numbers = np.array([2e-4, 3e-11, 5e-10, 2e-10, 1e-5])
+    works = [scaling.work_of(size, m) for size in scaling.SIZES for m in scaling.MINIBATCHES]
+    rows = [
+        {
+            "size": f"784-{work.n_hidden}-{work.n_latent}",
+            "batch_size": work.batch_size,
+            "ranks": ranks,
+            "ms": 1e3 * float(np.dot(scaling.terms(work, ranks), numbers)),
+        }
+        for work in works
+        for ranks in (1, 2, 3)
+    ]
+    found, errors = scaling.fitted(works, rows)
+    np.testing.assert_allclose(found, numbers, rtol=1e-6)
+    assert np.abs(errors).max() < 1e-9
+
+
+def test_what_the_model_says_of_more_machines_is_its_formula(scaling):
+    work = scaling.work_of((784, 500, 20), 1000)
+    assert scaling.parameters((784, 500, 20)) == small(n_visible=784, n_hidden=500, n_latent=20).params.value.size
+    numbers = (1e-4, 1e-11, 1e-10, 7.0, 7.0)  # the last two are of shared memory alone
+    assert scaling.predicted(numbers, work, 1, 10) == (1e-4 + 1e-11 * work.flops() + 1e-10 * 815_824, 0.0)
+    seconds, network = scaling.predicted(numbers, work, 8, 10)
+    assert network == pytest.approx(2 * 4 * 815_824 * 7 / 8 / 1.25e9 + 20e-6 * (7 + 6))
+    assert seconds == pytest.approx(1e-4 + (1e-11 * work.flops() + 1e-10 * 815_824) / 8 + network)
+
+
+@real
+def test_how_a_step_scales_is_measured_and_drawn(tmp_path):
+    command = [sys.executable, HERE.parent / "benchmarks" / "ranks.py", "--rounds", "1", "--batch-size", "20"]
+    done = subprocess.run(
+        [*command, "--results", tmp_path], env=ENVIRONMENT, capture_output=True, timeout=LIMIT, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "ranks.json").read_text(encoding="utf-8"))
+    assert [(row["size"], row["ranks"]) for row in result["rows"]] == [
+        ("784-500-20", 1),
+        ("784-500-20", 2),
+        ("784-2000-50", 1),
+        ("784-2000-50", 2),
+    ]
+    assert all(row["ms"] > 0 and row["products_ms"] > 0 for row in result["rows"])
+    assert (tmp_path / "ranks.png").stat().st_size > 1000
