@@ -425,13 +425,12 @@ def test_floats_out_of_range_are_told_how_they_come_into_it(tmp_path, x, words):
 @pytest.mark.parametrize(
     ("lowest", "highest", "remedy"),
     [
-        (-1e-6, 1 + 1e-6, "round them into it"),
-        (0.0, 1.001, "divide all data by their maximum, here 1.001"),
-        (-1 - 1e-6, 1 + 1e-6, "if black is -1 and white is 1"),
-        (-0.999, 0.999, "if black is -1 and white is 1"),
-        (-1.001, 1.0, "if they are standardised"),
+        (-0.9e-5, 1 + 0.9e-5, "round them into it"),
+        (0.0, 1 + 1.1e-5, "divide all data by their maximum, here 1.00001"),
+        (-1 - 0.9e-5, 1 + 0.9e-5, "if black is -1 and white is 1"),
+        (-1 - 1.1e-5, 1.0, "if they are standardised"),
         (-1.5, 1.0, "if they are standardised"),
-        (-1.0, 1.001, "if they are standardised"),
+        (-1.0, 1 + 1.1e-5, "if they are standardised"),
         (0.0, 127.0, "divide all data by their maximum, here 127"),
         (0.0, 128.0, "divide by 255, or save as uint8"),
         (0.0, 255.0, "divide by 255, or save as uint8"),

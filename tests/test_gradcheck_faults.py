@@ -701,7 +701,7 @@ def test_a_suspect_is_named_first_where_it_explains_the_gradient(ours, theirs, k
 
 
 @pytest.mark.parametrize(("name", "function"), [("summed", np.sum), ("averaged", np.mean)])
-@pytest.mark.parametrize("theirs", [R[0], R, CUBE], ids=["vector", "matrix", "cube"])
+@pytest.mark.parametrize("theirs", [R[0, :2], R[0], N, R, CUBE], ids=["pair", "vector", "pairs", "matrix", "cube"])
 def test_a_sum_or_an_average_over_an_axis_is_told_with_the_axis_and_one_over_all_without(name, function, theirs):
     for axis in [None, *range(theirs.ndim if theirs.ndim > 1 else 0)]:
         ours = np.broadcast_to(function(theirs, axis=axis, keepdims=True), theirs.shape)
