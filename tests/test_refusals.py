@@ -484,7 +484,7 @@ def test_a_checkpoint_that_cannot_be_read_at_this_moment_may_be_whole(folder, er
 
 
 def test_monte_carlo_em_stops_where_the_log_density_is_not_finite(monkeypatch):
-    monkeypatch.setattr(em, "complete_data", lambda *_: np.inf)
+    monkeypatch.setattr(em, "complete_data", lambda *_, **__: np.inf)
     with pytest.raises(FloatingPointError, match=r"log p\(x, z\) is inf in E-step 1: try a smaller step size"):
         fit_mcem(small(), rows(20), samples=400, batch_size=10)
 
