@@ -21,6 +21,7 @@ from pathlib import Path
 import pytest
 
 TESTED = ("scratchvae", "tests", "examples", "benchmarks")
+READING = ("scratchvae/reading/", "scratchvae/cli/read.py")
 SITE = "import coverage\n\ncoverage.process_startup()\n"  # what Python runs first, also in the processes of a test
 RC = "[run]\nparallel = true\ndata_file = {data}\nsource = {source}\ncontext = ${{PYTEST_CURRENT_TEST-}}\n"
 
@@ -160,14 +161,16 @@ class Covered:
 
         What is executed when a file is imported is covered by all tests of the function whose head it is in, and
         outside of functions by all tests of the file. To build the reading runs nearly every line of the package, and
-        takes long: its tests are asked only about lines that no other test covers.
+        takes long: its tests are asked about the reading itself, and elsewhere only about lines that no other test
+        covers.
         """
         lines = self.lines[mutant.file]
         at = mutant.function or lines.keys()
         if mutant.function and mutant.lines.start in mutant.function:
             at = mutant.lines
         tests = set().union(*(lines[line] for line in at if line in lines)) - self.failed
-        tests = {test for test in tests if not file_of(test).startswith("tests/test_reading")} or tests
+        if not mutant.file.startswith(READING):
+            tests = {test for test in tests if not file_of(test).startswith("tests/test_reading")} or tests
         return sorted(tests, key=lambda test: (self.seconds[test], test))
 
 

@@ -206,11 +206,17 @@ def test_the_cold_start_is_that_of_a_new_process():
         (["--compare", "none.json"], "none.json cannot be read (No such file or directory)"),
     ],
 )
-def test_bad_options_of_bench_are_one_line_and_exit_code_2(tmp_path, capsys, arguments, message):
+def test_bad_options_of_bench_are_one_line_and_exit_code_2_before_anything_is_measured(
+    tmp_path, capsys, monkeypatch, arguments, message
+):
+    monkeypatch.setattr(bench, "run", lambda *_: pytest.fail("it is measured"))
     assert main(["bench", *arguments, "--out", str(tmp_path / "b")]) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
     assert not (tmp_path / "b").exists()
+
+
+def test_no_rounds_are_refused_in_python_too():
     with pytest.raises(ValueError, match="repeats is 0; expected a whole number ≥ 1"):
         bench.run([Workload()], repeats=0)
 

@@ -361,6 +361,8 @@ def test_a_gzip_file_may_be_packed_in_any_way(tmp_path, content):
         (b"no gzip at all", r"broken gzip file \(Not a gzipped file"),
         (packed(b""), "no IDX file: it has 0 bytes"),
         (packed(b"12345"), "no IDX file: it has 5 bytes"),
+        (packed(idx((60000, 28, 28))[:15]), "no IDX file: it has 15 bytes, less than its header"),
+        (packed(idx((60000, 28, 28))[:16]), r"has shape \(60000, 28, 28\) in 16 bytes; MNIST's has"),
         (packed(idx((60000, 28, 28), magic=2049)), "no IDX file: magic 2049, expected 2051"),
         (packed(idx((60000, 28, 28), size=9)), r"has shape \(60000, 28, 28\) in 25 bytes; MNIST's has"),
         (packed(idx((600, 28, 28))), r"has shape \(600, 28, 28\)"),

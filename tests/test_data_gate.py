@@ -29,6 +29,7 @@ from scratchvae.data.arrays import own
 from scratchvae.data.images import _webp_canvas, read_folder
 from scratchvae.data.mat import read_uint8
 from scratchvae.data.named import _read
+from scratchvae.data.pixels import into_unit
 from scratchvae.files import FileError, read_npy, read_npz
 from scratchvae.inference.mean_field import MixtureOfGaussians
 from scratchvae.models.autoencoder import PCA
@@ -419,6 +420,25 @@ def test_floats_out_of_range_are_told_how_they_come_into_it(tmp_path, x, words):
     np.save(tmp_path / "a.npy", x)
     with pytest.warns(UserWarning, match="drawn as 1 x"), pytest.raises(DataError, match=words):
         load_data(tmp_path / "a.npy", binarization="fixed", split=(18, 1, 1))
+
+
+@pytest.mark.parametrize(
+    ("lowest", "highest", "remedy"),
+    [
+        (-0.9e-5, 1 + 0.9e-5, "round them into it"),
+        (0.0, 1 + 1.1e-5, "divide all data by their maximum, here 1.00001"),
+        (-1 - 0.9e-5, 1 + 0.9e-5, "if black is -1 and white is 1"),
+        (-1 - 1.1e-5, 1.0, "if they are standardised"),
+        (-1.5, 1.0, "if they are standardised"),
+        (-1.0, 1 + 1.1e-5, "if they are standardised"),
+        (0.0, 127.0, "divide all data by their maximum, here 127"),
+        (0.0, 128.0, "divide by 255, or save as uint8"),
+        (0.0, 255.0, "divide by 255, or save as uint8"),
+        (0.0, 255.5, "divide all data by their maximum, here 255.5"),
+    ],
+)
+def test_how_floats_come_into_the_unit_interval_depends_on_where_they_end_on_both_sides(lowest, highest, remedy):
+    assert into_unit(lowest, highest).startswith(remedy)
 
 
 def test_floats_that_do_not_reach_half_of_white_are_warned_about_once():

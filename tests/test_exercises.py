@@ -1,4 +1,8 @@
-"""exercises/: every right answer passes, every usual mistake is named, and no file of anybody's is overwritten."""
+"""exercises/: every right answer passes, every usual mistake is named, and no file of anybody's is overwritten.
+
+golden_mistakes.json holds what each usual mistake gave when it was last read beside its words. Where a mistake is new
+or another one on purpose, read it so, and `python tests/test_exercises.py` writes the file anew.
+"""
 
 import copy
 import inspect
@@ -784,3 +788,38 @@ def test_a_mistake_whose_words_name_a_factor_has_this_factor(one, mistake, facto
     assert told
     for r, w in told:
         np.testing.assert_allclose(w, factor(one.sizes) * np.asarray(r), rtol=1e-9)
+
+
+GOLDEN = Path(__file__).with_name("golden_mistakes.json")
+
+
+def numbers_of_mistakes(one):
+    """What each mistake of an exercise gives at fixed arguments, by its words: for each result its sum and another
+    projection, or None where the mistake says nothing of it."""
+    found = {}
+    for words, mistake in one.mistakes.items():
+        results = [None if r is None else np.ravel(r) for r in mistake(**one.arguments(np.random.default_rng(3)))]
+        found[words] = [None if r is None else [float(r.sum()), float(r @ np.cos(np.arange(r.size)))] for r in results]
+    return found
+
+
+@pytest.mark.parametrize("one", EXERCISES, ids=lambda one: one.name)
+def test_every_usual_mistake_gives_the_numbers_that_were_read_beside_its_words_and_one_for_each_result(one):
+    golden = json.loads(GOLDEN.read_text(encoding="utf-8"))
+    found = numbers_of_mistakes(one)
+    assert golden.keys() == NUMBERS.keys() and found.keys() == golden[one.name].keys()
+    for words, results in found.items():
+        assert len(results) == len(one.results), words
+        for result, expected in zip(results, golden[one.name][words], strict=True):
+            assert (result is None) == (expected is None), words
+            if result is not None:
+                np.testing.assert_allclose(result, expected, rtol=1e-9, atol=1e-12, err_msg=words)
+
+
+if __name__ == "__main__":
+    lines = {
+        one.name: [f"{json.dumps(w, ensure_ascii=False)}: {json.dumps(r)}" for w, r in numbers_of_mistakes(one).items()]
+        for one in EXERCISES
+    }
+    blocks = [f'"{name}": {{\n' + ",\n".join(rows) + "\n}" for name, rows in lines.items()]
+    GOLDEN.write_text("{\n" + ",\n".join(blocks) + "\n}\n", encoding="utf-8")  # a line for each mistake

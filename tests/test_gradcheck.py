@@ -585,6 +585,13 @@ def test_four_of_the_entries_that_are_wrong_are_looked_at_with_many_steps(monkey
     assert steps == []
 
 
+@pytest.mark.parametrize(("rows", "whole"), [(40, True), (41, False)])
+def test_the_whole_right_gradient_is_found_of_up_to_a_thousand_entries_though_few_are_moved_at_first(rows, whole):
+    W = np.random.default_rng(0).standard_normal((rows, 25))
+    said = check_gradients(lambda: W**2, W, 2 * W[::-1], entries=20)["params"].notes[0]
+    assert said.startswith("in reversed order along axis 0") == whole
+
+
 def test_at_other_points_one_entry_and_one_direction_are_tried_and_two_directions_at_the_first(monkeypatch):
     tried = []
     measure = Point.measure

@@ -204,6 +204,19 @@ def test_a_slope_far_outside_of_a_kinks_sides_is_wrong_beside_entries_that_are_r
         assert not row.passed and row.notes[0].startswith("wrong only in entry [1]")
 
 
+def test_entries_outside_of_a_kinks_sides_are_counted_near_and_far():
+    """Of a loss that is one number, 2 is outside of the slopes -1 to 1, and 6 and -7 are further off than twice
+    |1 - (-1)|."""
+    x = np.array([0.0, 0.0, 0.0, 0.0, 1.0])
+    row = check_gradients(lambda: np.abs(x).sum(), x, np.array([0.5, 2.0, 6.0, -7.0, 1.0]))["params"]
+    assert not row.passed
+    assert row.notes[0].startswith("not compared in 2 entries: the loss has a kink there, and the gradient is far from")
+    assert row.notes[1:] == (
+        "at a kink of the loss in 4 entries, where every slope between its two sides passes",
+        "not compared in 3 of these: there it is no slope between them",
+    )
+
+
 def relu_net(seed, widths, rows):
     """The loss and gradient of a ReLU network with zero biases, so that a dead layer puts the next one at its kinks."""
     rng = np.random.default_rng(seed)
@@ -685,6 +698,23 @@ def test_a_suspect_is_named_first_where_it_explains_the_gradient(ours, theirs, k
     said = diagnosis(evidence(ours, theirs, known=known))
     assert said[0].startswith(words)
     assert UNKNOWN not in " ".join(said)
+
+
+@pytest.mark.parametrize(("name", "function"), [("summed", np.sum), ("averaged", np.mean)])
+@pytest.mark.parametrize("theirs", [R[0, :2], R[0], N, R, CUBE], ids=["pair", "vector", "pairs", "matrix", "cube"])
+def test_a_sum_or_an_average_over_an_axis_is_told_with_the_axis_and_one_over_all_without(name, function, theirs):
+    for axis in [None, *range(theirs.ndim if theirs.ndim > 1 else 0)]:
+        ours = np.broadcast_to(function(theirs, axis=axis, keepdims=True), theirs.shape)
+        over = "all entries" if axis is None else f"axis {axis}"
+        assert diagnosis(evidence(ours, theirs)) == [f"{name} over {over}, of which each has a gradient of its own"]
+
+
+@pytest.mark.parametrize("tiny", [np.full(R.shape, 1e-200), np.where(A > 0, 1e-200, 0.0)], ids=["alike", "with zeros"])
+def test_a_known_array_whose_squares_are_0_explains_nothing(tiny):
+    """What is fitted of it is a quotient by 0: NaN where the gradient's sum is 0, and else infinite."""
+    wrong = np.arange(30.0).reshape(R.shape) - 14.5
+    with np.errstate(all="ignore"):
+        assert UNKNOWN in diagnosis(evidence(wrong, R, known={"a": tiny}))[0]
 
 
 def test_a_gradient_of_which_only_the_priors_term_is_there_is_told_without_a_factor_that_is_rounding():

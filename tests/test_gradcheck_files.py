@@ -271,6 +271,22 @@ def test_a_file_that_does_not_finish_is_told_and_harms_no_other(tmp_path, capsys
     assert lines[-1] == f"1 of {len(BAD)} files pass; 1 more with nothing to check"
 
 
+def test_the_text_of_a_file_says_why_it_did_not_finish_or_that_nothing_was_found_and_else_only_its_reports():
+    check = {"name": "Affine", "rows": [{"name": "dW", "passed": True, "notes": []}], "facts": []}
+    marked = {"file": "answer.py", "reason": "", "checks": [], "not_checked": []}
+    nothing = "nothing to check: no class with forward and backward, no density, no loss with params and grads"
+    why = "did not finish: it takes more than 3 s"
+    assert homework.as_text(marked) == f"answer.py\n{nothing}"
+    assert homework.as_text(marked | {"not_checked": ["Base: a base class"]}).splitlines()[1:] == [
+        nothing,
+        "not checked: Base: a base class",
+    ]
+    assert homework.as_text(marked | {"reason": why}) == f"answer.py\n{why}"
+    lines = homework.as_text(marked | {"checks": [check]}).splitlines()
+    assert lines[:3] == ["answer.py", "", "Affine"] and nothing not in lines
+    assert homework.as_text(marked | {"checks": [check], "reason": why}).splitlines() == [*lines, why]
+
+
 @pytest.mark.parametrize(("option", "value"), [("--seconds", "-1"), ("--memory", "nan")])
 def test_a_limit_that_is_no_number_above_0_is_refused(option, value, tmp_path, capsys):
     (tmp_path / "a.py").write_text(RIGHT, encoding="utf-8")

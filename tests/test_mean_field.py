@@ -60,6 +60,12 @@ def test_correlated_gaussian_of_any_dimension_is_the_best_of_all_factorised_ones
     assert_allclose(q.bound_[-1], 0.5 * (np.linalg.slogdet(Lambda)[1] - np.log(np.diag(Lambda)).sum()), rtol=1e-10)
 
 
+def test_correlated_gaussian_of_one_dimension_is_the_target_itself_with_no_gap():
+    q = CorrelatedGaussian().fit([3.0], [[4.0]], [-1.0])
+    assert (q.mean_, q.var_) == (3.0, 0.25) and q.bound_[-1] == 0
+    assert q.mean_.shape == q.var_.shape == (1,)
+
+
 # Unknown mean and precision
 
 

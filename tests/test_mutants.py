@@ -158,14 +158,23 @@ def test_a_planted_mutant_is_caught_or_survives_and_a_timeout_is_no_catch(tiny, 
     assert (tiny / mutant.file).read_bytes() == before
 
 
-def test_the_reading_is_asked_only_about_lines_that_no_other_test_covers():
+def test_the_reading_is_asked_about_itself_and_elsewhere_only_about_lines_that_no_other_test_covers():
     covered = object.__new__(mutants_covered.Covered)
     reading = "tests/test_reading.py::test_build"
     covered.seconds = {reading: 1.0, LARGE: 3.0, SMALL: 2.0}
     covered.failed = set()
-    covered.lines = {"f.py": {5: {reading, LARGE, SMALL}, 6: {reading}}}
-    at = [SimpleNamespace(file="f.py", function=range(4, 8), lines=range(line, line + 1)) for line in (5, 6, 7)]
-    assert [covered.tests_of(mutant) for mutant in at] == [[SMALL, LARGE], [reading], []]
+    inside = ["scratchvae/reading/page.py", "scratchvae/cli/read.py"]
+    outside = ["scratchvae/cli/reader.py", "scratchvae/readings.py"]
+    covered.lines = {file: {5: {reading, LARGE, SMALL}, 6: {reading}} for file in inside + outside}
+
+    def asked(file):
+        at = [SimpleNamespace(file=file, function=range(4, 8), lines=range(line, line + 1)) for line in (5, 6, 7)]
+        return [covered.tests_of(mutant) for mutant in at]
+
+    for file in outside:
+        assert asked(file) == [[SMALL, LARGE], [reading], []]
+    for file in inside:
+        assert asked(file) == [[reading, SMALL, LARGE], [reading], []]
 
 
 def planted(tiny, before, after):

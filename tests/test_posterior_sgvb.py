@@ -267,6 +267,12 @@ def test_the_last_update_is_looked_at():
         ),
         (lambda: fit_posterior(linear(), batch_size=21), "batch_size is 21; expected no more than the 20 datapoints"),
         (lambda: fit_posterior(linear(), steps=0), "steps is 0; expected a whole number ≥ 1"),
+        (lambda: fit_posterior(linear(), steps=2.5), "steps is 2.5; expected a whole number ≥ 1"),
+        (lambda: fit_posterior(linear(), n_samples=0), "n_samples is 0; expected a whole number ≥ 1"),
+        (lambda: fit_posterior(linear(), n_samples=2.5), "n_samples is 2.5; expected a whole number ≥ 1"),
+        (lambda: fit_posterior(linear(), batch_size=0), "batch_size is 0; expected a whole number ≥ 1"),
+        (lambda: fit_posterior(linear(), batch_size=2.5), "batch_size is 2.5; expected a whole number ≥ 1"),
+        (lambda: fit_posterior(linear(), seed=-1), "seed is -1; expected a whole number ≥ 0"),
         (
             lambda: fit_posterior(linear(), "laplace"),
             "q 'laplace'; expected one such as LinearRegression, and a law of",

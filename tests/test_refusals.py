@@ -434,6 +434,29 @@ def test_a_configuration_that_is_a_folder_was_put_there_by_no_run(tmp_path):
         fit(small(), rows(20), samples=20, batch_size=10, out=tmp_path)
 
 
+@pytest.mark.parametrize(("names", "told"), [("a", "a"), ("abc", "a, b, c"), ("abcd", "a, b, c and more")])
+def test_what_a_folder_holds_that_is_no_run_is_named_up_to_three_files(names, told, tmp_path):
+    for name in names:
+        (tmp_path / name).write_text("mine", encoding="utf-8")
+    with pytest.raises(ValueError, match=f"{tmp_path} exists, and holds {told}: choose another folder"):
+        fit(small(), rows(20), samples=20, batch_size=10, out=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("size", "told"),
+    [
+        (9_999, "9,999 bytes"),
+        (10_000, "10 KiB"),
+        ((10 << 20) - 1, "10,240 KiB"),
+        (10 << 20, "10 MiB"),
+        (3 << 30, "3,072 MiB"),
+    ],
+)
+def test_how_much_a_checkpoint_takes_is_told_in_bytes_below_10_000_and_in_mebibytes_from_10_on(size, told, tmp_path):
+    error = checkpoint._not_written(tmp_path / "checkpoint.npz", size, OSError(28, "No space left on device"))
+    assert f"(No space left on device): it takes {told} and " in str(error)
+
+
 @pytest.mark.parametrize("change", [lambda rows: rows["step"], lambda rows: rows[None]])
 def test_a_history_with_other_columns_is_refused(folder, change):
     arrays, facts = checkpoint.load(folder / "checkpoint.npz")
@@ -461,7 +484,7 @@ def test_a_checkpoint_that_cannot_be_read_at_this_moment_may_be_whole(folder, er
 
 
 def test_monte_carlo_em_stops_where_the_log_density_is_not_finite(monkeypatch):
-    monkeypatch.setattr(em, "complete_data", lambda *_: np.inf)
+    monkeypatch.setattr(em, "complete_data", lambda *_, **__: np.inf)
     with pytest.raises(FloatingPointError, match=r"log p\(x, z\) is inf in E-step 1: try a smaller step size"):
         fit_mcem(small(), rows(20), samples=400, batch_size=10)
 

@@ -152,6 +152,9 @@ def test_wake_sleep_learns_and_resumes_to_the_bit(digits, tmp_path):
     ("noise", "message"),
     [
         (np.zeros((1, 7, 2)), "noise is ndarray; expected the 3 arrays (eps, z, u) of `noise`"),
+        (np.zeros((3, 7, 2)), "noise is ndarray; expected the 3 arrays (eps, z, u) of `noise`"),  # of 3 draws
+        (("eps", np.zeros((7, 2))), "noise is tuple; expected the 3 arrays (eps, z, u) of `noise`"),
+        (("eps", *np.zeros((3, 7, 2))), "noise is tuple; expected the 3 arrays (eps, z, u) of `noise`"),
         (("eps", np.zeros((7, 3)), np.zeros((7, 6))), "z of the noise has shape (7, 3); expected (M, 2)"),
         (("eps", np.zeros((7, 2)), np.zeros((7, 5))), "u of the noise has shape (7, 5); expected (M, 6)"),
         (("eps", np.zeros((7, 2)), np.zeros((8, 6))), "z and u of the noise have 7 and 8 rows"),
@@ -159,9 +162,8 @@ def test_wake_sleep_learns_and_resumes_to_the_bit(digits, tmp_path):
     ],
 )
 def test_noise_that_does_not_fit_is_refused(noise, message):
-    noise = (
-        tuple(np.zeros((1, 7, 2)) if isinstance(part, str) else part for part in noise) if len(noise) == 3 else noise
-    )
+    if isinstance(noise, tuple):
+        noise = tuple(np.zeros((1, 7, 2)) if isinstance(part, str) else part for part in noise)
     with pytest.raises(ValueError) as error:
         small(estimator="wake-sleep").bound(rows(), noise, 7)
     assert message in str(error.value)
