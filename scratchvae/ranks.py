@@ -14,7 +14,6 @@ import hashlib
 import json
 import math
 import os
-import pickle
 import platform
 import shutil
 
@@ -195,9 +194,9 @@ class Ranks:
 
     def first_only(self, function):
         """Call function() on the first rank alone, and return on every rank what it returns there."""
-        made = pickle.dumps(function()) if self.first else None
+        made = function() if self.first else None
         self.meet()
-        return pickle.loads(self.comm.bcast(made))  # between these processes, and in no file
+        return self.comm.bcast(made)
 
     def load(self, make):
         """Call make() on one rank of each machine, and return on every rank the dataclass that it makes there.
@@ -212,10 +211,10 @@ class Ranks:
             arrays = {field.name: getattr(made, field.name) for field in dataclasses.fields(made)}
             arrays = {name: array for name, array in arrays.items() if isinstance(array, np.ndarray)}
             kinds = {name: (array.shape, array.dtype) for name, array in arrays.items()}
-            rest = pickle.dumps((dataclasses.replace(made, **dict.fromkeys(arrays)), kinds))
+            rest = dataclasses.replace(made, **dict.fromkeys(arrays)), kinds
             require_shared_memory(sum(array.nbytes for array in arrays.values()))
         self.meet()
-        made, kinds = pickle.loads(self.machine.bcast(rest))
+        made, kinds = self.machine.bcast(rest)
         shared = {}
         for name, (shape, dtype) in kinds.items():
             n_bytes = max(1, math.prod(shape)) * dtype.itemsize

@@ -68,7 +68,7 @@ BERNOULLI = Exercise(
             _naive_bernoulli(x, logits) / x.shape[1],
             log_bernoulli(x, logits)[1] / x.shape[1],
         ),
-        "the logits are left out of y: this is x - a": lambda x, logits: (None, x - logits),
+        "σ is left out of y: this is x - a": lambda x, logits: (None, x - logits),
     },
     sizes={"D": 3, "M": 5},
 )

@@ -225,7 +225,7 @@ ACCEPTANCE = Exercise(
     hint="np.exp(np.minimum(0, …)) never overflows. NaN is not < 0, and not > 0 either: look for it with np.isfinite.",
     reading="hmc.html#hmc",
     mistakes={
-        "the sign of the energy: what rises is refused, what falls is accepted": lambda *given, **arguments: (
+        "the sign of the energy is wrong: an end with less of it has to be accepted": lambda *given, **arguments: (
             np.exp(np.minimum(0, _energies(**arguments))),
         ),
         "the momenta are missing: H holds ½ ‖p‖² too": lambda log_p, p, new_log_p, new_p: (

@@ -308,7 +308,7 @@ LOCAL = Exercise(
             None,
             None,
         ),
-        "this is the gradient with one draw of the weights for all datapoints": (
+        "all weights of an output have the same noise: this is for y = x μ + (x σ) ⊙ ζ": (
             lambda x, W_mu, W_log_sigma, zeta, dy: (None, None, (x.T @ (dy * zeta)) * np.exp(W_log_sigma))
         ),
         "half of it: dσ²/dlog σ is 2 σ²": lambda x, W_mu, W_log_sigma, zeta, dy: (

@@ -27,9 +27,8 @@ import numpy as np
 from scratchvae.backend import between_devices, move
 from scratchvae.ranks import require_shared_memory
 from scratchvae.shares import Share, part_of
-from scratchvae.training.optim import Optimizer
+from scratchvae.training.optim import BLOCK, Optimizer
 
-BLOCK = 1 << 16  # how many numbers an owner adds up and updates at a time, so that they stay in its cache
 PAGE = 4096  # bytes; each vector in the window begins at a page of its own
 
 
