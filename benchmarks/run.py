@@ -1,8 +1,9 @@
 """Everything measured again and written into benchmarks/README.md: python benchmarks/run.py, some five minutes.
 
 Runs `scratchvae bench`, peers.py and job.py into benchmarks/results, and puts their tables between the marks of that
-page. With a GPU add --backend numpy,cupy. --readme-only writes the page from the results that are there. The peers'
-results of another machine, kept as results/peers-<machine>.json, become a column of their table.
+page, with those of ranks.py, which takes longer and is run by itself. With a GPU add --backend numpy,cupy.
+--readme-only writes the page from the results that are there. The peers' results of another machine, kept as
+results/peers-<machine>.json, become a column of their table.
 """
 
 import argparse
@@ -49,7 +50,7 @@ def readme(results):
         else:
             cells = [f"{row[key]:.2f}" for key in ("ms", "ms_median", "ms_upper_quartile")]
             cells += [f"{bench.samples_per_s(row | {'batch_size': M}):,.0f}", f"{row['times_ours']:.2f}"]
-        cells += [f"{other.get(row['name'], nan):.2f}" for other in elsewhere]
+        cells += [f"{other[row['name']]:.2f}" if row["name"] in other else "" for other in elsewhere]
         lines.append(f"| {row['name']} | {' | '.join(cells)} |")
     shares = [
         f"| {name} | {job['ms'][name]:.2f} | " + " | ".join(f"{share:.1%}" for share in parts.values()) + " |"
@@ -78,11 +79,52 @@ def readme(results):
     return "\n".join(lines) + "\n"
 
 
+def of_ranks(results):
+    """The tables of strong and weak scaling in benchmarks/README.md, from ranks.json in `results`."""
+    found = json.loads((results / "ranks.json").read_text(encoding="utf-8"))
+    rows = {(row["size"], row["batch_size"], row["ranks"]): row for row in found["rows"]}
+    lines = [
+        f"{bench.describe(found['machine'])}. Milliseconds per step, the lower quartile of {found['rounds']} rounds. "
+        "Each process has one BLAS thread:",
+        "",
+        "| model | M | one process | two ranks | samples/s | times as fast | its products |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for (size, m, ranks), row in rows.items():
+        if ranks == 2:
+            ms = f"{rows[size, m, 1]['ms']:,.2f} | {row['ms']:,.2f}"
+            gains = f"{row['gain']:.2f} | {row['products_gain']:.2f}"
+            lines.append(f"| {size} | {m:,} | {ms} | {row['samples_per_s']:,} | {gains} |")
+    lines += [
+        "",
+        "With as many rows for each rank, which is weak scaling:",
+        "",
+        "| model | rows for each | one process | two ranks | efficiency |",
+        "|---|---|---|---|---|",
+    ]
+    for (size, m, ranks), row in rows.items():
+        if ranks == 1 and (size, 2 * m, 2) in rows:
+            two = rows[size, 2 * m, 2]["ms"]
+            lines.append(f"| {size} | {m:,} | {row['ms']:,.2f} | {two:,.2f} | {row['ms'] / two:.0%} |")
+    model = found["model"]
+    lines += [
+        "",
+        f"The model of the cost is off by {found['model_error']['mean']:.0%} on average and by "
+        f"{found['model_error']['largest']:.0%} at most. It says {1e-9 / model['b']:.0f} GFLOP/s, "
+        f"{1e9 * model['c']:.2f} ns for the update of a parameter and {1e9 * model['d']:.2f} ns for its sum.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+SECTIONS = {(BEGIN, END): readme, ("<!-- ranks -->\n", "<!-- end of ranks -->\n"): of_ranks}
+
+
 def write(results):
-    """Put the section between the marks of that page."""
+    """Put the sections between the marks of that page."""
     text = README.read_text(encoding="utf-8")
-    before, rest = text.split(BEGIN)
-    text = before + BEGIN + "\n" + readme(results) + "\n" + END + rest.split(END)[1]
+    for (begin, end), section in SECTIONS.items():
+        before, rest = text.split(begin)
+        text = before + begin + "\n" + section(results) + "\n" + end + rest.split(end)[1]
     write_atomically(README, text.encode())
 
 

@@ -83,14 +83,15 @@ ALONE = Alone()
 class Ranks:
     """The ranks of an MPI communicator, each of them a process, as one of them sees them.
 
-    comm   is a communicator of mpi4py, such as `MPI.COMM_WORLD`. It is duplicated, so that no message of the caller's
-           gets in between.
+    comm           is a communicator of mpi4py, such as `MPI.COMM_WORLD`. It is duplicated, so that no message of the
+                   caller's gets in between.
+    for_one_call   says that the duplicate is given back at the end of the first `with`; False unless given.
 
     rank is the number of this one, from 0 on, size is how many there are, and on_machine how many of them are on this
     machine. Inside `with` an error on one rank is told to the others, where it raises a `RankError`.
     """
 
-    def __init__(self, comm):
+    def __init__(self, comm, for_one_call=False):
         from mpi4py import MPI
 
         self.MPI = MPI
@@ -102,6 +103,7 @@ class Ranks:
         self.on_machine = self.machine.Get_size()
         self.said = np.zeros(WORDS)
         self.heard = np.zeros((self.size, WORDS))
+        self.for_one_call = for_one_call
         self.signals = []  # those that were noted outside of a training, as by the command line
         self.depth = 0
         self.known = None  # the error that all ranks know of
@@ -111,10 +113,10 @@ class Ranks:
         return self
 
     def __exit__(self, kind, error, trace):
-        """Tell the others of an error that they do not know of; free the communicators at the end."""
+        """Tell the others of an error that they do not know of. Ranks that serve one call end here."""
         self.depth -= 1
         if error is None:
-            if self.depth == 0:
+            if self.depth == 0 and self.for_one_call:
                 self.meet()
                 self.machine.Free()
                 self.comm.Free()
@@ -269,4 +271,4 @@ def require_shared_memory(n_bytes):
 
 def ranks_of(comm):
     """Return the ranks of a communicator of mpi4py. None is this process alone, and ranks stay what they are."""
-    return ALONE if comm is None else comm if isinstance(comm, Alone | Ranks) else Ranks(comm)
+    return ALONE if comm is None else comm if isinstance(comm, Alone | Ranks) else Ranks(comm, True)
