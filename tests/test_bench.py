@@ -209,7 +209,7 @@ def test_the_cold_start_is_that_of_a_new_process():
 def test_bad_options_of_bench_are_one_line_and_exit_code_2_before_anything_is_measured(
     tmp_path, capsys, monkeypatch, arguments, message
 ):
-    monkeypatch.setattr(bench, "run", lambda *_: pytest.fail("it is measured"))
+    monkeypatch.setattr("scratchvae.bench.measuring.cold_start", lambda *_: pytest.fail("it is measured"))
     assert main(["bench", *arguments, "--out", str(tmp_path / "b")]) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
