@@ -15,7 +15,7 @@ rounding alone.
 
 On one machine the vectors lie in a window of shared memory: an owner reads the gradients of the others where they are,
 and writes its values where all read them. Between machines the parts are sent, and the bits are the same. On devices
-NCCL sums the gradients, and every rank makes the whole update, which takes a device less than to send its parts.
+NCCL sums the gradients, in an order of its own, and every rank makes the whole update.
 """
 
 import contextlib
