@@ -21,7 +21,7 @@ import numpy as np
 
 from scratchvae.backend import move
 from scratchvae.shares import Share, part_of, whole_of
-from scratchvae.signals import raise_stop
+from scratchvae.signals import interruptible, raise_stop
 
 SHARED = "/dev/shm"  # where Linux keeps shared memory
 WORDS = 4  # what a rank says at a meeting: a value, a signal, whether it has failed, and whether a checkpoint is due
@@ -60,6 +60,9 @@ class Alone:
     def require_same(self, model, x, /, **facts):
         """There is nobody who could have others."""
 
+    def agree(self, facts):
+        """There is nobody who could have others."""
+
     def total(self, numbers):
         """Return these numbers, which are their own sums."""
         return numbers
@@ -88,7 +91,8 @@ class Ranks:
     for_one_call   says that the duplicate is given back at the end of the first `with`; False unless given.
 
     rank is the number of this one, from 0 on, size is how many there are, and on_machine how many of them are on this
-    machine. Inside `with` an error on one rank is told to the others, where it raises a `RankError`.
+    machine. Inside `with` an error on one rank is told to the others, where it raises a `RankError`. Ctrl-C, SIGTERM and
+    SIGHUP are raised at the next meeting, on all ranks together.
     """
 
     def __init__(self, comm, for_one_call=False):
@@ -104,20 +108,33 @@ class Ranks:
         self.said = np.zeros(WORDS)
         self.heard = np.zeros((self.size, WORDS))
         self.for_one_call = for_one_call
-        self.signals = []  # those that were noted outside of a training, as by the command line
+        self.signals = []  # those that were noted outside of a training
         self.depth = 0
         self.known = None  # the error that all ranks know of
 
     def __enter__(self):
+        """Note the signals that ask to stop, so that none of them ends a rank between a meeting and its exchange."""
+        if self.depth == 0:
+            self.noting = interruptible()
+            self.signals = self.noting.__enter__()
         self.depth += 1
         return self
 
     def __exit__(self, kind, error, trace):
-        """Tell the others of an error that they do not know of. Ranks that serve one call end here."""
+        """Meet a last time, or tell the others of an error that they do not know of."""
         self.depth -= 1
+        try:
+            self._leave(error)
+        finally:
+            if self.depth == 0:
+                self.noting.__exit__(None, None, None)
+
+    def _leave(self, error):
+        """Let all ranks know how this one has come to the end of its `with`."""
         if error is None:
-            if self.depth == 0 and self.for_one_call:
+            if self.depth == 0:  # nobody has left before all are here
                 self.meet()
+            if self.depth == 0 and self.for_one_call:
                 self.machine.Free()
                 self.comm.Free()
             return

@@ -244,6 +244,7 @@ def faults(comm, folder):
         "look": lambda: evaluate(VAE(**SIZES), DATA * (1 - 0.1 * (mine == last)), 1, comm=comm),
         "memory of the machine": lambda: fit(VAE(**SIZES), DATA, **options),
         "importance": lambda: importance(VAE(**SIZES), DATA, 0 if mine == last else 5, comm=comm),
+        "generator": lambda: sample(None, np.zeros((9, 2)), np.random.default_rng(mine), 5, comm=comm),
         "chains": lambda: sample(None, np.zeros((1, 2)), np.random.default_rng(0), 5, comm=comm),
     }
     found = {}

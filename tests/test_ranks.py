@@ -87,6 +87,7 @@ FAULTS = {  # what the rank that speaks has raised, and which rank it is: the fi
     "look": (0, "has rows"),
     "memory of the machine": (0, "MemoryError: the ranks of this machine share 0 MiB, and /dev/shm has 0 MiB free"),
     "importance": ("last", "ValueError: n_samples is 0; expected a whole number ≥ 1"),
+    "generator": (0, "ValueError: rank 1 has generator"),
     "chains": (0, "ranks share 1 chains: start as many ranks or fewer"),
 }
 
@@ -176,6 +177,46 @@ def test_a_signal_to_mpiexec_stops_all_ranks_at_one_step_and_saves(number, expec
     assert err.count("stopped; go on with: scratchvae train --resume") == 1
     assert not (folder / "claim.json").exists()
     assert main(["train", "--resume", str(folder), "--samples", "1", "--quiet"]) == 0  # nothing is left to do
+
+
+INTERRUPTED = """
+import os, signal, sys
+from scratchvae import VAE, evaluate
+from scratchvae.cli import main, train
+
+def signalled():
+    os.kill(os.getpid(), getattr(signal, sys.argv[2]))
+
+if sys.argv[1] == "before":  # between the data and the training
+    made = train.model_of
+    train.model_of = lambda *arguments: [made(*arguments), signalled()][0]
+if sys.argv[1] == "pictures":
+    train._draw = lambda *arguments: signalled() or []
+if sys.argv[1] == "call":
+    import numpy as np
+    from mpi4py import MPI
+    model = VAE(6, 5, 2)
+    terms = model.terms
+    model.terms = lambda *arguments: [terms(*arguments), MPI.COMM_WORLD.rank == 1 and signalled()][0]
+    evaluate(model, np.full((9, 6), 0.5), comm=MPI.COMM_WORLD)
+sys.exit(main(["train", "--samples", "300", "--out", sys.argv[3], "--quiet"]))
+"""
+
+
+@real
+@pytest.mark.parametrize(
+    ("moment", "name", "expected", "said"),
+    [
+        ("before", "SIGINT", 130, "interrupted"),
+        ("before", "SIGTERM", 143, ""),
+        ("pictures", "SIGINT", 130, "interrupted"),
+        ("call", "SIGINT", signal.SIGINT, "KeyboardInterrupt"),  # by which Python ends itself
+    ],
+)
+def test_a_signal_at_any_moment_ends_all_ranks_together(moment, name, expected, said, tmp_path):
+    code, _, err = ranks(2, "-c", INTERRUPTED, moment, name, tmp_path / "run")
+    assert code == expected and said in err
+    assert "RankError" not in err and "truncated" not in err
 
 
 def children(pid):

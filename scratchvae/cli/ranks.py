@@ -4,7 +4,6 @@ import contextlib
 import os
 
 from scratchvae.ranks import ALONE, RankError, Ranks
-from scratchvae.signals import interruptible
 
 STARTED = (  # how a program that starts ranks tells each of them its number, and how many they are
     ("PMI_RANK", "PMI_SIZE"),  # mpiexec of MPICH, Intel MPI and their kin, and srun
@@ -25,7 +24,7 @@ def started():
 
 @contextlib.contextmanager
 def ranks_of_command(name, on_ranks):
-    """Give the ranks that run a command, or `ALONE`. Inside `with` Ctrl-C and the like stop all of them together.
+    """Give the ranks that run a command, or `ALONE`.
 
     name       is that of the command.
     on_ranks   says whether it can run on ranks.
@@ -54,8 +53,7 @@ def ranks_of_command(name, on_ranks):
             f"mpiexec has started {size} processes, and mpi4py sees {MPI.COMM_WORLD.Get_size()}, since its MPI is "
             f"another one ({library}): start them with the mpiexec of that"
         )
-    with interruptible() as signals, Ranks(MPI.COMM_WORLD) as ranks:
-        ranks.signals = signals
+    with Ranks(MPI.COMM_WORLD) as ranks:
         yield ranks
 
 

@@ -91,6 +91,7 @@ def train(out=None, resume=None, quiet=False, take_over=False, ranks=None, **giv
         print(images)
         print(_describe(model, options))
     begun = 0 if resume is None else facts_of_run(resume)["progress"]["samples"]
+    folder = None
     try:
         with (
             run_folder(ranks, resume or out, f"runs/{_name(options)}") as folder,
@@ -117,6 +118,8 @@ def train(out=None, resume=None, quiet=False, take_over=False, ranks=None, **giv
                 comm=ranks,
             )
     except (KeyboardInterrupt, SystemExit) as stop:
+        if folder is None:
+            raise
         ignore_signals()
         if ranks.first and checkpoint_of(folder).exists():
             print(f"\nstopped; go on with: scratchvae train --resume {quoted(folder)}", file=sys.stderr)

@@ -22,7 +22,7 @@ from scratchvae.arguments import positive, whole
 from scratchvae.backend import BACKENDS, kind, move, own
 from scratchvae.inference.distributions import log_standard_gaussian
 from scratchvae.noise import standard_normal
-from scratchvae.ranks import ranks_of
+from scratchvae.ranks import fingerprint, ranks_of
 
 DIVERGENT = 1000  # nats: a trajectory whose energy error is larger, or not finite, has lost the track
 
@@ -191,6 +191,10 @@ def sample(
         z = own("z", z, kind(z))
         if ranks.size > len(z):
             raise ValueError(f"{ranks.size} ranks share {len(z)} chains: start as many ranks or fewer (mpiexec -n)")
+        counts = {"n_samples": n_samples, "burn_in": burn_in, "steps": steps, "shared": shared}
+        numbers = {"acceptance": acceptance, "stepsize": stepsize, "jitter": jitter}
+        noise = repr(generator.bit_generator.state)
+        ranks.agree(counts | numbers | {"z": fingerprint(move(z, "numpy")), "generator": noise})
         mine = ranks.share(len(z)).rows
         state = _begun(target, z[mine])
 
