@@ -91,8 +91,8 @@ class Ranks:
     for_one_call   says that the duplicate is given back at the end of the first `with`; False unless given.
 
     rank is the number of this one, from 0 on, size is how many there are, and on_machine how many of them are on this
-    machine. Inside `with` an error on one rank is told to the others, where it raises a `RankError`. Ctrl-C, SIGTERM and
-    SIGHUP are raised at the next meeting, on all ranks together.
+    machine. Inside `with` an error on one rank is told to the others, where it raises a `RankError`. A Ctrl-C, SIGTERM
+    or SIGHUP is raised at the next meeting, on all ranks together.
     """
 
     def __init__(self, comm, for_one_call=False):
