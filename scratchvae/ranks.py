@@ -60,9 +60,6 @@ class Alone:
     def require_same(self, model, x, /, **facts):
         """There is nobody who could have others."""
 
-    def agree(self, facts):
-        """There is nobody who could have others."""
-
     def total(self, numbers):
         """Return these numbers, which are their own sums."""
         return numbers

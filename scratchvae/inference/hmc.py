@@ -191,10 +191,11 @@ def sample(
         z = own("z", z, kind(z))
         if ranks.size > len(z):
             raise ValueError(f"{ranks.size} ranks share {len(z)} chains: start as many ranks or fewer (mpiexec -n)")
-        counts = {"n_samples": n_samples, "burn_in": burn_in, "steps": steps, "shared": shared}
-        numbers = {"acceptance": acceptance, "stepsize": stepsize, "jitter": jitter}
-        noise = repr(generator.bit_generator.state)
-        ranks.agree(counts | numbers | {"z": fingerprint(move(z, "numpy")), "generator": noise})
+        if ranks.size > 1:
+            counts = {"n_samples": n_samples, "burn_in": burn_in, "steps": steps, "shared": shared}
+            numbers = {"acceptance": acceptance, "stepsize": stepsize, "jitter": jitter}
+            noise = repr(generator.bit_generator.state)
+            ranks.agree(counts | numbers | {"z": fingerprint(move(z, "numpy")), "generator": noise})
         mine = ranks.share(len(z)).rows
         state = _begun(target, z[mine])
 
