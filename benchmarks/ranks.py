@@ -24,7 +24,6 @@ with a latency of 50, 20 and 5 µs for networks of 1, 10 and 100 Gbit/s, which i
 """
 
 import argparse
-import json
 import math
 import os
 import subprocess
@@ -265,7 +264,7 @@ def main():
         "fastest": best,
     }
     draw(given.results / "ranks.png", numbers)
-    output.write(given.results / "ranks.json", json.loads(json.dumps(result)))
+    output.write(given.results / "ranks.json", result)
     print(f"wrote {given.results / 'ranks.png'}")
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from scratchvae import __version__
-from scratchvae.backend import array_module
+from scratchvae.backend import array_module, cores
 
 
 def machine(backends=("numpy",)):
@@ -18,7 +18,7 @@ def machine(backends=("numpy",)):
 
     facts = {
         "cpu": _cpu(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": cores(),
         "blas": [
             {key: pool.get(key) for key in ("internal_api", "version", "architecture", "num_threads")}
             for pool in threadpool_info()
