@@ -3,8 +3,12 @@
 MNIST: 500 tanh units, grey-level pixels as Bernoulli targets, 50,000 images to train and 10,000 to validate; Frey Face:
 200 units, Gaussian decoder with sigmoid means, 1,565 and 200. Weights from N(0, 0.01²), M = 100, L = 1, MAP, Adagrad
 0.01: of the paper's {0.01, 0.02, 0.1} the best training bound after 200,000 samples, for both methods. On Frey Face
-wake-sleep also starts from Glorot's larger weights: from small ones z has no part in its dreams. Runs are kept in
---runs and gone on with: --samples takes them further. All of them to 1e7 take some three hours on two cores.
+wake-sleep also starts from Glorot's larger weights: from small ones z has no part in its dreams. Seed 0 is drawn as a
+line, and three seeds up to 1e6 samples as a band between the least bound and the greatest.
+
+Runs are kept in --runs and gone on with: --samples takes them further. All of them take some three hours on two cores.
+Without mpiexec each run has a core, which is the fastest way to many runs. `mpiexec -n 2 python examples/figure2.py`
+trains one after another with both cores, which is the fastest way to one.
 --reference: a CSV of other curves to draw behind ours, with columns dataset, latent, samples_evaluated, train_bound,
 validation_bound.
 """
@@ -25,20 +29,52 @@ METHODS = {
     "wake-sleep": {"estimator": "wake-sleep"},
     "wake-sleep, Glorot": {"estimator": "wake-sleep", "init": "glorot"},  # of Frey Face alone
 }
+BAND = 1_000_000  # how many samples the seeds after the first are trained on
 
 
-def run_of(settings, data, latent, method="AEVB"):
+def run_of(settings, data, latent, method="AEVB", seed=0):
     """The Run of one curve, which figure5.py and marginal.py look at too."""
-    folder = settings.runs / f"figure2-{settings.scale:g}" / f"{data}{latent}-{method}".replace(", ", "-")
+    name = f"{data}{latent}-{method}".replace(", ", "-") + (f"-seed{seed}" if seed else "")
     model = METHODS[method] | {"likelihood": "gaussian" if data == "frey" else "bernoulli"}
-    samples = max(2000, int(settings.samples * settings.scale))
-    return Run(folder, data, 200 if data == "frey" else 500, latent, samples, model)
+    samples = max(2000, int((min(settings.samples, BAND) if seed else settings.samples) * settings.scale))
+    folder = settings.runs / f"figure2-{settings.scale:g}" / name
+    return Run(folder, data, 200 if data == "frey" else 500, latent, samples, model, seed=seed)
 
 
 def runs(settings):
-    """{(data, latent, method): Run} of what is asked for."""
-    names = [(data, n, m) for data in settings.data for n in settings.latent or LATENTS[data] for m in METHODS]
+    """{(data, latent, method, seed): Run} of what is asked for, all those of one seed before the next."""
+    names = [
+        (data, n, method, seed)
+        for seed in range(settings.seeds)
+        for data in settings.data
+        for n in settings.latent or LATENTS[data]
+        for method in METHODS
+    ]
     return {name: run_of(settings, *name) for name in names if name[0] == "frey" or "Glorot" not in name[2]}
+
+
+def rows_of(run, data, latent, method, seed):
+    """The rows of the table for one run: its bounds and the seconds of its training, at each row of its history."""
+    return [
+        {"data": data, "latent": latent, "method": method, "samples": int(row["samples"])}
+        | {"train bound": round(float(row["train_bound"]), 3)}
+        | {"validation bound": round(float(row["valid_bound"]), 3)}
+        | {"reference validation bound": None}
+        | {"train seconds": round(float(row["seconds"]), 1), "seed": seed, "commit": run.commit()}
+        for row in run.history()
+    ]
+
+
+def rows_of_table(path):
+    """{(data, latent, method, seed): rows} of a table that this script has written, or nothing."""
+    found = defaultdict(list)
+    if path is not None:
+        with open(path, newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                if not {"data", "latent", "method", "seed", "samples"} <= row.keys():
+                    raise ValueError(f"{path} has columns {', '.join(map(str, row))}; expected a figure2.csv")
+                found[row["data"], int(row["latent"]), row["method"], int(row["seed"])].append(row)
+    return found
 
 
 def reference_curves(path):
@@ -54,64 +90,91 @@ def reference_curves(path):
     return {key: np.array(rows).T for key, rows in curves.items()}
 
 
-def draw(ax, data, latent, histories, reference):
-    """One panel: held-out bound solid, training bound dashed, the reference behind."""
+def draw(ax, data, latent, curves, reference):
+    """One panel: held-out bound solid, training bound dashed, the band of the seeds, the reference behind."""
     if reference is not None:
         ax.plot(reference[0], reference[2], color="0.6", lw=2.5, label="reference, AEVB, validation")
         ax.plot(reference[0], reference[1], "--", color="0.6", lw=1.5, label="reference, AEVB, training")
-    for k, (method, history) in enumerate(histories.items()):
-        late = history[history["samples"] >= (1e4 if history["samples"][-1] > 1e5 else 0)]
-        ax.plot(late["samples"], late["valid_bound"], f"C{k}", lw=1.2, label=f"{method}, validation")
-        ax.plot(late["samples"], late["train_bound"], f"C{k}--", lw=1, label=f"{method}, training")
-    ours = np.concatenate([h["valid_bound"][h["samples"] >= min(5e4, h["samples"][-1])] for h in histories.values()])
-    margin = 0.08 * max(np.ptp(ours), 1)
-    ax.set_ylim(ours.min() - margin, ours.max() + 2 * margin)
+    seen = []
+    for k, (method, seeds) in enumerate(curves.items()):
+        of_seeds = [[column(rows, name) for name in ("samples", "validation bound", "train bound")] for rows in seeds]
+        samples, valid, train = of_seeds[0]
+        late = samples >= (1e4 if samples[-1] > 1e5 else 0)
+        ax.plot(samples[late], valid[late], f"C{k}", lw=1.2, label=f"{method}, validation")
+        ax.plot(samples[late], train[late], f"C{k}--", lw=1, label=f"{method}, training")
+        if len(seeds) > 1:
+            shared = min(len(bounds) for _, bounds, _ in of_seeds)  # the rows that every seed has
+            band = np.array([bounds[:shared] for _, bounds, _ in of_seeds])[:, late[:shared]]
+            across = samples[:shared][late[:shared]]
+            ax.fill_between(across, band.min(axis=0), band.max(axis=0), color=f"C{k}", alpha=0.25, lw=0)
+        seen.append(valid[samples >= min(5e4, samples[-1])])
+    seen = np.concatenate(seen)
+    margin = 0.08 * max(np.ptp(seen), 1)
+    ax.set_ylim(seen.min() - margin, seen.max() + 2 * margin)
     ax.set_xscale("log")
-    ax.set_xlim(1e4, None) if max(h["samples"][-1] for h in histories.values()) > 1e5 else None
+    ax.set_xlim(1e4, None) if max(column(seeds[0], "samples")[-1] for seeds in curves.values()) > 1e5 else None
     ax.set_title(f"{data}, $N_z$ = {latent}", fontsize=9)
     ax.grid(alpha=0.3, which="both")
 
 
-def main():
+def column(rows, name):
+    """One column of the rows of a run, as numbers."""
+    return np.array([float(row[name]) for row in rows])
+
+
+def main(ranks):
     """Train what is not trained yet; write figure2.csv and figure2.png of every run that is kept."""
     p = parser(__doc__)
     p.add_argument("--data", nargs="+", choices=LATENTS, default=["mnist", "frey"], help="data sets (mnist frey)")
     p.add_argument("--latent", type=positive, nargs="+", help="which N_z (those of the paper)")
     p.add_argument("--samples", type=positive, default=10_000_000, help="samples to evaluate (1e7)")
+    p.add_argument("--seeds", type=positive, default=3, help="seeds, all but the first of them to 1e6 samples (3)")
     p.add_argument("--reference", type=Path, help="a CSV of other curves to draw behind (none)")
+    p.add_argument(
+        "--table",
+        type=Path,
+        help="an older figure2.csv: its curves are kept where --runs has no run, or one that is not as far (none)",
+    )
     settings = parse(p)
     reference = reference_curves(settings.reference)
+    found = rows_of_table(settings.table)
     wanted = runs(settings)
-    train_all(list(wanted.values()), settings.jobs)
+    train_all(list(wanted.values()), settings.jobs, ranks)
+    if not ranks.first:
+        return
 
     settings.data, settings.latent = list(LATENTS), None  # all that are there are drawn
-    found = sorted((runs(settings) | wanted).items(), key=lambda item: (list(LATENTS).index(item[0][0]), item[0][1]))
-    kept = {key: run for key, run in found if (run.folder / "metrics.csv").exists()}
-    rows, panels = [], defaultdict(lambda: defaultdict(dict))
-    for (data, latent, method), run in kept.items():
-        panels[data][latent][method] = run.history()
+    settings.seeds = max(settings.seeds, 3)
+    for key, run in (runs(settings) | wanted).items():
+        if (run.folder / "metrics.csv").exists():
+            rows = rows_of(run, *key)
+            if rows and (key not in found or rows[-1]["samples"] >= float(found[key][-1]["samples"])):
+                found[key] = rows
+    order = {name: place for place, name in enumerate([*LATENTS, *METHODS])}
+    panels = defaultdict(lambda: defaultdict(list))
+    for data, latent, method, seed in sorted(found, key=lambda key: (order[key[0]], key[1], order[key[2]], key[3])):
+        rows = found[data, latent, method, seed]
+        panels[data, latent][method].append(rows)
         theirs = reference.get((data, latent))
-        for row in run.history():
-            near = None if theirs is None else np.interp(np.log(row["samples"]), np.log(theirs[0]), theirs[2])
-            rows.append(
-                {"data": data, "latent": latent, "method": method, "samples": int(row["samples"])}
-                | {"train bound": round(float(row["train_bound"]), 3)}
-                | {"validation bound": round(float(row["valid_bound"]), 3)}
-                | {"reference validation bound": None if near is None else round(float(near), 2)}
-                | {"train seconds": round(float(row["seconds"]), 1), "seed": run.seed, "commit": run.commit()}
-            )
-    write_table(settings.results / "figure2.csv", rows)
-    width = max(len(latents) for latents in panels.values())
-    fig = plots.Figure(figsize=(3.2 * width, 3.2 * len(panels)), dpi=150, layout="constrained")
-    axes = fig.subplots(len(panels), width, squeeze=False)
-    for line, (data, latents) in zip(axes, panels.items(), strict=True):
-        for ax in line[len(latents) :]:
+        for row in rows if theirs is not None else []:
+            near = np.interp(np.log(float(row["samples"])), np.log(theirs[0]), theirs[2])
+            row["reference validation bound"] = round(float(near), 2)
+    table = [row for methods in panels.values() for seeds in methods.values() for rows in seeds for row in rows]
+    write_table(settings.results / "figure2.csv", table)
+
+    lines = [[key for key in panels if key[0] == data] for data in LATENTS]
+    lines = [keys for keys in lines if keys]
+    width = max(map(len, lines))
+    fig = plots.Figure(figsize=(3.2 * width, 3.2 * len(lines)), dpi=150, layout="constrained")
+    axes = fig.subplots(len(lines), width, squeeze=False)
+    for across, keys in zip(axes, lines, strict=True):
+        for ax in across[len(keys) :]:
             ax.set_axis_off()
-        for ax, (latent, histories) in zip(line, latents.items(), strict=False):
-            draw(ax, data, latent, histories, reference.get((data, latent)))
-        line[0].set_ylabel("bound (nats per datapoint)")
-    lines = {line.get_label(): line for ax in fig.axes for line in ax.lines if line.get_label()[0] != "_"}
-    fig.legend(lines.values(), lines, loc="outside lower center", ncols=len(lines) // 2 + 1, fontsize=8)
+        for ax, key in zip(across, keys, strict=False):
+            draw(ax, *key, panels[key], reference.get(key))
+        across[0].set_ylabel("bound (nats per datapoint)")
+    labels = {line.get_label(): line for ax in fig.axes for line in ax.lines if line.get_label()[0] != "_"}
+    fig.legend(labels.values(), labels, loc="outside lower center", ncols=min(5, int(1.4 * width)), fontsize=8)
     for ax in axes[-1]:
         ax.set_xlabel("training samples evaluated")
     fig.savefig(settings.results / "figure2.png")

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import inspect
 import json
 import os
 import sys
@@ -12,8 +13,11 @@ from pathlib import Path
 from threadpoolctl import threadpool_limits
 
 from scratchvae import VAE, Adagrad, fit, load_data
+from scratchvae.backend import cores
 from scratchvae.bench import commit
-from scratchvae.cli.output import tolerant
+from scratchvae.cli.output import silence, tolerant
+from scratchvae.cli.ranks import ranks_of_command, started
+from scratchvae.ranks import ALONE, RankError
 from scratchvae.training.checkpoint import write_atomically
 from scratchvae.training.claim import Claim
 from scratchvae.training.loop import progress_bar
@@ -52,9 +56,12 @@ class Run:
                 if not checkpoint.exists():  # another process may have been faster
                     write_atomically(checkpoint, (before / "checkpoint.npz").read_bytes())
 
-    def train(self, version):
-        """Begin the run, or go on with it, until it has evaluated `samples`; config.json names every commit."""
-        if self.done():
+    def train(self, version, ranks=ALONE):
+        """Begin the run, or go on with it, until it has evaluated `samples`; config.json names every commit.
+
+        `ranks` share each minibatch, where there are any; the first of them shows how far the run is.
+        """
+        if ranks.first_only(self.done):
             return
         data = load_data(self.data)
         train, held_out = data.train[: self.n_train], getattr(data, self.held_out)[: self.n_held_out]
@@ -74,7 +81,8 @@ class Run:
             out=self.folder,
             resume=(self.folder / "checkpoint.npz").exists(),
             options=options,
-            progress=False,
+            progress=False if ranks.size == 1 else None,
+            comm=ranks,
         )
 
     def fit(self, model, train, held_out, **settings):
@@ -124,10 +132,15 @@ def in_parallel(calls, jobs, unit=" runs"):
     return [results[number] for number in range(len(calls))]
 
 
-def train_all(runs, jobs):
-    """Train what is not trained yet."""
+def train_all(runs, jobs, ranks=ALONE):
+    """Train what is not trained yet: `jobs` runs at a time, or, on ranks, one after another by all of them."""
     version = commit()
-    in_parallel([(run.train, version) for run in runs], jobs)
+    if ranks.size == 1:
+        in_parallel([(run.train, version) for run in runs], jobs)
+        return
+    with threadpool_limits(max(1, cores() // ranks.on_machine), "blas"):
+        for run in runs:
+            run.train(version, ranks)
 
 
 def parser(description):
@@ -169,12 +182,23 @@ def parse(p):
 
 
 def command(main):
-    """Run the `main` of a script: an error is one line, Ctrl-C says how to go on, and no terminal stops the output."""
+    """Run the `main` of a script: an error is one line, Ctrl-C says how to go on, and no terminal stops the output.
+
+    Under mpiexec a `main` that takes `ranks` gets them, and the first of them alone prints; any other is refused.
+    """
+    first = started()[0] == 0
+    on_ranks = "ranks" in inspect.signature(main).parameters
     try:
-        with tolerant():
-            main()
+        with (
+            tolerant(),
+            contextlib.nullcontext() if first else silence(),
+            ranks_of_command(Path(sys.argv[0]).name, on_ranks) as ranks,
+        ):
+            main(ranks) if on_ranks else main()
     except KeyboardInterrupt:
-        sys.exit("\nstopped; what was trained is kept: the same command goes on with it")
+        sys.exit("\nstopped; what was trained is kept: the same command goes on with it" if first else 1)
+    except RankError:  # the rank that has failed says why
+        sys.exit(1)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
 

@@ -19,6 +19,7 @@ from numpy.testing import assert_array_equal
 
 from scratchvae import VAE, Adagrad, Adam, fit, load_data, load_model
 from scratchvae.plots import Figure
+from scratchvae.ranks import ALONE
 from scratchvae.training.claim import Claim
 from scratchvae.training.loop import stream
 
@@ -71,7 +72,7 @@ def test_the_studies_of_full_vb_run_on_a_small_scale_and_go_on_where_they_stoppe
 
 
 STUDIES = {  # arguments beside --scale, and the rows of the tables
-    "figure2": (["--data", "digits", "--latent", "3"], {"figure2": 2 * 6}),
+    "figure2": (["--data", "digits", "--latent", "3"], {"figure2": 2 * (6 + 2 * 4)}),
     "figure3": (["--data", "digits", "--sizes", "100", "--images", "10"], {"figure3": 3 * 3}),
     "figure4": (["--data", "digits"], {"figure4": 1}),
     "figure5": (["--data", "digits", "--latent", "2", "3"], {"figure5": 2}),
@@ -129,6 +130,47 @@ def trained_by(name):
         if word in name:
             return estimator
     return "A" if "-A-" in name else "B"
+
+
+def test_figure_2_keeps_of_an_older_table_what_goes_further_and_draws_a_band_of_the_seeds(
+    example, tmp_path, monkeypatch
+):
+    figure2 = example("figure2")
+    head = (
+        "data,latent,method,samples,train bound,validation bound,reference validation bound,train seconds,seed,commit"
+    )
+    far = [f"digits,3,AEVB,{samples},-3.0,-2.0,,1.0,0,old" for samples in (1000, 9000)]
+    near = ["digits,3,wake-sleep,1000,-5.0,-4.0,,1.0,0,old", "digits,20,AEVB,1000,-7.0,-6.0,-8.0,1.0,0,old"]
+    (tmp_path / "old.csv").write_text("\n".join([head, *near, *far, ""]), encoding="utf-8")
+    words = ["--data", "digits", "--latent", "3", "--scale", "0.0003", "--results", "results", "--table", "old.csv"]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["figure2.py", *words])
+    bands = []
+    monkeypatch.setattr("matplotlib.axes.Axes.fill_between", lambda _, *band, **__: bands.append(band))
+    figure2.main(ALONE)
+    found = figure2.rows_of_table(tmp_path / "results" / "figure2.csv")
+    ends = {key: (rows[-1]["samples"], rows[-1]["commit"] == "old") for key, rows in found.items()}
+    assert ends == {
+        ("digits", 3, "AEVB", 0): ("9000", True),
+        ("digits", 3, "AEVB", 1): ("2037", False),
+        ("digits", 3, "AEVB", 2): ("2037", False),
+        ("digits", 3, "wake-sleep", 0): ("3074", False),
+        ("digits", 3, "wake-sleep", 1): ("2037", False),
+        ("digits", 3, "wake-sleep", 2): ("2037", False),
+        ("digits", 20, "AEVB", 0): ("1000", True),
+    }
+    assert found["digits", 20, "AEVB", 0][0]["reference validation bound"] == "-8.0"
+    of_seeds = [found["digits", 3, "wake-sleep", seed] for seed in range(3)]
+    columns = np.array([figure2.column(rows, "validation bound")[:4] for rows in of_seeds])
+    across, least, greatest = bands[-1]
+    assert_array_equal(across, figure2.column(of_seeds[0], "samples")[:4])
+    assert_array_equal(least, columns.min(axis=0))
+    assert_array_equal(greatest, columns.max(axis=0))
+    assert (least < greatest).all()  # the seeds are three
+
+    (tmp_path / "old.csv").write_text("a,b\n1,2\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"old\.csv has columns a, b; expected a figure2\.csv"):
+        figure2.main(ALONE)
 
 
 def test_the_variances_of_the_estimators_study_are_those_of_its_gradients(tmp_path, monkeypatch):

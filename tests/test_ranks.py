@@ -1,7 +1,9 @@
 """Ranks of MPI: the same training, faults on one rank, and the command line under mpiexec, in real processes."""
 
 import contextlib
+import csv
 import importlib.util
+import io
 import json
 import os
 import shutil
@@ -148,6 +150,31 @@ def test_a_run_under_mpiexec_is_that_of_one_process_and_goes_on_in_either(run, t
     assert code == 0 and one.keys() == two.keys()
     for name in ("bound", "kl", "reconstruction", "log_likelihood", "log_likelihood_error"):
         assert two[name] == pytest.approx(one[name], rel=1e-9), name
+
+
+@real
+def test_a_study_of_many_runs_trains_each_of_them_on_all_ranks(tmp_path):
+    words = ["--data", "digits", "--latent", "3", "--scale", "0.0003", "--seeds", "1", "--jobs", "1"]
+    script = HERE.parent / "examples" / "figure2.py"
+    code, out, err = ranks(2, script, *words, "--runs", tmp_path / "two", "--results", tmp_path / "results")
+    assert code == 0, err
+    assert out.count("wrote ") == 2  # the table and the picture, by one rank
+    alone = [sys.executable, script, *words, "--runs", tmp_path / "one", "--results", tmp_path / "one"]
+    subprocess.run(alone, env=ENVIRONMENT, check=True, capture_output=True)
+    tables = [
+        list(csv.DictReader(io.StringIO((tmp_path / name / "figure2.csv").read_text(encoding="utf-8"))))
+        for name in ("results", "one")
+    ]
+    assert len(tables[0]) == len(tables[1]) == 2 * 6
+    for two, one in zip(*tables, strict=True):
+        for bound in ("train bound", "validation bound"):
+            assert float(two[bound]) == pytest.approx(float(one[bound]), abs=0.01)  # in float32
+
+    code, out, err = ranks(2, script.with_name("figure3.py"))
+    assert (code, out) == (1, "")
+    assert (
+        err.splitlines()[0] == "error: mpiexec has started 2 processes, and figure3.py runs in one: leave mpiexec out"
+    )
 
 
 def steps_of(folder):

@@ -69,7 +69,7 @@ def _run(argv):
         warnings.simplefilter("always", UserWarning)
         warnings.showwarning = lambda message, *_: _say_on_stderr(f"warning: {message}") if first else None
         try:
-            with ranks_of_command(command.__name__, on_ranks) as ranks:
+            with ranks_of_command(f"scratchvae {command.__name__}", on_ranks) as ranks:
                 if on_ranks:
                     arguments["ranks"] = ranks
                 with contextlib.nullcontext() if first else silence(stderr=False):

@@ -26,7 +26,7 @@ def started():
 def ranks_of_command(name, on_ranks):
     """Give the ranks that run a command, or `ALONE`.
 
-    name       is that of the command.
+    name       is what the user calls the command.
     on_ranks   says whether it can run on ranks.
 
     A ValueError is raised where several processes were started and cannot be ranks of one run: for a command that runs
@@ -39,7 +39,7 @@ def ranks_of_command(name, on_ranks):
         return
     refusal = ValueError if rank == 0 else RankError
     if not on_ranks:
-        raise refusal(f"mpiexec has started {size} processes, and scratchvae {name} runs in one: leave mpiexec out")
+        raise refusal(f"mpiexec has started {size} processes, and {name} runs in one: leave mpiexec out")
     try:
         from mpi4py import MPI
     except (ImportError, RuntimeError) as error:  # the second where mpi4py is there and the MPI library is not
