@@ -5,7 +5,10 @@ from 100 to 10,000 and two models, 784-500-20 and 784-2000-50. Beside each stand
 processes at the same time, each with its share of the rows. All of them take turns, a round each, since a machine has
 fast and slow spells, and the lower quartiles are compared.
 
-    python benchmarks/ranks.py --results benchmarks/results       # some ten minutes on two quiet cores
+    python benchmarks/ranks.py --results benchmarks/results       # some twenty minutes on two quiet cores
+
+Then come evaluation, importance sampling and Hamiltonian Monte Carlo, which share out a data set and not a minibatch,
+and the memory that the last rank of a training takes for itself beyond what its imports take.
 
 Strong scaling is the same minibatch on more ranks, and weak scaling is as many rows for each. What follows for more
 ranks, on machines that a network connects, is said by a model of the cost with four numbers that are fitted to these
@@ -29,19 +32,26 @@ import os
 import subprocess
 import sys
 import time
+import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import output
 
-from scratchvae import bench, plots
+from scratchvae import VAE, bench, evaluate, fit, plots
 from scratchvae.bench import Workload
 from scratchvae.cli.output import tolerant
+from scratchvae.inference.hmc import log_joint, sample
+from scratchvae.inference.marginal import importance
+from scratchvae.ranks import ALONE, Ranks
 from scratchvae.training.loop import progress_bar
 
 SIZES = ((784, 500, 20), (784, 2000, 50))
 MINIBATCHES = (100, 200, 500, 1000, 2000, 5000, 10_000)
 SECONDS = 0.1  # of a round, at least, or three steps
+OVER_ROWS = {"evaluate": 10, "importance": 1, "hmc": 2}  # what shares out a data set, and how often a round does it
+PRIVATE = Path("/proc/self/smaps_rollup")  # where Linux says what memory a process shares with others
 MACHINES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 NETWORKS = {1: 50e-6, 10: 20e-6, 100: 5e-6}  # Gbit/s, and the latency that is supposed for it, in seconds
 
@@ -51,32 +61,58 @@ def work_of(size, m):
     return Workload(n_visible=size[0], n_hidden=size[1], n_latent=size[2], batch_size=m)
 
 
-def serve(works):
-    """Prepare steps and products of all workloads, and time one of them for each line "what number count" on stdin.
+def communicator():
+    """All ranks that mpiexec has started, or None in a process by itself."""
+    if int(os.environ.get("PMI_SIZE", os.environ.get("OMPI_COMM_WORLD_SIZE", "1"))) == 1:
+        return None
+    from mpi4py import MPI
 
-    It prints the milliseconds of one step, or of the products alone, on all ranks from the first to the last.
+    return MPI.COMM_WORLD
+
+
+def over_rows(comm, scale):
+    """{name in OVER_ROWS: function()} of what runs over the rows of a data set, at a fraction of its full size.
+
+    The pixels are random and the models as they were initialised: what they hold does not change what they cost.
     """
-    comm = None
-    if int(os.environ.get("PMI_SIZE", os.environ.get("OMPI_COMM_WORLD_SIZE", "1"))) > 1:
-        from mpi4py import MPI
+    n, images, draws = (max(10, int(count * scale)) for count in (10_000, 1000, 5000))
+    x = np.random.default_rng(0).integers(0, 256, (n, 784), np.uint8)
+    model, narrow = (VAE(784, 500, n_latent, init="glorot") for n_latent in (20, 3))
+    ranks = ALONE if comm is None else Ranks(comm)
+    z = narrow.encode_mean(x[:images])
+    target = log_joint(narrow.decoder, narrow.pixels(x[:images][ranks.share(images).rows]))
+    return {
+        "evaluate": lambda: evaluate(model, x, comm=ranks),
+        "importance": lambda: importance(model, x[:images], draws, comm=ranks),
+        "hmc": lambda: sample(target, z, np.random.default_rng(0), 20, burn_in=0, stepsize=0.1, comm=ranks),
+    }
 
-        comm = MPI.COMM_WORLD
+
+def serve(works, scale):
+    """Prepare all that is timed, and time one of it for each line "what number count" on stdin.
+
+    It prints the milliseconds of one step, of the products alone, or of what runs over a data set, on all ranks from
+    the first to the last.
+    """
+    comm = communicator()
     size = 1 if comm is None else comm.size
-    made = {}
+    made = {(name, 0): function for name, function in over_rows(comm, scale).items()}
     batches = {}
     for k, work in enumerate(works):
         share = Workload(n_visible=work.n_visible, n_hidden=work.n_hidden, batch_size=work.batch_size // size)
         made["products", k] = bench.matrix_products(Workload(**vars(share) | {"n_latent": work.n_latent}))
         made["step", k] = bench.training_step(work, comm=comm)
         batches[k] = bench.minibatches(work, 2)
+    warnings.simplefilter("ignore")  # of k_hat: an encoder that was not trained
     if comm is None or comm.rank == 0:
         print("ready", flush=True)
     for line in output.turns(comm):
         what, k, count = line.split()
         function = made[what, int(k)]
         x = batches[int(k)]
-        calls = [(t, x[t % 2]) if what == "step" else (t,) for t in range(int(count))]
-        function(*calls[0])  # wakes everybody up
+        calls = [{"step": (t, x[t % 2]), "products": (t,)}.get(what, ()) for t in range(int(count))]
+        if what not in OVER_ROWS:
+            function(*calls[0])  # wakes everybody up
         if comm is not None:
             comm.Barrier()
         begun = time.perf_counter()
@@ -86,6 +122,42 @@ def serve(works):
             comm.Barrier()
         if comm is None or comm.rank == 0:
             print(1e3 * (time.perf_counter() - begun) / len(calls), flush=True)
+
+
+def own_memory():
+    """The MiB that this process shares with no other, as Linux counts them."""
+    lines = PRIVATE.read_text(encoding="ascii").splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith(("Private_Clean", "Private_Dirty"))) / 1024
+
+
+@dataclass
+class Images:
+    """What the ranks of a machine have once, as `Ranks.load` takes it."""
+
+    train: np.ndarray
+
+
+class Watched(VAE):
+    """A VAE that looks at the memory of its process in every step."""
+
+    most = 0.0
+
+    def bound(self, *arguments, **settings):
+        """The bound of VAE."""
+        found = super().bound(*arguments, **settings)
+        self.most = max(self.most, own_memory())
+        return found
+
+
+def print_memory():
+    """Train on ranks for 30 steps, and print by how many MiB the last of them has grown since its imports."""
+    with Ranks(communicator()) as ranks:
+        idle = own_memory()
+        images = ranks.load(lambda: Images(np.random.default_rng(0).integers(0, 256, (50_000, 784), np.uint8)))
+        model = Watched(784, 500, 20)
+        fit(model, images.train, samples=3000, progress=False, comm=ranks)
+        if ranks.rank == ranks.size - 1:
+            print(model.most - idle)
 
 
 def start(size, words):
@@ -100,8 +172,18 @@ def start(size, words):
     return process
 
 
-def measure(works, sizes, rounds, words, progress=None):
-    """Milliseconds {(what, number of the workload, ranks): [of every round]}, all of them in turns."""
+def memory_of_a_rank(size):
+    """The MiB by which the last of so many ranks has grown in a training, as `print_memory` prints them."""
+    command = [output.mpiexec(), "-n", str(size), sys.executable, __file__, "--memory"]
+    environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
+    return round(float(subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout), 1)
+
+
+def measure(works, sizes, rounds, looks, words, progress=None):
+    """Milliseconds {(what, number of the workload, ranks): [of every round]}, all of them in turns.
+
+    What runs over a data set has the number 0, and fewer rounds: `looks`.
+    """
     servers = {size: start(size, words) for size in sizes}
 
     def ask(what, k, size, count):
@@ -110,12 +192,15 @@ def measure(works, sizes, rounds, words, progress=None):
 
     turns = [(what, k, size) for k in range(len(works)) for what in ("step", "products") for size in sizes]
     counts = {turn: max(3, math.ceil(1e3 * SECONDS / ask(*turn, 3))) for turn in turns}
-    found = {turn: [] for turn in turns}
-    with progress_bar(rounds * len(turns), 0, progress, unit=" rounds") as bar:
-        for r in range(rounds):
-            for turn in turns if r % 2 == 0 else reversed(turns):
-                found[turn].append(ask(*turn, counts[turn]))
-                bar.update(1)
+    longer = [(what, 0, size) for what in OVER_ROWS for size in sizes]
+    counts |= {turn: OVER_ROWS[turn[0]] for turn in longer}
+    found = {turn: [] for turn in turns + longer}
+    with progress_bar(rounds * len(turns) + looks * len(longer), 0, progress, unit=" rounds") as bar:
+        for some, count in ((turns, rounds), (longer, looks)):
+            for r in range(count):
+                for turn in some if r % 2 == 0 else reversed(some):
+                    found[turn].append(ask(*turn, counts[turn]))
+                    bar.update(1)
     for server in servers.values():
         server.communicate()
     return found
@@ -141,6 +226,18 @@ def rows_of(works, sizes, found):
                     "products_gain": round(alone["products"] / ms["products"], 3),
                 }
             )
+    return rows
+
+
+def rows_over_data(sizes, found):
+    """A row for each of OVER_ROWS and number of ranks: seconds, the median, and what one process takes over them."""
+    rows = []
+    for what in OVER_ROWS:
+        seconds = {size: float(np.median(found[what, 0, size])) / 1e3 for size in sizes}
+        rows += [
+            {"what": what, "ranks": size, "seconds": round(taken, 4), "gain": round(seconds[1] / taken, 3)}
+            for size, taken in seconds.items()
+        ]
     return rows
 
 
@@ -218,6 +315,13 @@ def table(rows):
     return "\n".join(lines)
 
 
+def table_over_data(rows):
+    """The rows of what runs over a data set as text."""
+    return "\n".join(
+        f"{row['what']:>12} {row['ranks']:>6} ranks {row['seconds']:>9.3f} s, gain {row['gain']:.2f}" for row in rows
+    )
+
+
 def main():
     """Measure, fit, print, draw, and write ranks.json and ranks.png."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -225,26 +329,39 @@ def main():
     parser.add_argument("--batch-size", default=",".join(map(str, MINIBATCHES)), metavar="M[,M]", help="minibatches")
     parser.add_argument("--ranks", default="1,2", metavar="P[,P]", help="numbers of ranks, 1 among them (1,2)")
     parser.add_argument("--results", type=Path, default=Path("runs/bench"), help="a folder (runs/bench)")
+    parser.add_argument("--looks", type=int, default=3, help="rounds of what runs over a data set, 0 for none (3)")
+    parser.add_argument("--scale", type=float, default=1.0, help="a fraction of that data set, for a quick look (1)")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--memory", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     try:
         minibatches = [int(m) for m in given.batch_size.split(",")]
         sizes = sorted({1, *(int(p) for p in given.ranks.split(","))})
     except ValueError:
         parser.error("--batch-size are such as 100,1000 and --ranks such as 1,2")
-    if min(minibatches) < max(sizes) or sizes[0] < 1 or given.rounds < 1:
+    if min(minibatches) < max(sizes) or sizes[0] < 1 or given.rounds < 1 or given.looks < 0:
         parser.error("expected one row for each rank at least, one rank at least and one round at least")
+    if not 0 < given.scale <= 1:
+        parser.error(f"--scale is {given.scale:g}; expected a fraction above 0, at most 1")
     works = [work_of(size, m) for size in SIZES for m in minibatches]
+    if given.memory:
+        return print_memory()
     if given.serve:
-        return serve(works)
+        return serve(works, given.scale)
     if output.mpiexec() is None:
         parser.error('there is no mpiexec: pip install -e ".[mpi]"')
     output.prepare(parser, given.results)
-    found = measure(works, sizes, given.rounds, ["--batch-size", given.batch_size])
+    words = ["--batch-size", given.batch_size, "--scale", str(given.scale)]
+    found = measure(works, sizes, given.rounds, given.looks, words)
     rows = rows_of(works, sizes, found)
+    over_data = rows_over_data(sizes, found) if given.looks else []
+    memory = memory_of_a_rank(max(sizes)) if given.looks and max(sizes) > 1 and PRIVATE.exists() else None
     numbers, errors = fitted(works, rows)
     print(bench.describe(bench.machine()))
     print(table(rows))
+    print(table_over_data(over_data))
+    if memory is not None:
+        print(f"the last of {max(sizes)} ranks of a training holds {memory:.0f} MiB of its own beyond its imports")
     print(f"the model of the cost is off by {np.abs(errors).mean():.0%} on average, {np.abs(errors).max():.0%} at most")
     best = {}
     for work in works:
@@ -259,6 +376,8 @@ def main():
         "machine": bench.machine(),
         "rounds": given.rounds,
         "rows": rows,
+        "over_data": over_data,
+        "own_memory_mib": memory,
         "model": dict(zip("abcde", map(float, numbers), strict=True)),
         "model_error": {"mean": float(np.abs(errors).mean()), "largest": float(np.abs(errors).max())},
         "fastest": best,

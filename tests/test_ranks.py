@@ -414,10 +414,9 @@ def test_what_the_model_says_of_more_machines_is_its_formula(scaling):
 
 @real
 def test_how_a_step_scales_is_measured_and_drawn(tmp_path):
-    command = [sys.executable, HERE.parent / "benchmarks" / "ranks.py", "--rounds", "1", "--batch-size", "20"]
-    done = subprocess.run(
-        [*command, "--results", tmp_path], env=ENVIRONMENT, capture_output=True, timeout=LIMIT, text=True
-    )
+    words = ["--rounds", "1", "--batch-size", "20", "--looks", "1", "--scale", "0.01", "--results", tmp_path]
+    command = [sys.executable, HERE.parent / "benchmarks" / "ranks.py", *words]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, timeout=LIMIT, text=True)
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "ranks.json").read_text(encoding="utf-8"))
     assert [(row["size"], row["ranks"]) for row in result["rows"]] == [
@@ -427,4 +426,9 @@ def test_how_a_step_scales_is_measured_and_drawn(tmp_path):
         ("784-2000-50", 2),
     ]
     assert all(row["ms"] > 0 and row["products_ms"] > 0 for row in result["rows"])
+    over_data = [(row["what"], row["ranks"]) for row in result["over_data"]]
+    assert over_data == [(what, size) for what in ("evaluate", "importance", "hmc") for size in (1, 2)]
+    assert all(row["seconds"] > 0 for row in result["over_data"])
+    if Path("/proc/self/smaps_rollup").exists():  # more than the parameters of its half, and not a copy of the images
+        assert 1 < result["own_memory_mib"] < 60
     assert (tmp_path / "ranks.png").stat().st_size > 1000
