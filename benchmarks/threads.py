@@ -16,7 +16,6 @@ within each product; when one of them has lost its core, the others wait until i
 import argparse
 import contextlib
 import math
-import os
 import subprocess
 import sys
 import time
@@ -27,7 +26,7 @@ import output
 from threadpoolctl import threadpool_limits
 
 from scratchvae import bench
-from scratchvae.backend import blas_threads
+from scratchvae.backend import blas_threads, cores
 from scratchvae.cli.output import tolerant
 from scratchvae.training.loop import progress_bar
 
@@ -144,7 +143,7 @@ def table(rows, threads):
 @contextlib.contextmanager
 def busy_cores():
     """Keep every core busy with a process of its own, which ends with this one at the latest."""
-    processes = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(os.cpu_count())]
+    processes = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(cores())]
     try:
         yield processes
     finally:
@@ -183,7 +182,7 @@ def main():
         "rounds": settings.rounds,
         "rows": [summary(*one) for one in zip(works, times, strict=True)],
     }
-    beside = f", beside {os.cpu_count()} processes that keep its cores busy" if settings.busy else ""
+    beside = f", beside {cores()} processes that keep its cores busy" if settings.busy else ""
     print(f"{bench.describe(result['machine'])}{beside}; {settings.rounds} rounds")
     print(table(result["rows"], threads))
     if settings.out is not None:

@@ -4,7 +4,6 @@ import argparse
 import contextlib
 import inspect
 import json
-import os
 import sys
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -147,7 +146,7 @@ def parser(description):
     """The command line that the studies share."""
     p = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--scale", type=float, default=1.0, help="a fraction of the work, for a quick look (1)")
-    p.add_argument("--jobs", type=positive, default=os.cpu_count(), help="runs at a time (as many as there are cores)")
+    p.add_argument("--jobs", type=positive, default=cores(), help="runs at a time (as many as there are cores)")
     add_folders(p)
     return p
 

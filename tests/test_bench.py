@@ -191,7 +191,7 @@ def test_the_cold_start_is_that_of_a_new_process():
     [
         (["--repeats", "0"], "--repeats is 0; expected whole numbers ≥ 1"),
         (["--threads", "0"], "--threads is 0; expected whole numbers ≥ 1"),
-        (["--threads", "9999"], "--threads is 9999; this machine has "),
+        (["--threads", "9999"], "--threads is 9999; there are "),
         (["--backend", "numpy,tpu"], "--backend has tpu; expected some of numpy, cupy"),
         (["--dtype", "float16"], "--dtype has float16; expected some of float32, float64"),
         (["--batch-size", "0,5"], "--batch-size is 0; expected whole numbers ≥ 1"),

@@ -31,10 +31,16 @@ def now():
     return {library["num_threads"] for library in threadpoolctl.threadpool_info() if library["user_api"] == "blas"}
 
 
+def have_cores(monkeypatch, count):
+    """Let the command line find so many cores."""
+    for module in ("shared", "train"):
+        monkeypatch.setattr(f"scratchvae.cli.{module}.cores", lambda: count)
+
+
 @pytest.fixture
 def in_training(monkeypatch):
     """A process with three BLAS threads on a machine with four cores; the numbers of threads that steps have seen."""
-    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    have_cores(monkeypatch, 4)
     seen = set()
     stream = loop.stream
 
@@ -132,12 +138,12 @@ def test_a_run_from_a_machine_with_more_cores_goes_on_with_its_number_and_says_s
     in_training, tmp_path, capsys, monkeypatch
 ):
     train(*SMALL, "--threads", 4, "--out", tmp_path / "run")
-    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    have_cores(monkeypatch, 2)
     in_training.clear()
     assert train("--resume", tmp_path / "run", "--samples", 1000) == 0
     assert in_training == {4}
     error = capsys.readouterr().err
-    assert "with 4 BLAS threads and goes on with them" in error and "this machine has 2 cores" in error
+    assert "with 4 BLAS threads and goes on with them" in error and "there are 2 cores for this process" in error
 
 
 def test_on_the_device_nothing_is_chosen_recorded_or_set(in_training, tmp_path, capsys, monkeypatch):
@@ -158,7 +164,7 @@ def test_on_the_device_nothing_is_chosen_recorded_or_set(in_training, tmp_path, 
     [
         ("0", "--threads is 0; expected a whole number ≥ 1"),
         ("-2", "--threads is -2; expected a whole number ≥ 1"),
-        ("5", "--threads is 5; this machine has 4 cores"),
+        ("5", "--threads is 5; there are 4 cores for this process"),
     ],
 )
 def test_a_number_that_cannot_be_had_leaves_one_line_and_no_folder(threads, message, in_training, tmp_path, capsys):

@@ -12,7 +12,7 @@ import numpy as np
 
 from scratchvae import data
 from scratchvae.arguments import is_real, model_rows, takes_unit
-from scratchvae.backend import BACKENDS
+from scratchvae.backend import BACKENDS, cores
 from scratchvae.data.arrays import PARTS
 from scratchvae.data.pixels import warn_if_dark
 from scratchvae.files import told
@@ -402,6 +402,6 @@ def numbers(text):
 
 
 def require_cores(threads):
-    """Raise ValueError if this machine has fewer cores than `threads`."""
-    if threads > os.cpu_count():
-        raise ValueError(f"--threads is {threads}; this machine has {os.cpu_count()} cores")
+    """Raise ValueError if this process may run on fewer cores than `threads`."""
+    if threads > cores():
+        raise ValueError(f"--threads is {threads}; there are {cores()} cores for this process")

@@ -261,10 +261,10 @@ def _resumed(run, given, out):
         options |= {"samples": None, "epochs": None}
     options |= given
     threads = options["threads"] or 1
-    if options["backend"] == "numpy" and threads > os.cpu_count():
+    if options["backend"] == "numpy" and threads > cores():
         warnings.warn(
             f"{run} was trained with {threads} BLAS threads and goes on with them, to the bit, but slowly: "
-            f"this machine has {os.cpu_count()} cores",
+            f"there are {cores()} cores for this process",
             stacklevel=2,
         )
     return options
