@@ -15,8 +15,8 @@ from scratchvae import VAE, Adagrad, fit, load_data
 from scratchvae.backend import cores
 from scratchvae.bench import commit
 from scratchvae.cli.output import silence, tolerant
-from scratchvae.cli.ranks import ranks_of_command, started
-from scratchvae.ranks import ALONE, RankError
+from scratchvae.cli.ranks import ranks_of_command
+from scratchvae.ranks import ALONE, RankError, started
 from scratchvae.training.checkpoint import write_atomically
 from scratchvae.training.claim import Claim
 from scratchvae.training.loop import progress_bar
@@ -146,7 +146,7 @@ def parser(description):
     """The command line that the studies share."""
     p = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--scale", type=float, default=1.0, help="a fraction of the work, for a quick look (1)")
-    p.add_argument("--jobs", type=positive, default=cores(), help="runs at a time (as many as there are cores)")
+    p.add_argument("--jobs", type=positive, default=cores(), help="runs at a time; on ranks one (all cores)")
     add_folders(p)
     return p
 

@@ -4,6 +4,7 @@ import contextlib
 import os
 import sys
 import threading
+import time
 import weakref
 
 from tqdm import tqdm
@@ -99,9 +100,49 @@ class NoBar:
         """Show nothing."""
 
 
+class Lines(NoBar):
+    """Stands for a bar where no terminal could draw it anew: it prints a line now and then.
+
+    The first line comes after FIRST seconds. The next one comes EVERY seconds later, and in a long run when a fiftieth
+    more of the time has passed.
+    """
+
+    FIRST = 2.0
+    EVERY = 10.0
+
+    def __init__(self, total, done, unit, stream):
+        self.shown = {"total": total, "initial": done, "unit": unit, "unit_scale": total >= 1000, "ncols": 0}
+        self.n = done
+        self.text = None
+        self.stream = stream
+        self.begun = time.monotonic()
+        self.due = self.begun + self.FIRST
+
+    def update(self, n=1):
+        """Count n more, and print a line if it is time for one."""
+        self.n += n
+        now = time.monotonic()
+        if now >= self.due:
+            taken = now - self.begun
+            self.due = now + max(self.EVERY, taken / 50)
+            print(Bar.format_meter(self.n, elapsed=taken, postfix=self.text, **self.shown).strip(), file=self.stream)
+
+    def set_postfix_str(self, text, refresh=True):
+        """Take in what the next line ends with."""
+        self.text = text
+
+
 def progress_bar(total, done, show, unit=" samples"):
-    """Return a bar on stderr with the samples evaluated per second; with `show` None it is seen on a terminal only."""
+    """Return a bar on stderr with the samples evaluated per second.
+
+    show says when it is seen: True is always, False is never, and None is on a terminal only. With "lines" a line is
+    printed now and then where there is no terminal.
+    """
     stream = sys.stderr  # None in a program without a console
-    if stream is None or getattr(stream, "closed", False) or not (stream.isatty() if show is None else show):
+    if stream is None or getattr(stream, "closed", False):
+        return NoBar()
+    if show == "lines" and not stream.isatty():
+        return Lines(total, done, unit, Output(stream))
+    if not (stream.isatty() if show is None else show):
         return NoBar()
     return Bar(total=total, initial=done, file=Output(stream), miniters=1, unit=unit, unit_scale=total >= 1000)

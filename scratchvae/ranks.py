@@ -16,6 +16,7 @@ import math
 import os
 import platform
 import shutil
+import warnings
 
 import numpy as np
 
@@ -24,6 +25,10 @@ from scratchvae.shares import Share, part_of, whole_of
 from scratchvae.signals import interruptible, raise_stop
 
 SHARED = "/dev/shm"  # where Linux keeps shared memory
+STARTED = (  # how a program that starts ranks tells each of them its number, and how many they are
+    ("PMI_RANK", "PMI_SIZE"),  # mpiexec of MPICH, Intel MPI and their kin, and srun
+    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),  # mpiexec of Open MPI
+)
 WORDS = 4  # what a rank says at a meeting: a value, a signal, whether it has failed, and whether a checkpoint is due
 
 
@@ -59,6 +64,10 @@ class Alone:
 
     def require_same(self, model, x, /, **facts):
         """There is nobody who could have others."""
+
+    def shown(self, progress):
+        """Return how the progress is shown: as the user wants it."""
+        return progress
 
     def total(self, numbers):
         """Return these numbers, which are their own sums."""
@@ -189,6 +198,12 @@ class Ranks:
         first = next(rank for rank, text in enumerate(texts) if text)
         return first, f"rank {first} has failed: {texts[first]}"
 
+    def shown(self, progress):
+        """Return how the progress is shown: by the first rank, and in lines where mpiexec takes the terminal away."""
+        if not self.first:
+            return False
+        return "lines" if progress is None else progress
+
     def total(self, numbers):
         """Return the sum over all ranks, in their order, of each of these numbers."""
         numbers = np.array(numbers, float)
@@ -253,16 +268,30 @@ class Ranks:
         from scratchvae import __version__  # only now: it imports this file
 
         facts = {"scratchvae": __version__, "numpy": np.__version__, "python": platform.python_version()} | facts
-        facts = {name: json.dumps(fact, default=lambda value: type(value).__name__) for name, fact in facts.items()}
+        facts = {
+            name: json.dumps(fact, default=lambda value: type(value).__name__) for name, fact in _entries(facts).items()
+        }
         self.meet()
         every = self.comm.allgather(facts)
         for rank, theirs in enumerate(every):
-            for name in facts:
+            for name in every[0] | theirs:
                 if theirs.get(name) != every[0].get(name):
                     raise ValueError(
                         f"rank {rank} has {name} {theirs.get(name)}, and rank 0 {every[0].get(name)}: "
                         "start all ranks with the same options, data and versions"
                     )
+
+
+def _entries(facts):
+    """Return facts with the entries of a dict among them as facts of their own, so that the one that differs is told.
+
+    The entries of "model" {"seed": 0, …} are then called "model seed" and so on.
+    """
+    entries = {}
+    for name, fact in facts.items():
+        one = {f"{name} {key}": value for key, value in fact.items()} if isinstance(fact, dict) else {name: fact}
+        entries |= one
+    return entries
 
 
 def fingerprint(array):
@@ -283,6 +312,37 @@ def require_shared_memory(n_bytes):
             )
 
 
+def started():
+    """Return the number of this rank and how many were started, by what mpiexec has left in the environment.
+
+    A process that nobody has started so is rank 0 of 1.
+    """
+    for rank, size in STARTED:
+        if os.environ.get(rank, "").isdecimal() and os.environ.get(size, "").isdecimal():
+            return int(os.environ[rank]), int(os.environ[size])
+    return 0, 1
+
+
+def warn_of_others(comm):
+    """Warn where mpiexec has started several processes and this one is to train by itself, without a comm."""
+    rank, size = started()
+    if comm is None and rank == 0 and size > 1:
+        warnings.warn(
+            f"mpiexec has started {size} processes, and each of them makes this whole training by itself: pass "
+            "comm=MPI.COMM_WORLD to share it, or comm=MPI.COMM_SELF if it is meant",
+            stacklevel=4,
+        )
+
+
 def ranks_of(comm):
-    """Return the ranks of a communicator of mpi4py. None is this process alone, and ranks stay what they are."""
-    return ALONE if comm is None else comm if isinstance(comm, Alone | Ranks) else Ranks(comm, True)
+    """Return the ranks of a communicator of mpi4py. None is this process alone, and ranks stay what they are.
+
+    Anything else raises a ValueError.
+    """
+    if comm is None:
+        return ALONE
+    if isinstance(comm, Alone | Ranks):
+        return comm
+    if not hasattr(comm, "Split_type"):
+        raise ValueError(f"comm is {comm!r}; expected a communicator of mpi4py, such as MPI.COMM_WORLD")
+    return Ranks(comm, for_one_call=True)

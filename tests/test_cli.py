@@ -508,7 +508,8 @@ FULL = (
 def test_a_run_begins_with_what_is_trained_and_how_in_two_lines(kind, settings, options, plain, before, after):
     model = kind(6, **{"n_hidden": 5, "n_latent": 2, **settings})
     assert before in plain
-    assert train_command._describe(model, DEFAULTS | options) == plain.replace(before, after)
+    options = DEFAULTS | options
+    assert train_command._describe(model, options, options["threads"], 1) == plain.replace(before, after)
 
 
 def test_the_training_bound_is_called_by_its_name_where_it_is_not_the_bound_of_validation():

@@ -6,10 +6,12 @@ import importlib.util
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,10 +22,12 @@ import pytest
 import standin
 from conftest import small
 
-from scratchvae.backend import array_module, between_devices, cores, take_device
+from scratchvae import fit, fit_mcem, output
+from scratchvae.backend import array_module, between_devices, take_device
 from scratchvae.cli import main
-from scratchvae.cli.ranks import ranks_of_command, started
-from scratchvae.ranks import Alone, RankError
+from scratchvae.cli.ranks import ranks_of_command
+from scratchvae.ranks import Alone, RankError, Ranks, started
+from scratchvae.training import parallel
 
 HERE = Path(__file__).parent
 MPIEXEC = shutil.which("mpiexec", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
@@ -79,7 +83,7 @@ FAULTS = {  # what the rank that speaks has raised, and which rank it is: the fi
     "model": (0, "ValueError: rank 1 has model"),
     "samples": (0, "ValueError: rank 1 has samples 501, and rank 0 500"),
     "argument": ("last", "ValueError: batch_size is 0; expected a whole number ≥ 1"),
-    "rows": (0, "ranks share minibatches of 1 rows: start 1 ranks or fewer (mpiexec -n)"),
+    "rows": (0, "ranks and 1 datapoints in a minibatch: start no more ranks than those (mpiexec -n)"),
     "coupled": (0, "ValueError: the rows of a minibatch act on each other in this model"),
     "diverged": (0, "FloatingPointError: the bound is nan at step 2 (10 samples); not finite is the gradient of"),
     "clipping": (0, "ValueError: the optimiser Clipping has an ascend of its own, and on ranks each updates a part"),
@@ -90,7 +94,7 @@ FAULTS = {  # what the rank that speaks has raised, and which rank it is: the fi
     "memory of the machine": (0, "MemoryError: the ranks of this machine share 0 MiB, and /dev/shm has 0 MiB free"),
     "importance": ("last", "ValueError: n_samples is 0; expected a whole number ≥ 1"),
     "generator": (0, "ValueError: rank 1 has generator"),
-    "chains": (0, "ranks share 1 chains: start as many ranks or fewer"),
+    "chains": (0, "ranks and 1 chains: start no more ranks than those"),
 }
 
 
@@ -127,6 +131,7 @@ def run(tmp_path):
     code, out, err = scratchvae(2, "train", "--samples", 3000, "--dtype", "float64", "--out", tmp_path / "two")
     assert (code, err) == (0, "")
     assert out.count("nats per datapoint") == out.count("wrote ") == 1  # one rank speaks
+    assert "on numpy, on 2 ranks with 1 BLAS thread each" in out
     return tmp_path / "two"
 
 
@@ -177,6 +182,15 @@ def test_a_study_of_many_runs_trains_each_of_them_on_all_ranks(tmp_path):
     )
 
 
+@real
+def test_the_program_of_the_page_runs_on_ranks(tmp_path):
+    page = (HERE.parent / "examples" / "README.md").read_text(encoding="utf-8")
+    program = re.search(r"^    # program\.py\n((?:    .*\n|\n)+)", page, re.MULTILINE)[0]
+    (tmp_path / "program.py").write_text(textwrap.dedent(program.replace("20_000", "2_000")), encoding="utf-8")
+    code, out, _ = ranks(2, "-m", "mpi4py", tmp_path / "program.py")
+    assert code == 0 and re.fullmatch(r"-\d\d\.\d\d nats per image\n", out)
+
+
 def steps_of(folder):
     """The number of rows in metrics.csv, 0 before it is there."""
     path = folder / "metrics.csv"
@@ -201,7 +215,7 @@ def test_a_signal_to_mpiexec_stops_all_ranks_at_one_step_and_saves(number, expec
     folder = tmp_path / "run"
     code, _, err = ended(folder, lambda process: process.send_signal(number))
     assert code == expected, err
-    assert err.count("stopped; go on with: scratchvae train --resume") == 1
+    assert err.count("stopped; go on with: mpiexec -n 2 scratchvae train --resume") == 1
     assert not (folder / "claim.json").exists()
     assert main(["train", "--resume", str(folder), "--samples", "1", "--quiet"]) == 0  # nothing is left to do
 
@@ -273,7 +287,7 @@ def test_a_rank_that_is_killed_ends_the_job_and_the_run_goes_on_from_its_checkpo
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("train", "--samples", 100, "--batch-size", 1), "2 ranks share minibatches of 1 rows"),
+        (("train", "--samples", 100, "--batch-size", 1), "there are 2 ranks and 1 datapoints in a minibatch"),
         (("train", "--latent", 0), "n_latent is 0"),
         (("train", "--bogus"), "unrecognized arguments: --bogus"),
         (("plot", "nowhere"), "mpiexec has started 2 processes, and scratchvae plot runs in one: leave mpiexec out"),
@@ -353,15 +367,73 @@ def test_ranks_on_devices_train_like_one_on_its_device(tmp_path):
         np.testing.assert_allclose(ours[name], theirs[name], rtol=0, atol=1e-10 * np.abs(theirs[name]).max())
 
 
-def test_a_rank_has_its_share_of_the_cores_for_blas():
-    from scratchvae.cli.train import _share_of_cores
+def test_a_rank_has_its_share_of_the_cores_for_blas(monkeypatch):
+    from scratchvae.cli import train
 
-    two = type("Two", (), {"size": 2, "on_machine": 2})
-    model = small()
-    assert _share_of_cores(None, model, Alone()) is None
-    assert _share_of_cores(64, model, Alone()) == 64
-    assert _share_of_cores(64, model, two) == max(1, cores() // 2)
-    assert _share_of_cores(1, model, two) == 1
+    monkeypatch.setattr(train, "cores", lambda: 8)
+    monkeypatch.setattr(train, "blas_threads", lambda largest: 1 if largest < 600 else 8)
+    two = SimpleNamespace(size=2, on_machine=2)
+    model = small(n_visible=6, n_hidden=5)  # its largest matrix has 30 numbers
+
+    def of_a_rank(threads, ranks, rows=40):
+        return train._of_a_rank(threads, model, {"batch_size": rows, "n_samples": 1}, 1000, ranks)
+
+    assert of_a_rank(None, Alone()) is None
+    assert of_a_rank(64, Alone()) == 64
+    assert of_a_rank(8, two) == 4  # as chosen for 20 rows too, and half of the cores
+    assert of_a_rank(8, two, rows=30) == 1  # chosen for 30 rows, of which a rank has 15
+    assert of_a_rank(3, two) == 3  # as the user wants it
+    assert of_a_rank(6, two) == 4
+    assert of_a_rank(1, two) == 1
+    assert of_a_rank(1, SimpleNamespace(size=2, on_machine=1)) == 1
+    assert of_a_rank(8, SimpleNamespace(size=2, on_machine=1)) == 8  # two machines
+
+
+def test_progress_on_ranks_is_a_line_now_and_then_by_the_first_of_them(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(output.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    with output.progress_bar(10_000, 1000, "lines") as bar:
+        for _ in range(30):
+            now[0] += 1
+            bar.set_postfix_str("bound -3.0", refresh=False)
+            bar.update(300)
+    lines = sys.stderr.getvalue().splitlines()
+    assert len(lines) == 3  # after 2, 12 and 22 seconds
+    assert lines[0].startswith("16%") and "1.60k/10.0k [00:02<00:28, 300 samples/s, bound -3.0]" in lines[0], lines
+    with output.progress_bar(10, 0, "lines") as bar:
+        now[0] += 10_000
+        bar.update()
+        assert bar.due == now[0] + 200  # a fiftieth of the time so far
+    assert Alone().shown(None) is None
+    first, second = SimpleNamespace(first=True), SimpleNamespace(first=False)
+    assert [Ranks.shown(first, progress) for progress in (None, True, False)] == ["lines", True, False]
+    assert [Ranks.shown(second, progress) for progress in (None, True, False)] == [False] * 3
+
+
+def test_a_training_that_each_process_makes_by_itself_under_mpiexec_is_told(monkeypatch):
+    monkeypatch.setenv("PMI_SIZE", "2")
+    monkeypatch.setenv("PMI_RANK", "0")
+    x = np.random.default_rng(0).random((20, 6))
+    for train in (fit, fit_mcem):
+        with pytest.warns(UserWarning, match="mpiexec has started 2 processes, and each .* pass comm=MPI.COMM_WORLD"):
+            train(small(), x, samples=20, batch_size=10)
+    monkeypatch.setenv("PMI_RANK", "1")  # one of them is enough
+    fit(small(), x, samples=20, batch_size=10)
+    with pytest.raises(ValueError, match="comm is 2; expected a communicator of mpi4py"):
+        fit(small(), x, samples=20, comm=2)
+
+
+def test_ranks_that_have_more_threads_than_there_are_cores_are_told(monkeypatch):
+    monkeypatch.setattr(parallel, "cores", lambda: 2)
+    model, four, threads = small(), SimpleNamespace(first=True, on_machine=4), [2]
+    monkeypatch.setattr("threadpoolctl.threadpool_info", lambda: [{"user_api": "blas", "num_threads": threads[0]}])
+    with pytest.warns(UserWarning, match="4 ranks with 2 BLAS threads each share 2 cores.* OPENBLAS_NUM_THREADS=1"):
+        parallel.warn_of_threads(four, model)
+    parallel.warn_of_threads(SimpleNamespace(first=True, on_machine=1), model)
+    parallel.warn_of_threads(SimpleNamespace(first=False, on_machine=4), model)
+    threads[0] = 1
+    parallel.warn_of_threads(four, model)
 
 
 def test_alone_there_is_nobody_to_meet():

@@ -23,6 +23,12 @@ from scratchvae.ranks import ranks_of
 from scratchvae.training import loop
 from scratchvae.training.run import load_model
 
+EPILOG = """examples:
+  scratchvae evaluate runs/mnist20
+  scratchvae evaluate runs/mnist20 --split valid --json
+  scratchvae evaluate runs/mnist20 --log-likelihood 5000
+  mpiexec -n 8 scratchvae evaluate runs/mnist20 --log-likelihood 5000     # 8 processes share the images"""
+
 
 def evaluate(
     run,
@@ -123,7 +129,7 @@ def _log_likelihood(model, x, n_samples, seed, binarization, ranks):
         raise ValueError(f"--log-likelihood is {n_samples}; expected a whole number ≥ 1")
     if binarization == "dynamic":
         x = data.binarise(x, data.thresholds(x.shape, x.dtype, loop.stream(seed, loop.HELD_OUT, 0)))
-    with loop.progress_bar(len(x), 0, None if ranks.first else False, unit=" images") as bar:
+    with loop.progress_bar(len(x), 0, ranks.shown(None), unit=" images") as bar:
         estimate = importance(model, x, n_samples, seed, bar.update, ranks)
     mean, error = estimate.mean()
     known = {"log_likelihood_error": error, "log_likelihood_bias": -estimate.bias()}
@@ -190,7 +196,13 @@ def _over_theta_in_words(result):
 
 def add_to(commands):
     """Add the command and its options to the parser."""
-    p = add_command(commands, evaluate, "print the bound of a trained model, its KL and its reconstruction term", "RUN")
+    p = add_command(
+        commands,
+        evaluate,
+        "print the bound of a trained model, its KL and its reconstruction term",
+        "RUN",
+        epilog=EPILOG,
+    )
     p.add_argument("run", type=place, metavar="RUN", help="a run folder")
     p.add_argument("--split", choices=("train", "valid", "test"), help="the images to evaluate (test)")
     p.add_argument("--n-samples", type=int, metavar="L", help="how many z to draw per image (as many as in training)")

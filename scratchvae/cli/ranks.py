@@ -1,25 +1,8 @@
 """The ranks that mpiexec has started: how a command finds them, and who of them speaks."""
 
 import contextlib
-import os
 
-from scratchvae.ranks import ALONE, RankError, Ranks
-
-STARTED = (  # how a program that starts ranks tells each of them its number, and how many they are
-    ("PMI_RANK", "PMI_SIZE"),  # mpiexec of MPICH, Intel MPI and their kin, and srun
-    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),  # mpiexec of Open MPI
-)
-
-
-def started():
-    """Return the number of this rank and how many were started, by what mpiexec has left in the environment.
-
-    A process that nobody has started so is rank 0 of 1.
-    """
-    for rank, size in STARTED:
-        if os.environ.get(rank, "").isdecimal() and os.environ.get(size, "").isdecimal():
-            return int(os.environ[rank]), int(os.environ[size])
-    return 0, 1
+from scratchvae.ranks import ALONE, RankError, Ranks, started
 
 
 @contextlib.contextmanager

@@ -51,7 +51,7 @@ EPILOG = """examples:
   scratchvae train --data mnist --latent 2 --architecture conv --optimizer adam
   scratchvae train --data mnist --n-train 1000 --latent 10 --hidden 200 --lr 0.02 --full-vb --local-reparameterization
   scratchvae train --resume runs/mnist20 --samples 2000000
-  mpiexec -n 8 scratchvae train --data mnist     # the same run by 8 processes (pip install "scratchvae[mpi]")"""
+  mpiexec -n 8 scratchvae train --data mnist   # the same run, shared by 8 processes (pip install "scratchvae[mpi]")"""
 
 
 def train(out=None, resume=None, quiet=False, take_over=False, ranks=None, **given):
@@ -85,17 +85,18 @@ def train(out=None, resume=None, quiet=False, take_over=False, ranks=None, **giv
     if options["warm_start"] is not None and resume is None:
         model.warm_start(load_model(options["warm_start"]))
     if options["threads"] is None and resume is None:
-        options["threads"] = _threads(model, options, len(images.train), ranks)
+        options["threads"] = _threads(model, options, len(images.train))
+    threads = _of_a_rank(options["threads"], model, options, len(images.train), ranks)
     optimizer = _optimizer(options)
     if not quiet:
         print(images)
-        print(_describe(model, options))
+        print(_describe(model, options, threads, ranks.size))
     begun = 0 if resume is None else facts_of_run(resume)["progress"]["samples"]
     folder = None
     try:
         with (
             run_folder(ranks, resume or out, f"runs/{_name(options)}") as folder,
-            threadpool_limits(_share_of_cores(options["threads"], model, ranks), "blas"),
+            threadpool_limits(threads, "blas"),
             looked_at(model, options, images),
         ):
             history = loop.fit(
@@ -122,7 +123,8 @@ def train(out=None, resume=None, quiet=False, take_over=False, ranks=None, **giv
             raise
         ignore_signals()
         if ranks.first and checkpoint_of(folder).exists():
-            print(f"\nstopped; go on with: scratchvae train --resume {quoted(folder)}", file=sys.stderr)
+            mpiexec = f"mpiexec -n {ranks.size} " if ranks.size > 1 else ""
+            print(f"\nstopped; go on with: {mpiexec}scratchvae train --resume {quoted(folder)}", file=sys.stderr)
         return stop.code if isinstance(stop, SystemExit) else 130
     if not quiet:
         last = history[-1]
@@ -217,26 +219,30 @@ def _check_threads(options):
         raise ValueError("--threads needs a BLAS whose threads can be set, and threadpoolctl finds none: leave it out")
 
 
-def _threads(model, options, n_train, ranks):
+def _threads(model, options, n_train, size=1):
     """Return the number of BLAS threads for a new run, by the size of its largest matrix product; None on the device.
 
-    The product has M rows, or this rank's share of them, for each of the L draws of z, and the largest matrix among the
-    parameters is its other factor. A convolution's matrix meets more rows than that, one for every patch of an image;
-    with the default channels its product is twice the size that is counted here.
+    The product has M rows, or the share of them that one of `size` ranks has, for each of the L draws of z, and the
+    largest matrix among the parameters is its other factor. A convolution's matrix meets more rows than that, one for
+    every patch of an image; with the default channels its product is twice the size that is counted here.
     """
     if model.backend != "numpy":
         return None
-    rows = min(options["batch_size"], n_train) * options["n_samples"] / ranks.size
+    rows = min(options["batch_size"], n_train) * options["n_samples"] / size
     matrices = [array.size for array in model.params.named(model.params.value).values() if array.ndim == 2]
     return blas_threads(rows * max(matrices))
 
 
-def _share_of_cores(threads, model, ranks):
-    """Return how many threads BLAS has on this rank: those of the run, but no more than its share of the cores."""
-    if model.backend != "numpy":
-        return None
-    if threads is None or ranks.size == 1:
-        return threads
+def _of_a_rank(threads, model, options, n_train, ranks):
+    """Return how many threads BLAS has on each rank of a run that has `threads` in one process.
+
+    They are no more than the rank's share of the cores. Where the number of the run is the one that `_threads` chooses,
+    that of a rank is chosen in the same way, by the rows that it has.
+    """
+    if model.backend != "numpy" or threads is None or ranks.size == 1:
+        return None if model.backend != "numpy" else threads
+    if threads == _threads(model, options, n_train):
+        threads = _threads(model, options, n_train, ranks.size)
     return min(threads, max(1, cores() // ranks.on_machine))
 
 
@@ -280,8 +286,8 @@ def _optimizer(options):
     return OPTIMIZERS[options["optimizer"]](**settings)
 
 
-def _describe(model, options):
-    """Return a description of the model and its training, in two lines."""
+def _describe(model, options, threads, n_ranks):
+    """Return a description of the model and its training, in two lines, with the BLAS threads of each rank."""
     config = model.config
     convolutions = [f"conv{n}" for n in model.channels]
     sizes = "-".join(map(str, [config["n_visible"], *convolutions, *config["n_hidden"], config["n_latent"]]))
@@ -294,9 +300,9 @@ def _describe(model, options):
         prior += f", φ and μ from {options['warm_start']}" if options["warm_start"] else ""
     else:
         prior = "p(θ) = N(0, I)" if config["prior"] else "no prior on θ"
-    place = model.backend
-    if options["threads"] is not None and model.backend == "numpy":
-        place += f" with {options['threads']} BLAS thread{'s' if options['threads'] > 1 else ''}"
+    place = model.backend if n_ranks == 1 else f"{model.backend}, on {n_ranks} ranks"
+    if threads is not None:
+        place += f" with {threads} BLAS thread{'s' if threads > 1 else ''}{' each' if n_ranks > 1 else ''}"
     likelihood = config["likelihood"]
     likelihood += f", {config['mean']} mean" if len(model.likelihood.means) > 1 else ""
     objective = f"L^{config['estimator']}" if config["estimator"] in ("A", "B") else config["estimator"]

@@ -190,7 +190,9 @@ def sample(
         _checked(z, generator, n_samples, burn_in, steps, acceptance, stepsize, jitter)
         z = own("z", z, kind(z))
         if ranks.size > len(z):
-            raise ValueError(f"{ranks.size} ranks share {len(z)} chains: start as many ranks or fewer (mpiexec -n)")
+            raise ValueError(
+                f"there are {ranks.size} ranks and {len(z)} chains: start no more ranks than those (mpiexec -n)"
+            )
         if ranks.size > 1:
             counts = {"n_samples": n_samples, "burn_in": burn_in, "steps": steps, "shared": shared}
             numbers = {"acceptance": acceptance, "stepsize": stepsize, "jitter": jitter}

@@ -13,11 +13,11 @@ import numpy as np
 from scratchvae.arguments import rows_of, share, whole
 from scratchvae.guard import holds_model
 from scratchvae.inference.mcem import complete_data, e_step
-from scratchvae.ranks import fingerprint, ranks_of
+from scratchvae.ranks import fingerprint, ranks_of, warn_of_others
 from scratchvae.signals import interruptible
 from scratchvae.training import loop
 from scratchvae.training.optim import started
-from scratchvae.training.parallel import require_entrywise, update_by
+from scratchvae.training.parallel import require_entrywise, update_by, warn_of_threads
 from scratchvae.training.run import RunFolder
 
 
@@ -80,6 +80,7 @@ def fit_mcem(
     `acceptance` by more than 0.1. Errors, checkpoints and Ctrl-C are those of `fit`.
     """
     with ranks_of(comm) as ranks:
+        warn_of_others(comm)
         optimizer = loop.checked_optimizer(optimizer)
         if train is None or hasattr(model, "posterior"):
             raise ValueError("Monte Carlo EM trains a VAE, a point θ, on rows `train`")
@@ -110,6 +111,7 @@ def fit_mcem(
         }
         if ranks.size > 1:
             loop.agree(ranks, facts, model, train, None, samples, resume, options)
+            warn_of_threads(ranks, model)
             require_entrywise(optimizer)
         folder = RunFolder(out if ranks.first else None, model, optimizer, facts, options, chains.windows(), take_over)
         steps_per_epoch = math.ceil(n / m)
@@ -119,7 +121,7 @@ def fit_mcem(
             update_by(ranks, model, optimizer, [model.theta]) as ascent,
             started(optimizer, model.params),
             folder.open(resume and ranks.first) as now,
-            loop.progress_bar(samples, now.samples, progress if ranks.first else False) as bar,
+            loop.progress_bar(samples, now.samples, ranks.shown(progress)) as bar,
         ):
             now = ascent.begin(now, chains.windows().values())
             stop = ranks.meet(signals=signals)[1]

@@ -15,10 +15,10 @@ from scratchvae.backend import free_memory, keep_freed_memory, kind, move, requi
 from scratchvae.data import BINARIZATIONS, binarise, thresholds
 from scratchvae.guard import holds_model
 from scratchvae.output import progress_bar
-from scratchvae.ranks import fingerprint, ranks_of
+from scratchvae.ranks import fingerprint, ranks_of, warn_of_others
 from scratchvae.signals import interruptible
 from scratchvae.training.optim import Adagrad, started
-from scratchvae.training.parallel import require_entrywise, require_sum_over_rows, update_by
+from scratchvae.training.parallel import require_entrywise, require_sum_over_rows, update_by, warn_of_threads
 from scratchvae.training.run import RunFolder
 
 ORDER, STEP, HELD_OUT = range(3)  # what a random stream is for
@@ -74,7 +74,7 @@ def fit(
     resume         Go on from the checkpoint in out, to the bit as if the run had never stopped, on the same backend and
                    machine with the same number of BLAS threads.
     options        A dict of the caller's own, as JSON can hold it, to keep in config.json.
-    progress       Whether to show a bar on stderr; None shows it on a terminal only.
+    progress       Whether to show a bar on stderr. None shows it on a terminal only, and on ranks a line now and then.
     take_over      Go on in a folder whose run on another host has died, after ten minutes in which it was not heard of.
     comm           A communicator of mpi4py, such as MPI.COMM_WORLD, whose ranks all call `fit` with the same arguments
                    and share each minibatch (training/parallel.py). The run is that of one process up to rounding, and
@@ -98,6 +98,7 @@ def fit(
     is using the model. An error on one rank ends all: on the others a `RankError` is raised, which is a RuntimeError.
     """
     with ranks_of(comm) as ranks:
+        warn_of_others(comm)
         optimizer = checked_optimizer(optimizer)
         dynamic = _dynamic(binarization, model)
         train = rows_of("train", train, model)
@@ -129,6 +130,7 @@ def fit(
         }
         if ranks.size > 1:
             agree(ranks, facts, model, train, valid, target, resume, options)
+            warn_of_threads(ranks, model)
             require_entrywise(optimizer)
             require_sum_over_rows(model, train)
         steps_per_epoch = math.ceil(n / m)
@@ -174,7 +176,7 @@ def fit(
             update_by(ranks, model, optimizer, parts) as update,
             started(optimizer, model.params),
             folder.open(resume and ranks.first) as now,
-            progress_bar(target, now.samples, progress if ranks.first else False) as bar,
+            progress_bar(target, now.samples, ranks.shown(progress)) as bar,
             np.errstate(all="ignore"),
         ):
             now = update.begin(now)
@@ -384,7 +386,10 @@ def checked_batch_size(batch_size, n):
 def require_rows(ranks, m):
     """Raise a ValueError if there are more ranks than rows in a minibatch."""
     if ranks.size > m:
-        raise ValueError(f"{ranks.size} ranks share minibatches of {m} rows: start {m} ranks or fewer (mpiexec -n)")
+        raise ValueError(
+            f"there are {ranks.size} ranks and {m} datapoints in a minibatch: start no more ranks than those "
+            "(mpiexec -n)"
+        )
 
 
 def agree(ranks, facts, model, train, valid, target, resume, options):

@@ -21,10 +21,11 @@ NCCL sums the gradients, in an order of its own, and every rank makes the whole 
 import contextlib
 import copy
 import math
+import warnings
 
 import numpy as np
 
-from scratchvae.backend import between_devices, move
+from scratchvae.backend import between_devices, cores, move
 from scratchvae.ranks import require_shared_memory
 from scratchvae.shares import Share, part_of
 from scratchvae.training.optim import BLOCK, Optimizer
@@ -247,6 +248,19 @@ def require_sum_over_rows(model, train):
             "the rows of a minibatch act on each other in this model, so that ranks cannot share them: the gradient of "
             f"two rows differs from the sum of theirs by {off:.2g}, of {size:.2g}, and the bound by {bound:.2g} nats; "
             "train it in one process"
+        )
+
+
+def warn_of_threads(ranks, model):
+    """Warn where the ranks of a machine have more threads of BLAS than it has cores, which then wait for each other."""
+    from threadpoolctl import threadpool_info
+
+    threads = max((library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"), default=1)
+    if model.backend == "numpy" and ranks.first and threads > 1 and threads * ranks.on_machine > cores():
+        warnings.warn(
+            f"{ranks.on_machine} ranks with {threads} BLAS threads each share {cores()} cores, and will wait for each "
+            "other: set OPENBLAS_NUM_THREADS=1 before mpiexec",
+            stacklevel=4,
         )
 
 
