@@ -11,7 +11,7 @@ Then come evaluation, importance sampling and Hamiltonian Monte Carlo, which sha
 and the memory that the last rank of a training takes for itself beyond what its imports take.
 
 Strong scaling is the same minibatch on more ranks, and weak scaling is as many rows for each. What follows for more
-ranks, on machines that a network connects, is said by a model of the cost with four numbers that are fitted to these
+ranks, on machines that a network connects, is said by a model of the cost with five numbers that are fitted to these
 times:
 
     t(M, P) = a + b F/P + c n/P + (d n + e) [P > 1]
@@ -23,10 +23,11 @@ one: each rank sends and receives its gradients and its values once,
 
     2 · 4 bytes · n (P - 1)/P / bandwidth + latency (P - 1 + 2 log2 P)
 
-with a latency of 50, 20 and 5 µs for networks of 1, 10 and 100 Gbit/s, which is supposed here and not measured.
+with a latency of 50, 20 and 5 µs for networks of 1, 10 and 100 Gbit/s, which is assumed here and not measured.
 """
 
 import argparse
+import importlib.util
 import math
 import os
 import subprocess
@@ -44,7 +45,7 @@ from scratchvae.bench import Workload
 from scratchvae.cli.output import tolerant
 from scratchvae.inference.hmc import log_joint, sample
 from scratchvae.inference.marginal import importance
-from scratchvae.ranks import ALONE, Ranks
+from scratchvae.ranks import ALONE, Ranks, started
 from scratchvae.training.loop import progress_bar
 
 SIZES = ((784, 500, 20), (784, 2000, 50))
@@ -53,7 +54,7 @@ SECONDS = 0.1  # of a round, at least, or three steps
 OVER_ROWS = {"evaluate": 10, "importance": 1, "hmc": 2}  # what shares out a data set, and how often a round does it
 PRIVATE = Path("/proc/self/smaps_rollup")  # where Linux says what memory a process shares with others
 MACHINES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
-NETWORKS = {1: 50e-6, 10: 20e-6, 100: 5e-6}  # Gbit/s, and the latency that is supposed for it, in seconds
+NETWORKS = {1: 50e-6, 10: 20e-6, 100: 5e-6}  # Gbit/s, and the latency that is assumed for it, in seconds
 
 
 def work_of(size, m):
@@ -63,7 +64,7 @@ def work_of(size, m):
 
 def communicator():
     """All ranks that mpiexec has started, or None in a process by itself."""
-    if int(os.environ.get("PMI_SIZE", os.environ.get("OMPI_COMM_WORLD_SIZE", "1"))) == 1:
+    if started()[1] == 1:
         return None
     from mpi4py import MPI
 
@@ -327,7 +328,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=20, help="in which everybody has a turn (20)")
     parser.add_argument("--batch-size", default=",".join(map(str, MINIBATCHES)), metavar="M[,M]", help="minibatches")
-    parser.add_argument("--ranks", default="1,2", metavar="P[,P]", help="numbers of ranks, 1 among them (1,2)")
+    parser.add_argument(
+        "--ranks", default="1,2", metavar="P[,P]", help="numbers of ranks; 1 is always among them (1,2)"
+    )
     parser.add_argument("--results", type=Path, default=Path("runs/bench"), help="a folder (runs/bench)")
     parser.add_argument("--looks", type=int, default=3, help="rounds of what runs over a data set, 0 for none (3)")
     parser.add_argument("--scale", type=float, default=1.0, help="a fraction of that data set, for a quick look (1)")
@@ -348,8 +351,10 @@ def main():
         return print_memory()
     if given.serve:
         return serve(works, given.scale)
-    if output.mpiexec() is None:
-        parser.error('there is no mpiexec: pip install -e ".[mpi]"')
+    if started()[1] > 1:
+        parser.error("mpiexec has started this, which starts ranks by itself: leave mpiexec out")
+    if output.mpiexec() is None or importlib.util.find_spec("mpi4py") is None:
+        parser.error('there is no mpiexec or no mpi4py: pip install -e ".[mpi]"')
     output.prepare(parser, given.results)
     words = ["--batch-size", given.batch_size, "--scale", str(given.scale)]
     found = measure(works, sizes, given.rounds, given.looks, words)
@@ -362,7 +367,8 @@ def main():
     print(table_over_data(over_data))
     if memory is not None:
         print(f"the last of {max(sizes)} ranks of a training holds {memory:.0f} MiB of its own beyond its imports")
-    print(f"the model of the cost is off by {np.abs(errors).mean():.0%} on average, {np.abs(errors).max():.0%} at most")
+    off = f"off by {np.abs(errors).mean():.0%} on average, {np.abs(errors).max():.0%} at most"
+    print(f"the model of the cost, five numbers fitted to {len(rows)} times, is {off}")
     best = {}
     for work in works:
         for gbits in NETWORKS:
