@@ -14,6 +14,7 @@ validation_bound.
 """
 
 import csv
+import math
 from collections import defaultdict
 from pathlib import Path
 
@@ -29,6 +30,11 @@ METHODS = {
     "wake-sleep": {"estimator": "wake-sleep"},
     "wake-sleep, Glorot": {"estimator": "wake-sleep", "init": "glorot"},  # of Frey Face alone
 }
+COLUMNS = {  # of the table, and which of them hold numbers
+    "data": False, "latent": True, "method": False, "samples": True, "train bound": True, "validation bound": True,
+    "reference validation bound": False, "train seconds": True, "seed": True, "commit": False,
+}  # fmt: skip
+REFERENCE = {"dataset": False, "latent": True, "samples_evaluated": True, "train_bound": True, "validation_bound": True}
 BAND = 1_000_000  # how many samples the seeds after the first are trained on
 
 
@@ -65,28 +71,51 @@ def rows_of(run, data, latent, method, seed):
     ]
 
 
+def rows_of_csv(path, columns):
+    """The rows of a CSV with these columns, {name: whether it holds numbers}; a ValueError names what is wrong."""
+    with open(path, newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        if not columns.keys() <= set(reader.fieldnames or ()):
+            raise ValueError(
+                f"{path} has the columns {', '.join(reader.fieldnames or ['none'])}; expected {', '.join(columns)}"
+            )
+        rows = []
+        for row in reader:
+            for name, is_number in columns.items():
+                if row[name] is None or None in row or (is_number and not finite(row[name])):
+                    raise ValueError(f"{path}, line {reader.line_num}, has {name} {row[name]!r} in {row}")
+            rows.append({name: row[name] for name in columns})
+    if not rows:
+        raise ValueError(f"{path} has no rows")
+    return rows
+
+
+def finite(text):
+    """Whether a text is a finite number."""
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
 def rows_of_table(path):
     """{(data, latent, method, seed): rows} of a table that this script has written, or nothing."""
     found = defaultdict(list)
-    if path is not None:
-        with open(path, newline="", encoding="utf-8") as file:
-            for row in csv.DictReader(file):
-                if not {"data", "latent", "method", "seed", "samples"} <= row.keys():
-                    raise ValueError(f"{path} has columns {', '.join(map(str, row))}; expected a figure2.csv")
-                found[row["data"], int(row["latent"]), row["method"], int(row["seed"])].append(row)
+    for row in [] if path is None else rows_of_csv(path, COLUMNS):
+        if row["data"] not in LATENTS or row["method"] not in METHODS:
+            raise ValueError(f"{path} has a curve of {row['data']} by {row['method']}, which this script does not draw")
+        found[row["data"], int(float(row["latent"])), row["method"], int(float(row["seed"]))].append(row)
     return found
 
 
 def reference_curves(path):
     """{(data, latent): (samples, train bound, validation bound)} of a CSV, or nothing."""
     curves = defaultdict(list)
-    if path is not None:
-        with open(path, newline="", encoding="utf-8") as file:
-            for row in csv.DictReader(file):
-                if not {"dataset", "latent", "samples_evaluated", "train_bound", "validation_bound"} <= row.keys():
-                    raise ValueError(f"{path} has columns {', '.join(map(str, row))}; see --help for those expected")
-                numbers = [float(row[key]) for key in ("samples_evaluated", "train_bound", "validation_bound")]
-                curves[row["dataset"], int(row["latent"])].append(numbers)
+    for row in [] if path is None else rows_of_csv(path, REFERENCE):
+        numbers = [float(row[name]) for name in ("samples_evaluated", "train_bound", "validation_bound")]
+        if numbers[0] <= 0:
+            raise ValueError(f"{path} has a bound after {numbers[0]:g} samples; expected more than 0, for a log axis")
+        curves[row["dataset"], int(float(row["latent"]))].append(numbers)
     return {key: np.array(rows).T for key, rows in curves.items()}
 
 

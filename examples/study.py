@@ -187,13 +187,19 @@ def command(main):
     """
     first = started()[0] == 0
     on_ranks = "ranks" in inspect.signature(main).parameters
+    code = 0
     try:
         with (
             tolerant(),
             contextlib.nullcontext() if first else silence(),
             ranks_of_command(Path(sys.argv[0]).name, on_ranks) as ranks,
         ):
-            main(ranks) if on_ranks else main()
+            try:
+                main(ranks) if on_ranks else main()
+            except SystemExit as stop:  # of argparse, on all ranks alike: none has failed
+                code = stop.code
+        if code:
+            sys.exit(code)
     except KeyboardInterrupt:
         sys.exit("\nstopped; what was trained is kept: the same command goes on with it" if first else 1)
     except RankError:  # the rank that has failed says why

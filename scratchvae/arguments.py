@@ -88,14 +88,14 @@ def rows_of(name, x, model, train=None):
     if model.guard.depth > 1:
         return x
     if train is not None:
-        warn_if_on_another_scale(name, x, train, stacklevel=4)
+        warn_if_on_another_scale(name, x, train, stacklevel=3)
     else:
-        warn_if_dark(name, x, 4, floats=takes_unit(model.likelihood))
+        warn_if_dark(name, x, 3, floats=takes_unit(model.likelihood))
         if x.dtype == np.uint8 and not hasattr(model.likelihood, "support"):
             warnings.warn(
                 f"{name} holds uint8, which is read as x/255; if the likelihood {model.config['likelihood']} is one of "
                 f"whole numbers, hand over {name}.astype(np.float32), and else give it support = (0, 1)",
-                stacklevel=4,
+                stacklevel=3,
             )
     return x
 

@@ -69,23 +69,15 @@ def one_thread(method):
     return guarded
 
 
-def holds_model(function):
-    """Return a function that runs under the `guard` of its first argument, a model, from beginning to end.
+def guard_of(model):
+    """Return the `guard` of a model, so that `with guard_of(model):` keeps it to this thread from beginning to end.
 
     What has no guard is no VAE, and raises a ValueError.
     """
-
-    @functools.wraps(function)
-    def guarded(*arguments, **settings):
-        if not arguments and "model" not in settings:
-            return function(**settings)  # which says that it is missing
-        model = arguments[0] if arguments else settings["model"]
-        if not isinstance(getattr(model, "guard", None), Guard):
-            raise ValueError(f"model is a {type(model).__name__}; expected a VAE or a FullVB")
-        with model.guard:
-            return function(*arguments, **settings)
-
-    return guarded
+    guard = getattr(model, "guard", None)
+    if not isinstance(guard, Guard):
+        raise ValueError(f"model is a {type(model).__name__}; expected a VAE or a FullVB")
+    return guard
 
 
 if hasattr(os, "register_at_fork"):

@@ -13,9 +13,11 @@ import dataclasses
 import hashlib
 import json
 import math
+import mmap
 import os
 import platform
 import shutil
+import tempfile
 import warnings
 
 import numpy as np
@@ -65,6 +67,9 @@ class Alone:
     def require_same(self, model, x, /, **facts):
         """There is nobody who could have others."""
 
+    def agree(self, facts):
+        """There is nobody who could have others."""
+
     def shown(self, progress):
         """Return how the progress is shown: as the user wants it."""
         return progress
@@ -94,7 +99,8 @@ class Ranks:
 
     comm           is a communicator of mpi4py, such as `MPI.COMM_WORLD`. It is duplicated, so that no message of the
                    caller's gets in between.
-    for_one_call   says that the duplicate is given back at the end of the first `with`; False unless given.
+    for_one_call   says that the duplicate is given back at the end of the first `with`, also of one that an error ends;
+                   False unless given.
 
     rank is the number of this one, from 0 on, size is how many there are, and on_machine how many of them are on this
     machine. Inside `with` an error on one rank is told to the others, where it raises a `RankError`. A Ctrl-C, SIGTERM
@@ -116,7 +122,7 @@ class Ranks:
         self.for_one_call = for_one_call
         self.signals = []  # those that were noted outside of a training
         self.depth = 0
-        self.known = None  # the error that all ranks know of
+        self.known = None  # the error of this call that all ranks know of
 
     def __enter__(self):
         """Note the signals that ask to stop, so that none of them ends a rank between a meeting and its exchange."""
@@ -124,33 +130,39 @@ class Ranks:
             self.noting = interruptible()
             self.signals = self.noting.__enter__()
         self.depth += 1
+        self.known = None
         return self
 
     def __exit__(self, kind, error, trace):
         """Meet a last time, or tell the others of an error that they do not know of."""
         self.depth -= 1
         try:
-            self._leave(error)
+            if error is not None:
+                self.tell(error)
+            elif self.depth == 0:  # nobody has left before all are here
+                self.meet()
         finally:
             if self.depth == 0:
+                if self.for_one_call:
+                    self.machine.Free()
+                    self.comm.Free()
                 self.noting.__exit__(None, None, None)
 
-    def _leave(self, error):
-        """Let all ranks know how this one has come to the end of its `with`."""
-        if error is None:
-            if self.depth == 0:  # nobody has left before all are here
-                self.meet()
-            if self.depth == 0 and self.for_one_call:
-                self.machine.Free()
-                self.comm.Free()
+    def tell(self, error):
+        """Tell all ranks of an error on this one, unless they know of it, or of the one that it has come from.
+
+        When this returns, all ranks have left what they were doing. If several have failed, all of them alike where it
+        is the user's mistake, the first of them speaks, and a `RankError` is raised on the others.
+        """
+        if self.known is not None and self.known in _chain(error):
             return
-        if error is self.known or isinstance(error, RankError):
-            return
+        text = f"{type(error).__name__}: {_text_of(error)}"
         self.known = error
         self._say(failed=True)
-        first, text = self._failures(f"{type(error).__name__}: {error}")
-        if first != self.rank:  # several have failed, all of them alike where it is the user's mistake: one speaks
-            raise RankError(text) from error
+        first, text = self._failures(text)
+        if first != self.rank:
+            self.known = RankError(text)
+            raise self.known from error
 
     def share(self, m):
         """Return the `Share` of this rank in m rows, as even as can be; where there are too few it may be empty."""
@@ -243,20 +255,43 @@ class Ranks:
             arrays = {name: array for name, array in arrays.items() if isinstance(array, np.ndarray)}
             kinds = {name: (array.shape, array.dtype) for name, array in arrays.items()}
             rest = dataclasses.replace(made, **dict.fromkeys(arrays)), kinds
-            require_shared_memory(sum(array.nbytes for array in arrays.values()))
         self.meet()
         made, kinds = self.machine.bcast(rest)
         shared = {}
         for name, (shape, dtype) in kinds.items():
-            n_bytes = max(1, math.prod(shape)) * dtype.itemsize
-            window = self.MPI.Win.Allocate_shared(n_bytes if leads else 0, comm=self.machine)
-            array = np.frombuffer(window.Shared_query(0)[0], dtype, math.prod(shape)).reshape(shape)
+            memory = self.memory(max(1, math.prod(shape)) * dtype.itemsize)
+            array = np.frombuffer(memory, dtype, math.prod(shape)).reshape(shape)
             if leads:
                 array[...] = arrays[name]
             array.flags.writeable = False
             shared[name] = array
         self.meet()  # the arrays are filled
         return dataclasses.replace(made, **shared)
+
+    def memory(self, n_bytes):
+        """Return so many bytes, all of them 0, that the ranks of this machine share, as an mmap.
+
+        What a rank has written before a meeting, the others read after it. Between two meetings only one rank writes to
+        a place, and no other reads there.
+
+        The file behind it has no name any more when this returns. So the memory lives for as long as an array lies in
+        it, and nothing is left behind by ranks that are killed.
+        """
+        leads = self.machine.Get_rank() == 0
+        file, path = _new_file(n_bytes) if leads else (None, None)
+        try:
+            self.meet()
+            path = self.machine.bcast(path)
+            if not leads:
+                file = os.open(path, os.O_RDWR)
+            memory = mmap.mmap(file, n_bytes)
+            self.meet()  # all have opened it
+        finally:
+            if file is not None:
+                os.close(file)
+            if leads:
+                os.unlink(path)
+        return memory
 
     def require_same(self, model, x, /, **facts):
         """Raise a ValueError on all ranks unless they have the same model, the same rows x and the same facts."""
@@ -292,6 +327,37 @@ def _entries(facts):
         one = {f"{name} {key}": value for key, value in fact.items()} if isinstance(fact, dict) else {name: fact}
         entries |= one
     return entries
+
+
+def _chain(error):
+    """Yield an error and those that it has come from."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _text_of(error):
+    """Return what an error says, where it can say it."""
+    try:
+        return str(error)
+    except Exception:
+        return "(its text cannot be made)"
+
+
+def _new_file(n_bytes):
+    """Make a file of so many bytes in memory, and return its number and its path."""
+    require_shared_memory(n_bytes)
+    file, path = tempfile.mkstemp(prefix="scratchvae-", dir=SHARED if os.path.isdir(SHARED) else None)
+    try:
+        if hasattr(os, "posix_fallocate"):  # what is not there is missed now, and not when it is written to
+            os.posix_fallocate(file, 0, n_bytes)
+        else:
+            os.ftruncate(file, n_bytes)
+    except BaseException:
+        os.close(file)
+        os.unlink(path)
+        raise
+    return file, path
 
 
 def fingerprint(array):
@@ -330,7 +396,7 @@ def warn_of_others(comm):
         warnings.warn(
             f"mpiexec has started {size} processes, and each of them makes this whole training by itself: pass "
             "comm=MPI.COMM_WORLD to share it, or comm=MPI.COMM_SELF if it is meant",
-            stacklevel=4,
+            stacklevel=3,
         )
 
 
@@ -343,6 +409,9 @@ def ranks_of(comm):
         return ALONE
     if isinstance(comm, Alone | Ranks):
         return comm
-    if not hasattr(comm, "Split_type"):
-        raise ValueError(f"comm is {comm!r}; expected a communicator of mpi4py, such as MPI.COMM_WORLD")
-    return Ranks(comm, for_one_call=True)
+    if hasattr(comm, "Split_type"):
+        from mpi4py import MPI
+
+        if isinstance(comm, MPI.Intracomm) and comm != MPI.COMM_NULL:
+            return Ranks(comm, for_one_call=True)
+    raise ValueError(f"comm is {comm!r}; expected a communicator of mpi4py, such as MPI.COMM_WORLD")

@@ -5,7 +5,10 @@ trained for, 200 unless given.
 """
 
 import sys
+import threading
+import time
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,7 +19,7 @@ import standin
 from scratchvae import VAE, FullVB, evaluate, fit, fit_mcem
 from scratchvae.inference.hmc import log_joint, sample
 from scratchvae.inference.marginal import appendix_d, importance
-from scratchvae.ranks import Ranks, ranks_of
+from scratchvae.ranks import SHARED, Ranks, _text_of, ranks_of
 from scratchvae.training.loop import evaluate_theta
 from scratchvae.training.optim import SGD, Adagrad, Adam
 
@@ -167,7 +170,7 @@ def told(comm, function):
         function()
         text = "nothing"
     except Exception as error:
-        text = f"{type(error).__name__}: {error}"
+        text = f"{type(error).__name__}: {_text_of(error)}"
     return comm.allgather(text)
 
 
@@ -180,15 +183,18 @@ class Clipping(SGD):
 
 
 class FailingOptimizer(SGD):
-    """An optimiser that fails on one rank in its third step."""
+    """An optimiser that fails on one rank in its third step, in which the others may be slower by so many seconds."""
 
-    def __init__(self, fails):
+    def __init__(self, fails, pause=0.0):
         super().__init__(1e-4)
         self.fails = [fails]  # no number, which the ranks would compare
+        self.pause = pause
 
     def update(self, step, *vectors):
         if step == 3 and self.fails[0]:
             raise OSError("the update has failed")
+        if step == 3:
+            time.sleep(self.pause)
         super().update(step, *vectors)
 
 
@@ -212,6 +218,108 @@ def coupled(q, p, x, eps, scale, gradient=True):
     return sgvb_a(q, p, x, eps, scale * len(x), gradient)
 
 
+class SpeechlessError(Exception):
+    """An error that cannot say what it is."""
+
+    def __str__(self):
+        return self.missing
+
+
+class Annealed:
+    """L^A times a number that grows with every call: an objective with a state."""
+
+    __name__ = "annealed"
+
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self, q, p, x, eps, scale, gradient=True):
+        from scratchvae.inference.objectives.sgvb import sgvb_a
+
+        self.calls += 1
+        return sgvb_a(q, p, x, eps, scale * min(1.0, self.calls / 20), gradient)
+
+
+class Keeping(SGD):
+    """An optimiser that keeps a view of the parameters while they lie in the memory that the ranks share."""
+
+    def update(self, step, value, *more):
+        self.kept = [value]
+        super().update(step, value, *more)
+
+
+@dataclass
+class Rows:
+    """A data set, as `Ranks.load` takes it."""
+
+    rows: np.ndarray
+
+
+def elsewhere(function):
+    """Call function() while another thread holds the model that it takes."""
+
+    def held(model):
+        begun, done = threading.Event(), threading.Event()
+
+        def hold():
+            with model.guard:
+                begun.set()
+                done.wait()
+
+        thread = threading.Thread(target=hold)
+        thread.start()
+        begun.wait()
+        try:
+            return function(model)
+        finally:
+            done.set()
+            thread.join()
+
+    return held
+
+
+def after_faults(comm):
+    """What has to hold after an error on one rank, as booleans: everything that was shared is given back."""
+    last = comm.rank == comm.size - 1
+    options = {"batch_size": 10, "samples": 500}
+    found = {}
+    model = VAE(**SIZES)
+    told(comm, lambda: fit(model, DATA, optimizer=FailingOptimizer(last, 0.2), comm=comm, **options))
+    found["the model is whole"] = evaluate(model, DATA, 1, comm=comm)["n"] == len(DATA)  # which compares the parameters
+    with Ranks(comm) as outer:
+        part = comm.Split(0 if comm.rank < 2 else 1)  # with three ranks one is by itself
+        texts = told(comm, lambda: nested(outer, part, last))
+    found["all hear of an error in a part of them"] = "nothing" not in texts
+    for _ in range(1100):
+        text = told(comm, lambda: fit(model, DATA, batch_size=0 if last else 10, comm=comm))
+    found["any number of errors"] = "batch_size is 0" in text[0] and "batch_size is 0" in text[-1]
+    for _ in range(300):
+        with Ranks(comm, for_one_call=True) as ranks:
+            loaded = ranks.load(lambda: Rows(DATA))
+    found["any number of data sets"] = np.array_equal(loaded.rows, DATA) and not loaded.rows.flags.writeable
+    optimizer = Keeping(1e-4)
+    fit(model, DATA, optimizer=optimizer, comm=comm, **options)
+    found["a view of shared memory can be read later"] = bool(np.isfinite(optimizer.kept[0]).all())
+    alone = VAE(**SIZES, estimator=Annealed())
+    fit(alone, DATA, **options)
+    together = VAE(**SIZES, estimator=Annealed())
+    fit(together, DATA, comm=comm, **options)
+    found["an objective with a state"] = np.allclose(alone.params.value, together.params.value, rtol=1e-9, atol=1e-12)
+    comm.Barrier()
+    found["no file is left"] = not any(Path(SHARED).glob("scratchvae-*"))
+    for wrong in (2, comm.Get_group(), type(comm)()):  # the last is MPI.COMM_NULL
+        texts = told(comm, lambda wrong=wrong: fit(model, DATA, comm=wrong, **options))
+        found[f"{type(wrong).__name__} is refused"] = all("expected a communicator" in text for text in texts)
+    return {f"holds: {name}": np.array(bool(value)) for name, value in found.items()}
+
+
+def nested(outer, part, fails):
+    """A training by a part of the ranks, in which the last rank of all fails."""
+    with outer:
+        fit(Failing(fails, OSError("No space left on device")), DATA, batch_size=10, samples=500, comm=part)
+        outer.meet()
+
+
 def faults(comm, folder):
     """What each rank says of an error, as text."""
     mine = comm.rank
@@ -222,6 +330,8 @@ def faults(comm, folder):
         there.write_text("a file", encoding="utf-8")
     comm.Barrier()
     options = {"batch_size": 10, "samples": 500, "comm": comm}
+    kept = Ranks(comm)
+    told(comm, lambda: fit(Failing(mine == last, disk), DATA, **options | {"comm": kept}))  # once before "again"
     cases = {
         "one": lambda: fit(Failing(mine == last, disk), DATA, **options),
         "all": lambda: fit(Failing(True, disk), DATA, **options),
@@ -245,6 +355,12 @@ def faults(comm, folder):
         "memory of the machine": lambda: fit(VAE(**SIZES), DATA, **options),
         "importance": lambda: importance(VAE(**SIZES), DATA, 0 if mine == last else 5, comm=comm),
         "generator": lambda: sample(None, np.zeros((9, 2)), np.random.default_rng(mine), 5, comm=comm),
+        "no model": lambda: evaluate(None if mine == last else VAE(**SIZES), DATA, comm=comm),
+        "busy": lambda: (elsewhere if mine == last else lambda function: function)(
+            lambda model: fit(model, DATA, **options)
+        )(VAE(**SIZES)),
+        "speechless": lambda: fit(Failing(mine == last, SpeechlessError()), DATA, **options),
+        "again": lambda: fit(Failing(mine == last, disk), DATA, **options | {"comm": kept}),
         "chains": lambda: sample(None, np.zeros((1, 2)), np.random.default_rng(0), 5, comm=comm),
     }
     found = {}
@@ -267,7 +383,7 @@ def main(folder):
         comm = None
     found = models(comm) | looks(comm) | on_devices(comm) | resumed(comm, folder)
     if comm is not None:
-        found |= same_twice(comm) | faults(comm, folder)
+        found |= same_twice(comm) | faults(comm, folder) | after_faults(comm)
     if comm is None or comm.rank == 0:
         np.savez(folder / "found.npz", **found)
 

@@ -168,9 +168,43 @@ def test_figure_2_keeps_of_an_older_table_what_goes_further_and_draws_a_band_of_
     assert_array_equal(greatest, columns.max(axis=0))
     assert (least < greatest).all()  # the seeds are three
 
-    (tmp_path / "old.csv").write_text("a,b\n1,2\n", encoding="utf-8")
-    with pytest.raises(ValueError, match=r"old\.csv has columns a, b; expected a figure2\.csv"):
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("train bound,", "", "has the columns .*; expected data, latent"),
+        ("digits", "cifar", "has a curve of cifar by AEVB"),
+        ("AEVB", "magic", "has a curve of digits by magic"),
+        ("-2.0", "nan", "line 2, has validation bound 'nan'"),
+        ("-2.0", "", "line 2, has validation bound ''"),
+        (",old", "", "line 2, has commit None"),
+        (",old", ",old,new", "line 2, has data 'digits' in .*'new'"),
+        ("3,AEVB", "three,AEVB", "line 2, has latent 'three'"),
+        ("\ndigits,3,AEVB,1000,-3.0,-2.0,,1.0,0,old", "", "has no rows"),
+    ],
+)
+def test_a_table_that_is_none_is_refused_before_anything_is_trained(old, new, message, example, tmp_path, monkeypatch):
+    figure2 = example("figure2")
+    table = ",".join(figure2.COLUMNS) + "\ndigits,3,AEVB,1000,-3.0,-2.0,,1.0,0,old\n"
+    assert figure2.rows_of_table(None) == figure2.reference_curves(None) == {}
+    (tmp_path / "old.csv").write_text(table, encoding="utf-8")
+    assert len(figure2.rows_of_table(tmp_path / "old.csv")) == 1
+    (tmp_path / "old.csv").write_text(table.replace(old, new), encoding="utf-8")
+    monkeypatch.setattr(figure2, "train_all", lambda *_: 1 / 0)
+    monkeypatch.setattr(sys, "argv", ["figure2.py", "--results", str(tmp_path), "--table", str(tmp_path / "old.csv")])
+    with pytest.raises(ValueError, match=rf"old\.csv.*{message}"):
         figure2.main(ALONE)
+
+
+def test_a_reference_that_has_no_place_on_the_axis_is_refused(example, tmp_path):
+    columns = "dataset,latent,samples_evaluated,train_bound,validation_bound\n"
+    (tmp_path / "a.csv").write_text(columns + "mnist,3,0,-3,-2\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"a\.csv has a bound after 0 samples"):
+        example("figure2").reference_curves(tmp_path / "a.csv")
+    (tmp_path / "a.csv").write_text(columns + "mnist,3,100,-3,-2\nmnist,3,200,-2,-1\n", encoding="utf-8")
+    assert_array_equal(
+        example("figure2").reference_curves(tmp_path / "a.csv")["mnist", 3], [[100, 200], [-3, -2], [-2, -1]]
+    )
 
 
 def test_the_variances_of_the_estimators_study_are_those_of_its_gradients(tmp_path, monkeypatch):

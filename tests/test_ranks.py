@@ -94,6 +94,10 @@ FAULTS = {  # what the rank that speaks has raised, and which rank it is: the fi
     "memory of the machine": (0, "MemoryError: the ranks of this machine share 0 MiB, and /dev/shm has 0 MiB free"),
     "importance": ("last", "ValueError: n_samples is 0; expected a whole number ≥ 1"),
     "generator": (0, "ValueError: rank 1 has generator"),
+    "no model": ("last", "ValueError: model is a NoneType; expected a VAE"),
+    "busy": ("last", "RuntimeError: this model is at work in another thread"),
+    "speechless": ("last", "SpeechlessError: (its text cannot be made)"),
+    "again": ("last", "OSError: No space left on device"),
     "chains": (0, "ranks and 1 chains: start no more ranks than those"),
 }
 
@@ -111,6 +115,8 @@ def test_ranks_give_the_numbers_of_one_process_and_an_error_on_one_ends_all_e31(
     expected |= on_ranks.resumed(None, alone)
     found = dict(np.load(tmp_path / "found.npz"))
     assert found.pop("to the bit").all()
+    held = {name: bool(found.pop(name)) for name in list(found) if name.startswith("holds: ")}
+    assert len(held) == 10 and all(held.values()), held
     for name, (rank, text) in FAULTS.items():
         texts = found.pop(name).tolist()
         speaks = size - 1 if rank == "last" else rank
@@ -175,6 +181,10 @@ def test_a_study_of_many_runs_trains_each_of_them_on_all_ranks(tmp_path):
         for bound in ("train bound", "validation bound"):
             assert float(two[bound]) == pytest.approx(float(one[bound]), abs=0.01)  # in float32
 
+    code, out, _ = ranks(2, script, "--help")
+    assert code == 0 and out.count("usage: figure2.py") == 1
+    code, out, err = ranks(2, script, "--seeds", "none")
+    assert code == 2 and err.count("argument --seeds") == 1
     code, out, err = ranks(2, script.with_name("figure3.py"))
     assert (code, out) == (1, "")
     assert (
@@ -321,7 +331,9 @@ def test_processes_that_cannot_be_ranks_of_one_run_are_refused_by_one_of_them(ra
     monkeypatch.setenv("PMI_RANK", str(rank))
     monkeypatch.setenv("PMI_SIZE", "8")
     monkeypatch.setitem(sys.modules, "mpi4py", None)
-    with pytest.raises(kind, match=r'8 processes, and they cannot find each other .*pip install "scratchvae\[mpi\]"'):
+    with pytest.raises(
+        kind, match=r'8 processes, and rank [01] cannot find the others .*pip install "scratchvae\[mpi\]"'
+    ):
         ranks_of_command("train", True).__enter__()
 
     class MPI:
@@ -441,6 +453,33 @@ def test_alone_there_is_nobody_to_meet():
     assert alone.meet(3.0, [15], True) == (3.0, 15, True)
     assert alone.meet() == (0.0, 0, False)
     assert len(alone.share(5)) == 5
+
+
+@real
+def test_ranks_that_were_started_with_other_words_are_refused(run):
+    """What mpiexec can do with a colon, and nobody means to."""
+    first = [sys.executable, "-m", "scratchvae", "evaluate", run]
+    words = [*first, ":", "-n", "1", *first, "--log-likelihood", "20"]
+    done = subprocess.run(
+        [MPIEXEC, "-n", "1", *map(str, words)], env=ENVIRONMENT, capture_output=True, text=True, timeout=LIMIT
+    )
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr == (
+        "scratchvae: error: rank 1 has options log_likelihood 20, and rank 0 None: start all ranks with the same "
+        "options, data and versions\n"
+    )
+
+
+def test_the_communicator_of_a_command_is_given_back_when_it_ends(monkeypatch):
+    world = SimpleNamespace(Get_size=lambda: 2)
+    monkeypatch.setitem(sys.modules, "mpi4py", type(sys)("mpi4py"))
+    sys.modules["mpi4py"].MPI = SimpleNamespace(COMM_WORLD=world)
+    monkeypatch.setenv("PMI_SIZE", "2")
+    monkeypatch.setenv("PMI_RANK", "0")
+    made = []
+    monkeypatch.setattr("scratchvae.cli.ranks.Ranks", lambda *arguments, **settings: made.append(settings) or Alone())
+    with ranks_of_command("train", True):
+        assert made == [{"for_one_call": True}]
 
 
 # How it scales

@@ -70,6 +70,7 @@ def _run(argv):
         warnings.showwarning = lambda message, *_: _say_on_stderr(f"warning: {message}") if first else None
         try:
             with ranks_of_command(f"scratchvae {command.__name__}", on_ranks) as ranks:
+                ranks.agree({"command": command.__name__, "options": arguments})
                 if on_ranks:
                     arguments["ranks"] = ranks
                 with contextlib.nullcontext() if first else silence(stderr=False):

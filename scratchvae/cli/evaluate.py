@@ -54,10 +54,10 @@ def evaluate(
     is this process alone.
     """
     ranks = ranks_of(ranks)
-    options = run_options(Path(run)) | resolved(moved)
+    options = ranks.first_only(lambda: run_options(Path(run))) | resolved(moved)  # while it is trained it may change
     if backend != "numpy" and ranks.size > 1:
         take_device(ranks.machine.Get_rank(), ranks.on_machine)
-    model = load_model(run, backend=backend)
+    model = ranks.first_only(lambda: load_model(run)).to(backend)
     images = ranks.load(lambda: images_of_run(run, options, changed_data))
     with looked_at(model, options, images):
         return _evaluate(run, options, model, images, split, n_samples, n_theta, log_likelihood, seed, as_json, ranks)

@@ -20,7 +20,7 @@ from scipy.stats import gaussian_kde, multivariate_normal
 from scratchvae.arguments import positive, rows_of, whole
 from scratchvae.backend import move
 from scratchvae.diagnostics import effective_sample_size, pareto_k, split_r_hat
-from scratchvae.guard import holds_model
+from scratchvae.guard import guard_of
 from scratchvae.inference.distributions import log_gaussian, log_standard_gaussian
 from scratchvae.inference.hmc import log_joint, sample
 from scratchvae.noise import standard_normal
@@ -98,7 +98,6 @@ class Estimate:
         return (self.k_hat > 0.5) & (self.k_hat <= self.threshold())
 
 
-@holds_model
 def importance(model, x, n_samples=5000, seed=0, progress=None, comm=None):
     """Estimate log p(x) by importance sampling from q(z|x) and return an `Estimate`.
 
@@ -121,7 +120,7 @@ def importance(model, x, n_samples=5000, seed=0, progress=None, comm=None):
     At most `AT_ONCE` latents are decoded at a time. A number that is not whole, or rows that do not fit the model,
     raise a ValueError.
     """
-    with ranks_of(comm) as ranks:
+    with ranks_of(comm) as ranks, guard_of(model):
         x = rows_of("x", x, model)
         N = len(x)
         K = whole("n_samples", n_samples)
@@ -178,7 +177,7 @@ def _log_mean(log_terms):
 def _warn(bad, text):
     """Warn with `text`, in which {} becomes "n of N", if n > 0 of the N entries of `bad` are true."""
     if bad.any():
-        warnings.warn(text.format(f"{bad.sum():,} of {len(bad):,}"), stacklevel=4)
+        warnings.warn(text.format(f"{bad.sum():,} of {len(bad):,}"), stacklevel=3)
 
 
 def _warn_of_k_hat(estimate):
@@ -199,7 +198,7 @@ def _warn_of_k_hat(estimate):
             text = f"k_hat is above 0.5 for {small} datapoints: {too_small}"
     bad = untrusted if untrusted.any() else unsure
     if bad.any():
-        warnings.warn(text.format(f"{bad.sum():,} of {len(bad):,}"), stacklevel=4)
+        warnings.warn(text.format(f"{bad.sum():,} of {len(bad):,}"), stacklevel=3)
 
 
 def log_p_xz(model, x, z):
@@ -217,7 +216,6 @@ def log_p_xz(model, x, z):
     return np.concatenate(parts)
 
 
-@holds_model
 def appendix_d(model, x, n_samples=200, fit="gaussian", seed=0, burn_in=100, steps=4, thin=3, chains=5, comm=None):
     """Estimate log p(x) from draws of the posterior p(z|x), as in appendix D, and return an `Estimate`.
 
@@ -248,7 +246,7 @@ def appendix_d(model, x, n_samples=200, fit="gaussian", seed=0, burn_in=100, ste
     about error²/2. Where the draws of a datapoint are too much alike to fit a density, a warning says so and its log_p
     is NaN. Numbers or rows that do not fit raise a ValueError.
     """
-    with ranks_of(comm) as ranks:
+    with ranks_of(comm) as ranks, guard_of(model):
         x = rows_of("x", x, model)
         L = whole("n_samples", n_samples)
         J = model.n_latent
@@ -262,7 +260,7 @@ def appendix_d(model, x, n_samples=200, fit="gaussian", seed=0, burn_in=100, ste
             raise ValueError(f"n_samples is {L}; expected {least} or more, a multiple of the {chains} chains")
         if J >= 5:
             warnings.warn(
-                f"appendix D is for fewer than 5 latent dimensions; here are {J}: take importance", stacklevel=3
+                f"appendix D is for fewer than 5 latent dimensions; here are {J}: take importance", stacklevel=2
             )
         settings = {"n_samples": L, "fit": fit, "burn_in": burn_in, "steps": steps, "thin": thin, "chains": chains}
         ranks.require_same(model, x, seed=seed, **settings)
@@ -346,7 +344,6 @@ def _log_q(fit, draws, z):
         return np.full(len(z), np.nan)
 
 
-@holds_model
 def quadrature(model, x, points=401, limit=10.0):
     """Return log p(x) = log ∫ p(x|z) p(z) dz, (N,) in nats, by the trapezoid rule over one or two latents.
 
@@ -361,23 +358,24 @@ def quadrature(model, x, points=401, limit=10.0):
 
     More latents, and numbers or rows that do not fit, raise a ValueError.
     """
-    J = model.n_latent
-    if J > 2:
-        raise ValueError(f"quadrature is for 1 or 2 latent dimensions; this model has {J}: take importance")
-    points = whole("points", points, least=3)
-    limit = positive("limit", limit)
-    x = model.pixels(move(rows_of("x", x, model), model.backend))
-    axis = np.linspace(-limit, limit, points)
-    grid = np.stack(np.meshgrid(*[axis] * J, indexing="ij"), axis=-1).reshape(-1, 1, J)
-    grid = move(grid.astype(model.dtype), model.backend)
-    coarse = (slice(None, None, 2),) * J  # every other point of each axis
-    sums = []
-    for i in range(len(x)):
-        log_pxz = log_p_xz(model, x[i : i + 1], grid).astype(float).reshape((points,) * J)
-        sums.append([logsumexp(log_pxz), logsumexp(log_pxz[coarse]) + J * math.log(2)])
-    fine, half = np.array(sums).T + J * math.log(axis[1] - axis[0])
-    there = np.isfinite(fine)
-    settled = np.abs(fine - np.where(there, half, 0)) <= 0.01
-    _warn(~there, NOT_FINITE)
-    _warn(there & ~settled, f"{{}} integrals are not settled by {points} points: take more")
-    return fine
+    with guard_of(model):
+        J = model.n_latent
+        if J > 2:
+            raise ValueError(f"quadrature is for 1 or 2 latent dimensions; this model has {J}: take importance")
+        points = whole("points", points, least=3)
+        limit = positive("limit", limit)
+        x = model.pixels(move(rows_of("x", x, model), model.backend))
+        axis = np.linspace(-limit, limit, points)
+        grid = np.stack(np.meshgrid(*[axis] * J, indexing="ij"), axis=-1).reshape(-1, 1, J)
+        grid = move(grid.astype(model.dtype), model.backend)
+        coarse = (slice(None, None, 2),) * J  # every other point of each axis
+        sums = []
+        for i in range(len(x)):
+            log_pxz = log_p_xz(model, x[i : i + 1], grid).astype(float).reshape((points,) * J)
+            sums.append([logsumexp(log_pxz), logsumexp(log_pxz[coarse]) + J * math.log(2)])
+        fine, half = np.array(sums).T + J * math.log(axis[1] - axis[0])
+        there = np.isfinite(fine)
+        settled = np.abs(fine - np.where(there, half, 0)) <= 0.01
+        _warn(~there, NOT_FINITE)
+        _warn(there & ~settled, f"{{}} integrals are not settled by {points} points: take more")
+        return fine

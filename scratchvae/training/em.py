@@ -11,7 +11,7 @@ import warnings
 import numpy as np
 
 from scratchvae.arguments import rows_of, share, whole
-from scratchvae.guard import holds_model
+from scratchvae.guard import guard_of
 from scratchvae.inference.mcem import complete_data, e_step
 from scratchvae.ranks import fingerprint, ranks_of, warn_of_others
 from scratchvae.signals import interruptible
@@ -38,7 +38,6 @@ class Chains:
         return {f"chains/{name}": array for name, array in vars(self).items()}
 
 
-@holds_model
 def fit_mcem(
     model,
     train,
@@ -79,7 +78,7 @@ def fit_mcem(
     log q is missing. valid_bound is NaN. A warning says so where the last E-steps accepted a share that is off
     `acceptance` by more than 0.1. Errors, checkpoints and Ctrl-C are those of `fit`.
     """
-    with ranks_of(comm) as ranks:
+    with ranks_of(comm) as ranks, guard_of(model):
         warn_of_others(comm)
         optimizer = loop.checked_optimizer(optimizer)
         if train is None or hasattr(model, "posterior"):
@@ -179,6 +178,6 @@ def fit_mcem(
         warnings.warn(
             f"the chains accept {chains.rate:.0%} of their transitions, {acceptance:.0%} were asked for: "
             "the stepsize is still being tuned, or θ moves faster than they do",
-            stacklevel=3,
+            stacklevel=2,
         )
     return now.history(*ending)

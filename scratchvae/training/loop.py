@@ -13,7 +13,7 @@ import numpy as np
 from scratchvae.arguments import rows_of, whole
 from scratchvae.backend import free_memory, keep_freed_memory, kind, move, require_memory
 from scratchvae.data import BINARIZATIONS, binarise, thresholds
-from scratchvae.guard import holds_model
+from scratchvae.guard import guard_of
 from scratchvae.output import progress_bar
 from scratchvae.ranks import fingerprint, ranks_of, warn_of_others
 from scratchvae.signals import interruptible
@@ -30,7 +30,6 @@ def stream(seed, purpose, index):
     return np.random.default_rng(np.array(words, np.uint32) if max(words) < 1 << 32 else words)
 
 
-@holds_model
 def fit(
     model,
     train,
@@ -78,9 +77,9 @@ def fit(
     take_over      Go on in a folder whose run on another host has died, after ten minutes in which it was not heard of.
     comm           A communicator of mpi4py, such as MPI.COMM_WORLD, whose ranks all call `fit` with the same arguments
                    and share each minibatch (training/parallel.py). The run is that of one process up to rounding, and
-                   the first rank alone writes to out and shows the bar. Until it ends the parameters lie in memory
-                   that the ranks share, and a view that was taken before sees what was learned only then. None, the
-                   default, is this process alone.
+                   the first rank alone writes to out and shows how far it is. Until it ends the parameters lie in
+                   memory that the ranks share, and a view that was taken before sees what was learned only then. None,
+                   the default, is this process alone.
 
     Step t is a function of (seed, t) alone, and `fit` begins at t = 0: resume to go on, and change the seed to vary. On
     a device no step waits for it: the bounds of the steps are read together, when a row or a checkpoint is due. While
@@ -97,7 +96,7 @@ def fit(
     MemoryError where the device has no room for the job, with how much it needs, and RuntimeError where another thread
     is using the model. An error on one rank ends all: on the others a `RankError` is raised, which is a RuntimeError.
     """
-    with ranks_of(comm) as ranks:
+    with ranks_of(comm) as ranks, guard_of(model):
         warn_of_others(comm)
         optimizer = checked_optimizer(optimizer)
         dynamic = _dynamic(binarization, model)
@@ -167,7 +166,7 @@ def fit(
                 valid_bound = found["bound"]
                 if n_bad and not told:
                     told = True
-                    _warn_of_bound("valid", found, n_bad, stacklevel=5)
+                    _warn_of_bound("valid", found, n_bad, stacklevel=4)
             return now.row(now.step / steps_per_epoch, valid_bound)
 
         folder = RunFolder(out if ranks.first else None, model, optimizer, facts, options, take_over=take_over)
@@ -233,7 +232,6 @@ def fit(
     return now.history(*ending)
 
 
-@holds_model
 def evaluate(model, x, seed=0, binarization="grey", comm=None):
     """Return the bound of rows x (N, D) by (7), in nats per datapoint: {"n", "bound", "kl", "reconstruction"}.
 
@@ -243,14 +241,14 @@ def evaluate(model, x, seed=0, binarization="grey", comm=None):
     whose bound is not finite, as where they are far from all that the model was trained on. With comm, a communicator
     of mpi4py, its ranks share the rows, and each of them returns the whole: see `fit`.
     """
-    with ranks_of(comm) as ranks:
+    with ranks_of(comm) as ranks, guard_of(model):
         seed = whole("seed", seed, least=0)
         dynamic = _dynamic(binarization, model)
         x = rows_of("x", x, model)
         ranks.require_same(model, x, seed=seed, dynamic=dynamic, n_samples=model.n_samples)
         found, n_bad = _evaluated(model, x, seed, dynamic, ranks)
     if n_bad:
-        _warn_of_bound("x", found, n_bad, stacklevel=4)
+        _warn_of_bound("x", found, n_bad, stacklevel=3)
     return found
 
 
@@ -286,7 +284,6 @@ def _warn_of_bound(name, found, n_bad, stacklevel):
     )
 
 
-@holds_model
 def evaluate_theta(model, x, n_theta=10, seed=0, binarization="grey", comm=None):
     """Return the bound of rows x (N, D) over the posterior of θ that a `FullVB` has, in nats, as a dict of
 
@@ -296,7 +293,7 @@ def evaluate_theta(model, x, n_theta=10, seed=0, binarization="grey", comm=None)
 
     comm is that of `evaluate`.
     """
-    with ranks_of(comm) as ranks:
+    with ranks_of(comm) as ranks, guard_of(model):
         if not hasattr(model, "theta_sample"):
             raise ValueError(f"model is a {type(model).__name__}; expected a FullVB, which has a posterior over θ")
         draws = range(whole("n_theta", n_theta))
@@ -314,7 +311,7 @@ def evaluate_theta(model, x, n_theta=10, seed=0, binarization="grey", comm=None)
             worst = max(worst, n_bad)
     over_theta = np.mean(bounds)
     if worst:
-        _warn_of_bound("x", {"n": len(x), "bound": over_theta}, worst, stacklevel=4)
+        _warn_of_bound("x", {"n": len(x), "bound": over_theta}, worst, stacklevel=3)
     kl = model.theta_kl()
     return {"bound_over_theta": float(over_theta), "theta_kl": kl, "bound_22": float(over_theta - kl / len(x))}
 
@@ -372,14 +369,14 @@ def checked_run(log_every, seed, out, resume):
 def warn_if_done(now, target, out):
     """Warn where a resumed run has nothing left to do."""
     if now.samples >= target:
-        warnings.warn(f"{out} has evaluated {now.samples:,} samples already: ask for more to go on", stacklevel=4)
+        warnings.warn(f"{out} has evaluated {now.samples:,} samples already: ask for more to go on", stacklevel=3)
 
 
 def checked_batch_size(batch_size, n):
     """Return M, which is no more than n: a larger one is cut down with a warning."""
     batch_size = whole("batch_size", batch_size)
     if batch_size > n:
-        warnings.warn(f"batch_size {batch_size} is larger than the data: using all {n} datapoints", stacklevel=4)
+        warnings.warn(f"batch_size {batch_size} is larger than the data: using all {n} datapoints", stacklevel=3)
     return min(batch_size, n)
 
 

@@ -13,9 +13,9 @@ whole data set, whoever takes it. Each rank owns a part of the flat vector of pa
 Since the order of the sum is fixed, P ranks give the same bits every time. They differ from those of another P by
 rounding alone.
 
-On one machine the vectors lie in a window of shared memory: an owner reads the gradients of the others where they are,
-and writes its values where all read them. Between machines the parts are sent, and the bits are the same. On devices
-NCCL sums the gradients, in an order of its own, and every rank makes the whole update.
+On one machine the vectors lie in memory that the ranks share: an owner reads the gradients of the others where they
+are, and writes its values where all read them. Between machines the parts are sent, and the bits are the same. On
+devices NCCL sums the gradients, in an order of its own, and every rank makes the whole update.
 """
 
 import contextlib
@@ -26,11 +26,10 @@ import warnings
 import numpy as np
 
 from scratchvae.backend import between_devices, cores, move
-from scratchvae.ranks import require_shared_memory
 from scratchvae.shares import Share, part_of
 from scratchvae.training.optim import BLOCK, Optimizer
 
-PAGE = 4096  # bytes; each vector in the window begins at a page of its own
+PAGE = 4096  # bytes; each vector begins at a page of its own
 
 
 class Update:
@@ -86,15 +85,13 @@ class SharedUpdate:
     parts       lists the slices of the flat vector that are updated by themselves. Each of them is divided among the
                 ranks.
     grads       lists the gradients of all ranks, where they share their memory; None where they do not.
-    window      is the window of MPI in which they lie; None where there is none.
     """
 
-    def __init__(self, ranks, model, optimizer, parts, grads=None, window=None):
+    def __init__(self, ranks, model, optimizer, parts, grads=None):
         self.ranks = ranks
         self.model = model
         self.optimizer = optimizer
         self.grads = grads
-        self.window = window
         largest = max(own.stop - own.start for part in parts for own in self._owned(part))
         self.received = None if grads else np.empty((ranks.size, largest), model.params.grad.dtype)
         self.owned = {(part.start, part.stop): self._owned(part) for part in parts}
@@ -134,7 +131,6 @@ class SharedUpdate:
             self.model.add_log_prior_gradient(block)  # g: plus the gradient of log p(θ), once
             self.optimizer.ascend(params, step, block)  # θ, φ: update with g
         if self.grads is not None:
-            self.window.Sync()
             return
         sent = params.value[own].copy()
         self.ranks.meet()
@@ -144,7 +140,6 @@ class SharedUpdate:
         """Return a list of what each rank has, in its gradient, of the part that this rank owns."""
         own = owned[self.ranks.rank]
         if self.grads is not None:
-            self.window.Sync()
             return [vector[own] for vector in self.grads]
         width = own.stop - own.start
         received = self.received.reshape(-1)[: self.ranks.size * width].reshape(self.ranks.size, width)
@@ -184,33 +179,28 @@ def update_by(ranks, model, optimizer, parts):
         yield SharedUpdate(ranks, model, optimizer, parts)
         return
     before = model.params.value, model.params.grad
-    require_shared_memory((ranks.size + 1) * model.params.value.nbytes)
-    ranks.meet()
-    window, value, grads = _window(ranks, model.params.value)
+    value, grads = _shared(ranks, model.params.value)
     model.lay_on(value, grads[ranks.rank])
-    ranks.meet()  # from here on nobody writes to the values of others
     try:
-        yield SharedUpdate(ranks, model, optimizer, parts, grads, window)
+        ranks.meet()  # from here on nobody writes to the values of others
+        yield SharedUpdate(ranks, model, optimizer, parts, grads)
+        ranks.meet()  # nobody writes any more
+    except BaseException as error:
+        ranks.tell(error)  # nor does anybody after this
+        raise
     finally:
         model.lay_on(*before)
-    ranks.meet()  # nobody reads the window any more
-    window.Unlock_all()
-    window.Free()
 
 
-def _window(ranks, vector):
-    """Return a window of shared memory, and in it the parameters and a list of the gradients of all ranks.
+def _shared(ranks, vector):
+    """Return the parameters, and a list of the gradients of all ranks, in memory that the ranks share.
 
     All of them have the size and the type of `vector`.
     """
     n_bytes = -(-vector.nbytes // PAGE) * PAGE
-    info = ranks.MPI.Info.Create({"alloc_shared_noncontig": "true"})
-    window = ranks.MPI.Win.Allocate_shared(n_bytes * (2 if ranks.first else 1), 1, info, ranks.machine)
-    info.Free()
-    window.Lock_all()
-    grads = [np.frombuffer(window.Shared_query(r)[0], vector.dtype, vector.size) for r in range(ranks.size)]
-    value = np.frombuffer(window.Shared_query(0)[0], vector.dtype, vector.size, offset=n_bytes)
-    return window, value, grads
+    memory = ranks.memory((1 + ranks.size) * n_bytes)
+    vectors = [np.frombuffer(memory, vector.dtype, vector.size, offset=k * n_bytes) for k in range(1 + ranks.size)]
+    return vectors[0], vectors[1:]
 
 
 def _places(slices):
@@ -226,20 +216,17 @@ def require_sum_over_rows(model, train):
     """
     if len(train) < 2:
         return
-    model = copy.deepcopy(model)
     x = move(train[:2], model.backend)
-    noise = model.noise(np.random.default_rng(0), 2)
+    noise = copy.deepcopy(model).noise(np.random.default_rng(0), 2)
     with np.errstate(all="ignore"):
-        bound = float(model.bound(x, noise, 2, gradient=True))
-        gradient = np.array(move(model.params.grad, "numpy"))
+        bound, gradient = _of_two_rows(model, x, noise)
         size = float(np.linalg.norm(gradient))
         largest = abs(bound)
         for rank in range(2):
-            share = Share(rank, rank + 1, 2, rank, 2)
-            part = float(model.bound(x[share.rows], model.noise_of(noise, share), 2, gradient=True, share=share))
+            part, its_gradient = _of_two_rows(model, x, noise, Share(rank, rank + 1, 2, rank, 2))
             bound -= part
             largest = max(largest, abs(part))
-            gradient -= move(model.params.grad, "numpy")
+            gradient -= its_gradient
         off = float(np.linalg.norm(gradient))
     if not math.isfinite(size) or not math.isfinite(largest):  # the training says so
         return
@@ -251,6 +238,19 @@ def require_sum_over_rows(model, train):
         )
 
 
+def _of_two_rows(model, x, noise, share=None):
+    """Return the bound of two rows, or of a share of them, and its gradient, from a copy of the model.
+
+    An objective that counts its calls is thus the same in each of them.
+    """
+    model = copy.deepcopy(model)
+    if share is not None:
+        x = x[share.rows]
+        noise = model.noise_of(noise, share)
+    bound = float(model.bound(x, noise, 2, gradient=True, share=share))
+    return bound, np.array(move(model.params.grad, "numpy"))
+
+
 def warn_of_threads(ranks, model):
     """Warn where the ranks of a machine have more threads of BLAS than it has cores, which then wait for each other."""
     from threadpoolctl import threadpool_info
@@ -260,7 +260,7 @@ def warn_of_threads(ranks, model):
         warnings.warn(
             f"{ranks.on_machine} ranks with {threads} BLAS threads each share {cores()} cores, and will wait for each "
             "other: set OPENBLAS_NUM_THREADS=1 before mpiexec",
-            stacklevel=4,
+            stacklevel=3,
         )
 
 
