@@ -106,12 +106,26 @@ def of_ranks(results):
         if ranks == 1 and (size, 2 * m, 2) in rows:
             two = rows[size, 2 * m, 2]["ms"]
             lines.append(f"| {size} | {m:,} | {row['ms']:,.2f} | {two:,.2f} | {row['ms'] / two:.0%} |")
+    if found.get("over_data"):  # not after ranks.py --looks 0
+        lines += of_data_sets(found)
+    model = found["model"]
+    lines += [
+        "",
+        f"The model of the cost is off by {found['model_error']['mean']:.0%} on average and by "
+        f"{found['model_error']['largest']:.0%} at most. It says {1e-9 / model['b']:.0f} GFLOP/s, "
+        f"{1e9 * model['c']:.2f} ns for the update of a parameter and {1e9 * model['d']:.2f} ns for its sum.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def of_data_sets(found):
+    """The table of what runs over a data set on ranks, and the memory that a rank has for itself."""
     whole = {
         "evaluate": "the bound of 10,000 images",
         "importance": "log p(x) of 1,000 images, 5,000 draws each",
         "hmc": "20 transitions of Hamiltonian Monte Carlo, 1,000 chains",
     }
-    lines += [
+    lines = [
         "",
         "What runs over a data set, the median of the rounds, with 784-500-20, and 784-500-3 for the chains:",
         "",
@@ -123,17 +137,14 @@ def of_ranks(results):
         if ranks == 2:
             alone = seconds[what, 1]["seconds"]
             lines.append(f"| {whole[what]} | {alone:,.3g} s | {row['seconds']:,.3g} s | {row['gain']:.2f} |")
-    model = found["model"]
-    lines += [
+    if found["own_memory_mib"] is None:
+        return lines
+    return [
+        *lines,
         "",
         f"The second rank of a training on 50,000 images holds {found['own_memory_mib']:.0f} MiB of its own beyond "
         "what its imports take: the images lie in memory that the two share.",
-        "",
-        f"The model of the cost is off by {found['model_error']['mean']:.0%} on average and by "
-        f"{found['model_error']['largest']:.0%} at most. It says {1e-9 / model['b']:.0f} GFLOP/s, "
-        f"{1e9 * model['c']:.2f} ns for the update of a parameter and {1e9 * model['d']:.2f} ns for its sum.",
     ]
-    return "\n".join(lines) + "\n"
 
 
 SECTIONS = {(BEGIN, END): readme, ("<!-- ranks -->\n", "<!-- end of ranks -->\n"): of_ranks}

@@ -524,7 +524,8 @@ def test_what_the_model_says_of_more_machines_is_its_formula(scaling):
 
 
 @real
-def test_how_a_step_scales_is_measured_and_drawn(tmp_path):
+def test_how_a_step_scales_is_measured_and_drawn(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(HERE.parent / "benchmarks"))
     words = ["--rounds", "1", "--batch-size", "20", "--looks", "1", "--scale", "0.01", "--results", tmp_path]
     command = [sys.executable, HERE.parent / "benchmarks" / "ranks.py", *words]
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, timeout=LIMIT, text=True)
@@ -537,6 +538,11 @@ def test_how_a_step_scales_is_measured_and_drawn(tmp_path):
         ("784-2000-50", 2),
     ]
     assert all(row["ms"] > 0 and row["products_ms"] > 0 for row in result["rows"])
+    spec = importlib.util.spec_from_file_location("benchmarks_run", HERE.parent / "benchmarks" / "run.py")
+    page = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(page)
+    text = page.of_ranks(tmp_path)
+    assert "| the bound of 10,000 images |" in text and "The second rank of a training" in text
     over_data = [(row["what"], row["ranks"]) for row in result["over_data"]]
     assert over_data == [(what, size) for what in ("evaluate", "importance", "hmc") for size in (1, 2)]
     assert all(row["seconds"] > 0 for row in result["over_data"])
