@@ -25,6 +25,7 @@ from study import Run, command, parse, parser, positive, train_all
 from scratchvae import plots
 
 LATENTS = {"mnist": [3, 5, 10, 20, 200], "frey": [2, 5, 10, 20], "digits": [3, 20]}
+TITLES = {"mnist": "MNIST", "frey": "Frey Face", "digits": "digits"}
 METHODS = {
     "AEVB": {"estimator": "B"},
     "wake-sleep": {"estimator": "wake-sleep"},
@@ -142,7 +143,7 @@ def draw(ax, data, latent, curves, reference):
     ax.set_ylim(seen.min() - margin, seen.max() + 2 * margin)
     ax.set_xscale("log")
     ax.set_xlim(1e4, None) if max(column(seeds[0], "samples")[-1] for seeds in curves.values()) > 1e5 else None
-    ax.set_title(f"{data}, $N_z$ = {latent}", fontsize=9)
+    ax.set_title(f"{TITLES[data]}, $N_z$ = {latent}", fontsize=9)
     ax.grid(alpha=0.3, which="both")
 
 
@@ -203,6 +204,7 @@ def main(ranks):
             draw(ax, *key, panels[key], reference.get(key))
         across[0].set_ylabel("bound (nats per datapoint)")
     labels = {line.get_label(): line for ax in fig.axes for line in ax.lines if line.get_label()[0] != "_"}
+    fig.suptitle("The bound while training: seed 0, and as a band three seeds of the validation bound", fontsize=10)
     fig.legend(labels.values(), labels, loc="outside lower center", ncols=min(5, int(1.4 * width)), fontsize=8)
     for ax in axes[-1]:
         ax.set_xlabel("training samples evaluated")
