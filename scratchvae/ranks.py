@@ -330,10 +330,11 @@ def _entries(facts):
 
 
 def _chain(error):
-    """Yield an error and those that it has come from."""
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
+    """Return a list of an error and all that it has come from."""
+    found = [error]
+    for one in found:  # which grows meanwhile
+        found += [other for other in (one.__cause__, one.__context__) if other is not None and other not in found]
+    return found
 
 
 def _text_of(error):

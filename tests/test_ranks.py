@@ -26,7 +26,7 @@ from scratchvae import fit, fit_mcem, output
 from scratchvae.backend import array_module, between_devices, take_device
 from scratchvae.cli import main
 from scratchvae.cli.ranks import ranks_of_command
-from scratchvae.ranks import Alone, RankError, Ranks, started
+from scratchvae.ranks import Alone, RankError, Ranks, _chain, started
 from scratchvae.training import parallel
 
 HERE = Path(__file__).parent
@@ -480,6 +480,15 @@ def test_the_communicator_of_a_command_is_given_back_when_it_ends(monkeypatch):
     monkeypatch.setattr("scratchvae.cli.ranks.Ranks", lambda *arguments, **settings: made.append(settings) or Alone())
     with ranks_of_command("train", True):
         assert made == [{"for_one_call": True}]
+
+
+def test_an_error_is_known_by_all_that_it_has_come_from():
+    known, replaced, meanwhile = RankError("known"), OSError("replaced"), ValueError("meanwhile")
+    replaced.__context__ = known
+    replaced.__cause__ = meanwhile
+    meanwhile.__context__ = replaced  # a circle, as a program may make one
+    assert _chain(replaced) == [replaced, meanwhile, known]
+    assert _chain(known) == [known]
 
 
 # How it scales

@@ -239,8 +239,10 @@ def _of_a_rank(threads, model, options, n_train, ranks):
     They are no more than the rank's share of the cores. Where the number of the run is the one that `_threads` chooses,
     that of a rank is chosen in the same way, by the rows that it has.
     """
-    if model.backend != "numpy" or threads is None or ranks.size == 1:
-        return None if model.backend != "numpy" else threads
+    if model.backend != "numpy":
+        return None
+    if threads is None or ranks.size == 1:
+        return threads
     if threads == _threads(model, options, n_train):
         threads = _threads(model, options, n_train, ranks.size)
     return min(threads, max(1, cores() // ranks.on_machine))
