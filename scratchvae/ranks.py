@@ -303,9 +303,7 @@ class Ranks:
         from scratchvae import __version__  # only now: it imports this file
 
         facts = {"scratchvae": __version__, "numpy": np.__version__, "python": platform.python_version()} | facts
-        facts = {
-            name: json.dumps(fact, default=lambda value: type(value).__name__) for name, fact in _entries(facts).items()
-        }
+        facts = {name: json.dumps(fact, default=_as_text) for name, fact in _entries(facts).items()}
         self.meet()
         every = self.comm.allgather(facts)
         for rank, theirs in enumerate(every):
@@ -327,6 +325,11 @@ def _entries(facts):
         one = {f"{name} {key}": value for key, value in fact.items()} if isinstance(fact, dict) else {name: fact}
         entries |= one
     return entries
+
+
+def _as_text(value):
+    """Return a path as text, and the class of anything else that JSON does not know: its repr may have an address."""
+    return str(value) if isinstance(value, os.PathLike) else type(value).__name__
 
 
 def _chain(error):

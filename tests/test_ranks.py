@@ -482,6 +482,23 @@ def test_the_communicator_of_a_command_is_given_back_when_it_ends(monkeypatch):
         assert made == [{"for_one_call": True}]
 
 
+def test_ranks_that_look_at_other_folders_differ():
+    facts = {"options": {"run": Path("runs/a"), "model": object()}}
+    said = []
+
+    class Other:
+        """A communicator whose other rank looks at another folder."""
+
+        def allgather(self, mine):
+            said.append(mine)
+            return [mine, mine | {"options run": '"runs/b"'}]
+
+    two = SimpleNamespace(comm=Other(), meet=lambda: None)
+    with pytest.raises(ValueError, match=r'rank 1 has options run "runs/b", and rank 0 "runs/a"'):
+        Ranks.agree(two, facts)
+    assert said[0]["options model"] == '"object"'
+
+
 def test_an_error_is_known_by_all_that_it_has_come_from():
     known, replaced, meanwhile = RankError("known"), OSError("replaced"), ValueError("meanwhile")
     replaced.__context__ = known
