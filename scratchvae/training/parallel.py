@@ -185,6 +185,8 @@ def update_by(ranks, model, optimizer, parts):
         ranks.meet()  # from here on nobody writes to the values of others
         yield SharedUpdate(ranks, model, optimizer, parts, grads)
         ranks.meet()  # nobody writes any more
+    except GeneratorExit:  # the process has ended without leaving `with`, and nobody is there to be told
+        raise
     except BaseException as error:
         ranks.tell(error)  # nor does anybody after this
         raise
