@@ -1,13 +1,10 @@
 """The bound while training for 50 epochs at 2 and at 20 latents: train and validation against samples evaluated."""
 
-import io
-
-import numpy as np
 from stages import options, row, stages, write_table
 from study import command
 
 from scratchvae import plots
-from scratchvae.training.checkpoint import write_atomically
+from scratchvae.training.run import write_history
 
 
 def main():
@@ -20,9 +17,7 @@ def main():
         plots.learning_curve(ax, history)
         ax.set_title(f"{latent} latents")
         rows.append(row("loss_curve", title, latent, model, history, data))
-        table = io.StringIO()
-        np.savetxt(table, history, fmt="%.10g", delimiter=",", header=",".join(history.dtype.names), comments="")
-        write_atomically(settings.results / f"loss_curve_{latent}.csv", table.getvalue().encode())
+        write_history(settings.results / f"loss_curve_{latent}.csv", history)
     write_table(settings.results / "loss_curve.csv", rows)
     fig.savefig(settings.results / "loss_curve.png")
     print(f"wrote {settings.results / 'loss_curve.png'}")

@@ -11,7 +11,7 @@ import math
 
 import numpy as np
 
-from scratchvae.arguments import whole
+from scratchvae.arguments import is_real, whole
 from scratchvae.inference.full_vb import THETA_NOISE
 from scratchvae.inference.likelihoods import LIKELIHOODS
 from scratchvae.inference.objectives import OBJECTIVES, trait
@@ -25,6 +25,7 @@ ABILITIES = {  # the methods that an objective may need of a posterior, and what
     "grad_z": "∇_z log q(z|x)",
     "noise_of": "the noise that leads to a given z",
 }
+FOR_USE = ("moments", "latent_kl", "pairwise_log_q")  # what one does with a trained model takes these
 NOISES = ("eps", "z", "u")
 
 
@@ -32,15 +33,16 @@ def opened(given):
     """Return (posterior, likelihood, objective, config) for `given`, the arguments of a VAE by name.
 
     config is a dict that JSON can hold, with all arguments but the backend, and with names in place of objects. It
-    leaves out posterior, flow and channels where they have their defaults, since older runs do not have them. The first
-    argument that does not fit raises a ValueError.
+    leaves out posterior, flow, channels, beta and free_bits where they have their defaults, since older runs do not
+    have them. The first argument that does not fit raises a ValueError.
     """
     config = _networks(given)
     dtype = np.dtype(config["dtype"])
     q, config["posterior"] = posterior_of(given["posterior"], config["flow"], config["n_latent"], dtype)
     p, config["likelihood"] = likelihood_of(given["likelihood"], given["mean"], config["n_visible"], dtype)
     objective, config["estimator"] = objective_of(given["estimator"], q, config["n_samples"])
-    for key, plain in {"posterior": "gaussian", "flow": 0, "channels": []}.items():
+    config |= weights_of(objective, config["estimator"], q, given["beta"], given["free_bits"])
+    for key, plain in {"posterior": "gaussian", "flow": 0, "channels": [], "beta": 1.0, "free_bits": 0.0}.items():
         if config[key] == plain:
             del config[key]
     return q, p, objective, config
@@ -74,6 +76,40 @@ def _networks(given):
     return config
 
 
+def weights_of(objective, name, posterior, beta=1.0, free_bits=0.0):
+    """Return how often the KL counts, and the free bits, as a dict that JSON can hold.
+
+    objective is called `name` in messages. beta and free_bits are described at `VAE`. If they do not go with the
+    objective or the posterior, a ValueError is raised.
+    """
+    for key, value in (("beta", beta), ("free_bits", free_bits)):
+        if not is_real(value) or value < 0:
+            raise ValueError(f"{key} is {value!r}; expected a number ≥ 0")
+    if beta != 1 or free_bits > 0:
+        require_weights(objective, name, "beta" if beta != 1 else "free_bits")
+    if free_bits > 0:
+        if not trait(objective, "has_free_bits", False):
+            raise ValueError(
+                f"free_bits is {free_bits!r}, for the estimator 'B' with its KL in closed form; it is {name!r}"
+            )
+        if not all(can(posterior, ability) for ability in ("factors", "latent_kl")):
+            raise ValueError(
+                f"free_bits is {free_bits!r}, for latents that are independent under q(z|x), whose KLs add up; with "
+                f"the posterior {own_name(posterior, ())!r} they do not: leave it out, or take posterior 'gaussian'"
+            )
+    return {"beta": float(beta), "free_bits": float(free_bits)}
+
+
+def require_weights(objective, name, what):
+    """Raise a ValueError unless the KL can count more or less than once in an objective. `what` asks for it."""
+    if trait(objective, "weighted") is None:
+        able = [key for key, ours in OBJECTIVES.items() if trait(ours, "weighted") is not None]
+        raise ValueError(
+            f"{what} is given, and the estimator {name!r} has no KL that could count more or less: take one of "
+            f"{', '.join(able)}, or leave {what} out"
+        )
+
+
 def theta_of(objective, config, p, theta_noise, alpha, learn_hyperprior, log_sigma):
     """Return the arguments that a `FullVB` has beside those of a VAE as a dict that JSON can hold.
 
@@ -96,6 +132,8 @@ def theta_of(objective, config, p, theta_noise, alpha, learn_hyperprior, log_sig
     if not trait(objective, "theta", True):
         able = [key for key, ours in OBJECTIVES.items() if trait(ours, "theta", True) and key != "B"]
         raise ValueError(f"estimator is {name!r}, which has no bound over θ: take another, such as {', '.join(able)}")
+    if config.get("free_bits"):
+        raise ValueError("free_bits is for a VAE: the draws of θ divide the minibatch, over which it takes the mean KL")
     if tuple(trait(objective, "noise", ("eps",))) != ("eps",):
         raise ValueError(
             f"estimator is {name!r}, which takes more noise than ε: a distribution over θ has no place for it"
@@ -137,7 +175,7 @@ def posterior_of(posterior, flow, n_latent, dtype=np.float64):
         name = posterior.name
     elif ours is None:
         name = own_name(posterior, POSTERIORS)
-        has("posterior", posterior, ("outputs", "draw", "backward"), (*ABILITIES, "moments", "factors", "start"))
+        has("posterior", posterior, ("outputs", "draw", "backward"), (*ABILITIES, *FOR_USE, "factors", "start"))
         try_posterior(posterior, n_latent, dtype)
     else:
         posterior = ours()

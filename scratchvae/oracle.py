@@ -368,9 +368,12 @@ def surrogate(
     posterior="gaussian",
     zeta=None,
     dreams=None,
+    beta=1.0,
+    free_bits=0.0,
 ):
     """Return a function of `arrays` whose derivative is the gradient of an objective; `held` are not moved.
 
+    "A" and "B" have the KL β times, and "B" may have a floor under the mean KL of each latent: Σ_j max(λ, E_x KL_j).
     "stl" is L^A with φ held in log q. "dreg" is Σ w̃ log p(x, z) with z held, and Σ w̃² log w with θ, and φ in log q,
     held. "black-box" is log p(x|z) and f log q(z|x) with z and f held. "wake-sleep" is the bound with φ held, and log
     q(z|x) of the dreams (x, z).
@@ -386,10 +389,20 @@ def surrogate(
     drawn, still = ([draw(some, x, noise, **q) for noise in eps] for some in (arrays, held))
     z, held_z = ([z for z, _ in part] for part in (drawn, still))
     prior = np.array([log_standard(one) for one in z])
-    held_f = log_px(held, held_z) + np.array([log_standard(one) - log_qz for one, log_qz in still])
+    if estimator == "A":
+        neg_kl = prior - np.array([log_qz for _, log_qz in drawn])
+        return n_data / M * np.sum(log_px(arrays, z) + beta * neg_kl) / L
+    if estimator == "B":
+        kl = np.sum(kl_of(arrays, x, activation, posterior))
+        if free_bits:
+            mu, log_var = encode(arrays, x, activation)
+            each = np.mean(mu**2 / 2 + np.exp(log_var) / 2 - 0.5 - log_var / 2, axis=0)
+            kl = M * np.sum(np.maximum(each, free_bits))
+        return n_data / M * (np.sum(log_px(arrays, z)) / L - beta * kl)
+    held_f = log_px(held, held_z) + beta * np.array([log_standard(one) - log_qz for one, log_qz in still])
     if estimator == "stl":
         held_q = np.array([log_q(held, x, one, **q) for one in z])
-        return n_data / M * np.sum(log_px(arrays, z) + prior - held_q) / L
+        return n_data / M * np.sum(log_px(arrays, z) + beta * (prior - held_q)) / L
     if estimator == "dreg":
         share = np.exp(held_f - log_mean(held_f)) / L
         log_w = log_px(held, z) + prior - np.array([log_q(held, x, one, **q) for one in z])
@@ -407,7 +420,8 @@ def surrogate(
     (held_mu, held_log_var) = encode(held, x, activation)
     zs = np.array(held_z)
     log_qj = log_normal(zs[..., None], held_mu[..., None], held_log_var[..., None])  # factor by factor
-    f = log_px(held, held_z)[..., None] + log_normal(zs[..., None], 0 * zs[..., None], 0 * zs[..., None]) - log_qj
+    log_pj = log_normal(zs[..., None], 0 * zs[..., None], 0 * zs[..., None])
+    f = log_px(held, held_z)[..., None] + beta * (log_pj - log_qj)
     s = (zs - held_mu) / np.exp(held_log_var / 2)
     for score, m, v in [(s / np.exp(held_log_var / 2), mu, held_log_var), ((s**2 - 1) / 2, held_mu, log_var)]:
         weight = f - other_half(f, score)

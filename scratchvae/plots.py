@@ -22,6 +22,7 @@ _backend = os.environ.pop("MPLBACKEND", None)  # one that Matplotlib does not ha
 try:
     import matplotlib
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 finally:
     if _backend is not None:
         os.environ["MPLBACKEND"] = _backend
@@ -29,6 +30,11 @@ if _backend:
     with contextlib.suppress(ValueError):  # nothing here needs it
         matplotlib.rcParams["backend"] = _backend
 
+PARTS_OF_RATE = {  # the columns of a history that `latent_use` draws, with their labels
+    "rate": "rate, E KL(q(z|x) ‖ p(z))",
+    "mutual_information": "mutual information I(x; z)",
+    "marginal_kl": "KL(q(z) ‖ p(z))",
+}
 DPI = 150  # pixels per inch of the pictures that this file writes
 
 
@@ -124,6 +130,69 @@ def latent_scatter(ax, mu, labels=None):
     if labels is not None:
         ax.legend(*points.legend_elements(num=None), loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     return points
+
+
+def latent_use(axes, use, history):
+    """Draw on three axes what the latents carry: the KL of each, how it came about, and what the rate is made of.
+
+    use       is what `inference.information` returns. Its KLs are bars, largest first, and grey for latents that are
+              not active.
+    history   is what `fit` returns. The second axis has the KL of each latent after so many samples, in the order of
+              the bars, and the third the rate with its two parts, and ln N, which the mutual information cannot exceed.
+
+    What is not known leaves its axis empty but for a line that says so.
+    """
+    bars, colours, parts = axes
+    kl = np.zeros(use.n_latent) if use.kl is None else use.kl
+    order = np.argsort(-kl, kind="stable")
+    samples = history["samples"]
+    known = "kl" in history.dtype.names and len(history) > 1
+    steps = np.arange(0.5, use.n_latent + 1)
+    bars.set_title("KL of each latent, the largest first", fontsize=8, loc="left")
+    bars.set_xlabel("latents (grey: not active)")
+    bars.set_ylabel("KL(q(z_j|x) ‖ p(z_j)), nats")
+    colours.set_title("KL of each latent while it was trained", fontsize=8, loc="left")
+    colours.set_xlabel("training samples evaluated")
+    colours.set_ylabel("latents, in the same order")
+    parts.set_title("what the rate is made of", fontsize=8, loc="left")
+    parts.set_xlabel("training samples evaluated")
+    parts.set_ylabel("nats per datapoint")
+    if use.kl is None:
+        _say(bars, "not known for this posterior")
+    else:
+        is_active = np.ones(use.n_latent, bool) if use.is_active is None else use.is_active
+        bars.bar(steps[:-1] + 0.5, kl[order], color=np.where(is_active[order], "C0", "0.7"))
+        bars.xaxis.set_major_locator(MaxNLocator(integer=True))
+    found = known and np.isfinite(history["kl"]).any()
+    if found:
+        edges = np.concatenate([samples[:1] * 0.9, samples])
+        mesh = colours.pcolormesh(edges, steps, history["kl"][:, order].T, cmap="cividis", vmin=0, rasterized=True)
+        colours.figure.colorbar(mesh, ax=colours, label="nats")
+        colours.invert_yaxis()
+        colours.yaxis.set_major_locator(MaxNLocator(integer=True))
+        colours.set_xscale("log")
+    else:
+        _say(colours, "not known")
+    if known and np.isfinite(history["rate"]).any():
+        for name, label in PARTS_OF_RATE.items():
+            if np.isfinite(history[name]).any():
+                parts.plot(samples, history[name], label=label)
+        if math.isfinite(use.mutual_information):
+            n = min(use.n, 1000)
+            parts.axhline(math.log(n), color="0.5", ls=":", label=f"ln {n:,}, the most that can be seen of I")
+        parts.set_xscale("log")
+        parts.set_ylim(0, 1.35 * parts.get_ylim()[1])  # with room for the legend
+        parts.legend(fontsize=7, loc="upper left")
+    else:
+        _say(parts, "not known")
+    return [*bars.patches, *colours.collections, *parts.lines]
+
+
+def _say(ax, text):
+    """Write a line into the middle of an axis that has nothing else."""
+    ax.text(0.5, 0.5, text, ha="center", va="center", transform=ax.transAxes, fontsize=8)
+    ax.set_xticks([])
+    ax.set_yticks([])
 
 
 def ellipses(ax, means, covariances, sd=2, **style):
@@ -295,12 +364,13 @@ class DrawingError(ValueError):
         self.paths = paths
 
 
-def draw_run(folder, model, data, history, seed=0):
+def draw_run(folder, model, data, history, seed=0, use=None):
     """Write every picture that suits the model into `folder` as PNG files, and return their paths.
 
     model     is a trained model.
     data      is the `Data` that it was trained on; the images shown are those of its test split.
     history   is what `fit` returned. If it has rows, the first of the pictures is their learning curve.
+    use       is what `inference.information` returned, for a picture of what the latents carry; None draws none.
 
     If some pictures cannot be drawn, the others are, and then a DrawingError names those that are missing, and why.
     """
@@ -311,7 +381,7 @@ def draw_run(folder, model, data, history, seed=0):
         raise DrawingError(f"{folder} cannot be made ({error.strerror})", []) from error
     paths = []
     failures = {}
-    for name, draw in _pictures(model, data, history, seed).items():
+    for name, draw in _pictures(model, data, history, seed, use).items():
         path = folder / f"{name}.png"
         part = path.with_suffix(f".png.{secrets.token_hex(8)}.tmp")  # no half of a picture has its name, nor two one
         try:
@@ -332,7 +402,7 @@ def draw_run(folder, model, data, history, seed=0):
     return paths
 
 
-def _pictures(model, data, history, seed):
+def _pictures(model, data, history, seed, use):
     """Return by name the functions that draw the pictures of a run, each of which returns a figure."""
     full_vb = hasattr(model, "theta_sample")
     code_alone = not getattr(getattr(model.estimator, "func", model.estimator), "bound", True)
@@ -360,6 +430,11 @@ def _pictures(model, data, history, seed):
         theta_uncertainty(fig.subplots(1, 4), model, x[:8], data.image_shape, seed=seed)
         return fig
 
+    def what_latents_carry():
+        fig = Figure(figsize=(12, 3.4), dpi=DPI, layout="constrained")
+        latent_use(fig.subplots(1, 3), use, history)
+        return fig
+
     def one(draw, *arguments, size=(6, 6), **settings):
         fig, ax = figure(*size)
         draw(ax, *arguments, **settings)
@@ -370,6 +445,8 @@ def _pictures(model, data, history, seed):
         pictures["learning_curve"] = curve
     pictures["reconstructions"] = lambda: one(reconstructions, x, model.reconstruct(x), data.image_shape)
     if not code_alone:  # a plain autoencoder learns neither a q(z|x) nor which z to expect
+        if use is not None:
+            pictures["latents"] = what_latents_carry
         pictures["uncertainty"] = spread
         if full_vb:
             pictures["theta_uncertainty"] = spread_of_theta

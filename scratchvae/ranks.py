@@ -166,7 +166,7 @@ class Ranks:
 
     def share(self, m):
         """Return the `Share` of this rank in m rows, as even as can be; where there are too few it may be empty."""
-        return Share(*part_of(m, self.rank, self.size), m, self.rank, self.size)
+        return Share(*part_of(m, self.rank, self.size), m, self.rank, self.size, self.total)
 
     def meet(self, value=0.0, signals=None, keep=False):
         """Wait for all ranks, and return (sum, stop, keep), which are the same on all of them.

@@ -5,7 +5,12 @@ which stands for N/M datapoints. So the ranks divide the rows, and the sum of th
 that of the whole minibatch.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+
+import numpy as np
+
+from scratchvae.backend import kind, move
 
 
 @dataclass(frozen=True)
@@ -18,6 +23,8 @@ class Share:
     rank    is the number of the rank, from 0 on; 0 unless given. What counts once for a minibatch and not for a row,
             such as the KL of θ, is divided among the ranks by this number.
     size    is how many ranks there are, 1 unless given.
+    total   is a function that returns the sums over all ranks of an array of numbers; None, unless given, where there
+            are no others.
     """
 
     start: int
@@ -25,6 +32,7 @@ class Share:
     of: int
     rank: int = 0
     size: int = 1
+    total: Callable | None = None
 
     def __len__(self):
         return self.stop - self.start
@@ -33,6 +41,13 @@ class Share:
     def rows(self):
         """Return the rows as a slice of the minibatch."""
         return slice(self.start, self.stop)
+
+    def mean(self, rows):
+        """Return the mean of rows over the whole minibatch, (J,), of which rows (n, J) are here. All ranks call it."""
+        total = rows.sum(axis=0)
+        if self.total is not None:
+            total = move(np.array(self.total(move(total, "numpy")), total.dtype), kind(total))
+        return total / self.of
 
     def within(self, start, stop):
         """Return those of the rows that are also in [start, stop), as a slice of the share's own rows."""

@@ -141,6 +141,13 @@ def try_posterior(posterior, J, dtype):
         "grad_z": ("()", (), [(L, M, J)], "∇_z log q(z|x) at each draw"),
         "noise_of": (f"(z, {read})", (z, *outputs), [(L, M, J)], "the eps that leads to each z"),
         "moments": (f"({read})", outputs, [(M, J), (M, J)], "mean and log variance of each latent"),
+        "latent_kl": ("()", (), [(M, J)], "KL(q(z_j|x) ‖ p(z_j)) of each latent"),
+        "pairwise_log_q": (
+            f"(z, {read})",
+            (_locked(z[:, 0]), *outputs),
+            [(L, M)],
+            f"log q(z|x) of each of {L} z, ({L}, {J}), at each of {M} rows",
+        ),
         "factors": ("()", (), scores, f"log q of each latent, and the list of its scores by {read}"),
     }
     for ability, (call, arguments, expected, meaning) in abilities.items():
@@ -152,8 +159,11 @@ def try_posterior(posterior, J, dtype):
     meaning = f"a tuple, ∂bound/∂ each of {read}, summed over the {L} draws"
     numbers = [("1.0", 1.0, 0.0), (f"an array {(L, M)}", _locked(np.ones((L, M), dtype)), 0.0)]
     numbers += [("0.0", 0.0, 1.0)] if hasattr(posterior, "neg_kl") else []
+    if all(hasattr(posterior, ability) for ability in ("neg_kl", "factors", "latent_kl")):
+        numbers += [("0.0", 0.0, _locked(np.ones(J, dtype)))]
     for text, dlog_q, dneg_kl in numbers:
-        call = f"backward(dz, dlog_q, dneg_kl), with {text} for dlog_q and {dneg_kl} for dneg_kl,"
+        weight = dneg_kl if np.isscalar(dneg_kl) else f"an array {(J,)}"
+        call = f"backward(dz, dlog_q, dneg_kl), with {text} for dlog_q and {weight} for dneg_kl,"
         _ask(where, call, expected, meaning, dtype, posterior.backward, eps, dlog_q, dneg_kl, several=True)
 
 

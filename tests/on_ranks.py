@@ -18,6 +18,7 @@ import standin
 
 from scratchvae import VAE, FullVB, evaluate, fit, fit_mcem
 from scratchvae.inference.hmc import log_joint, sample
+from scratchvae.inference.information import information
 from scratchvae.inference.marginal import appendix_d, importance
 from scratchvae.ranks import SHARED, Ranks, _text_of, ranks_of
 from scratchvae.training.loop import evaluate_theta
@@ -30,6 +31,8 @@ MODELS = {
     "importance weighted": (VAE, {"estimator": "dreg", "n_samples": 3}),
     "wake-sleep": (VAE, {"estimator": "wake-sleep"}),
     "flow": (VAE, {"flow": 2}),
+    "beta": (VAE, {"beta": 3.0}),
+    "free bits": (VAE, {"free_bits": 0.02}),
     "full posterior": (VAE, {"posterior": "full"}),
     "gaussian": (VAE, {"likelihood": "gaussian", "n_hidden": (6, 5)}),
     "convolutional": (VAE, {"channels": (2,), "activation": "relu"}),
@@ -49,7 +52,9 @@ def trained(name, comm, optimizer=None, **settings):
     model = kind(**SIZES | options)
     settings = {"samples": 53 * STEPS // 6, "batch_size": 10, "seed": 3} | settings
     history = fit(model, DATA, VALID, optimizer=optimizer or Adagrad(0.05), comm=comm, **settings)
-    return model, np.stack([history[name] for name in history.dtype.names if name != "seconds"])
+    columns = [history[name].reshape(len(history), -1).T for name in history.dtype.names if name != "seconds"]
+    columns = np.concatenate(columns)
+    return model, columns[np.isfinite(columns).all(axis=1)]  # without those of what is not known
 
 
 def models(comm):
@@ -71,6 +76,10 @@ def looks(comm):
     bayesian, _ = trained("full VB", None)
     found["evaluate"] = np.array([*evaluate(model, DATA, 1, comm=comm).values()])
     found["evaluate dynamic"] = np.array([*evaluate(model, DATA, 1, "dynamic", comm=comm).values()])
+    for posterior in ("gaussian", "full"):
+        use = information(VAE(**SIZES, posterior=posterior), DATA, 1, comm=comm)
+        names = ("rate", "kl", "variance", "mutual_information", "error", "most")
+        found |= {f"information, {posterior}: {name}": np.array(getattr(use, name)) for name in names}
     found["evaluate_theta"] = np.array([*evaluate_theta(bayesian, DATA, 2, 1, comm=comm).values()])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of k_hat, and of chains that were tuned too briefly

@@ -25,6 +25,7 @@ from scratchvae.backend import move
 from scratchvae.cli import main, shared
 from scratchvae.cli.shared import DEFAULTS
 from scratchvae.gradcheck import homework, matrix
+from scratchvae.inference import information as carried
 from scratchvae.inference import marginal
 from scratchvae.training import loop, optim
 from scratchvae.training.run import HISTORY
@@ -150,8 +151,8 @@ def training(noted, capsys):
         noted.trained = model
         return noted.history
 
-    def draw_run(folder, model, images, history, seed=0):
-        assert history is noted.history
+    def draw_run(folder, model, images, history, seed=0, use=None):
+        assert history is noted.history and use.n == len(images.valid)
         assert_array_equal(noted.trained.to("numpy").params.value, model.params.value)
         noted.put("draw_run", folder=str(folder), seed=seed, backend=model.backend, test=noted.part(images.test))
         return [Path("learning_curve.png"), Path("reconstructions.png")]
@@ -254,6 +255,10 @@ TRAIN = {
     ),
     "--estimator": row("--estimator stl", options={"estimator": "stl"}, model__estimator="stl"),
     "--n-samples": row("--n-samples 3", options={"n_samples": 3}, model__n_samples=3, model__draws=3),
+    "--beta": row("--beta 2.5", options={"beta": 2.5}, model__beta=2.5),
+    "--free-bits": row("--free-bits 0.25", options={"free_bits": 0.25}, model__free_bits=0.25),
+    "--kl-warmup": row("--kl-warmup 3e3", options={"kl_warmup": 3000}, fit__kl_warmup=3000),
+    "--kl-cycles": row("--kl-cycles 3", f"{OUT} --kl-warmup 3e3", {"kl_cycles": 3}, fit__kl_cycles=3),
     "--samples": row("--samples 12e3", options={"samples": 12_000}, fit__samples=12_000),
     "--epochs": row("--epochs 2.5", options={"epochs": 2.5}, fit__epochs=2.5),
     "--optimizer": row(
@@ -345,6 +350,10 @@ OPTIONS = {  # of a run that is trained without any option
     "lr": None,
     "warmup": 0,
     "decay": None,
+    "beta": 1.0,
+    "free_bits": 0.0,
+    "kl_warmup": None,
+    "kl_cycles": 1,
     "batch_size": 100,
     "schedule": "joint",
     "samples": None,
@@ -387,7 +396,7 @@ def prepare(noted, runs):
 def test_without_options_train_takes_the_defaults_that_its_help_names(training, noted):
     found = training()
     told = {key.removeprefix("options."): value for key, value in found.items() if key.startswith("options.")}
-    assert OPTIONS.items() <= told.items()
+    assert {key: told[key] for key in OPTIONS} == OPTIONS
     settings = {"train": "train", "valid": "valid", "samples": None, "epochs": None, "batch_size": 100, "seed": 0}
     settings |= {"schedule": "joint", "binarization": "grey", "log_every": None, "resume": False, "progress": None}
     settings |= {"out": "runs/digits20"}
@@ -463,14 +472,22 @@ def evaluation(noted, capsys):
         noted.put("importance", **given | {"x": noted.part(given["x"])})
         return marginal.Estimate(np.array([-3.5]), np.array([0.1]), np.array([9.0]), np.array([0.2]), 500)
 
+    def information(*arguments, **settings):
+        given = bound(functions[3], arguments, settings)
+        assert given.pop("model") is noted.loaded
+        assert given.pop("comm") is ranks.ALONE
+        noted.put("information", **given | {"x": noted.part(given["x"])})
+        kl = np.array([0.75, 0.25])
+        return carried.Information(180, 2, 1.0, kl, np.array([0.5, 0.001]), 0.5, 0.125, 0.625)
+
     from scratchvae.training import run
 
     original = run.load_model
-    functions = loop.evaluate, loop.evaluate_theta, marginal.importance
+    functions = loop.evaluate, loop.evaluate_theta, marginal.importance, carried.information
     noted.instead(original, load_model)
     noted.instead(shared.images_of_run, images_of_run)
     noted.instead(data.load_data, noted.load_data)
-    for function, stand_in in zip(functions, (evaluate, evaluate_theta, importance), strict=True):
+    for function, stand_in in zip(functions, (evaluate, evaluate_theta, importance, information), strict=True):
         noted.instead(function, stand_in)
 
     def go(*arguments):
@@ -486,6 +503,11 @@ def evaluation(noted, capsys):
 
 
 JSON = "{here}/run --json"
+CARRIED = {  # what --json says of the latents
+    **{"rate": 1.0, "distortion": 2.0, "n_latent": 2, "active": 1, "kl_of_latents": [0.75, 0.25]},
+    **{"mutual_information": 0.5, "mutual_information_error": 0.125, "mutual_information_most": 0.625},
+    **{"log_n": pytest.approx(np.log(180)), "marginal_kl": 0.5, "unknown": {}},
+}
 EVALUATE = {
     "run": row(
         "{here}/full",
@@ -494,7 +516,7 @@ EVALUATE = {
         load_model__folder="{here}/full",
         printed__run="{here}/full",
     ),
-    "--split": row("--split valid", JSON, evaluate__x="valid", printed__split="valid"),
+    "--split": row("--split valid", JSON, evaluate__x="valid", information__x="valid", printed__split="valid"),
     "--n-samples": row("--n-samples 6", JSON, evaluate__draws=6, printed__n_samples=6),
     "--log-likelihood": row(
         "--log-likelihood 5e2",
@@ -519,6 +541,7 @@ EVALUATE = {
         evaluate__seed=19,
         evaluate_theta__seed=19,
         importance__seed=19,
+        information__seed=19,
         printed__seed=19,
     ),
     "--data-dir": row("--data-dir folder", JSON, load_data__data_dir="{here}/folder"),
@@ -532,6 +555,7 @@ EVALUATE = {
         **{f"printed__{key}": value for key, value in {"binarization": "grey", "n": 180, "bound": -3.0}.items()},
         **{f"printed__{key}": value for key, value in {"kl": 1.0, "reconstruction": -2.0, "n_samples": 4}.items()},
         printed__seed=0,
+        **{f"printed__{key}": value for key, value in CARRIED.items()},
     ),
     "--backend": row("--backend cupy", JSON, load_model__backend="cupy"),
 }
@@ -591,8 +615,8 @@ def plotting(noted, capsys):
         noted.put("images_of_run", run=str(run), changed_data=changed_data)
         return shared.images_of(options)
 
-    def draw_run(folder, given, images, history, seed=0):
-        assert given is model
+    def draw_run(folder, given, images, history, seed=0, use=None):
+        assert given is model and use.n == len(images.valid)
         noted.put("draw_run", folder=str(folder), seed=seed, test=noted.part(images.test), rows=history.tolist())
         return [Path("a.png")]
 

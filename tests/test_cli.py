@@ -69,12 +69,16 @@ def test_train_leaves_a_run_folder_and_says_what_it_wrote_and_where(tmp_path, mo
     config = json.loads(text)
     assert text == json.dumps(config, indent=2) + "\n"  # for people to read
     assert config["options"]["latent"] == 2 and config["run"]["model"]["n_visible"] == 64
-    assert (folder / "metrics.csv").read_text(encoding="utf-8").splitlines()[
-        0
-    ] == "step,samples,epoch,train_bound,valid_bound,seconds"
+    assert (folder / "metrics.csv").read_text(encoding="utf-8").splitlines()[0] == (
+        "step,samples,epoch,train_bound,valid_bound,seconds,"
+        "rate,distortion,active,mutual_information,marginal_kl,kl_1,kl_2"
+    )
     assert {path.name for path in (folder / "figures").iterdir()} == {
         f"{name}.png"
-        for name in ("learning_curve", "reconstructions", "uncertainty", "samples", "random_walk", "manifold", "latent")
+        for name in (
+            *("learning_curve", "reconstructions", "latents", "uncertainty", "samples", "random_walk"),
+            *("manifold", "latent"),
+        )
     }
     assert run("train", *QUICK, "--quiet") == 0  # again: a new folder, nothing overwritten
     assert (tmp_path / "runs" / "digits2-2" / "checkpoint.npz").exists()
@@ -203,7 +207,8 @@ def test_a_run_of_before_these_options_is_resumed_and_evaluated(tmp_path, capsys
     path = tmp_path / "run" / "config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
     assert "channels" not in config["run"]["model"]  # as in its checkpoint
-    for key in ("architecture", "channels", "flow", "decay"):
+    assert "beta" not in config["run"]["model"] and "kl_warmup" not in config["run"]
+    for key in ("architecture", "channels", "flow", "decay", "beta", "free_bits", "kl_warmup", "kl_cycles"):
         del config["options"][key]
     path.write_text(json.dumps(config), encoding="utf-8")
     assert run("train", "--resume", tmp_path / "run", "--samples", 4000, "--quiet") == 0
@@ -297,7 +302,7 @@ def test_plot_draws_the_pictures_again(trained, capsys):
         path.unlink()
     assert run("plot", trained) == 0
     printed = capsys.readouterr().out.split()
-    assert len(printed) == 7 and all(os.path.exists(path) for path in printed)
+    assert len(printed) == 8 and all(os.path.exists(path) for path in printed)
     before = (trained / "figures" / "samples.png").read_bytes()
     assert run("plot", trained, "--seed", 1) == 0
     assert (trained / "figures" / "samples.png").read_bytes() != before

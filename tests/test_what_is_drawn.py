@@ -19,7 +19,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.stats import norm
 
 from scratchvae import VAE, FullVB, bench, plots
-from scratchvae.training.run import HISTORY
+from scratchvae.training.run import HISTORY, with_latents
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 SHAPE = (2, 3)
@@ -355,6 +355,56 @@ def test_a_figure_is_as_wide_and_as_high_as_it_was_asked_for():
     assert fig.axes == [ax]
     assert_array_equal(plots.figure()[0].get_size_inches(), [6, 6])
     assert_fits(fig, 7, 4)
+
+
+class Use:
+    """What `latent_use` reads of an `Information`."""
+
+    n = 120
+    n_latent = 3
+    kl = np.array([0.2, 2.0, 0.001])
+    is_active = np.array([True, True, False])
+    mutual_information = 1.9
+
+
+def carried(n_latent=3):
+    """A history of ten rows with what the latents carry."""
+    found = np.zeros(10, with_latents(n_latent))
+    for name in HISTORY.names:
+        found[name] = CURVES[name]
+    found["rate"] = np.linspace(0.5, 2.2, 10)
+    found["mutual_information"] = np.linspace(0.1, 1.9, 10)
+    found["marginal_kl"] = found["rate"] - found["mutual_information"]
+    found["kl"] = np.linspace(0, 1, 10)[:, None] * Use.kl
+    return found
+
+
+def test_what_the_latents_carry_is_drawn_from_the_largest_kl_down_with_its_parts_over_the_samples():
+    axes = plots.Figure().subplots(1, 3)
+    history = carried()
+    plots.latent_use(axes, Use, history)
+    bars, colours, parts = axes
+    assert_allclose([bar.get_height() for bar in bars.patches], [2.0, 0.2, 0.001])
+    assert [bar.get_facecolor() for bar in bars.patches] == [to_rgba("C0"), to_rgba("C0"), to_rgba("0.7")]
+    assert bars.get_ylabel().endswith("nats") and "not active" in bars.get_xlabel()
+    (mesh,) = colours.collections
+    assert_allclose(np.asarray(mesh.get_array()), history["kl"][:, [1, 0, 2]].T)
+    assert colours.get_xscale() == parts.get_xscale() == "log"
+    for line, column in zip(parts.lines, ("rate", "mutual_information", "marginal_kl"), strict=False):
+        assert_array_equal(line.get_xdata(), history["samples"])
+        assert_array_equal(line.get_ydata(), history[column])
+    assert_allclose(parts.lines[3].get_ydata(), np.log(120))
+    labels = [text.get_text() for text in parts.get_legend().get_texts()]
+    assert labels[0].startswith("rate") and labels[1].startswith("mutual") and "ln 120" in labels[3]
+
+
+@pytest.mark.parametrize("history", [CURVES, carried()[:1], carried()[:0]], ids=["of an older run", "one row", "none"])
+def test_what_is_not_known_of_the_latents_is_said_in_its_place(history):
+    axes = plots.Figure().subplots(1, 3)
+    use = type("Unknown", (Use,), {"kl": None, "is_active": None, "mutual_information": np.nan})
+    plots.latent_use(axes, use, history)
+    assert [ax.texts[0].get_text() for ax in axes] == ["not known for this posterior", "not known", "not known"]
+    assert not any(ax.patches or ax.lines or ax.collections for ax in axes)
 
 
 def test_every_function_that_draws_is_read_back_here():

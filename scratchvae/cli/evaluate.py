@@ -2,11 +2,11 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from scratchvae import data
 from scratchvae.backend import BACKENDS, take_device
 from scratchvae.cli.shared import (
     add_command,
@@ -17,7 +17,9 @@ from scratchvae.cli.shared import (
     place,
     resolved,
     run_options,
+    use_in_words,
 )
+from scratchvae.inference.information import information
 from scratchvae.inference.objectives import trait
 from scratchvae.ranks import ranks_of
 from scratchvae.training import loop
@@ -84,6 +86,10 @@ def _evaluate(run, options, model, images, split, n_samples, n_theta, log_likeli
         "seed": seed,
         **({"note": note} if note else {}),
     }
+    use = information(model, loop.as_seen(x, seed, images.binarization == "dynamic"), seed, ranks)
+    if bounds:
+        use = replace(use, rate=result["kl"])  # that of all L draws, where it is by draws
+    result |= _carried(use, result)
     over_theta = options["full_vb"] and n_theta > 0
     if over_theta:
         result |= _over_theta(model, x, split, n_theta, seed, images.binarization, ranks)
@@ -92,7 +98,7 @@ def _evaluate(run, options, model, images, split, n_samples, n_theta, log_likeli
             raise ValueError("--log-likelihood draws from q(z|x), which an autoencoder does not learn: leave it out")
         result |= _log_likelihood(model, x, log_likelihood, seed, images.binarization, ranks)
     if not bounds:
-        result |= {"bound": None, "kl": None}
+        result |= {"bound": None, "kl": None, "rate": None}
     if as_json:
         print(json.dumps(_finite(result), allow_nan=False))
         return 0
@@ -104,6 +110,7 @@ def _evaluate(run, options, model, images, split, n_samples, n_theta, log_likeli
         )
     if note:
         print(note)
+    print(use_in_words(use))
     if log_likelihood is not None:
         print(_log_likelihood_in_words(result))
     if over_theta:
@@ -111,6 +118,23 @@ def _evaluate(run, options, model, images, split, n_samples, n_theta, log_likeli
         if model.config["learn_hyperprior"]:
             print("learned α: " + ", ".join(f"{name} {alpha:.3g}" for name, alpha in result["alpha"].items()))
     return 0
+
+
+def _carried(use, result):
+    """Return what the latents carry, for the result of `evaluate`, whose two terms are rate and distortion."""
+    return {
+        "rate": result["kl"],
+        "distortion": -result["reconstruction"],
+        "n_latent": use.n_latent,
+        "active": use.active,
+        "kl_of_latents": None if use.kl is None else use.kl.tolist(),
+        "mutual_information": use.mutual_information,
+        "mutual_information_error": use.error,
+        "mutual_information_most": use.most,
+        "log_n": use.log_n,
+        "marginal_kl": use.marginal_kl,
+        "unknown": use.missing,
+    }
 
 
 def _over_theta(model, x, split, n_theta, seed, binarization, ranks):
@@ -127,8 +151,7 @@ def _log_likelihood(model, x, n_samples, seed, binarization, ranks):
 
     if n_samples < 1:
         raise ValueError(f"--log-likelihood is {n_samples}; expected a whole number ≥ 1")
-    if binarization == "dynamic":
-        x = data.binarise(x, data.thresholds(x.shape, x.dtype, loop.stream(seed, loop.HELD_OUT, 0)))
+    x = loop.as_seen(x, seed, binarization == "dynamic")
     with loop.progress_bar(len(x), 0, ranks.shown(None), unit=" images") as bar:
         estimate = importance(model, x, n_samples, seed, bar.update, ranks)
     mean, error = estimate.mean()
@@ -145,6 +168,8 @@ def _finite(value):
     """Return a result with None in place of each number in it that is not finite."""
     if isinstance(value, dict):
         return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_finite(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import itertools
+import math
 import os
 import shlex
 import signal
@@ -64,6 +65,10 @@ DEFAULTS = {
     "lr": None,
     "warmup": 0,
     "decay": None,
+    "beta": 1.0,
+    "free_bits": 0.0,
+    "kl_warmup": None,
+    "kl_cycles": 1,
     "batch_size": 100,
     "schedule": "joint",
     "samples": None,
@@ -75,8 +80,11 @@ DEFAULTS = {
 }
 KINDS = {  # what an option in config.json may be beside None: a type, "list" for one of whole numbers, or names
     bool: ("init_biases", "prior", "full_vb", "learn_hyperprior"),
-    int: ("n_train", "latent", "flow", "n_samples", "threads", "warmup", "batch_size", "samples", "log_every", "seed"),
-    float: ("alpha", "log_sigma", "epochs", "lr", "decay"),
+    int: (
+        *("n_train", "latent", "flow", "n_samples", "threads", "warmup", "batch_size", "samples", "log_every", "seed"),
+        *("kl_warmup", "kl_cycles"),
+    ),
+    float: ("alpha", "log_sigma", "epochs", "lr", "decay", "beta", "free_bits"),
     str: ("data", "data_dir", "warm_start", "test_images"),
     "list": ("hidden", "channels", "split", "image_shape"),
 }
@@ -96,8 +104,23 @@ NAMES = {
 }
 OF_THETA = ("theta_noise", "alpha", "learn_hyperprior", "log_sigma")  # arguments of a FullVB that a VAE does not take
 NEWER = ("backend", "threads", "full_vb", "warm_start", "architecture", "channels", "flow", "decay")
-NEWER += ("posterior", "background", "test_images", "image_shape", *OF_THETA)
+NEWER += (
+    "beta",
+    "free_bits",
+    "kl_warmup",
+    "kl_cycles",
+    "posterior",
+    "background",
+    "test_images",
+    "image_shape",
+    *OF_THETA,
+)
 MAY_CHANGE = ("samples", "epochs", "data", "data_dir", "backend", "test_images", "image_shape")  # as a run goes on
+UNKNOWN = {  # what an `Information` may not know, in words
+    "kl": "the KL of each latent",
+    "active": "how many latents are active",
+    "mutual_information": "the mutual information",
+}
 SINCE = {key: DEFAULTS[key] for key in NEWER}  # the config.json of an older run may lack these: it had the defaults
 
 
@@ -257,6 +280,8 @@ def model_of(options, images):
         "channels",
         "posterior",
         "flow",
+        "beta",
+        "free_bits",
     ]
     keys += OF_THETA if options["full_vb"] else ["prior"]
     kind = FullVB if options["full_vb"] else VAE
@@ -270,6 +295,41 @@ def _refuse_options_of_full_vb(options):
             words = {"local": "--local-reparameterization", "antithetic": "--antithetic"}
             option = words.get(options[key], "--" + key.replace("_", "-"))
             raise ValueError(f"{option} belongs to full variational Bayes: add --full-vb")
+
+
+# What is printed of the latents
+
+
+def use_in_words(use):
+    """Return in a sentence or two what an `Information` says of the latents, and what is not known and why."""
+    if math.isnan(use.rate):
+        return f"what the latents carry is not known: {use.missing['rate']}"
+    parts = []
+    if use.active is not None:
+        parts.append(f"{use.active} of {use.n_latent} latents {'is' if use.active == 1 else 'are'} active")
+    if math.isfinite(use.mutual_information):
+        if use.saturated:
+            amount = f"at least {use.mutual_information:.2f} (of ln N = {use.log_n:.2f}, the most that can be seen)"
+            rest = "at most "
+        else:
+            low, high = (max(0.0, bound) for bound in (use.mutual_information, use.most))  # the draws may give less
+            amount = f"{low:.2f} to {high:.2f} (± {use.error:.2g})"
+            rest = "up to "
+        parts.append(
+            f"of the rate of {use.rate:.2f} nats {amount} is mutual information I(x; z), and "
+            f"{rest}{use.marginal_kl:.2f} is KL(q(z) ‖ p(z))"
+        )
+    else:
+        parts.append(f"the rate is {use.rate:.2f} nats")
+    if use.kl is not None and use.kl.sum() < (1 - 1e-3) * use.rate:
+        parts.append(f"the KLs of the latents alone add up to {use.kl.sum():.2f}, since they are not independent")
+    reasons = {}
+    for name, reason in use.missing.items():
+        reasons.setdefault(reason, []).append(UNKNOWN[name])
+    if reasons:
+        unknown = ", and ".join(f"{' and '.join(names)} ({reason})" for reason, names in reasons.items())
+        parts.append(f"not known: {unknown}")
+    return "; ".join(parts)
 
 
 # Signals

@@ -24,7 +24,9 @@ from scratchvae.cli.shared import (
     resolved,
     run_folder,
     run_options,
+    use_in_words,
 )
+from scratchvae.inference.information import information
 from scratchvae.inference.likelihoods import LIKELIHOODS
 from scratchvae.inference.objectives import OBJECTIVES, trait
 from scratchvae.inference.posteriors import POSTERIORS
@@ -109,6 +111,8 @@ def train(out=None, resume=None, quiet=False, take_over=False, ranks=None, **giv
                 batch_size=options["batch_size"],
                 seed=options["seed"],
                 schedule=options["schedule"],
+                kl_warmup=options["kl_warmup"],
+                kl_cycles=options["kl_cycles"],
                 binarization=images.binarization,
                 log_every=options["log_every"],
                 out=folder,
@@ -133,10 +137,14 @@ def train(out=None, resume=None, quiet=False, take_over=False, ranks=None, **giv
             f"{last['train_bound']:.2f} train{_kind_of_bound(model)}, "
             f"{last['valid_bound']:.2f} validation (nats per datapoint)"
         )
+    with model.guard.looked_at():
+        use = _information(model, images, options, ranks)
+    if not quiet:
+        print(use_in_words(use))
     if not ranks.first:
         return 0
     with model.guard.looked_at():
-        pictures = _draw(folder, model, images, history, options["seed"])
+        pictures = _draw(folder, model, images, history, options["seed"], use)
     if not quiet:
         names = ", ".join(path.stem for path in pictures)
         drawn = f" and, in figures/, {names}" if names else ", and no pictures"
@@ -147,7 +155,13 @@ def train(out=None, resume=None, quiet=False, take_over=False, ranks=None, **giv
     return 0
 
 
-def _draw(folder, model, images, history, seed):
+def _information(model, images, options, ranks):
+    """Return what the latents carry about all validation images."""
+    seed = options["seed"]
+    return information(model, loop.as_seen(images.valid, seed, images.binarization == "dynamic"), seed, ranks)
+
+
+def _draw(folder, model, images, history, seed, use):
     """Draw the pictures of a run and return their paths. A warning says which are missing, and how to draw them."""
     paths = []
     try:
@@ -156,7 +170,7 @@ def _draw(folder, model, images, history, seed):
         reason = f"no pictures: Matplotlib cannot be loaded ({type(error).__name__}: {' '.join(str(error).split())})"
     else:
         try:
-            return draw_run(folder / "figures", model.to("numpy"), images, history, seed)
+            return draw_run(folder / "figures", model.to("numpy"), images, history, seed, use)
         except DrawingError as error:
             paths = error.paths
             reason = str(error)
@@ -308,6 +322,11 @@ def _describe(model, options, threads, n_ranks):
     likelihood = config["likelihood"]
     likelihood += f", {config['mean']} mean" if len(model.likelihood.means) > 1 else ""
     objective = f"L^{config['estimator']}" if config["estimator"] in ("A", "B") else config["estimator"]
+    objective += f", β = {config['beta']:g}" if "beta" in config else ""
+    objective += f", free bits {config['free_bits']:g} nats" if "free_bits" in config else ""
+    if options["kl_warmup"]:
+        objective += f", KL from 0 to its weight in {options['kl_warmup']:,} samples"
+        objective += f", {options['kl_cycles']} times" if options["kl_cycles"] > 1 else ""
     optimizer = options["optimizer"] + ("" if options["lr"] is None else f" {options['lr']}")
     optimizer += "" if options["decay"] is None else f" / (1 + step/{options['decay']:g})"
     return (
@@ -320,6 +339,8 @@ def _describe(model, options, threads, n_ranks):
 
 def _kind_of_bound(model):
     """Return what the bound of training is called, in brackets, if it is not the bound (7) of validation; else ""."""
+    if "beta" in model.config or "free_bits" in model.config:
+        return " (with β = 1 and no free bits, as everywhere)"
     if hasattr(model, "posterior"):
         return " with the θ-KL (22)"
     if not trait(model.estimator, "bound", True):
@@ -458,6 +479,31 @@ def add_to(commands):
         "black-box is L^A by scores (L of 2 or more), autoencoder has no noise and no KL",
     )
     g.add_argument("--n-samples", type=int, metavar="L", help="how many noise samples to draw per datapoint (1)")
+    g.add_argument(
+        "--beta",
+        type=float,
+        metavar="β",
+        help="how often the KL counts in what is ascended (1): above 1 the latents carry less, below 1 more; the bound "
+        "that is logged stays the one with β = 1",
+    )
+    g.add_argument(
+        "--free-bits",
+        type=float,
+        metavar="λ",
+        help="nats below which the mean KL of a latent costs nothing, so that it is not given up early (0); for B",
+    )
+    g.add_argument(
+        "--kl-warmup",
+        type=count,
+        metavar="N",
+        help="let the weight of the KL rise from 0 to 1, or to β, during the first N samples (without it: at once)",
+    )
+    g.add_argument(
+        "--kl-cycles",
+        type=int,
+        metavar="K",
+        help="let it rise K times, with N samples at its full weight after each (1)",
+    )
     g = p.add_argument_group("training (algorithm 1)")
     g.add_argument(
         "--samples",

@@ -117,6 +117,7 @@ def _surrogate(model, x, noise, n_data):
             return formula(q, p, x, noise, scale, *next(pairs))
 
         call.noise = record.noise
+        call.at_the_draws = trait(objective, "at_the_draws", False)
         return call
 
     record.noise = trait(objective, "noise", ("eps",))
@@ -154,6 +155,8 @@ def _witness(model, x, noise, n_data, oracle):
     settings = {key: config[key] for key in ("estimator", "likelihood", "mean", "activation")}
     settings |= {"n_maps": config.get("flow", 0), "posterior": config.get("posterior", "gaussian")}
     has_surrogate = trait(model.estimator, "surrogate") is not None
+    if has_surrogate:
+        settings |= {key: config[key] for key in ("beta", "free_bits") if key in config}
     if "theta_noise" in config:
         alpha = None if config["learn_hyperprior"] else config["alpha"]
         settings |= {"theta_noise": config["theta_noise"], "alpha": alpha, "held": held if has_surrogate else None}
@@ -177,7 +180,7 @@ def _value(model, x, noise, n_data):
     if not _is_known(config):
         return Report()
     value = model.bound(x, noise, n_data)
-    names = {"dreg": "iwae", "wake-sleep": "A" if "flow" in config else "B"}  # whose value they have
+    names = {"B": "B", "dreg": "iwae", "wake-sleep": "A" if "flow" in config else "B"}  # whose value they have
     settings = {key: config[key] for key in ("likelihood", "mean", "activation")}
     settings |= {"n_maps": config.get("flow", 0), "posterior": config.get("posterior", "gaussian")}
     settings["estimator"] = names.get(config["estimator"], "A")  # the others have the value of L^A
@@ -186,7 +189,8 @@ def _value(model, x, noise, n_data):
     noise = _host(noise)
     if "theta_noise" in config:
         alpha = None if config["learn_hyperprior"] else config["alpha"]
-        theirs = paper.full_vb(arrays, x, *noise, n_data, config["theta_noise"], alpha=alpha, closed=True, **settings)
+        closed = not trait(model.estimator, "at_the_draws", False)
+        theirs = paper.full_vb(arrays, x, *noise, n_data, config["theta_noise"], alpha=alpha, closed=closed, **settings)
     else:
         theirs = paper.bound(arrays, x, noise[0] if isinstance(noise, tuple) else noise, n_data, **settings)
     error = abs(float(value) - theirs) / abs(theirs)

@@ -26,6 +26,11 @@ def sum_of_draws(weight, L):
     return L * weight if isinstance(weight, float | int | np.generic) else weight.sum(axis=0)[:, None]
 
 
+def is_zero(weight):
+    """Say whether a weight is the number 0. An array is none, and nobody waits for a device to look into it."""
+    return isinstance(weight, float | int | np.generic) and weight == 0
+
+
 def log_bernoulli(x, logits, gradient=True):
     """Return log p(x) = Σ_i x_i log y_i + (1 - x_i) log(1 - y_i), where y = σ(logits)   (11), with ∂/∂logits.
 
@@ -75,3 +80,8 @@ def gaussian_neg_kl(mu, log_var, gradient=True):
     if not gradient:
         return neg_kl, None, None
     return neg_kl, -mu, 0.5 * (1 - var)  # ∂/∂μ = -μ     ∂/∂log σ² = ½ (1 - σ²), since dσ²/dlog σ² = σ²
+
+
+def gaussian_kl_of_each(mu, log_var):
+    """Return KL(N(μ_j, σ_j²) ‖ N(0, 1)) = ½ (μ_j² + σ_j² - 1 - log σ_j²) of each latent by itself (appendix B)."""
+    return 0.5 * (mu * mu + np.exp(log_var) - 1 - log_var)

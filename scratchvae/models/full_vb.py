@@ -85,7 +85,7 @@ class FullVB(VAE):
             theta = Params(self.drawn.layers, self.dtype, self.backend)
         self.posterior = Posterior(self.params, theta, None if learn_hyperprior else float(alpha))
         self.posterior.log_sigma[...] = log_sigma
-        if self.estimator not in OBJECTIVES.values():
+        if self.own["estimator"] not in OBJECTIVES.values():
             objective = self.estimator
             self.estimator = copied("estimator", objective)  # a trial leaves no trace on the model's own
             try_objective(self._bound_of_rows, self.config["estimator"], self, self.noise, scaled=False)

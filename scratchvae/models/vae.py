@@ -12,7 +12,7 @@ from scratchvae.data.pixels import warn_if_dark
 from scratchvae.doors import opened
 from scratchvae.guard import Guard, one_thread
 from scratchvae.inference.distributions import log_standard_gaussian
-from scratchvae.inference.objectives import OBJECTIVES, sgvb, trait
+from scratchvae.inference.objectives import OBJECTIVES, sgvb, trait, with_weights
 from scratchvae.inference.posteriors import can
 from scratchvae.nets.conv import conv_decoder, conv_encoder
 from scratchvae.nets.heads import Decoder, Encoder, Network
@@ -58,6 +58,10 @@ class VAE:
     init          is the standard deviation of the initial weights, 0.01 unless given, as in the paper; or it is
                   "glorot".
     init_biases   says whether the initial biases are drawn too; unless given they are zero.
+    beta          is β, how often the KL counts in what is ascended, once unless given (see `objectives.sgvb`). Above 1
+                  the latents carry less, and below 1 more. The bound that is returned and logged stays that of β = 1.
+    free_bits     is a number of nats, 0 unless given: a latent whose mean KL over the minibatch is below it costs
+                  nothing. It is for the estimator "B" and latents that are independent under q(z|x).
     prior         says whether θ has the prior p(θ) = N(0, I), so that training is MAP as in section 5, which is the
                   default. False stands for maximum likelihood.
     dtype         is float32, unless given, to train, or float64 to check gradients.
@@ -90,6 +94,8 @@ class VAE:
         channels=(),
         posterior="gaussian",
         flow=0,
+        beta=1.0,
+        free_bits=0.0,
     ):
         posterior = copied("posterior", posterior)  # what a user's object keeps on itself is then this model's alone
         likelihood = copied("likelihood", likelihood)
@@ -97,9 +103,12 @@ class VAE:
         init_biases = flag("init_biases", init_biases)
         prior = flag("prior", prior)
         given = {name: value for name, value in locals().items() if name != "self"}
-        q, self.likelihood, self.estimator, self.config = opened(given)
+        q, self.likelihood, objective, self.config = opened(given)
         # config has only the names of these.
-        self.own = {"posterior": posterior, "likelihood": likelihood, "estimator": self.estimator}
+        self.own = {"posterior": posterior, "likelihood": likelihood, "estimator": objective}
+        self.beta = self.config.get("beta", 1.0)
+        self.free_bits = self.config.get("free_bits", 0.0)
+        self.weigh_kl(1.0)
         self.guard = Guard()
         self.n_visible = n_visible
         self.n_latent = n_latent
@@ -115,7 +124,7 @@ class VAE:
         self.phi = self.params.part("encoder.")
         self.theta = self.params.part("decoder.")
         self._initialise(q)
-        if self.estimator not in OBJECTIVES.values():
+        if objective not in OBJECTIVES.values():
             objective = copied("estimator", self.estimator)  # a trial leaves no trace on the model's own
             try_objective(objective, self.config["estimator"], self, partial(VAE.noise, self))
 
@@ -209,6 +218,10 @@ class VAE:
         )
         return parts if len(names) > 1 else parts[0]
 
+    def weigh_kl(self, weight):
+        """Let the KL count β times `weight` from now on in the gradient that `bound` leaves; a warm-up changes it."""
+        self.estimator = with_weights(self.own["estimator"], self.beta * weight, self.free_bits)
+
     @one_thread
     def bound(self, x, noise, n_data, gradient=False, share=None):
         """Return the estimate (8) of the bound of n_data datapoints, in nats, summed over them.
@@ -225,12 +238,17 @@ class VAE:
         """
         x = self.pixels(x)
         if share is not None and len(share) == 0:
+            if self.free_bits and gradient:
+                share.mean(self.params.grad[:0].reshape(0, self.n_latent))  # the other ranks wait for it
             self.params.grad[...] = 0
             return 0.0
         noise = self._checked_noise(noise, len(x))
         M = len(x) if share is None else share.of
         scale = positive("n_data", n_data) / M
-        return self.estimator(self.encoder, self.decoder, x, noise, scale, gradient)
+        objective = self.estimator
+        if self.free_bits and share is not None:
+            objective = partial(objective, mean=share.mean)
+        return objective(self.encoder, self.decoder, x, noise, scale, gradient)
 
     def log_prior(self):
         """Return log p(θ) = log N(θ; 0, I) in nats, or 0 with prior=False. Section 5 ascends (8) + log p(θ): MAP."""

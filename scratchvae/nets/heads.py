@@ -78,6 +78,10 @@ class Encoder:
         """Return -KL(q(z|x) ‖ p(z)) in nats, (M,), for the x of the last draw, or None if it has no closed form."""
         return self.posterior.neg_kl() if hasattr(self.posterior, "neg_kl") else None
 
+    def latent_kl(self):
+        """Return KL(q(z_j|x) ‖ p(z_j)) of each latent by itself, (M, J), for the x of the last draw."""
+        return self.posterior.latent_kl()
+
     def factors(self):
         """Return log q of each latent at the last draw, and a list of its scores.
 

@@ -14,14 +14,18 @@ from scratchvae.arguments import rows_of, whole
 from scratchvae.backend import free_memory, keep_freed_memory, kind, move, require_memory
 from scratchvae.data import BINARIZATIONS, binarise, thresholds
 from scratchvae.guard import guard_of
+from scratchvae.inference.information import of_rows
+from scratchvae.inference.objectives import trait
 from scratchvae.output import progress_bar
 from scratchvae.ranks import fingerprint, ranks_of, warn_of_others
 from scratchvae.signals import interruptible
 from scratchvae.training.optim import Adagrad, started
 from scratchvae.training.parallel import require_entrywise, require_sum_over_rows, update_by, warn_of_threads
-from scratchvae.training.run import RunFolder
+from scratchvae.training.run import RunFolder, with_latents
+from scratchvae.training.warmup import checked_warmup, warming
 
 ORDER, STEP, HELD_OUT = range(3)  # what a random stream is for
+LOOKED_AT = 1000  # how many validation rows are looked at for what the latents carry, at each row of the history
 
 
 def stream(seed, purpose, index):
@@ -41,6 +45,8 @@ def fit(
     batch_size=100,
     seed=0,
     schedule="joint",
+    kl_warmup=None,
+    kl_cycles=1,
     binarization="grey",
     log_every=None,
     out=None,
@@ -62,6 +68,11 @@ def fit(
                    scaled by its own size.
     schedule       With "joint" φ and θ move together. With "alternating" there is an E-step, φ only, and then an
                    M-step, θ only, on the same minibatch with fresh noise: two evaluations per datapoint.
+    kl_warmup      Samples during which the weight of the KL rises from 0 to 1, or to the model's β: the latents are
+                   then in use before they cost anything (training/warmup.py). None, the default, gives the KL its full
+                   weight at once. The bound that is logged always has β = 1.
+    kl_cycles      How often the weight rises so, 1 by default. After each rise it stays as long as the rise took (Fu et
+                   al. 2019, "Cyclical Annealing Schedule"), and after the last one for good.
     binarization   What `load_data` did to the pixels. With "dynamic" each minibatch is drawn anew, pixel by pixel, as
                    Bernoulli(x); "grey" and "fixed" pixels are taken as they are.
     log_every      How many samples lie between two rows of the history. By default there are ten rows a decade from
@@ -88,6 +99,10 @@ def fit(
     Returns the history: a structured array with columns step, samples, epoch, train_bound (nats per datapoint, the mean
     over the minibatches since the row before), valid_bound (nats per datapoint, (7) on sampled z) and seconds. For a
     `FullVB` train_bound is (22) / N, with the θ-KL, and valid_bound is (7) at the posterior mean of θ, without it.
+    Further columns say what the latents carry (inference/information.py), in nats per datapoint and of the validation
+    rows: rate and distortion, the two terms of valid_bound = -(rate + distortion); and of the first thousand rows
+    active, the number of latents that vary with x, mutual_information and marginal_kl, the two parts of their rate, and
+    kl (J,), the KL of each latent. What is not known, as all of it without validation rows, is NaN.
     Warnings tell of validation rows on another scale than the training rows, and of a valid_bound that is not finite.
 
     Ctrl-C, SIGTERM and SIGHUP let the step end, write the checkpoint, and then raise KeyboardInterrupt or SystemExit.
@@ -107,6 +122,7 @@ def fit(
         require_rows(ranks, m)
         if schedule not in ("joint", "alternating"):
             raise ValueError(f"schedule is {schedule!r}; expected 'joint' or 'alternating'")
+        kl_warmup, kl_cycles = checked_warmup(model, kl_warmup, kl_cycles)
         parts = [slice(None)] if schedule == "joint" else [model.phi, model.theta]
         target = _target(samples, epochs, per_epoch=n * len(parts))
         log_every, seed = checked_run(log_every, seed, out, resume)
@@ -123,6 +139,7 @@ def fit(
             "batch_size": m,
             "seed": seed,
             "schedule": schedule,
+            **({} if kl_warmup is None else {"kl_warmup": kl_warmup, "kl_cycles": kl_cycles}),
             "binarization": binarization,
             "log_every": log_every,
             "data": None if out is None else {"train": fingerprint(train), "valid": fingerprint(valid)},
@@ -160,20 +177,24 @@ def fit(
 
         def row():
             nonlocal told
-            valid_bound = math.nan
+            found = dict.fromkeys(("bound", "kl", "reconstruction"), math.nan)
             if valid is not None:
                 found, n_bad = _evaluated(model, valid, seed, dynamic, ranks)
-                valid_bound = found["bound"]
                 if n_bad and not told:
                     told = True
                     _warn_of_bound("valid", found, n_bad, stacklevel=4)
-            return now.row(now.step / steps_per_epoch, valid_bound)
+            carried = _carried(model, found, valid, seed, dynamic, ranks)
+            return now.row(now.step / steps_per_epoch, found["bound"], *carried)
 
-        folder = RunFolder(out if ranks.first else None, model, optimizer, facts, options, take_over=take_over)
+        columns = with_latents(model.n_latent)
+        folder = RunFolder(
+            out if ranks.first else None, model, optimizer, facts, options, take_over=take_over, columns=columns
+        )
         with (
             interruptible() as signals,
             update_by(ranks, model, optimizer, parts) as update,
             started(optimizer, model.params),
+            warming(model, kl_warmup, kl_cycles) as weigh,
             folder.open(resume and ranks.first) as now,
             progress_bar(target, now.samples, ranks.shown(progress)) as bar,
             np.errstate(all="ignore"),
@@ -198,6 +219,7 @@ def fit(
                 before = now.samples
                 after = before + len(chosen) * len(parts)
                 is_row = due(before, after, log_every)
+                weigh(before)
                 for part in parts:
                     eps = model.noise_of(model.noise(generator, len(chosen)), share)  # ε: random samples from p(ε)
                     with model.guard.moment:  # a copy that another thread takes has all of a step or nothing of it
@@ -232,6 +254,23 @@ def fit(
     return now.history(*ending)
 
 
+def _carried(model, found, valid, seed, dynamic, ranks):
+    """Return what a row of the history says of the latents, in the order of `CARRIED`, with the KL of each behind.
+
+    Rate and distortion are the terms of `found`, what was evaluated at all validation rows. The others are those of the
+    first thousand. What is not known is NaN.
+    """
+    bounds = trait(model.estimator, "bound", True)
+    rate = found["kl"] if bounds else math.nan
+    unknown = np.full(model.n_latent, np.nan)
+    if valid is None or not bounds:
+        return rate, -found["reconstruction"], math.nan, math.nan, math.nan, unknown
+    use = of_rows(model, as_seen(valid[:LOOKED_AT], seed, dynamic), seed, ranks)
+    active = math.nan if use.active is None else use.active
+    kl = unknown if use.kl is None else use.kl
+    return rate, -found["reconstruction"], active, use.mutual_information, use.marginal_kl, kl
+
+
 def evaluate(model, x, seed=0, binarization="grey", comm=None):
     """Return the bound of rows x (N, D) by (7), in nats per datapoint: {"n", "bound", "kl", "reconstruction"}.
 
@@ -250,6 +289,11 @@ def evaluate(model, x, seed=0, binarization="grey", comm=None):
     if n_bad:
         _warn_of_bound("x", found, n_bad, stacklevel=3)
     return found
+
+
+def as_seen(x, seed, dynamic):
+    """Return rows as a model is shown them that are not in a minibatch: with `dynamic`, drawn once as Bernoulli(x)."""
+    return binarise(x, thresholds(x.shape, x.dtype, stream(seed, HELD_OUT, 0))) if dynamic else x
 
 
 def _evaluated(model, x, seed, dynamic, ranks):

@@ -45,6 +45,18 @@ HISTORY = np.dtype(
         ("seconds", "f8"),
     ]
 )
+CARRIED = (
+    "rate",
+    "distortion",
+    "active",
+    "mutual_information",
+    "marginal_kl",
+)  # what the latents carry, in later columns
+
+
+def with_latents(n_latent):
+    """Return the columns of a history that says what the latents carry: those of HISTORY, CARRIED, and kl (J,)."""
+    return np.dtype([*HISTORY.descr, *((name, "f8") for name in CARRIED), ("kl", "f8", (n_latent,))])
 
 
 @dataclass
@@ -57,10 +69,11 @@ class Progress:
     seen: int = 0
     seconds: float = 0.0
     rows: list = field(default_factory=list)  # of the history, on the run's own grid
+    columns: np.dtype = HISTORY
 
-    def row(self, epoch, valid_bound):
-        """Return a row of the history as of now."""
-        return self.step, self.samples, epoch, self.total / self.seen, valid_bound, self.seconds
+    def row(self, epoch, valid_bound, *carried):
+        """Return a row of the history as of now. `carried` has what goes into the columns behind those of HISTORY."""
+        return self.step, self.samples, epoch, self.total / self.seen, valid_bound, self.seconds, *carried
 
     def add(self, row):
         """Put `row` into the history and begin the next average."""
@@ -70,7 +83,7 @@ class Progress:
 
     def history(self, *ending):
         """Return the rows, and one more where the run ends off its grid, as a structured array."""
-        return np.array([*self.rows, *ending], HISTORY)
+        return np.array([*self.rows, *ending], self.columns)
 
 
 PROGRESS = ("step", "samples", "total", "seen", "seconds")  # what a checkpoint keeps of it as facts
@@ -86,15 +99,17 @@ class RunFolder:
 
     facts are what a run must share with the checkpoint that it resumes, as JSON. options are the caller's own, for
     config.json and the checkpoint; what JSON cannot hold raises a ValueError. more holds arrays beside the parameters
-    and the optimiser's state that the run goes on from, by name. take_over is that of `training.claim.Claim`.
+    and the optimiser's state that the run goes on from, by name. take_over is that of `training.claim.Claim`. columns
+    are those of the history, HISTORY unless given.
     """
 
-    def __init__(self, path, model, optimizer, facts, options=None, more=None, take_over=False):
+    def __init__(self, path, model, optimizer, facts, options=None, more=None, take_over=False, columns=HISTORY):
         self.path = None if path is None else Path(path)
         self.model = model
         self.optimizer = optimizer
         self.facts = facts
         self.more = more or {}
+        self.columns = columns
         self.options = _plain("options", options)
         self.config = json.dumps({"options": options, "run": facts}, indent=2) + "\n"
         self.kept_at = time.perf_counter()  # when the last checkpoint was whole, or the run began
@@ -128,7 +143,7 @@ class RunFolder:
         as after a first write that failed, the run begins; they are kept under another name, such as
         checkpoint.broken.npz, with a warning.
         """
-        now = Progress()
+        now = Progress(columns=self.columns)
         for path in [] if self.path is None else require_new(self.path):
             endings = itertools.chain(["broken"], (f"broken-{k}" for k in itertools.count(2)))
             aside = next(name for end in endings if not os.path.lexists(name := path.with_suffix(f".{end}.npz")))
@@ -205,7 +220,12 @@ class RunFolder:
             raise CheckpointError(f"{path} cannot be resumed: it has {name} {theirs!r}, this run asks for {ours!r}")
         history = arrays.pop("history")
         _fill(path, arrays, self._learned() | self.more)
-        return Progress(**stored["progress"], rows=history.tolist())
+        rows = [(*row, *self._unknown(row)) for row in history.tolist()]
+        return Progress(**stored["progress"], rows=rows, columns=self.columns)
+
+    def _unknown(self, row):
+        """Return what stands in the columns that a row of an older run does not have."""
+        return [np.full(self.columns[name].shape, np.nan) for name in self.columns.names[len(row) :]]
 
     def _learned(self):
         """Return the windows on parameters and on the optimiser's state, by name."""
@@ -386,19 +406,35 @@ def write_history(path, history):
     """Write metrics.csv, one column per field, with floats in full, so that reading gives back the same bits."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(HISTORY.names)
-    writer.writerows(history.tolist())
+    writer.writerow(_names(history.dtype))
+    for *row, last in history.tolist():
+        writer.writerow([*row, *np.atleast_1d(last).tolist()])
     write_atomically(path, text.getvalue().encode())
 
 
+def _names(columns):
+    """Return the names of the columns of a metrics.csv, in which kl has a column for each latent, kl_1 and so on."""
+    J = columns["kl"].shape[0] if "kl" in columns.names else 0
+    return [*(name for name in columns.names if name != "kl"), *(f"kl_{j}" for j in range(1, J + 1))]
+
+
 def read_history(path):
-    """Return the history in a metrics.csv; one that is not there or is another file raises a ValueError."""
+    """Return the history in a metrics.csv; one that is not there or is another file raises a ValueError.
+
+    That of a run without latents, or of an older version, has the columns of HISTORY alone.
+    """
     try:
         with open(path, newline="", encoding="utf-8") as file:
             head, *rows = csv.reader(file)
-        if tuple(head) != HISTORY.names:
+        J = len(head) - len(HISTORY.names) - len(CARRIED)
+        columns = with_latents(J) if J > 0 else HISTORY
+        if head != _names(columns):
             raise ValueError(f"its columns are {', '.join(head)}")
-        return np.array([tuple(map(float, row)) for row in rows], HISTORY)
+        first = len(columns.names) - (J > 0)  # of the columns that are read as one
+        rows = [[float(number) for number in row] for row in rows]
+        if any(len(row) != len(head) for row in rows):
+            raise ValueError(f"not all of its rows have {len(head)} numbers")
+        return np.array([(*row[:first], row[first:]) if J > 0 else tuple(row) for row in rows], columns)
     except FileNotFoundError:
         raise ValueError(f"there is no {path}: to go on with the run writes it anew (--resume, resume=True)") from None
     except (ValueError, OverflowError, csv.Error) as error:
@@ -423,7 +459,11 @@ def _of_run(path, arrays, facts):
         raise CheckpointError(f"{path} does not say which model it is of")
     if not isinstance(progress, dict) or set(progress) != set(PROGRESS) or not _is_progress(**progress):
         raise CheckpointError(f"{path} does not say how far its run is; expected the numbers {', '.join(PROGRESS)}")
-    if arrays["history"].dtype != HISTORY or arrays["history"].ndim != 1:
+    columns = arrays["history"].dtype
+    known = [HISTORY]
+    if "kl" in (columns.names or ()) and columns["kl"].ndim == 1:
+        known.append(with_latents(columns["kl"].shape[0]))
+    if columns not in known or arrays["history"].ndim != 1:
         raise CheckpointError(f"{path} has no history with the columns {', '.join(HISTORY.names)}")
     if model["estimator"] == "black_box":  # what it was called when it had to be passed as a function
         model["estimator"] = "black-box"

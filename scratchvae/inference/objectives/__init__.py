@@ -32,6 +32,9 @@ The function may have these attributes:
                     copies whose parameters stay as they are. `check_model` differentiates the surrogate.
     terms           is a function (q, p, x, eps) that returns the two terms of the bound, for an objective whose terms
                     are not those of `sgvb.terms`.
+    weighted        is a function like a surrogate that takes `beta`, for an objective whose function takes `beta` too:
+                    the KL counts `beta` times in the gradient, and in the value once. With `has_free_bits` = True both
+                    take `free_bits` as well, and the objective `mean` (see `sgvb`).
     theta           is False if there is no bound over a posterior of θ (appendix F) with this objective.
     at_the_draws    is True if every term is taken at the draws, so that a distribution over θ is scored at its draw
                     too (21).
@@ -40,6 +43,8 @@ The function may have these attributes:
 `VAE(estimator=…)` takes a name from below, or a function of your own. To add an objective to the package, write a file
 here, its formula in the oracle, and a line in `OBJECTIVES`.
 """
+
+import functools
 
 from scratchvae.inference.objectives.autoencoder import autoencoder
 from scratchvae.inference.objectives.black_box import black_box
@@ -57,6 +62,20 @@ OBJECTIVES = {
     "black-box": black_box,
     "autoencoder": autoencoder,
 }
+
+
+def with_weights(objective, beta=1.0, free_bits=0.0):
+    """Return `objective` with the KL counting `beta` times in its gradient, and with free bits; see `sgvb`.
+
+    Where there is nothing to change, the objective itself is returned. What is returned has as its surrogate the
+    function that the gradient belongs to.
+    """
+    if beta == 1.0 and free_bits == 0.0:
+        return objective
+    settings = {"beta": beta} | ({"free_bits": free_bits} if free_bits else {})
+    changed = functools.partial(objective, **settings)
+    changed.surrogate = trait(objective, "weighted")
+    return changed
 
 
 def trait(objective, name, default=None):

@@ -10,7 +10,8 @@ of draws for each of them, and J the number of latents. A posterior is an object
     backward(dz, dlog_q, dneg_kl)   returns the gradients of the outputs, (M, n) each. dz is ∂bound/∂z (L, M, J).
                                     dlog_q is ∂bound/∂log q, one number or (L, M), where log q counts as a function of
                                     the outputs at given ε. dneg_kl is ∂bound/∂(-KL), one number, which is 0 if
-                                    `neg_kl` takes no part in the bound.
+                                    `neg_kl` takes no part in the bound. If the posterior has `factors` and `latent_kl`,
+                                    it may also be one number for each latent, (J,), as free bits give it.
 
 It may also have an attribute `name`, a short text for configurations and messages, for which the name of its class is
 taken unless it is given, and these methods, which some objectives need:
@@ -22,6 +23,10 @@ taken unless it is given, and these methods, which some objectives need:
     noise_of(z, *outputs)           returns the ε (L, M, J) that leads to a given z (L, M, J). Wake-sleep takes it.
     moments(*outputs)               returns the mean and the log variance of each latent, (M, J) each, which
                                     `VAE.encode` returns.
+    latent_kl()                     returns KL(q(z_j|x) ‖ p(z_j)) of each latent by itself, (M, J), for the outputs of
+                                    the last draw. `inference.information` reports it, and free bits take it.
+    pairwise_log_q(z, *outputs)     returns log q(z_k|x_m) for each of K given z (K, J) and each of M datapoints,
+                                    (K, M), from which `inference.information` estimates the mutual information.
     factors()                       returns log q of each latent, (L, M, J), and a list of its scores, (L, M, J) for
                                     each output, where the latents are independent. Black-box inference takes it, to
                                     tell one latent from the others.

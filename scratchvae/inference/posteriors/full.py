@@ -8,7 +8,7 @@ posterior.
 
 import numpy as np
 
-from scratchvae.inference.distributions import LOG_2PI, sum_of_draws
+from scratchvae.inference.distributions import LOG_2PI, gaussian_kl_of_each, sum_of_draws
 
 
 class FullGaussian:
@@ -84,6 +84,32 @@ class FullGaussian:
         """Return μ and log (L Lᵀ)_jj, the mean and the log variance of each latent by itself."""
         below = self._below_diagonal(lower)
         return mu, np.log(np.exp(log_var) + (below * below).sum(axis=-1))
+
+    def latent_kl(self):
+        """Return KL(q(z_j|x) ‖ p(z_j)) of each latent by itself.
+
+        They add up to less than the KL, which also has what the latents tell about each other under q(z|x).
+        """
+        variance = self.sigma * self.sigma + (self.below * self.below).sum(axis=-1)  # (L Lᵀ)_jj
+        return gaussian_kl_of_each(self.mu, np.log(variance))
+
+    def pairwise_log_q(self, z, mu, log_var, lower):
+        """Return log N(z_k; μ_m, L_m L_mᵀ) for all pairs, -½ (Σ_j log 2π + log L_jj² + zᵀPz - 2 zᵀPμ + μᵀPμ).
+
+        P = (L Lᵀ)⁻¹ is symmetric: zᵀPz = Σ_i P_ii z_i² + 2 Σ_i>j P_ij z_i z_j, a product of matrices.
+        """
+        L = self._below_diagonal(lower)
+        diagonal = np.arange(self.n_latent)
+        L[:, diagonal, diagonal] = np.exp(0.5 * log_var)
+        inverse = np.linalg.inv(L)
+        P = inverse.swapaxes(1, 2) @ inverse
+        P_mu = (P @ mu[..., None])[..., 0]
+        constant = (LOG_2PI + log_var + mu * P_mu).sum(axis=-1)
+        i, j = np.tril_indices(self.n_latent)
+        half = np.where(i == j, -0.5, -1.0).astype(P.dtype)  # an entry beside the diagonal is there twice
+        log_q = np.concatenate([z[:, i] * z[:, j], z], axis=1) @ np.concatenate([half * P[:, i, j], P_mu], axis=1).T
+        log_q -= 0.5 * constant
+        return log_q
 
     def _below_diagonal(self, lower):
         """Return the entries of L below its diagonal as matrices (M, J, J) with zeros elsewhere.

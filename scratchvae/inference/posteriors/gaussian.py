@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from scratchvae.inference.distributions import LOG_2PI, gaussian_neg_kl, sum_of_draws
+from scratchvae.inference.distributions import LOG_2PI, gaussian_kl_of_each, gaussian_neg_kl, is_zero, sum_of_draws
 from scratchvae.inference.score_function import factors
 
 
@@ -31,7 +31,7 @@ class Gaussian:
         dmu = dz.sum(axis=0)  # through z: ∂z/∂μ = 1     through log q: 0
         dlog_q = sum_of_draws(dlog_q, len(dz))
         dlog_var = 0.5 * ((dz * self.eps).sum(axis=0) * self.sigma - dlog_q)  # through z: ½ σ ε     through log q: -½
-        if dneg_kl:
+        if not is_zero(dneg_kl):
             dmu = dmu - dneg_kl * self.mu  # through -KL: ∂/∂μ = -μ     ∂/∂log σ² = ½ (1 - σ²)
             dlog_var = dlog_var + dneg_kl * (0.5 * (1 - np.exp(self.log_var)))
         return dmu, dlog_var
@@ -51,6 +51,21 @@ class Gaussian:
     def moments(self, mu, log_var):
         """Return μ and log σ², the mean and the log variance of each latent."""
         return mu, log_var
+
+    def latent_kl(self):
+        """Return KL(q(z_j|x) ‖ p(z_j)) of each latent. They add up to the KL, since the latents are independent."""
+        return gaussian_kl_of_each(self.mu, self.log_var)
+
+    def pairwise_log_q(self, z, mu, log_var):
+        """Return log N(z_k; μ_m, σ_m² I) for all pairs, -½ Σ_j log 2π + log σ² + z²/σ² - 2 z μ/σ² + μ²/σ².
+
+        The terms with z are products of matrices. They lose digits where |z| is more than some 1e5 σ.
+        """
+        precision = np.exp(-log_var)
+        constant = (LOG_2PI + log_var + mu * mu * precision).sum(axis=-1)
+        log_q = np.concatenate([-0.5 * z * z, z], axis=1) @ np.concatenate([precision, mu * precision], axis=1).T
+        log_q -= 0.5 * constant
+        return log_q
 
     def factors(self):
         """Return log q_j(z_j) at the draw, and a list of its scores ∂log q_j/∂μ_j and ∂log q_j/∂log σ_j².
