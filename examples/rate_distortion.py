@@ -162,6 +162,7 @@ def draw(settings, images, linear):
         left.annotate(label, (row["distortion"], row["rate"]), (5, 3), textcoords="offset points", fontsize=7)
     best = max(images, key=lambda row: row["bound"])
     d = np.array(left.get_xlim())
+    left.set_xlim(d[0], d[1] + 0.1 * np.ptp(d))  # with room for the labels
     left.plot(d, -best["bound"] - d, "0.6", ls=":", label=f"the bound of β = {best['beta']:g}: {best['bound']:.1f}")
     left.set_ylim(0, 1.15 * max(row["rate"] for row in images))
     left.set_title(f"{settings.data}, validation images: the point of each β")
