@@ -300,12 +300,17 @@ def _refuse_options_of_full_vb(options):
 # What is printed of the latents
 
 
+REMEDIES = "what has helped is weights from --init glorot, and a smaller --lr (examples/collapse.py)"
+
+
 def use_in_words(use):
     """Return in a sentence or two what an `Information` says of the latents, and what is not known and why."""
     if math.isnan(use.rate):
         return f"what the latents carry is not known: {use.missing['rate']}"
     parts = []
-    if use.active is not None:
+    if use.active == 0:
+        parts.append(f"none of the latents is active, and the decoder makes nothing of z: {REMEDIES}")
+    elif use.active is not None:
         parts.append(f"{use.active} of {use.n_latent} latents {'is' if use.active == 1 else 'are'} active")
     if math.isfinite(use.mutual_information):
         if use.saturated:
