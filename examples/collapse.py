@@ -10,6 +10,7 @@ bits of 0.1 nats for each latent. A latent is active if the variance of E_q[z_j]
 Runs are kept in --runs and gone on with.
 """
 
+import textwrap
 from dataclasses import dataclass
 
 import numpy as np
@@ -80,7 +81,7 @@ def draw(settings, rows):
                 ax.plot([x], [row["bound"]], "C0o" if row["active"] else "C3x", ms=5)
                 if row["active"]:
                     ax.annotate(f"{row['active']}", (x, row["bound"]), (0, 5), textcoords="offset points", fontsize=7)
-        ax.set_xticks(np.arange(len(REMEDIES)), [remedy.replace(" ", "\n", 1) for remedy in REMEDIES], fontsize=7)
+        ax.set_xticks(np.arange(len(REMEDIES)), [textwrap.fill(remedy, 12) for remedy in REMEDIES], fontsize=7)
         ax.set_title(f"{case}: × no latent is active, else how many are", fontsize=9)
         ax.grid(alpha=0.3)
     fig.axes[0].set_ylabel("validation bound (nats per image)")
