@@ -475,6 +475,7 @@ def evaluation(noted, capsys):
     def information(*arguments, **settings):
         given = bound(functions[3], arguments, settings)
         assert given.pop("model") is noted.loaded
+        given.pop("progress")
         assert given.pop("comm") is ranks.ALONE
         noted.put("information", **given | {"x": noted.part(given["x"])})
         kl = np.array([0.75, 0.25])

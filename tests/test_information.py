@@ -245,6 +245,14 @@ def test_blocks_of_pairs_change_nothing(monkeypatch):
         assert_allclose(getattr(parts, name), getattr(whole, name), rtol=1e-12)
 
 
+def test_progress_is_told_of_every_datapoint_once(monkeypatch):
+    monkeypatch.setattr("scratchvae.inference.information.WIDTH", 7)
+    model, x = linear(2, 1.0, 30)
+    told = []
+    information(model, x, progress=told.append)
+    assert told == [7, 7, 7, 7, 2]
+
+
 def test_seed_selects_the_draws_and_nothing_else():
     model, x = small(2)
     a, b, c = (information(model, x, seed=seed) for seed in (0, 0, 1))

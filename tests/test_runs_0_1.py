@@ -71,8 +71,11 @@ def test_evaluate_prints_the_numbers_of_before(run, capsys):
 
 @everywhere(TRAINED)
 def test_a_run_is_resumed_from_the_command_line_as_before(run):
+    begun = len(read_history(run / "metrics.csv"))
     assert main(["train", "--quiet", "--resume", str(run), "--samples", "2000"]) == 0
     assert_same(run, EXPECTED[run.name]["resumed"])
+    rates = read_history(run / "metrics.csv")["rate"]  # which an older run has not kept
+    assert len(rates) > begun and np.isnan(rates[: begun - 1]).all() and np.isfinite(rates[begun:]).all()
 
 
 @everywhere(["black_box"])

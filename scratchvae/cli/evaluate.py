@@ -86,7 +86,9 @@ def _evaluate(run, options, model, images, split, n_samples, n_theta, log_likeli
         "seed": seed,
         **({"note": note} if note else {}),
     }
-    use = information(model, loop.as_seen(x, seed, images.binarization == "dynamic"), seed, ranks)
+    with loop.progress_bar(len(x), 0, ranks.shown(None), unit=" images") as bar:
+        seen = loop.as_seen(x, seed, images.binarization == "dynamic")
+        use = information(model, seen, seed, bar.update, ranks)
     if bounds:
         use = replace(use, rate=result["kl"])  # that of all L draws, where it is by draws
     result |= _carried(use, result)

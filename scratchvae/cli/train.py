@@ -158,7 +158,7 @@ def train(out=None, resume=None, quiet=False, take_over=False, ranks=None, **giv
 def _information(model, images, options, ranks):
     """Return what the latents carry about all validation images."""
     seed = options["seed"]
-    return information(model, loop.as_seen(images.valid, seed, images.binarization == "dynamic"), seed, ranks)
+    return information(model, loop.as_seen(images.valid, seed, images.binarization == "dynamic"), seed, comm=ranks)
 
 
 def _draw(folder, model, images, history, seed, use):

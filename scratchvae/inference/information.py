@@ -14,7 +14,6 @@ I is the mutual information, which is what z tells about x, and the rest is how 
 prior. Everything is in nats per datapoint.
 """
 
-import itertools
 import math
 from dataclasses import dataclass, field
 
@@ -93,7 +92,7 @@ class Information:
         return self.mutual_information > self.log_n - 1
 
 
-def information(model, x, seed=0, comm=None):
+def information(model, x, seed=0, progress=None, comm=None):
     """Return the `Information` of a trained model about rows x (N, D).
 
         I ≃ 1/N Σ_n log q(z_n|x_n) - log 1/N Σ_m q(z_n|x_m),   z_n ~ q(z|x_n)
@@ -103,11 +102,13 @@ def information(model, x, seed=0, comm=None):
     density, and with N - 1 in the place of N, it is at least that: this is `most` (Poole, Ozair, van den Oord, Alemi &
     Tucker 2019, "On Variational Bounds of Mutual Information", section 2).
 
-    model   is a `VAE` or one of its kin. With a distribution over θ nothing here depends on θ.
-    x       holds the datapoints, (N, D), in host memory. The time grows with N².
-    seed    selects the draws, one for each datapoint; 0 unless given.
-    comm    is a communicator of mpi4py, whose ranks share the datapoints and all return the whole; None, the default,
-            is this process alone.
+    model      is a `VAE` or one of its kin. With a distribution over θ nothing here depends on θ.
+    x          holds the datapoints, (N, D), in host memory. The time grows with N²: 10,000 take a second.
+    seed       selects the draws, one for each datapoint; 0 unless given.
+    progress   is called with the number of datapoints whose densities were computed at all draws, once for each block
+               of them; None for no calls.
+    comm       is a communicator of mpi4py, whose ranks share the datapoints and all return the whole; None, the
+               default, is this process alone.
 
     What a posterior cannot give is NaN or None, and `missing` says why: a flow has no closed forms, and its mutual
     information would take N² inversions; a plain autoencoder has no q(z|x). Rows that do not fit raise a ValueError.
@@ -116,10 +117,10 @@ def information(model, x, seed=0, comm=None):
         x = rows_of("x", x, model)
         seed = whole("seed", seed, least=0)
         ranks.require_same(model, x, seed=seed)
-        return of_rows(model, x, seed, ranks)
+        return of_rows(model, x, seed, ranks, progress)
 
 
-def of_rows(model, x, seed, ranks):
+def of_rows(model, x, seed, ranks, progress=None):
     """Return what `information` does, for arguments that were looked at."""
     N = len(x)
     if not trait(model.estimator, "bound", True):
@@ -139,7 +140,7 @@ def of_rows(model, x, seed, ranks):
             rates = log_qz[0] - log_standard_gaussian(z[0], gradient=False)[0]
         kl, kl_missing = _kl_of_latents(posterior)
         means, active_missing = _means(posterior, outputs)
-        terms, terms_missing = _terms(posterior, z[0], log_qz[0], outputs, mine, ranks)
+        terms, terms_missing = _terms(posterior, z[0], log_qz[0], outputs, mine, ranks, progress)
     rates = ranks.gathered(rates, N)
     found = {}
     if kl is not None:
@@ -188,7 +189,7 @@ def _means(posterior, outputs):
     return None, f"{_name(posterior)} has no moments"
 
 
-def _terms(posterior, z, log_qz, outputs, mine, ranks):
+def _terms(posterior, z, log_qz, outputs, mine, ranks, progress):
     """Return the terms of the two estimates of I for this rank's datapoints, (n, 2), and None; or None and why not.
 
     z (n, J) are their draws, and log_qz (n,) is log q(z_n|x_n).
@@ -201,15 +202,19 @@ def _terms(posterior, z, log_qz, outputs, mine, ranks):
     outputs = [ranks.gathered(output, N) for output in outputs]
     others = np.full(len(z), -np.inf)  # log Σ_m≠n q(z_n|x_m)
     lost = 0.0
-    for first, begun in itertools.product(range(0, N, WIDTH), range(0, len(z), HEIGHT)):
-        rows = np.arange(begun, min(begun + HEIGHT, len(z)))
-        log_q = posterior.pairwise_log_q(z[rows], *(output[first : first + WIDTH] for output in outputs))
-        columns = rows + mine.start - first  # where each datapoint meets itself
-        own = rows[(columns >= 0) & (columns < log_q.shape[1])]
-        itself = own - begun, own + mine.start - first
-        lost = np.maximum(lost, np.abs(log_q[itself] - log_qz[own]).max(initial=0.0))
-        log_q[itself] = -np.inf
-        others[rows] = np.logaddexp(others[rows], _log_sum(log_q))
+    for first in range(0, N, WIDTH):
+        some = [output[first : first + WIDTH] for output in outputs]
+        for begun in range(0, len(z), HEIGHT):
+            rows = np.arange(begun, min(begun + HEIGHT, len(z)))
+            log_q = posterior.pairwise_log_q(z[rows], *some)
+            columns = rows + mine.start - first  # where each datapoint meets itself
+            own = rows[(columns >= 0) & (columns < log_q.shape[1])]
+            itself = own - begun, own + mine.start - first
+            lost = np.maximum(lost, np.abs(log_q[itself] - log_qz[own]).max(initial=0.0))
+            log_q[itself] = -np.inf
+            others[rows] = np.logaddexp(others[rows], _log_sum(log_q))
+        if progress is not None:
+            progress(min(WIDTH, N - first))
     lost = ranks.gathered(np.array([[lost]]), ranks.size).max()
     if not lost <= TOLERANCE:
         return (
