@@ -12,6 +12,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import logsumexp
 
 from scratchvae import VAE, fit
+from scratchvae.cli.shared import use_in_words
 from scratchvae.inference.distributions import log_standard_gaussian
 from scratchvae.inference.information import Information, information
 from scratchvae.inference.posteriors import POSTERIORS
@@ -230,6 +231,16 @@ def test_narrow_posteriors_say_when_their_digits_are_lost():
     model.params.named(model.params.value)["encoder.log_var.b"][...] = -60.0
     use = information(model, x)
     assert "lost their digits" in use.missing["mutual_information"] and use.kl is not None
+
+
+@pytest.mark.parametrize("log_var", [np.inf, 800.0])
+def test_a_kl_that_is_not_finite_is_told_in_words(log_var):
+    model, x = small(2)
+    model.params.named(model.params.value)["encoder.log_var.b"][...] = log_var
+    use = information(model, x)
+    assert not math.isfinite(use.rate) and math.isnan(use.mutual_information)
+    assert "not known" in use_in_words(use)
+    assert "the KL is not finite for all images" in use_in_words(Information(3, 2, math.nan))
 
 
 # How it is computed

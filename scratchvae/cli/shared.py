@@ -306,7 +306,8 @@ REMEDIES = "what has helped is weights from --init glorot, and a smaller --lr (e
 def use_in_words(use):
     """Return in a sentence or two what an `Information` says of the latents, and what is not known and why."""
     if math.isnan(use.rate):
-        return f"what the latents carry is not known: {use.missing['rate']}"
+        reason = use.missing.get("rate", "the KL is not finite for all images")
+        return f"what the latents carry is not known: {reason}"
     parts = []
     if use.active == 0:
         parts.append(f"none of the latents is active, and the decoder makes nothing of z: {REMEDIES}")

@@ -217,10 +217,7 @@ def _terms(posterior, z, log_qz, outputs, mine, ranks, progress):
             progress(min(WIDTH, N - first))
     lost = ranks.gathered(np.array([[lost]]), ranks.size).max()
     if not lost <= TOLERANCE:
-        return (
-            None,
-            f"the densities of all pairs have lost their digits: those of the draws differ by {lost:g}",
-        )
+        return None, f"the densities of all pairs have lost their digits: those of the draws differ by {lost:g}"
     low = log_qz - (np.logaddexp(others, log_qz) - math.log(N))
     high = log_qz - (others - math.log(N - 1)) if N > 1 else np.full(len(z), np.nan)
     return np.stack([low, high], axis=1), None
