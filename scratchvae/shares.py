@@ -43,7 +43,10 @@ class Share:
         return slice(self.start, self.stop)
 
     def mean(self, rows):
-        """Return the mean of rows over the whole minibatch, (J,), of which rows (n, J) are here. All ranks call it."""
+        """Return the mean of rows over the whole minibatch, (J,), of which rows (n, J) are here. All ranks call it.
+
+        Where there are several ranks on devices, each of them waits for its device here.
+        """
         total = rows.sum(axis=0)
         if self.total is not None:
             total = move(np.array(self.total(move(total, "numpy")), total.dtype), kind(total))

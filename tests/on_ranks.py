@@ -80,6 +80,8 @@ def looks(comm):
         use = information(VAE(**SIZES, posterior=posterior), DATA, 1, comm=comm)
         names = ("rate", "kl", "variance", "mutual_information", "error", "most")
         found |= {f"information, {posterior}: {name}": np.array(getattr(use, name)) for name in names}
+    alone = information(VAE(**SIZES), DATA[:1], 1, comm=comm)  # all ranks but one have no row
+    found["information of one row"] = np.array([alone.rate, alone.mutual_information, *alone.kl])
     found["evaluate_theta"] = np.array([*evaluate_theta(bayesian, DATA, 2, 1, comm=comm).values()])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of k_hat, and of chains that were tuned too briefly

@@ -18,8 +18,8 @@ from scratchvae.cli.shared import (
     resolved,
     run_options,
     use_in_words,
+    use_of,
 )
-from scratchvae.inference.information import information
 from scratchvae.inference.objectives import trait
 from scratchvae.ranks import ranks_of
 from scratchvae.training import loop
@@ -86,9 +86,7 @@ def _evaluate(run, options, model, images, split, n_samples, n_theta, log_likeli
         "seed": seed,
         **({"note": note} if note else {}),
     }
-    with loop.progress_bar(len(x), 0, ranks.shown(None), unit=" images") as bar:
-        seen = loop.as_seen(x, seed, images.binarization == "dynamic")
-        use = information(model, seen, seed, bar.update, ranks)
+    use = use_of(model, x, images.binarization, seed, ranks)
     if bounds:
         use = replace(use, rate=result["kl"])  # that of all L draws, where it is by draws
     result |= _carried(use, result)

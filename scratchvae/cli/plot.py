@@ -3,9 +3,16 @@
 from pathlib import Path
 
 from scratchvae.arguments import whole
-from scratchvae.cli.shared import add_command, add_moved_data, images_of_run, looked_at, place, resolved, run_options
-from scratchvae.inference.information import information
-from scratchvae.training.loop import as_seen
+from scratchvae.cli.shared import (
+    add_command,
+    add_moved_data,
+    images_of_run,
+    looked_at,
+    place,
+    resolved,
+    run_options,
+    use_of,
+)
 from scratchvae.training.run import load_model, read_history
 
 
@@ -23,8 +30,7 @@ def plot(run, seed=0, changed_data=False, **moved):
     model = load_model(run)
     images = images_of_run(run, options, changed_data)
     with looked_at(model, options, images):
-        x = as_seen(images.valid, seed, images.binarization == "dynamic")
-        use = information(model, x, seed)
+        use = use_of(model, images.valid, images.binarization, seed)
         for path in draw_run(run / "figures", model, images, read_history(run / "metrics.csv"), seed, use):
             print(path)
     return 0

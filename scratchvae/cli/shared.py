@@ -18,14 +18,16 @@ from scratchvae.data.arrays import PARTS
 from scratchvae.data.pixels import warn_if_dark
 from scratchvae.files import told
 from scratchvae.inference.full_vb import THETA_NOISE
+from scratchvae.inference.information import information
 from scratchvae.inference.likelihoods import LIKELIHOODS
 from scratchvae.inference.objectives import OBJECTIVES
 from scratchvae.inference.posteriors import POSTERIORS
 from scratchvae.models.full_vb import FullVB
 from scratchvae.models.vae import VAE
 from scratchvae.nets.mlp import ACTIVATIONS
-from scratchvae.ranks import fingerprint
+from scratchvae.ranks import fingerprint, ranks_of
 from scratchvae.signals import STOPS
+from scratchvae.training import loop
 from scratchvae.training.optim import OPTIMIZERS
 from scratchvae.training.run import config_differs, config_of, facts_of_run, require_folder, same_data
 
@@ -301,6 +303,14 @@ def _refuse_options_of_full_vb(options):
 
 
 REMEDIES = "what has helped is weights from --init glorot, and a smaller --lr (examples/collapse.py)"
+
+
+def use_of(model, x, binarization, seed, ranks=None, quiet=False):
+    """Return the `Information` about rows x as the model is shown them, with a bar unless `quiet`."""
+    ranks = ranks_of(ranks)
+    x = loop.as_seen(x, seed, binarization == "dynamic")
+    with loop.progress_bar(len(x), 0, False if quiet else ranks.shown(None), unit=" images") as bar:
+        return information(model, x, seed, bar.update, ranks)
 
 
 def use_in_words(use):

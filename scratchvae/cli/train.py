@@ -25,8 +25,8 @@ from scratchvae.cli.shared import (
     run_folder,
     run_options,
     use_in_words,
+    use_of,
 )
-from scratchvae.inference.information import information
 from scratchvae.inference.likelihoods import LIKELIHOODS
 from scratchvae.inference.objectives import OBJECTIVES, trait
 from scratchvae.inference.posteriors import POSTERIORS
@@ -138,7 +138,7 @@ def train(out=None, resume=None, quiet=False, take_over=False, ranks=None, **giv
             f"{last['valid_bound']:.2f} validation (nats per datapoint)"
         )
     with model.guard.looked_at():
-        use = _information(model, images, options, ranks)
+        use = use_of(model, images.valid, images.binarization, options["seed"], ranks, quiet)
     if not quiet:
         print(use_in_words(use))
     if not ranks.first:
@@ -153,12 +153,6 @@ def train(out=None, resume=None, quiet=False, take_over=False, ranks=None, **giv
         look = f"look at {pictures[min(1, len(pictures) - 1)]}; " if pictures else ""
         print(f"{look}next: scratchvae evaluate {quoted(folder)}")
     return 0
-
-
-def _information(model, images, options, ranks):
-    """Return what the latents carry about all validation images."""
-    seed = options["seed"]
-    return information(model, loop.as_seen(images.valid, seed, images.binarization == "dynamic"), seed, comm=ranks)
 
 
 def _draw(folder, model, images, history, seed, use):
@@ -339,10 +333,12 @@ def _describe(model, options, threads, n_ranks):
 
 def _kind_of_bound(model):
     """Return what the bound of training is called, in brackets, if it is not the bound (7) of validation; else ""."""
-    if "beta" in model.config or "free_bits" in model.config:
-        return " (with β = 1 and no free bits, as everywhere)"
+    plain = " (with β = 1 and no free bits, as everywhere)"
+    plain = plain if "beta" in model.config or "free_bits" in model.config else ""
     if hasattr(model, "posterior"):
-        return " with the θ-KL (22)"
+        return f" with the θ-KL (22){plain}"
+    if plain:
+        return plain
     if not trait(model.estimator, "bound", True):
         return " (log p(x|z) at the code: no bound)"
     return f" (L_{model.n_samples}, importance-weighted)" if model.config["estimator"] in ("iwae", "dreg") else ""

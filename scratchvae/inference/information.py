@@ -25,6 +25,7 @@ from scratchvae.guard import guard_of
 from scratchvae.inference.distributions import log_standard_gaussian
 from scratchvae.inference.objectives import trait
 from scratchvae.inference.posteriors import can
+from scratchvae.inference.posteriors.flow import Flow
 from scratchvae.ranks import ranks_of
 
 ACTIVE = 0.01  # the variance of E_q[z_j] over the datapoints above which latent j counts as active
@@ -46,7 +47,8 @@ class Information:
     kl            is the mean KL of each latent by itself, (J,). They add up to the rate where the latents are
                   independent under q(z|x), and to less where they are not.
     variance      is the variance of E_q[z_j] over the datapoints, (J,).
-    mutual_information   is the estimate of I_q(x; z), which cannot exceed ln N (see `saturated`).
+    mutual_information
+                  is the estimate of I_q(x; z), which cannot exceed ln N (see `saturated`).
     error         is its standard error, over the datapoints and their draws.
     most          is an estimate that is too high on average where `mutual_information` is too low, so that the two
                   enclose the mutual information of the distribution that the datapoints come from.
@@ -177,12 +179,12 @@ def _kl_of_latents(posterior):
     """Return KL(q(z_j|x) ‖ p(z_j)) at the last draw, (N, J), and None; or None and why it is not known."""
     if can(posterior, "latent_kl"):
         return posterior.latent_kl(), None
-    return None, BEHIND_MAPS if hasattr(posterior, "base") else f"{_name(posterior)} has no latent_kl"
+    return None, BEHIND_MAPS if isinstance(posterior, Flow) else f"{_name(posterior)} has no latent_kl"
 
 
 def _means(posterior, outputs):
     """Return E_q[z], (N, J), and None; or None and the reason why it is not known."""
-    if hasattr(posterior, "base"):
+    if isinstance(posterior, Flow):
         return None, BEHIND_MAPS
     if can(posterior, "moments"):
         return posterior.moments(*outputs)[0], None
@@ -195,7 +197,7 @@ def _terms(posterior, z, log_qz, outputs, mine, ranks, progress):
     z (n, J) are their draws, and log_qz (n,) is log q(z_n|x_n).
     """
     if not can(posterior, "pairwise_log_q"):
-        if hasattr(posterior, "base"):
+        if isinstance(posterior, Flow):
             return None, "it would take N² inversions of the flow"
         return None, f"{_name(posterior)} has no pairwise_log_q"
     N = mine.of
