@@ -9,17 +9,29 @@ neighbours resemble each other.
 it says itself, and sizes and hashes are checked before a file is believed.
 """
 
+import warnings
 from os import PathLike
 from pathlib import Path
 
 import numpy as np
 
 from scratchvae.data import arrays, images, named
-from scratchvae.data.dataset import Data, DataError
+from scratchvae.data.dataset import Data, DataError, Images
 from scratchvae.data.named import MNIST_FILES
 from scratchvae.data.pixels import binarise, thresholds, warn_if_dark, warn_if_on_another_scale
 
-__all__ = ["BINARIZATIONS", "DATASETS", "MNIST_FILES", "Data", "DataError", "binarise", "load_data", "thresholds"]
+__all__ = [
+    "BINARIZATIONS",
+    "DATASETS",
+    "MNIST_FILES",
+    "Data",
+    "DataError",
+    "Images",
+    "binarise",
+    "load_data",
+    "load_images",
+    "thresholds",
+]
 
 DATASETS = ("digits", "mnist", "frey")
 BINARIZATIONS = ("grey", "fixed", "dynamic")
@@ -53,12 +65,80 @@ def load_data(name, data_dir=None, n_train=None, split=None, binarization="grey"
     to do. A warning is given where uint8 data of your own do not look like 0 to 255, where a split is on another scale
     than train, where pages of a file or arrays of a .npz are left out, and where rows have no square number of pixels.
     """
+    parts, shape, classes, names = _source(name, data_dir, binarization, background)
+    ends = np.cumsum([len(rows) for rows, _ in parts])
+    places = np.split(np.arange(ends[-1]), ends[:-1])  # which rows of the source each split has
+    if len(parts) == 1:  # these data come without splits
+        places = _split(ends[-1], SPLITS.get(name) if split is None else split, shuffle=True)
+        parts = _parts(*parts[0], places)
+    elif split is not None:  # these come in splits, and other ones are asked for
+        rows, labels = zip(*parts, strict=True)
+        if len({part is None for part in labels}) > 1:
+            raise ValueError(f"{name} has labels for some of its splits only: leave split out, or give all labels")
+        labels = None if labels[0] is None else np.concatenate(labels)
+        places = _split(ends[-1], split, shuffle=False)
+        parts = _parts(np.concatenate(rows), labels, places)
+    if name not in DATASETS:
+        warn_if_dark(str(name), parts[0][0], stacklevel=2)
+        for part, (rows, _) in zip(arrays.PARTS[1:], parts[1:], strict=True):
+            warn_if_on_another_scale(f"{part} of {name}", rows, parts[0][0], stacklevel=2)
+    if binarization == "fixed":
+        generator = np.random.default_rng(BINARIZATION_SEED)
+        parts = [(_binarised(name, x, generator), labels) for x, labels in parts]
+    if n_train is not None:
+        rows, labels = parts[0]
+        if not _is_whole(n_train) or not 1 <= n_train <= len(rows):
+            raise ValueError(f"n_train is {n_train}; expected 1 to {len(rows)}, the training rows of {name}")
+        parts[0] = (rows[:n_train], None if labels is None else labels[:n_train])
+        places[0] = places[0][:n_train]
+    (train, a), (valid, b), (test, c) = parts
+    return Data(Path(name).name, shape, binarization, train, valid, test, a, b, c, classes, *places, names)
+
+
+def load_images(name, data_dir=None, binarization="grey", background=None, image_shape=None):
+    """Read all images of the data set `name`, one or more, and return them as `Images`, without any split.
+
+    name, data_dir and background are those of `load_data`. The images are in the order of the source, and those of a
+    file that comes in splits in the order train, valid and test. With the binarization "fixed" each pixel is drawn once
+    from Bernoulli(x), in this order. image_shape is the (height, width) that they must have, as those that a model was
+    trained on; unless given, they may have any.
+
+    What does not fit raises a ValueError, and a file that is missing or broken, or an image of another size, a
+    DataError that names it. Warnings are those of `load_data`, and there is one where only some of the splits have
+    labels, which are then left out.
+    """
+    parts, shape, classes, names = _source(name, data_dir, binarization, background, image_shape)
+    if image_shape is not None and tuple(image_shape) != tuple(shape):
+        raise DataError(f"{name} has images of {tuple(shape)}, those of the training {tuple(image_shape)}")
+    rows, labels = zip(*parts, strict=True)
+    x = rows[0] if len(rows) == 1 else np.concatenate(rows)
+    if all(part is None for part in labels):
+        labels = None
+    elif any(part is None for part in labels):
+        warnings.warn(f"{name} has labels for some of its splits only: all labels are left out", stacklevel=2)
+        labels = None
+    else:
+        labels = np.concatenate(labels)
+    if name not in DATASETS:
+        warn_if_dark(str(name), x, stacklevel=2)
+    if binarization == "fixed":
+        x = _binarised(name, x, np.random.default_rng(BINARIZATION_SEED))
+    return Images(Path(name).name, tuple(shape), binarization, x, np.arange(len(x)), labels, names, classes)
+
+
+def _source(name, data_dir, binarization, background, image_shape=None):
+    """Return a data set as it comes: a list of (rows, labels), the shape of an image, and the names behind both.
+
+    The list has one entry for each split that the data set comes in. The names are those of the classes and of the
+    files, or None. The arguments are those of `load_data`, and image_shape is that of `load_images`.
+    """
     if not isinstance(name, str | PathLike):
         raise ValueError(f"name is a {type(name).__name__}; expected the name of a data set, or a path")
     if binarization not in BINARIZATIONS:
         raise ValueError(f"binarization is {binarization!r}; expected one of {', '.join(BINARIZATIONS)}")
     level = images.grey_level(background)
     classes = None
+    names = None
     if name == "digits":
         parts = named.digits()
         shape = (8, 8)
@@ -69,7 +149,7 @@ def load_data(name, data_dir=None, n_train=None, split=None, binarization="grey"
         parts = named.frey(data_dir)
         shape = (28, 20)
     elif _exists(name):
-        parts, shape, classes = arrays.own(Path(name), level)
+        parts, shape, classes, names = arrays.own(Path(name), level, image_shape)
     else:
         raise DataError(
             f"there is no data set {str(name)!r}; expected {', '.join(DATASETS)}, "
@@ -79,30 +159,12 @@ def load_data(name, data_dir=None, n_train=None, split=None, binarization="grey"
         raise ValueError(
             f"background is {background!r}; it is for a folder of images, and {name} is none: leave it out"
         )
-    if len(parts) == 1:  # these data come without splits
-        parts = _split(*parts[0], SPLITS.get(name) if split is None else split, shuffle=True)
-    elif split is not None:  # these come in splits, and other ones are asked for
-        rows, labels = zip(*parts, strict=True)
-        if len({part is None for part in labels}) > 1:
-            raise ValueError(f"{name} has labels for some of its splits only: leave split out, or give all labels")
-        labels = None if labels[0] is None else np.concatenate(labels)
-        parts = _split(np.concatenate(rows), labels, split, shuffle=False)
-    if name not in DATASETS:
-        warn_if_dark(str(name), parts[0][0], stacklevel=2)
-        for part, (rows, _) in zip(arrays.PARTS[1:], parts[1:], strict=True):
-            warn_if_on_another_scale(f"{part} of {name}", rows, parts[0][0], stacklevel=2)
-    if binarization == "fixed":
-        generator = np.random.default_rng(BINARIZATION_SEED)
-        parts = [
-            (binarise(arrays.unit(name, x), thresholds(x.shape, x.dtype, generator)), labels) for x, labels in parts
-        ]
-    if n_train is not None:
-        rows, labels = parts[0]
-        if not _is_whole(n_train) or not 1 <= n_train <= len(rows):
-            raise ValueError(f"n_train is {n_train}; expected 1 to {len(rows)}, the training rows of {name}")
-        parts[0] = (rows[:n_train], None if labels is None else labels[:n_train])
-    (train, a), (valid, b), (test, c) = parts
-    return Data(Path(name).name, shape, binarization, train, valid, test, a, b, c, classes)
+    return parts, shape, classes, names
+
+
+def _binarised(name, x, generator):
+    """Return rows x with each pixel drawn once from Bernoulli(x)."""
+    return binarise(arrays.unit(name, x), thresholds(x.shape, x.dtype, generator))
 
 
 def _exists(name):
@@ -113,9 +175,11 @@ def _exists(name):
         raise DataError(f"{str(name)!r} cannot be read ({getattr(error, 'strerror', None) or error})") from None
 
 
-def _split(rows, labels, sizes, shuffle):
-    """Return three pairs (rows, labels) of these sizes, 80 / 10 / 10 % for None, in random order if `shuffle`."""
-    n = len(rows)
+def _split(n, sizes, shuffle):
+    """Return a list of the numbers of the rows of each split, of n rows in random order if `shuffle`.
+
+    sizes are the three sizes, 80 / 10 / 10 % for None.
+    """
     if n < 3:
         raise ValueError(f"there are {n} datapoints; expected at least 3, one each to train, validate and test")
     if sizes is None:
@@ -125,12 +189,14 @@ def _split(rows, labels, sizes, shuffle):
     if not three or min(sizes) < 1 or sum(sizes) > n:
         shown = tuple(sizes) if isinstance(sizes, tuple | list) else repr(sizes)
         raise ValueError(f"split is {shown}; expected three sizes ≥ 1 whose sum is at most {n}, the datapoints")
-    order = np.random.default_rng(SPLIT_SEED).permutation(n) if shuffle else slice(None)
-    rows = rows[order]
-    labels = None if labels is None else labels[order]
+    order = np.random.default_rng(SPLIT_SEED).permutation(n) if shuffle else np.arange(n)
     a, b, c = np.cumsum(sizes)
-    cuts = [slice(0, a), slice(a, b), slice(b, c)]
-    return [(rows[cut], None if labels is None else labels[cut]) for cut in cuts]
+    return [order[:a], order[a:b], order[b:c]]
+
+
+def _parts(rows, labels, places):
+    """Return (rows, labels) of each split, whose rows have these numbers."""
+    return [(rows[numbers], None if labels is None else labels[numbers]) for numbers in places]
 
 
 def _is_whole(number):

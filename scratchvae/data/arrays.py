@@ -13,25 +13,27 @@ from scratchvae.files import FileError, is_archive, names_in, read_npy, read_npz
 PARTS = ("train", "valid", "test")
 
 
-def own(path, background=None):
+def own(path, background=None, shape=None):
     """Return the user's data at `path`: a list of (rows, labels), one for each split, and more about them.
 
-    The second is the shape of an image, and the third the names of the classes, None without class folders. background
-    is that of `read_folder`. A DataError says what is wrong with the file.
+    The second is the shape of an image, the third the names of the classes, None without class folders, and the fourth
+    the names of the files, None where there is one alone. background and shape are those of `read_folder`. A DataError
+    says what is wrong with the file.
     """
     classes = None
     labels = None
+    names = None
     if path.is_dir():
-        images, labels, classes = read_folder(path, background)
+        images, labels, classes, names = read_folder(path, background, shape)
     elif path.suffix not in (".npy", ".npz"):
         raise DataError(f"{path} is a {path.suffix or 'file'}; expected .npy, .npz or a folder of images")
     else:
         arrays = _arrays(path)
         if arrays.keys() >= set(PARTS):
-            return _in_splits(path, arrays), _shape(path, arrays["train"]), None
+            return _in_splits(path, arrays), _shape(path, arrays["train"], shape), None, None
         labels = arrays.pop("labels", None)
         (images,) = arrays.values()
-    return [(_rows(path, images), _labels(path, images, labels))], _shape(path, images), classes
+    return [(_rows(path, images), _labels(path, images, labels))], _shape(path, images, shape), classes, names
 
 
 def _arrays(path):
@@ -59,7 +61,7 @@ def _chosen(path, names):
             raise DataError(f"{path} holds {', '.join(images) or 'nothing'}; expected images, or train, valid and test")
         chosen = images + ["labels"] * ("labels" in names)
     if left := [name for name in names if name not in chosen]:
-        warnings.warn(f"{path}: {', '.join(left)} are left out; read are {', '.join(chosen)}", stacklevel=5)
+        warnings.warn(f"{path}: {', '.join(left)} are left out; read are {', '.join(chosen)}", stacklevel=6)
     return chosen
 
 
@@ -72,15 +74,20 @@ def _in_splits(path, arrays):
     return [(_rows(path, images), _labels(path, images, labels)) for images, labels in parts]
 
 
-def _shape(path, images):
-    """Return (height, width) of an array of images; a row of D numbers is a square image if D is a square number."""
+def _shape(path, images, shape):
+    """Return (height, width) of an array of images; a row of D numbers is a square image if D is a square number.
+
+    shape is the one that is expected, and a row of as many numbers has it; None if any will do.
+    """
     if images.ndim == 3:
         return images.shape[1:]
     width = images.shape[1]
+    if shape is not None and math.prod(shape) == width:
+        return tuple(shape)
     if (side := math.isqrt(width)) ** 2 == width:
         return side, side
     warnings.warn(
-        f"{path} has rows of {width}, drawn as 1 x {width}: save (N, height, width) for pictures", stacklevel=4
+        f"{path} has rows of {width}, drawn as 1 x {width}: save (N, height, width) for pictures", stacklevel=5
     )
     return 1, width
 

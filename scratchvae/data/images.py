@@ -37,16 +37,18 @@ def grey_level(background):
     return int(background)
 
 
-def read_folder(path, background=None):
-    """Return the images of a folder (N, height, width) uint8, their labels (N,) and the names of the classes.
+def read_folder(path, background=None, shape=None):
+    """Return the images of a folder (N, height, width) uint8, their labels (N,), and the names of classes and of files.
 
     path         is a folder that holds images alone, or two class folders or more alone, which hold images. Then the
                  classes have the labels 0, 1, … in the order of their names. A folder of images has no labels: None and
                  None. Folders with the names of splits, such as train or test_images, raise a DataError.
     background   is the grey level, 0 to 255, on which transparent pixels are laid. If it is None, an image with such
                  pixels raises a DataError.
+    shape        is the (height, width) that all images must have. If it is None, they must have that of the first.
 
-    The images are in the order of their names, that of the class first. They are turned upright as their EXIF tag says.
+    The images are in the order of their names, that of the class first. Their names are a tuple of texts, relative to
+    the folder, such as "1.png" or "cats/1.png". They are turned upright as their EXIF tag says.
     Files whose names begin with a dot are passed over, and so are Thumbs.db and desktop.ini. Of a file with several
     pages the first is read, and a warning counts the others.
     """
@@ -75,7 +77,8 @@ def read_folder(path, background=None):
         raise DataError(f"{path} cannot be read ({error})") from None
     if not files:
         raise DataError(f"{path} has no images in it")
-    return _stacked(files, background), labels, classes
+    names = tuple(file.relative_to(path).as_posix() for file in files)
+    return _stacked(files, background, shape), labels, classes, names
 
 
 def _content(path):
@@ -102,8 +105,9 @@ def _images_of_class(folder):
     return files
 
 
-def _stacked(files, background):
+def _stacked(files, background, shape):
     """Return the images in the files as one array (N, height, width) of uint8; all must have one size."""
+    expected = "the images before it" if shape is None else "the images of the training"
     images = None
     further = 0  # pages that are left out
     several = []  # the files that have them
@@ -113,8 +117,9 @@ def _stacked(files, background):
             if len(files) * image.size > host_memory():
                 raise DataError(f"{file.parent} has {len(files):,} images of {image.shape}, more than memory holds")
             images = np.empty((len(files), *image.shape), np.uint8)
-        if image.shape != images.shape[1:]:
-            raise DataError(f"{file} is {image.shape}, the images before it {images.shape[1:]}; expected one size")
+            shape = image.shape if shape is None else tuple(shape)
+        if image.shape != shape:
+            raise DataError(f"{file} is {image.shape}, {expected} {shape}; expected one size")
         images[k] = image
         if pages > 1:
             further += pages - 1
@@ -123,7 +128,7 @@ def _stacked(files, background):
         warnings.warn(
             f"{several[0]}{f' and {len(several) - 1} more files' if several[1:] else ''} hold several pages: the first "
             f"is read and {further:,} are left out; save them as files of their own to read them",
-            stacklevel=5,
+            stacklevel=6,
         )
     return images
 
@@ -169,7 +174,7 @@ def _read(file, background):
         ) from None
     for warning in said:
         if not issubclass(warning.category, DeprecationWarning | Image.DecompressionBombWarning):
-            warnings.warn(f"{file}: {warning.message}", stacklevel=6)
+            warnings.warn(f"{file}: {warning.message}", stacklevel=7)
     return grey, pages
 
 

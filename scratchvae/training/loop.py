@@ -17,7 +17,7 @@ from scratchvae.guard import guard_of
 from scratchvae.inference.information import of_rows
 from scratchvae.inference.objectives import trait
 from scratchvae.output import progress_bar
-from scratchvae.ranks import fingerprint, ranks_of, warn_of_others
+from scratchvae.ranks import ALONE, fingerprint, ranks_of, warn_of_others
 from scratchvae.signals import interruptible
 from scratchvae.training.optim import Adagrad, started
 from scratchvae.training.parallel import require_entrywise, require_sum_over_rows, update_by, warn_of_threads
@@ -300,14 +300,7 @@ def _evaluated(model, x, seed, dynamic, ranks):
     """Return what `evaluate` does, and the number of rows whose bound is not finite."""
     n_bad = 0
     kl = reconstruction = 0.0
-    size = _block(model)
-    for k, start in enumerate(range(0, len(x), size)):
-        generator = stream(seed, HELD_OUT, k)
-        rows = x[start : start + size]
-        part = ranks.share(len(rows)).rows
-        u = thresholds(rows.shape, rows.dtype, generator) if dynamic else None
-        eps = model.eps(generator, len(rows))[:, part]
-        rows = binarise(rows[part], u[part]) if dynamic else rows[part]
+    for _, rows, eps in _blocks(model, x, seed, dynamic, ranks):
         if len(rows) == 0:
             continue
         rows = move(rows, model.backend)
@@ -317,6 +310,51 @@ def _evaluated(model, x, seed, dynamic, ranks):
         n_bad += len(rows) - int(np.isfinite(neg_kl + log_px).sum())
     kl, reconstruction, n_bad = ranks.total((kl, reconstruction, n_bad))
     return {"n": len(x), "bound": reconstruction - kl, "kl": kl, "reconstruction": reconstruction}, int(n_bad)
+
+
+def _blocks(model, x, seed, dynamic, ranks):
+    """Give the blocks in which rows x are evaluated: (rows in the block, those of this rank as they are shown, ε)."""
+    size = _block(model)
+    for k, start in enumerate(range(0, len(x), size)):
+        generator = stream(seed, HELD_OUT, k)
+        rows = x[start : start + size]
+        part = ranks.share(len(rows)).rows
+        u = thresholds(rows.shape, rows.dtype, generator) if dynamic else None
+        eps = model.eps(generator, len(rows))[:, part]
+        yield len(rows), binarise(rows[part], u[part]) if dynamic else rows[part], eps
+
+
+def evaluate_each(model, x, seed=0, binarization="grey", comm=None, progress=None):
+    """Return rate and distortion of each of the rows x (N, D), (N,) each, in nats: -KL and log p(x|z) negated.
+
+    Their means are those of `evaluate` with the same arguments, since the noise is the same, and bound = -rate -
+    distortion. For an autoencoder the rate is 0, and there is no bound. progress is called with the number of rows that
+    were finished; None, as unless given, for no calls.
+    """
+    with ranks_of(comm) as ranks, guard_of(model):
+        seed = whole("seed", seed, least=0)
+        dynamic = _dynamic(binarization, model)
+        x = rows_of("x", x, model)
+        ranks.require_same(model, x, seed=seed, dynamic=dynamic, n_samples=model.n_samples)
+        found = []
+        for n, rows, eps in _blocks(model, x, seed, dynamic, ranks):
+            terms = np.empty((len(rows), 2), model.dtype)
+            if len(rows):
+                neg_kl, log_px = model.terms(move(rows, model.backend), eps)
+                terms[:, 0] = -move(neg_kl, "numpy")
+                terms[:, 1] = -move(log_px, "numpy")
+            found.append(ranks.gathered(terms, n))
+            if progress is not None:
+                progress(n)
+    rate, distortion = np.concatenate(found).T.copy()
+    return rate, distortion
+
+
+def as_evaluated(model, x, seed=0, binarization="grey"):
+    """Return rows x (N, D) as `evaluate` shows them to the model: as they are, or drawn as Bernoulli(x) if "dynamic"."""
+    if not _dynamic(binarization, model):
+        return x
+    return np.concatenate([rows for _, rows, _ in _blocks(model, x, seed, True, ALONE)])
 
 
 def _warn_of_bound(name, found, n_bad, stacklevel):
