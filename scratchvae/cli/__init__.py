@@ -13,14 +13,17 @@ import sys
 import warnings
 
 from scratchvae import __version__
-from scratchvae.cli import bench, evaluate, exercise, gradcheck, plot, read, shared, train
+from scratchvae.cli import bench, encode, evaluate, exercise, gradcheck, plot, read, reconstruct, sample, shared, train
 from scratchvae.cli.output import silence, tolerant
 from scratchvae.cli.ranks import ranks_of_command
 from scratchvae.cli.shared import ignore_signals
 from scratchvae.output import give_up
 from scratchvae.ranks import RankError, started
 
-COMMANDS = (train, evaluate, plot, gradcheck, exercise, read, bench)  # in the order in which --help lists them
+COMMANDS = (  # in the order in which --help lists them
+    *(train, evaluate, plot, encode, reconstruct, sample),
+    *(gradcheck, exercise, read, bench),
+)
 
 
 def main(argv=None):

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from scratchvae.backend import BACKENDS, take_device
+from scratchvae.cli.encode import scores as scores_of
+from scratchvae.cli.images import add_background, all_images, shown
 from scratchvae.cli.shared import (
     add_command,
     add_moved_data,
@@ -20,6 +22,7 @@ from scratchvae.cli.shared import (
     use_in_words,
     use_of,
 )
+from scratchvae.cli.writing import checked_file, write_table
 from scratchvae.inference.objectives import trait
 from scratchvae.ranks import ranks_of
 from scratchvae.training import loop
@@ -29,6 +32,7 @@ EPILOG = """examples:
   scratchvae evaluate runs/mnist20
   scratchvae evaluate runs/mnist20 --split valid --json
   scratchvae evaluate runs/mnist20 --log-likelihood 5000
+  scratchvae evaluate runs/mnist20 --data odd/ --all --scores scores.csv  # of any images, with a row for each of them
   mpiexec -n 8 scratchvae evaluate runs/mnist20 --log-likelihood 5000     # 8 processes share the images"""
 
 
@@ -42,6 +46,9 @@ def evaluate(
     as_json=False,
     backend="numpy",
     changed_data=False,
+    everything=False,
+    scores=None,
+    background=None,
     ranks=None,
     **moved,
 ):
@@ -52,28 +59,44 @@ def evaluate(
     `log_likelihood` asks for log p(x) as well, by importance with so many draws per image. `seed` is that of the noise.
     With `as_json` one JSON object is printed in place of sentences, in which null stands for a number that is not
     finite, since JSON has none. `backend` says where it is computed. `moved` may hold data and data_dir, where the data
-    are now. With `changed_data` the data may be others than in training. `ranks` are those that share the rows; None
-    is this process alone.
+    are now. With `changed_data` the data may be others than in training. With `everything` all images of the data that
+    are given are taken, whatever they are, or all three splits of the run's own; `background` is what transparent
+    pixels of other data are laid on. `scores` is a .csv or .npz for the numbers of each image. `ranks` are those that
+    share the rows; None is this process alone.
     """
     ranks = ranks_of(ranks)
     options = ranks.first_only(lambda: run_options(Path(run))) | resolved(moved)  # while it is trained it may change
     if backend != "numpy" and ranks.size > 1:
         take_device(ranks.machine.Get_rank(), ranks.on_machine)
+    if scores is not None:
+        scores = ranks.first_only(lambda: checked_file("--scores", scores, (".csv", ".npz"), options["data"]))
     model = ranks.first_only(lambda: load_model(run)).to(backend)
+    rest = n_samples, n_theta, log_likelihood, seed, as_json, scores, ranks
+    others = everything and "data" in moved
+    if background is not None and not others:
+        raise ValueError("--background is for images of your own choice, --data with --all: leave it out")
+    if everything:
+        images = ranks.load(
+            lambda: (
+                all_images(options, model, background) if others else images_of_run(run, options, changed_data).whole()
+            )
+        )
+        with shown(model, options, images):
+            return _evaluate(run, options, model, images, "all", *rest)
     images = ranks.load(lambda: images_of_run(run, options, changed_data))
     with looked_at(model, options, images):
-        return _evaluate(run, options, model, images, split, n_samples, n_theta, log_likelihood, seed, as_json, ranks)
+        return _evaluate(run, options, model, images.part(split), split, *rest)
 
 
-def _evaluate(run, options, model, images, split, n_samples, n_theta, log_likelihood, seed, as_json, ranks):
-    """Evaluate a model that is loaded, at images that were looked at; the arguments are those of `evaluate`."""
+def _evaluate(run, options, model, images, split, n_samples, n_theta, log_likelihood, seed, as_json, scores, ranks):
+    """Evaluate a model that is loaded, at `Images` that were looked at; the arguments are those of `evaluate`."""
     if n_theta < 0:
         raise ValueError(f"--n-theta is {n_theta}; expected a whole number ≥ 0")
     if n_samples is not None:
         if n_samples < 1:
             raise ValueError(f"--n-samples is {n_samples}; expected a whole number ≥ 1")
         model.n_samples = n_samples
-    x = getattr(images, split)
+    x = images.x
     bounds = trait(model.estimator, "bound", True)
     note = getattr(model.likelihood, "note", None)
     result = {
@@ -96,9 +119,18 @@ def _evaluate(run, options, model, images, split, n_samples, n_theta, log_likeli
     if log_likelihood is not None:
         if not bounds:
             raise ValueError("--log-likelihood draws from q(z|x), which an autoencoder does not learn: leave it out")
-        result |= _log_likelihood(model, x, log_likelihood, seed, images.binarization, ranks)
+        estimate = _importance(model, x, log_likelihood, seed, images.binarization, ranks)
+        result |= _log_likelihood(estimate, log_likelihood)
     if not bounds:
         result |= {"bound": None, "kl": None, "rate": None}
+    if scores is not None:
+        result["scores"] = str(scores)
+        found = scores_of(model, images, seed, ranks)
+        columns = {name: found[name] for name in ("bound", "rate", "distortion")}
+        if log_likelihood is not None:
+            columns |= {"log_likelihood": estimate.log_p, "log_likelihood_error": estimate.error}
+            columns |= {"k_hat": estimate.k_hat}
+        ranks.first_only(lambda: write_table(scores, images, columns))
     if as_json:
         print(json.dumps(_finite(result), allow_nan=False))
         return 0
@@ -117,6 +149,9 @@ def _evaluate(run, options, model, images, split, n_samples, n_theta, log_likeli
         print(_over_theta_in_words(result))
         if model.config["learn_hyperprior"]:
             print("learned α: " + ", ".join(f"{name} {alpha:.3g}" for name, alpha in result["alpha"].items()))
+    if scores is not None:
+        known = ", ".join(name for name, column in columns.items() if column is not None)
+        print(f"wrote {scores}: {known} of each image")
     return 0
 
 
@@ -145,15 +180,19 @@ def _over_theta(model, x, split, n_theta, seed, binarization, ranks):
     return found | {"n_theta": n_theta, "alpha": model.alphas()}
 
 
-def _log_likelihood(model, x, n_samples, seed, binarization, ranks):
-    """Return log p(x) by importance, its mean over the datapoints, for the result of `evaluate`."""
+def _importance(model, x, n_samples, seed, binarization, ranks):
+    """Return the `Estimate` of log p(x) of each datapoint by importance, of the images at which the bound is taken."""
     from scratchvae.inference.marginal import importance  # only now: it takes SciPy
 
     if n_samples < 1:
         raise ValueError(f"--log-likelihood is {n_samples}; expected a whole number ≥ 1")
-    x = loop.as_seen(x, seed, binarization == "dynamic")
+    x = loop.as_evaluated(model, x, seed, binarization)
     with loop.progress_bar(len(x), 0, ranks.shown(None), unit=" images") as bar:
-        estimate = importance(model, x, n_samples, seed, bar.update, ranks)
+        return importance(model, x, n_samples, seed, bar.update, ranks)
+
+
+def _log_likelihood(estimate, n_samples):
+    """Return the mean of an `Estimate` of log p(x) and what is known of its error, for the result of `evaluate`."""
     mean, error = estimate.mean()
     known = {"log_likelihood_error": error, "log_likelihood_bias": -estimate.bias()}
     known |= {"k_hat": float(estimate.k_hat.max()), "k_hat_threshold": estimate.threshold()}
@@ -175,13 +214,14 @@ def _finite(value):
 
 def _bound_in_words(result):
     """Return the bound and its terms as a sentence, or the one term of an autoencoder, which has no bound."""
+    which = "all images:" if result["split"] == "all" else result["split"]
     if result["bound"] is None:
         return (
-            f"{result['split']} log p(x|z) at the code {result['reconstruction']:.2f} nats per datapoint, "
+            f"{which} log p(x|z) at the code {result['reconstruction']:.2f} nats per datapoint, "
             f"n = {result['n']:,}, {result['binarization']} {result['data']}; an autoencoder has no bound"
         )
     return (
-        f"{result['split']} bound {result['bound']:.2f} = reconstruction {result['reconstruction']:.2f} "
+        f"{which} bound {result['bound']:.2f} = reconstruction {result['reconstruction']:.2f} "
         f"- KL {result['kl']:.2f} nats per datapoint, "
         f"n = {result['n']:,}, L = {result['n_samples']}, {result['binarization']} {result['data']}"
     )
@@ -229,7 +269,21 @@ def add_to(commands):
         epilog=EPILOG,
     )
     p.add_argument("run", type=place, metavar="RUN", help="a run folder")
-    p.add_argument("--split", choices=("train", "valid", "test"), help="the images to evaluate (test)")
+    which = p.add_mutually_exclusive_group()
+    which.add_argument("--split", choices=("train", "valid", "test"), help="the images to evaluate (test)")
+    which.add_argument(
+        "--all",
+        dest="everything",
+        action="store_true",
+        help="evaluate all images of --data, without a split; they need not be those of the training, but have their "
+        "size. Without --data: all three splits of the run's own data",
+    )
+    p.add_argument(
+        "--scores",
+        type=place,
+        metavar="FILE",
+        help="write the numbers of each image too, beside the name of its file, into a .csv or .npz, which is replaced",
+    )
     p.add_argument("--n-samples", type=int, metavar="L", help="how many z to draw per image (as many as in training)")
     p.add_argument(
         "--log-likelihood",
@@ -245,5 +299,6 @@ def add_to(commands):
     )
     p.add_argument("--seed", type=int, help="the seed of the noise (0)")
     add_moved_data(p)
+    add_background(p)
     p.add_argument("--json", dest="as_json", action="store_true", help="print one JSON object and no sentences")
     p.add_argument("--backend", choices=BACKENDS, help="where to compute it (numpy)")

@@ -477,6 +477,11 @@ def numbers(text):
         raise argparse.ArgumentTypeError(message) from None
 
 
+def background(text):
+    """Read a background: white, black, or a grey level; `load_data` refuses others."""
+    return int(text) if text.isdecimal() else text
+
+
 def require_cores(threads):
     """Raise ValueError if this process may run on fewer cores than `threads`."""
     if threads > cores():

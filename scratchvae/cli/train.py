@@ -11,6 +11,7 @@ from scratchvae.backend import BACKENDS, blas_threads, cores, take_device
 from scratchvae.cli.shared import (
     DEFAULTS,
     add_command,
+    background,
     count,
     ignore_signals,
     images_of,
@@ -379,7 +380,7 @@ def add_to(commands):
     )
     g.add_argument(
         "--background",
-        type=_background,
+        type=background,
         metavar="white|black|0..255",
         help="what transparent pixels of a folder of images are laid on (without it such images are refused)",
     )
@@ -579,11 +580,6 @@ def _widths(text):
         return [] if text == "none" else numbers(text)
     except argparse.ArgumentTypeError as error:
         raise argparse.ArgumentTypeError(f"{error}; --hidden none for no layer") from None
-
-
-def _background(text):
-    """Read a background: white, black, or a grey level; `load_data` refuses others."""
-    return int(text) if text.isdecimal() else text
 
 
 def _init(text):

@@ -351,7 +351,7 @@ def evaluate_each(model, x, seed=0, binarization="grey", comm=None, progress=Non
 
 
 def as_evaluated(model, x, seed=0, binarization="grey"):
-    """Return rows x (N, D) as `evaluate` shows them to the model: as they are, or drawn as Bernoulli(x) if "dynamic"."""
+    """Return rows x (N, D) as `evaluate` shows them to the model: as they are, or drawn once if they are "dynamic"."""
     if not _dynamic(binarization, model):
         return x
     return np.concatenate([rows for _, rows, _ in _blocks(model, x, seed, True, ALONE)])

@@ -1,0 +1,112 @@
+"""scratchvae sample: write images that a trained model makes up."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+
+from scratchvae.arguments import whole
+from scratchvae.cli.images import in_parts
+from scratchvae.cli.shared import add_command, count, place, run_options
+from scratchvae.cli.writing import (
+    as_grey,
+    checked_place,
+    numbered,
+    require_few,
+    write_arrays,
+    write_folder,
+    write_grid,
+)
+from scratchvae.inference.objectives import trait
+from scratchvae.noise import standard_normal
+from scratchvae.training.run import load_model
+
+EPILOG = """examples:
+  scratchvae sample runs/mnist20 --out sample.png                    16 images as one picture
+  scratchvae sample runs/mnist20 --out samples/ --n 100 --seed 1     100 PNG files, one an image
+  scratchvae sample runs/mnist20 --out samples.npz --n 1e4 --draw    x ~ p(x|z) as rows, and the z behind them
+
+A .npy holds rows (N, D), and an .npz has images (N, D) and z (N, J), all values as they are. In a picture 0 is black
+and 1 is white. Where values lie outside, as they may with --mean free, all are moved into it by one straight line,
+and a line says so. A file of the same name is replaced; a folder must be new or empty."""
+
+
+def sample(run, out, n=16, seed=0, draw=False):
+    """Write `n` images that the model of the run folder `run` makes of draws z ~ p(z), into the file or folder `out`.
+
+    `seed` is that of the z, which are the same with and without `draw`. With it the images are draws x ~ p(x|z), and
+    without it the means E[x|z].
+    """
+    run = Path(run)
+    options = run_options(run)
+    n = whole("--n", n)
+    seed = whole("--seed", seed, least=0)
+    path, suffix = checked_place(out, None)
+    if suffix == ".png":
+        require_few(n)
+    model = load_model(run)
+    if not trait(model.estimator, "bound", True):
+        raise ValueError(f"{run} is an autoencoder, which learns no prior p(z) to draw from: it can reconstruct alone")
+    z = standard_normal(np.random.default_rng(seed), (n, model.n_latent), model.dtype, model.backend)
+    x = model.draw(z, _seed_of_pixels(seed)) if draw else in_parts(model.decode, z, model)
+    shape = _shape_of(options, model)
+    what = "draws x ~ p(x|z)" if draw else "means E[x|z]"
+    said = ""
+    if suffix == ".npy":
+        write_arrays(path, x)
+    elif suffix == ".npz":
+        write_arrays(path, images=x, z=z)
+    else:
+        (grey,), said = as_grey(x)
+        if suffix == ".png":
+            _write_grid(path, grey, shape, what)
+        else:
+            write_folder(path, grey, shape, numbered("sample", range(1, n + 1)))
+    print(f"wrote {path}: {n:,} {what} at z ~ p(z)")
+    if said:
+        print(said)
+    return 0
+
+
+def _shape_of(options, model):
+    """Return (height, width) of the images of a run. An older one does not say, and has square ones if it can."""
+    if options["image_shape"] is not None:
+        return tuple(options["image_shape"])
+    side = math.isqrt(model.n_visible)
+    return (side, side) if side**2 == model.n_visible else (1, model.n_visible)
+
+
+def _seed_of_pixels(seed):
+    """Return a seed for the noise of pixels, which must not be the numbers that z is made of."""
+    return int(np.random.SeedSequence([seed, 1]).generate_state(1)[0])
+
+
+def _write_grid(path, grey, shape, what):
+    """Write images as one picture, nearly as many rows as columns; `what` says above it what they are."""
+    from scratchvae import plots
+
+    columns = math.ceil(math.sqrt(len(grey)))
+
+    def draw(ax):
+        ax.set_title(f"{what} at z ~ p(z)", fontsize=8, loc="left")
+        plots.image_grid(ax, grey, shape, columns)
+
+    write_grid(path, draw, len(grey), columns, shape)
+
+
+def add_to(commands):
+    """Add the command and its options to the parser."""
+    p = add_command(commands, sample, "write images that a model makes up", "RUN --out DIR|FILE", epilog=EPILOG)
+    p.add_argument("run", type=place, metavar="RUN", help="a run folder")
+    p.add_argument(
+        "--out",
+        type=place,
+        metavar="DIR|FILE",
+        required=True,
+        help="a folder for one PNG an image, or by its suffix one picture .png, or a .npy or .npz",
+    )
+    p.add_argument("--n", type=count, metavar="N", help="how many images (16)")
+    p.add_argument("--seed", type=int, help="the seed of z, and of the draws (0)")
+    what = p.add_mutually_exclusive_group()
+    what.add_argument("--mean", dest="draw", action="store_false", help="write E[x|z], without noise (this holds)")
+    what.add_argument("--draw", dest="draw", action="store_true", help="write draws x ~ p(x|z), with the pixels' noise")
