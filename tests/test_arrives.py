@@ -22,7 +22,7 @@ from numpy.testing import assert_array_equal
 
 from scratchvae import VAE, FullVB, bench, cli, data, fit, plots, ranks
 from scratchvae.backend import move
-from scratchvae.cli import main, shared
+from scratchvae.cli import main, shared, writing
 from scratchvae.cli.shared import DEFAULTS
 from scratchvae.gradcheck import homework, matrix
 from scratchvae.inference import information as carried
@@ -32,6 +32,7 @@ from scratchvae.training.run import HISTORY
 
 ABSENT = "absent"  # stands for what one of the two runs has not noted
 LOAD_DATA = data.load_data
+LOAD_IMAGES = data.load_images
 
 
 # The functions that a command calls, and what they note
@@ -89,6 +90,11 @@ class Notes(dict):
         given = bound(LOAD_DATA, arguments, settings)
         self.put("load_data", **given)
         return replace(self.images, binarization=given["binarization"])
+
+    def load_images(self, *arguments, **settings):
+        given = bound(LOAD_IMAGES, arguments, settings)
+        self.put("load_images", **given)
+        return replace(self.images.whole(), binarization=given["binarization"])
 
     def part(self, x):
         """The name of the split that x is."""
@@ -472,6 +478,18 @@ def evaluation(noted, capsys):
         noted.put("importance", **given | {"x": noted.part(given["x"])})
         return marginal.Estimate(np.array([-3.5]), np.array([0.1]), np.array([9.0]), np.array([0.2]), 500)
 
+    def evaluate_each(*arguments, **settings):
+        given = bound(functions[4], arguments, settings)
+        assert given.pop("model") is noted.loaded
+        given.pop("progress")
+        assert given.pop("comm") is ranks.ALONE
+        noted.put("evaluate_each", **given | {"x": noted.part(given["x"])})
+        return np.full(180, 1.0), np.full(180, 2.0)
+
+    def write_table(path, images, columns):
+        known = {name: float(column.mean()) for name, column in columns.items()}
+        noted.put("write_table", path=str(path), x=noted.part(images.x), **known)
+
     def information(*arguments, **settings):
         given = bound(functions[3], arguments, settings)
         assert given.pop("model") is noted.loaded
@@ -484,11 +502,14 @@ def evaluation(noted, capsys):
     from scratchvae.training import run
 
     original = run.load_model
-    functions = loop.evaluate, loop.evaluate_theta, marginal.importance, carried.information
+    functions = loop.evaluate, loop.evaluate_theta, marginal.importance, carried.information, loop.evaluate_each
     noted.instead(original, load_model)
     noted.instead(shared.images_of_run, images_of_run)
     noted.instead(data.load_data, noted.load_data)
-    for function, stand_in in zip(functions, (evaluate, evaluate_theta, importance, information), strict=True):
+    noted.instead(data.load_images, noted.load_images)
+    noted.instead(writing.write_table, write_table)
+    stand_ins = (evaluate, evaluate_theta, importance, information, evaluate_each)
+    for function, stand_in in zip(functions, stand_ins, strict=True):
         noted.instead(function, stand_in)
 
     def go(*arguments):
@@ -518,6 +539,29 @@ EVALUATE = {
         printed__run="{here}/full",
     ),
     "--split": row("--split valid", JSON, evaluate__x="valid", information__x="valid", printed__split="valid"),
+    "--all": row(
+        "--all",
+        f"{JSON} --data own.npy",
+        **dict.fromkeys(("evaluate__x", "information__x"), "none of them"),
+        **{f"load_images__{key}": value for key, value in {"name": "{here}/own.npy", "data_dir": None}.items()},
+        **{f"load_images__{key}": value for key, value in {"background": None, "image_shape": [8, 8]}.items()},
+        **{f"{place}__{key}": ABSENT for place, key in [("images_of_run", "run"), ("images_of_run", "changed_data")]},
+        **dict.fromkeys([f"load_data__{key}" for key in inspect.signature(LOAD_DATA).parameters], ABSENT),
+        load_images__binarization="grey",
+        printed__split="all",
+    ),
+    "--background": row("--background 7", f"{JSON} --all --data own.npy", load_images__background=7),
+    "--scores": row(
+        "--scores scores.csv",
+        JSON,
+        evaluate_each__x="test",
+        evaluate_each__seed=0,
+        evaluate_each__binarization="grey",
+        write_table__path="scores.csv",
+        write_table__x="test",
+        **{f"write_table__{key}": value for key, value in {"bound": -3, "rate": 1, "distortion": 2}.items()},
+        printed__scores="scores.csv",
+    ),
     "--n-samples": row("--n-samples 6", JSON, evaluate__draws=6, printed__n_samples=6),
     "--log-likelihood": row(
         "--log-likelihood 5e2",
@@ -663,6 +707,163 @@ def test_an_option_of_plot_arrives_where_it_acts_and_changes_nothing_else(option
     assert before["draw_run.test"] == "test" and before["draw_run.seed"] == 0
     after = plotting(*words(f"{base} {more}", here))
     assert changes(before, after) == filled(expected, here)
+
+
+# encode, reconstruct and sample
+
+
+@pytest.fixture
+def using(noted, capsys):
+    """A function of words that runs a command which uses a trained model, and returns what was noted."""
+    from scratchvae.training import run
+
+    model = VAE(64, 5, 2, n_samples=4)
+    functions = loop.evaluate_each, loop.as_evaluated
+
+    def load_model(folder):
+        noted.put("load_model", folder=str(folder))
+        model.n_samples = 4
+        return model
+
+    def images_of_run(run, options, changed_data=None):
+        noted.put("images_of_run", run=str(run), changed_data=changed_data)
+        return shared.images_of(options)
+
+    def evaluate_each(*arguments, **settings):
+        given = bound(functions[0], arguments, settings)
+        assert given.pop("model") is model
+        given.pop("progress")
+        n = len(given["x"])
+        noted.put("evaluate_each", **given | {"x": noted.part(given["x"])}, draws=model.n_samples)
+        return np.full(n, 1.0), np.full(n, 2.0)
+
+    def as_evaluated(*arguments, **settings):
+        given = bound(functions[1], arguments, settings)
+        assert given.pop("model") is model
+        noted.put("as_evaluated", **given | {"x": noted.part(given["x"]), "n": len(given["x"])})
+        return given["x"]
+
+    def write_table(path, images, columns):
+        shapes = {name: column.shape for name, column in columns.items()}
+        noted.put("write_table", path=str(path), x=noted.part(images.x), n=len(images.x), **shapes)
+
+    def write_arrays(path, *alone, **arrays):
+        values = {name: array.tolist() for name, array in {"alone": alone[0]}.items()} if alone else {}
+        noted.put("write_arrays", path=str(path), **values, **{name: a.tolist() for name, a in arrays.items()})
+
+    noted.instead(run.load_model, load_model)
+    noted.instead(data.load_data, noted.load_data)
+    noted.instead(data.load_images, noted.load_images)
+    noted.instead(shared.images_of_run, images_of_run)
+    noted.instead(writing.write_table, write_table)
+    noted.instead(writing.write_arrays, write_arrays)
+    noted.instead(functions[0], evaluate_each)
+    noted.instead(functions[1], as_evaluated)
+
+    def go(*arguments):
+        noted.clear()
+        assert main([*arguments]) == 0, capsys.readouterr().err
+        capsys.readouterr()
+        return dict(noted)
+
+    return go
+
+
+def of_split(split, *places):
+    """What the rows of a command note where it is shown another split."""
+    n = {"train": 1437, "valid": 180, "test": 180}[split]
+    return {f"{place}__x": split for place in places} | ({} if n == 180 else {f"{place}__n": n for place in places})
+
+
+ENCODE = {
+    "run": row("{here}/full", "--out c.csv", images_of_run__run="{here}/full", load_model__folder="{here}/full"),
+    "--out": row("--out d.csv", "{here}/run --out c.csv", write_table__path="d.csv"),
+    "--split": row(
+        "--split valid",
+        "{here}/run --out c.csv",
+        **of_split("valid", "evaluate_each", "as_evaluated", "write_table"),
+    ),
+    "--data": row("--data own.npy", "{here}/run --out c.csv --split test", load_data__name="{here}/own.npy"),
+    "--data-dir": row("--data-dir folder", "{here}/run --out c.csv", load_data__data_dir="{here}/folder"),
+    "--background": row("--background 7", "{here}/run --out c.csv --data own.npy", load_images__background=7),
+    "--n-samples": row("--n-samples 6", "{here}/run --out c.csv", evaluate_each__draws=6),
+    "--seed": row("--seed 19", "{here}/run --out c.csv", evaluate_each__seed=19, as_evaluated__seed=19),
+}
+RECONSTRUCT = {
+    "run": row("{here}/full", "--out c.npz", images_of_run__run="{here}/full", load_model__folder="{here}/full"),
+    "--out": row("--out d.npz", "{here}/run --out c.npz", write_table__path="d.npz"),
+    "--split": row("--split valid", "{here}/run --out c.npz", **of_split("valid", "as_evaluated", "write_table")),
+    "--data": row("--data own.npy", "{here}/run --out c.npz --split test", load_data__name="{here}/own.npy"),
+    "--data-dir": row("--data-dir folder", "{here}/run --out c.npz", load_data__data_dir="{here}/folder"),
+    "--background": row("--background 7", "{here}/run --out c.npz --data own.npy", load_images__background=7),
+    "--n": row(
+        "--n 3",
+        "{here}/run --out c.npz",
+        **dict.fromkeys(("as_evaluated__x", "write_table__x"), "none of them"),
+        **dict.fromkeys(("as_evaluated__n", "write_table__n"), 3),
+        **dict.fromkeys(("write_table__images", "write_table__reconstructions"), (3, 64)),
+    ),
+    "--seed": row("--seed 19", "{here}/run --out c.npz", as_evaluated__seed=19),
+}
+
+
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [*(("encode", option) for option in ENCODE), *(("reconstruct", option) for option in RECONSTRUCT)],
+)
+def test_an_option_of_encode_or_reconstruct_arrives_where_it_acts_and_changes_nothing_else(
+    command, option, using, noted, runs
+):
+    here = prepare(noted, runs)
+    base, more, expected = {"encode": ENCODE, "reconstruct": RECONSTRUCT}[command][option]
+    before = using(command, *words(f"{base} {here}/run" if option == "run" else base, here))
+    assert option == "--background" or before["as_evaluated.x"] == "test"
+    words_after = base.replace("--out c", "--out d") if option == "--out" else f"{base} {more}"
+    after = using(command, *words(words_after, here))
+    assert changes(before, after) == filled(expected, here)
+
+
+@pytest.mark.parametrize("command", ["encode --out c.csv", "reconstruct --out c.npz"])
+def test_data_without_a_split_are_all_images_of_a_path_which_must_have_the_size_of_the_training(
+    command, using, noted, runs
+):
+    here = prepare(noted, runs)
+    found = using(*words(f"{command} {here}/dynamic --data own.npy", here))
+    given = {"name": str(here / "own.npy"), "data_dir": None, "binarization": "dynamic", "background": None}
+    assert {key: found[f"load_images.{key}"] for key in given} == given
+    assert found["load_images.image_shape"] == [8, 8] and found["write_table.n"] == 1797
+    assert "images_of_run.run" not in found and found["as_evaluated.binarization"] == "dynamic"
+
+
+def draws(seed, n=16):
+    """The z that `sample` takes, and its images, of the model of `using`."""
+    model = VAE(64, 5, 2, n_samples=4)
+    z = np.random.default_rng(seed).standard_normal((n, 2), np.float32)
+    return {"images": model.decode(z).tolist(), "z": z.tolist()}
+
+
+SAMPLE = {
+    "run": row("{here}/full", "--out c.npz", load_model__folder="{here}/full"),
+    "--out": row("--out d.npz", "{here}/run --out c.npz", write_arrays__path="d.npz"),
+    "--n": row("--n 3", "{here}/run --out c.npz", **{f"write_arrays__{k}": v for k, v in draws(0, 3).items()}),
+    "--seed": row("--seed 19", "{here}/run --out c.npz", **{f"write_arrays__{k}": v for k, v in draws(19).items()}),
+    "--mean": row("--mean", "{here}/run --out c.npz"),
+    "--draw": row("--draw", "{here}/run --out c.npz", write_arrays__images="0 and 1"),
+}
+
+
+@pytest.mark.parametrize("option", SAMPLE)
+def test_an_option_of_sample_arrives_where_it_acts_and_changes_nothing_else(option, using, noted, runs):
+    here = prepare(noted, runs)
+    base, more, expected = SAMPLE[option]
+    before = using("sample", *words(f"{base} {here}/run" if option == "run" else base, here))
+    assert {"images": before["write_arrays.images"], "z": before["write_arrays.z"]} == draws(0)
+    words_after = base.replace("--out c", "--out d") if option == "--out" else f"{base} {more}"
+    found = changes(before, using("sample", *words(words_after, here)))
+    if option == "--draw":
+        assert set(np.ravel(found["write_arrays.images"])) == {0, 1}
+        found["write_arrays.images"] = "0 and 1"
+    assert found == filled(expected, here)
 
 
 @pytest.fixture
@@ -927,6 +1128,9 @@ TABLES = {
     "train": TRAIN,
     "evaluate": EVALUATE,
     "plot": PLOT,
+    "encode": ENCODE,
+    "reconstruct": RECONSTRUCT,
+    "sample": SAMPLE,
     "gradcheck": GRADCHECK,
     "exercise": EXERCISE,
     "read": READ,
@@ -979,6 +1183,7 @@ def test_the_defaults_that_stand_in_brackets_in_the_help_are_those_that_hold():
         "seed",
     }
     assert seen["evaluate"] == {"split", "n_theta", "seed", "backend"} and seen["plot"] == {"seed"}
+    assert seen["encode"] == seen["reconstruct"] == {"seed"} and seen["sample"] == {"n", "seed"}
     assert seen["gradcheck"] == {"seed", "backend", "seconds", "memory"} and seen["bench"] == {"repeats"}
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from scratchvae.arguments import whole
 from scratchvae.cli.images import add_images, images_to_show, in_parts, shown
 from scratchvae.cli.shared import add_command, place, resolved, run_options
-from scratchvae.cli.writing import checked_file, write_arrays, write_table
+from scratchvae.cli.writing import checked_file, images_in_words, write_arrays, write_table
 from scratchvae.inference.objectives import trait
 from scratchvae.inference.posteriors import can
 from scratchvae.training import loop
@@ -54,12 +54,12 @@ def encode(run, out, split=None, n_samples=None, seed=0, background=None, **move
         z = in_parts(model.encode_mean, x, model)
         if out.suffix.lower() == ".npy":
             write_arrays(out, z)
-            print(f"wrote {out}: the codes of {len(z):,} images, {z.shape} {z.dtype}")
+            print(f"wrote {out}: the codes of {images_in_words(len(z))}, {z.shape} {z.dtype}")
             return 0
         columns, missing = _spread(model, x)
         columns = {"z": z, **columns, **scores(model, images, seed)}
     write_table(out, images, columns)
-    print(f"wrote {out}: {len(z):,} images of {options['data']}, with {_shown_columns(columns)}")
+    print(f"wrote {out}: {images_in_words(len(z))} of {options['data']}, with {_shown_columns(columns)}")
     for reason in missing:
         print(reason)
     if columns["bound"] is None:

@@ -11,6 +11,7 @@ from scratchvae.cli.writing import (
     as_grey,
     as_png,
     checked_place,
+    images_in_words,
     require_few,
     write_arrays,
     write_folder,
@@ -61,7 +62,7 @@ def reconstruct(run, out, split=None, n=None, seed=0, background=None, **moved):
     else:
         (again,), said = as_grey(again)
         write_folder(path, again, images.image_shape, as_png(images))
-    print(f"wrote {path}: the reconstructions of {len(again):,} images of {options['data']}")
+    print(f"wrote {path}: what the model makes of {images_in_words(len(again))} of {options['data']}")
     if said:
         print(said)
     return 0

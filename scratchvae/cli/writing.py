@@ -74,6 +74,11 @@ def _require_apart(option, path, source):
         raise ValueError(f"{option} is {path}, and the data lie at {source}: choose a place outside of them")
 
 
+def images_in_words(n):
+    """Return how many images there are, in words."""
+    return "1 image" if n == 1 else f"{n:,} images"
+
+
 # Tables
 
 
