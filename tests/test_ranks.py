@@ -154,13 +154,19 @@ def test_a_run_under_mpiexec_is_that_of_one_process_and_goes_on_in_either(run, t
     code, _, err = scratchvae(2, "train", "--resume", alone, "--samples", 5000, "--quiet")
     assert (code, err) == (0, "")
     capsys.readouterr()
-    assert main(["evaluate", str(run), "--json", "--log-likelihood", "20"]) == 0
+    scores = ["--scores", str(tmp_path / "one.npz")]
+    assert main(["evaluate", str(run), "--json", "--log-likelihood", "20", *scores]) == 0
     one = json.loads(capsys.readouterr().out)
-    code, out, _ = scratchvae(2, "evaluate", alone, "--json", "--log-likelihood", 20)
+    scores = ["--scores", str(tmp_path / "two.npz")]
+    code, out, _ = scratchvae(2, "evaluate", alone, "--json", "--log-likelihood", 20, *scores)
     two = json.loads(out)
     assert code == 0 and one.keys() == two.keys()
     for name in ("bound", "kl", "reconstruction", "log_likelihood", "log_likelihood_error"):
         assert two[name] == pytest.approx(one[name], rel=1e-9), name
+    ours, theirs = (np.load(tmp_path / f"{name}.npz") for name in ("one", "two"))
+    assert ours.keys() == theirs.keys() >= {"row", "bound", "rate", "distortion", "log_likelihood", "k_hat"}
+    for name in ours:
+        np.testing.assert_allclose(theirs[name], ours[name], rtol=1e-5)
 
 
 @real

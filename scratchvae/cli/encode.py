@@ -1,5 +1,6 @@
 """scratchvae encode: write the code of each image, and its score."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,7 @@ def encode(run, out, split=None, n_samples=None, seed=0, background=None, **move
         columns, missing = _spread(model, x)
         columns = {"z": z, **columns, **scores(model, images, seed)}
     write_table(out, images, columns)
+    _warn_if_not_finite(options["data"], columns["bound"])
     print(f"wrote {out}: {images_in_words(len(z))} of {options['data']}, with {_shown_columns(columns)}")
     for reason in missing:
         print(reason)
@@ -77,6 +79,17 @@ def scores(model, images, seed, ranks=None):
         return {"rate": rate, "distortion": distortion, "bound": -rate - distortion}
 
 
+def _warn_if_not_finite(name, bound):
+    """Warn with the number of images of which the bound is not finite, None standing for no bounds."""
+    n_bad = 0 if bound is None else int((~np.isfinite(bound)).sum())
+    if n_bad:
+        warnings.warn(
+            f"the bound of {n_bad:,} of {images_in_words(len(bound))} of {name} is not finite: see whether they are on "
+            "the scale of the training rows",
+            stacklevel=2,
+        )
+
+
 def _spread(model, x):
     """Return the standard deviations of each latent under q(z|x) as a column, and in words why there are none."""
     if not trait(model.estimator, "bound", True):
@@ -84,7 +97,7 @@ def _spread(model, x):
     if "flow" in model.config:
         return {}, ["there are no standard deviations: with a flow q(z|x) is no Gaussian"]
     if not can(model.encoder.posterior, "moments"):
-        return {}, [f"there are no standard deviations: the posterior {model.config['posterior']} has no moments"]
+        return {}, ["there are no standard deviations: the posterior of this run has no moments"]
     log_var = in_parts(lambda rows: model.encode(rows)[1], x, model)
     return {"sd": np.exp(log_var / 2)}, []
 

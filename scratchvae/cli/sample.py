@@ -108,7 +108,5 @@ def add_to(commands):
     p.add_argument("--n", type=count, metavar="N", help="how many images (16)")
     p.add_argument("--seed", type=int, help="the seed of z, and of the draws (0)")
     what = p.add_mutually_exclusive_group()
-    what.add_argument(
-        "--mean", dest="draw", action="store_false", help="write E[x|z], as without --draw"
-    )
+    what.add_argument("--mean", dest="draw", action="store_false", help="write E[x|z], as without --draw")
     what.add_argument("--draw", dest="draw", action="store_true", help="write draws x ~ p(x|z), with the pixels' noise")
