@@ -46,7 +46,7 @@ def checked_place(out, source):
     A ValueError is raised for a file that `checked_file` refuses, and for a folder that is not new or empty.
     """
     path = Path(out)
-    if path.suffix and not path.is_dir() and not out.endswith(os.sep):
+    if path.suffix and not path.is_dir() and not str(out).endswith(("/", os.sep)):
         if path.suffix.lower() not in PICTURES:
             raise ValueError(f"--out is {out}; expected a folder, or a name that ends in {_either(PICTURES)}")
         return checked_file("--out", out, PICTURES, source), path.suffix.lower()
@@ -189,7 +189,7 @@ def write_folder(folder, images, image_shape, names):
             folder.rmdir()
         part.rename(folder)
     except OSError as error:
-        text = f"{folder} could not be written ({error.strerror}); nothing of it is there"
+        text = f"{folder} could not be written ({error.strerror or error}); nothing of it is there"
         raise told(error, text) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
