@@ -350,6 +350,7 @@ def test_samples_are_means_or_draws_at_the_same_z_in_every_format(folders, tmp_p
     assert_array_equal(drawn["z"], z)
     assert set(drawn["images"].ravel()) == {0, 1}
     assert "6 draws x ~ p(x|z)" in capsys.readouterr().out
+    (tmp_path / "folder").mkdir()  # an empty one will do
     assert run(*words, tmp_path / "folder") == 0
     assert sorted(path.name for path in (tmp_path / "folder").iterdir()) == [f"sample_{k}.png" for k in range(1, 7)]
     assert_array_equal(read(tmp_path / "folder" / "sample_3.png"), np.round(255 * means[2].reshape(8, 8)))

@@ -2,8 +2,9 @@
 
 This file holds the root of the parser and `main`. To add a command, write a file with its function and with
 `add_to(commands)`, which adds the options to the parser, and name the file in COMMANDS. What several commands need is
-in `shared.py`. Matplotlib, SciPy, scikit-learn and autograd are imported where a command uses them, not at the top of
-a file, so that `--help` and a mistyped option answer at once.
+in `shared.py`, how they choose images in `images.py`, and how they write tables and pictures in `writing.py`.
+Matplotlib, SciPy, scikit-learn and autograd are imported where a command uses them, not at the top of a file, so that
+`--help` and a mistyped option answer at once.
 """
 
 import argparse
