@@ -1,8 +1,9 @@
-"""Three estimates of log p(x) on the same images: quadrature, appendix D, importance, for two latent dimensions.
+"""Four estimates of log p(x) on the same images: quadrature, annealing, appendix D, importance, for two latents.
 
 The model is one of Figure 2's kind: MNIST, N_z = 2, AEVB, Adagrad 0.01, 1e7 samples; a run of figure5.py is found
 again, a missing one is trained. Quadrature, 401 x 401 points, is the truth here; importance takes 20,000 draws from
-q(z|x); appendix D fits a Gaussian, or a kernel density, to 500 samples of the posterior and evaluates it at 500 more.
+q(z|x); annealing takes 100 walks of 2,000 temperatures from the prior; appendix D fits a Gaussian, or a kernel density,
+to 500 samples of the posterior and evaluates it at 500 more.
 """
 
 import warnings
@@ -13,11 +14,12 @@ from stages import write_table
 from study import command, in_parallel, parse, parser, positive, train_all
 
 from scratchvae import load_data, load_model, plots
-from scratchvae.inference.marginal import appendix_d, importance, quadrature
+from scratchvae.inference.marginal import annealed, appendix_d, importance, quadrature
 
 ESTIMATES = {
     "quadrature": lambda model, x, n: quadrature(model, x, 401 if n > 100 else 201),
     "importance": lambda model, x, n: importance(model, x, 40 * n),
+    "annealing": lambda model, x, n: annealed(model, x, n // 5, 4 * n),
     "appendix D, Gaussian": lambda model, x, n: appendix_d(model, x, n),
     "appendix D, kernel": lambda model, x, n: appendix_d(model, x, n, "kernel"),
 }

@@ -25,8 +25,8 @@ from scratchvae.backend import move
 from scratchvae.cli import main, shared, writing
 from scratchvae.cli.shared import DEFAULTS
 from scratchvae.gradcheck import homework, matrix
+from scratchvae.inference import annealing, marginal
 from scratchvae.inference import information as carried
-from scratchvae.inference import marginal
 from scratchvae.training import loop, optim
 from scratchvae.training.run import HISTORY
 
@@ -97,8 +97,14 @@ class Notes(dict):
         return replace(self.images.whole(), binarization=given["binarization"])
 
     def part(self, x):
-        """The name of the split that x is."""
-        return next((part for part in ("train", "valid", "test") if x is getattr(self.images, part)), "none of them")
+        """The name of the split that x is, or of the one whose first rows it is."""
+        for part in ("train", "valid", "test"):
+            rows = getattr(self.images, part)
+            if x is rows:
+                return part
+            if len(x) < len(rows) and np.shares_memory(x, rows) and np.array_equal(x, rows[: len(x)]):
+                return f"first {len(x)} of {part}"
+        return "none of them"
 
     def model(self, place, model):
         optional = {"posterior": "gaussian", "flow": 0, "channels": []}
@@ -490,6 +496,23 @@ def evaluation(noted, capsys):
         known = {name: float(column.mean()) for name, column in columns.items()}
         noted.put("write_table", path=str(path), x=noted.part(images.x), **known)
 
+    def annealed(*arguments, **settings):
+        given = bound(functions[5], arguments, settings)
+        assert given.pop("model") is noted.loaded
+        given.pop("progress")
+        assert given.pop("comm") is ranks.ALONE
+        noted.put("annealed", **given | {"x": noted.part(given["x"])})
+        return marginal.Estimate(np.array([-3.25]), np.array([0.1]), np.array([9.0]), np.array([0.2]), 16)
+
+    def sandwich(*arguments, **settings):
+        given = bound(functions[6], arguments, settings)
+        assert given.pop("model") is noted.loaded
+        given.pop("progress")
+        assert given.pop("comm") is ranks.ALONE
+        noted.put("sandwich", **given)
+        lower, upper = (marginal.Estimate(np.array(log_p), *np.ones((3, 2)), 16) for log_p in ([-5, -3], [-4, -3]))
+        return annealing.Sandwich(lower, upper)
+
     def information(*arguments, **settings):
         given = bound(functions[3], arguments, settings)
         assert given.pop("model") is noted.loaded
@@ -503,12 +526,13 @@ def evaluation(noted, capsys):
 
     original = run.load_model
     functions = loop.evaluate, loop.evaluate_theta, marginal.importance, carried.information, loop.evaluate_each
+    functions += marginal.annealed, marginal.sandwich
     noted.instead(original, load_model)
     noted.instead(shared.images_of_run, images_of_run)
     noted.instead(data.load_data, noted.load_data)
     noted.instead(data.load_images, noted.load_images)
     noted.instead(writing.write_table, write_table)
-    stand_ins = (evaluate, evaluate_theta, importance, information, evaluate_each)
+    stand_ins = evaluate, evaluate_theta, importance, information, evaluate_each, annealed, sandwich
     for function, stand_in in zip(functions, stand_ins, strict=True):
         noted.instead(function, stand_in)
 
@@ -570,6 +594,7 @@ EVALUATE = {
         importance__n_samples=500,
         importance__seed=0,
         printed__log_likelihood=-3.5,
+        printed__log_likelihood_by="importance",
         printed__log_likelihood_samples=500,
         printed__log_likelihood_error=0.1,
         printed__log_likelihood_bias=pytest.approx(-0.005),
@@ -578,6 +603,32 @@ EVALUATE = {
         printed__untrusted=0,
         printed__unsure=0,
         printed__not_finite=0,
+    ),
+    "--annealed": row(
+        "--annealed 70",
+        f"{JSON} --log-likelihood 16 --seed 3",
+        **{f"importance__{name}": ABSENT for name in ("x", "n_samples", "seed")},
+        **{f"annealed__{name}": value for name, value in {"x": "test", "seed": 3}.items()},
+        **{f"{name}__n_samples": 16 for name in ("annealed", "sandwich")},
+        **{f"{name}__temperatures": 70 for name in ("annealed", "sandwich")},
+        **{f"{name}__steps": 2 for name in ("annealed", "sandwich")},
+        printed__untrusted=1,
+        sandwich__seed=3,
+        sandwich__n=100,
+        printed__log_likelihood=-3.25,
+        printed__log_likelihood_by="annealing",
+        printed__k_hat_threshold=pytest.approx(1 - 1 / np.log10(16)),
+        printed__temperatures=70,
+        printed__simulated=100,
+        printed__simulated_lower=-4.0,
+        printed__simulated_upper=-3.5,
+        printed__simulated_gap=0.5,
+        printed__simulated_gap_error=0.5,
+    ),
+    "--first": row(
+        "--first 9",
+        f"{JSON} --log-likelihood 500",
+        **{f"{name}__x": "first 9 of test" for name in ("evaluate", "information", "importance")},
     ),
     "--n-theta": row("--n-theta 3", "{here}/full --json", evaluate_theta__n_theta=3, printed__n_theta=3),
     "--seed": row(
@@ -799,7 +850,7 @@ RECONSTRUCT = {
     "--n": row(
         "--n 3",
         "{here}/run --out c.npz",
-        **dict.fromkeys(("as_evaluated__x", "write_table__x"), "none of them"),
+        **dict.fromkeys(("as_evaluated__x", "write_table__x"), "first 3 of test"),
         **dict.fromkeys(("as_evaluated__n", "write_table__n"), 3),
         **dict.fromkeys(("write_table__images", "write_table__reconstructions"), (3, 64)),
     ),

@@ -20,7 +20,7 @@ from scratchvae.cli import main
 from scratchvae.gradcheck import check_matrix, check_parts
 from scratchvae.inference.full_vb import THETA_NOISE
 from scratchvae.inference.likelihoods import LIKELIHOODS
-from scratchvae.inference.marginal import appendix_d, importance
+from scratchvae.inference.marginal import annealed, appendix_d, importance
 from scratchvae.inference.objectives import OBJECTIVES
 from scratchvae.inference.objectives.sgvb import sgvb_b
 from scratchvae.nets.mlp import ACTIVATIONS
@@ -69,6 +69,7 @@ def test_the_marginal_likelihood_is_the_same_on_both_backends(waits):
     for estimate in (
         lambda model: importance(model, TRAIN[:5], 200),
         lambda model: appendix_d(model, TRAIN[:5], 40, burn_in=20, steps=3, thin=1),
+        lambda model: annealed(model, TRAIN[:5], 30, 10),
     ):
         ours, theirs = (estimate(model) for model in models)
         for name in vars(ours):

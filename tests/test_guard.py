@@ -17,7 +17,7 @@ from scratchvae import SGD, VAE, Adagrad, FullVB, evaluate, fit, fit_mcem, gradc
 from scratchvae.gradcheck import check_model
 from scratchvae.guard import Guard
 from scratchvae.inference import marginal
-from scratchvae.inference.marginal import appendix_d, importance, quadrature
+from scratchvae.inference.marginal import annealed, appendix_d, importance, quadrature, sandwich
 from scratchvae.inference.objectives.sgvb import sgvb_b
 from scratchvae.models.factor_analysis import PPCA
 from scratchvae.training import loop, optim
@@ -147,6 +147,8 @@ LOOKS = {
     "importance": lambda m: importance(m, X, 20),
     "appendix_d": lambda m: appendix_d(m, X, 40, burn_in=5),
     "quadrature": lambda m: quadrature(m, X, 21),
+    "annealed": lambda m: annealed(m, X, 2, 3),
+    "sandwich": lambda m: sandwich(m, 3, 2, 3),
 }
 OF_THETA = {
     "theta_sample": lambda m: m.theta_sample(),
@@ -413,7 +415,7 @@ def test_what_is_no_model_is_refused_by_every_function_that_holds_one(model):
         fit()
     with pytest.raises(TypeError, match="missing 1 required positional argument: 'x'"):
         evaluate(model_of())
-    for function in (fit, evaluate, evaluate_theta, fit_mcem, importance, appendix_d, quadrature):
+    for function in (fit, evaluate, evaluate_theta, fit_mcem, importance, appendix_d, quadrature, annealed):
         with pytest.raises(ValueError, match=f"model is a {type(model).__name__}; expected a VAE or a FullVB"):
             function(model, X)
 

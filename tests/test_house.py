@@ -40,7 +40,7 @@ FLOORS += [
 ]
 FLOORS += ["inference.score_function inference.posterior_sgvb"]
 FLOORS += ["inference.posteriors inference.likelihoods inference.objectives"]
-FLOORS += ["inference.marginal inference.information inference.mcem"]
+FLOORS += ["inference.estimate", "inference.annealing", "inference.marginal inference.information inference.mcem"]
 FLOORS += ["trials", "doors", "models", "training gradcheck", "exercises", "bench reading", "cli", "__main__"]
 
 
@@ -328,7 +328,7 @@ EVERYWHERE = {  # arguments that have one default wherever they have any
     "acceptance": {0.9},
     "burn_in": {100},
     "jitter": {0.5},
-    "steps": {10, 4, 100, 10_000},  # of HMC, in appendix D, of a random walk, and of an ascent
+    "steps": {10, 2, 4, 100, 10_000},  # of HMC, of annealing, in appendix D, of a random walk, and of an ascent
     "columns": {10, 20},  # of pictures, and of a manifold
     "rows": {20},
     "learn_hyperprior": {False},

@@ -65,7 +65,7 @@ def test_the_error_covers_the_truth_as_often_as_it_says_over_1_000_repeats(what)
 def test_the_error_has_bessels_correction_and_one_draw_has_none():
     log_w = np.random.default_rng(0).standard_normal((3, 4))
     w = np.exp(log_w)
-    _, error, ess = marginal._log_mean(log_w)
+    _, error, ess = marginal.log_mean(log_w)
     assert_allclose(error, w.std(axis=0, ddof=1) / np.sqrt(3) / w.mean(axis=0))
     assert_allclose(ess, w.sum(axis=0) ** 2 / (w * w).sum(axis=0))
     model, x, _, _ = evidence()
@@ -316,8 +316,8 @@ def test_weights_without_variance_are_seen_by_k_hat():
 
 def test_warnings_count_the_datapoints_that_they_are_about():
     with pytest.warns(UserWarning, match="^2 of 3 datapoints are odd$"):
-        marginal._warn(np.array([True, False, True]), "{} datapoints are odd")
-    marginal._warn(np.zeros(3, bool), "{} datapoints are odd")  # none: no warning, which would be an error here
+        marginal.warn(np.array([True, False, True]), "{} datapoints are odd")
+    marginal.warn(np.zeros(3, bool), "{} datapoints are odd")  # none: no warning, which would be an error here
 
 
 def test_an_integral_that_the_grid_does_not_settle_is_told():

@@ -28,11 +28,15 @@ from scratchvae.ranks import ranks_of
 from scratchvae.training import loop
 from scratchvae.training.run import load_model
 
+WALKS = 16  # of annealed importance sampling for an image, where no number is given
+SIMULATED = 100  # how many images of the model's own they are held against
+
 EPILOG = """examples:
   scratchvae evaluate runs/mnist20
   scratchvae evaluate runs/mnist20 --split valid --json
   scratchvae evaluate runs/mnist20 --log-likelihood 5000
   scratchvae evaluate runs/mnist20 --data odd/ --all --scores scores.csv  # of any images, with a row for each of them
+  scratchvae evaluate runs/mnist20 --log-likelihood 16 --annealed 1000 --first 100
   mpiexec -n 8 scratchvae evaluate runs/mnist20 --log-likelihood 5000     # 8 processes share the images"""
 
 
@@ -42,6 +46,8 @@ def evaluate(
     n_samples=None,
     n_theta=10,
     log_likelihood=None,
+    annealed=None,
+    first=None,
     seed=0,
     as_json=False,
     backend="numpy",
@@ -56,7 +62,9 @@ def evaluate(
 
     `split` names the images: "train", "valid" or "test". `n_samples` is the number of z per image; without it that of
     the training holds. For a FullVB the bound over θ ~ q(θ) is printed too, from `n_theta` draws, none for 0.
-    `log_likelihood` asks for log p(x) as well, by importance with so many draws per image. `seed` is that of the noise.
+    `log_likelihood` asks for log p(x) as well, by importance with so many draws per image. With `annealed` it is had by
+    so many walks per image of annealed importance sampling instead, or by 16, and `annealed` is the number of their
+    temperatures. `first` takes so many of the images, the first ones, and not all. `seed` is that of the noise.
     With `as_json` one JSON object is printed in place of sentences, in which null stands for a number that is not
     finite, since JSON has none. `backend` says where it is computed. `moved` may hold data and data_dir, where the data
     are now. With `changed_data` the data may be others than in training. With `everything` all images of the data that
@@ -71,7 +79,8 @@ def evaluate(
     if scores is not None:
         scores = ranks.first_only(lambda: checked_file("--scores", scores, (".csv", ".npz"), options["data"]))
     model = ranks.first_only(lambda: load_model(run)).to(backend)
-    rest = n_samples, n_theta, log_likelihood, seed, as_json, scores, ranks
+    estimate = _estimate_of(model, log_likelihood, annealed)
+    rest = n_samples, n_theta, estimate, seed, as_json, scores, ranks
     others = everything and "data" in moved
     if background is not None and not others:
         raise ValueError("--background is for images of your own choice, --data with --all: leave it out")
@@ -82,14 +91,43 @@ def evaluate(
             )
         )
         with shown(model, options, images):
-            return _evaluate(run, options, model, images, "all", *rest)
+            return _evaluate(run, options, model, _first(images, first), "all", *rest)
     images = ranks.load(lambda: images_of_run(run, options, changed_data))
     with looked_at(model, options, images):
-        return _evaluate(run, options, model, images.part(split), split, *rest)
+        return _evaluate(run, options, model, _first(images.part(split), first), split, *rest)
 
 
-def _evaluate(run, options, model, images, split, n_samples, n_theta, log_likelihood, seed, as_json, scores, ranks):
-    """Evaluate a model that is loaded, at `Images` that were looked at; the arguments are those of `evaluate`."""
+def _first(images, first):
+    """Return the first of some `Images`, all of them for None; a ValueError is raised unless there are so many."""
+    if first is None:
+        return images
+    n = len(images.x)
+    if not 1 <= first <= n:
+        raise ValueError(f"--first is {first}; expected a whole number from 1 to {n:,}, the images that there are")
+    columns = {name: getattr(images, name) for name in ("x", "rows", "labels", "names")}
+    return replace(images, **{name: None if column is None else column[:first] for name, column in columns.items()})
+
+
+def _estimate_of(model, log_likelihood, annealed):
+    """Return (K, T), how log p(x) is to be estimated: by importance if T is None, and not at all for None in place.
+
+    ValueError is raised for numbers below 1, and for a model without p(z).
+    """
+    if log_likelihood is None and annealed is None:
+        return None
+    for name, number in [("--log-likelihood", log_likelihood), ("--annealed", annealed)]:
+        if number is not None and number < 1:
+            raise ValueError(f"{name} is {number}; expected a whole number ≥ 1")
+        if number is not None and not trait(model.estimator, "bound", True):
+            raise ValueError(f"{name} asks for log p(x), which an autoencoder does not have: leave it out")
+    return log_likelihood or WALKS, annealed
+
+
+def _evaluate(run, options, model, images, split, n_samples, n_theta, estimate, seed, as_json, scores, ranks):
+    """Evaluate a model that is loaded, at `Images` that were looked at; the arguments are those of `evaluate`.
+
+    estimate is that of `_estimate_of`.
+    """
     if n_theta < 0:
         raise ValueError(f"--n-theta is {n_theta}; expected a whole number ≥ 0")
     if n_samples is not None:
@@ -116,20 +154,17 @@ def _evaluate(run, options, model, images, split, n_samples, n_theta, log_likeli
     over_theta = options["full_vb"] and n_theta > 0
     if over_theta:
         result |= _over_theta(model, x, split, n_theta, seed, images.binarization, ranks)
-    if log_likelihood is not None:
-        if not bounds:
-            raise ValueError("--log-likelihood draws from q(z|x), which an autoencoder does not learn: leave it out")
-        estimate = _importance(model, x, log_likelihood, seed, images.binarization, ranks)
-        result |= _log_likelihood(estimate, log_likelihood)
+    if estimate is not None:
+        found, how = _estimated(model, x, *estimate, seed, images.binarization, ranks)
+        result |= _log_likelihood(found, estimate[0]) | how
     if not bounds:
         result |= {"bound": None, "kl": None, "rate": None}
     if scores is not None:
         result["scores"] = str(scores)
-        found = scores_of(model, images, seed, ranks)
-        columns = {name: found[name] for name in ("bound", "rate", "distortion")}
-        if log_likelihood is not None:
-            columns |= {"log_likelihood": estimate.log_p, "log_likelihood_error": estimate.error}
-            columns |= {"k_hat": estimate.k_hat}
+        terms = scores_of(model, images, seed, ranks)
+        columns = {name: terms[name] for name in ("bound", "rate", "distortion")}
+        if estimate is not None:
+            columns |= {"log_likelihood": found.log_p, "log_likelihood_error": found.error, "k_hat": found.k_hat}
         ranks.first_only(lambda: write_table(scores, images, columns))
     if as_json:
         print(json.dumps(_finite(result), allow_nan=False))
@@ -143,7 +178,7 @@ def _evaluate(run, options, model, images, split, n_samples, n_theta, log_likeli
     if note:
         print(note)
     print(use_in_words(use))
-    if log_likelihood is not None:
+    if estimate is not None:
         print(_log_likelihood_in_words(result))
     if over_theta:
         print(_over_theta_in_words(result))
@@ -180,15 +215,30 @@ def _over_theta(model, x, split, n_theta, seed, binarization, ranks):
     return found | {"n_theta": n_theta, "alpha": model.alphas()}
 
 
-def _importance(model, x, n_samples, seed, binarization, ranks):
-    """Return the `Estimate` of log p(x) of each datapoint by importance, of the images at which the bound is taken."""
-    from scratchvae.inference.marginal import importance  # only now: it takes SciPy
+def _estimated(model, x, K, T, seed, binarization, ranks):
+    """Return the `Estimate` of log p(x) of each datapoint, as the bound sees it, and how it was had.
 
-    if n_samples < 1:
-        raise ValueError(f"--log-likelihood is {n_samples}; expected a whole number ≥ 1")
+    It is had by importance with K draws each, or by K walks of T temperatures each, unless T is None. Then it is held
+    against data that the model has made itself: up to `SIMULATED` of them, and no more than there are in x.
+    """
+    from scratchvae.inference import marginal  # only now: it takes SciPy
+
     x = loop.as_evaluated(model, x, seed, binarization)
-    with loop.progress_bar(len(x), 0, ranks.shown(None), unit=" images") as bar:
-        return importance(model, x, n_samples, seed, bar.update, ranks)
+    if T is None:
+        with loop.progress_bar(len(x), 0, ranks.shown(None), unit=" images") as bar:
+            estimate = marginal.importance(model, x, K, seed, bar.update, ranks)
+        how = {"log_likelihood_by": "importance"}
+    else:
+        n = min(len(x), SIMULATED)
+        with loop.progress_bar((len(x) + 2 * n) * K * T, 0, ranks.shown(None), unit=" steps") as bar:
+            walks = {"n_samples": K, "temperatures": T, "seed": seed, "progress": bar.update, "comm": ranks}
+            estimate = marginal.annealed(model, x, **walks)
+            simulated = marginal.sandwich(model, n, **walks)
+        gap, gap_error = simulated.gap()
+        how = {"log_likelihood_by": "annealing", "temperatures": T, "simulated": n}
+        how |= {"simulated_lower": simulated.lower.mean()[0], "simulated_upper": simulated.upper.mean()[0]}
+        how |= {"simulated_gap": gap, "simulated_gap_error": gap_error}
+    return estimate, how
 
 
 def _log_likelihood(estimate, n_samples):
@@ -233,7 +283,7 @@ def _log_likelihood_in_words(result):
     text = f"log p(x) {result['log_likelihood']:.2f}"
     if error_known:
         text += f" ± {result['log_likelihood_error']:.2g}"
-    text += f" nats per datapoint, by importance with {result['log_likelihood_samples']:,} draws from q(z|x)"
+    text += f" nats per datapoint, by {_how(result)}"
     if error_known:
         text += f", too low on average by some {-result['log_likelihood_bias']:.2g}"
     if result["k_hat"] is None:
@@ -247,7 +297,20 @@ def _log_likelihood_in_words(result):
         text += f"; between 0.5 and that for {result['unsure']:,}, whose errors are too small"
     if result["not_finite"]:
         text += f"; it is not finite for {result['not_finite']:,} of {result['n']:,}"
+    if result["log_likelihood_by"] == "annealing":
+        text += f". On {result['simulated']:,} images that the model made itself the same walks give "
+        text += f"{result['simulated_lower']:.2f} from below and {result['simulated_upper']:.2f} from above"
+        if math.isfinite(result["simulated_gap_error"]):
+            text += f", {result['simulated_gap']:.2g} ± {result['simulated_gap_error']:.2g} apart"
     return text
+
+
+def _how(result):
+    """Return in words how log p(x) was estimated."""
+    K = result["log_likelihood_samples"]
+    if result["log_likelihood_by"] == "importance":
+        return f"importance with {K:,} draws from q(z|x)"
+    return f"{K:,} annealed walk{'s' if K > 1 else ''} of {result['temperatures']:,} temperatures"
 
 
 def _over_theta_in_words(result):
@@ -291,6 +354,14 @@ def add_to(commands):
         metavar="K",
         help="estimate log p(x) too, by importance with K draws per image, say 5000",
     )
+    p.add_argument(
+        "--annealed",
+        type=count,
+        metavar="T",
+        help="estimate it by annealed importance sampling, with K walks per image (16) of T temperatures, say 1000: "
+        "slow, and right where q(z|x) misses a part of the posterior; and hold it against images of the model's own",
+    )
+    p.add_argument("--first", type=count, metavar="N", help="take the first N of the images only (all)")
     p.add_argument(
         "--n-theta",
         type=int,

@@ -27,14 +27,14 @@ from scratchvae.ranks import fingerprint, ranks_of
 DIVERGENT = 1000  # nats: a trajectory whose energy error is larger, or not finite, has lost the track
 
 
-def log_joint(decoder, x):
-    """Return the target z ↦ log p(x, z) = log p(x|z) + log p(z) for the rows x (C, D), one chain for each row.
+def log_likelihood(decoder, x):
+    """Return the target z ↦ log p(x|z) for the rows x (M, D), with K chains a row; k M + i is one of row i.
 
-    The gradient of log p(x|z) comes from the decoder's own backward pass. While the target is evaluated the decoder's
-    layers are frozen: the gradient of θ, nearly half of the work, is not computed, and its windows stay as they are.
-    The target therefore serves one thread, and while it is evaluated no other thread may use the decoder or its model:
-    a gradient that is taken then would leave θ out. Nothing here guards against that; `appendix_d` and `fit_mcem`
-    hold the model while they run.
+    Its gradient comes from the decoder's own backward pass. While the target is evaluated the decoder's layers are
+    frozen: the gradient of θ, nearly half of the work, is not computed, and its windows stay as they are. The target
+    therefore serves one thread, and while it is evaluated no other thread may use the decoder or its model: a gradient
+    that is taken then would leave θ out. Nothing here guards against that; `appendix_d`, `annealed` and `fit_mcem` hold
+    the model while they run.
     """
     x = x.astype(decoder.layers[0].W.dtype, copy=False)
     maps = [layer for layer in decoder.layers if layer.shapes]
@@ -43,15 +43,33 @@ def log_joint(decoder, x):
         for layer in maps:
             layer.frozen = True
         try:
-            log_px = decoder.log_prob(x, z[None])[0]
-            dz = decoder.backward(1.0)[0]  # ∂/∂z log p(x|z)
+            log_px = decoder.log_prob(x, z.reshape(-1, *x.shape[:1], *z.shape[1:]))
+            dz = decoder.backward(1.0)  # ∂/∂z log p(x|z)
         finally:
             for layer in maps:
                 layer.frozen = False
-        log_pz, dlog_pz = log_standard_gaussian(z)
-        return log_px + log_pz, dz + dlog_pz  # the gradient of a sum is the sum of the gradients
+        return log_px.reshape(len(z)), dz.reshape(z.shape)
 
     return target
+
+
+def tempered(likelihood, beta):
+    """Return the target z ↦ β log p(x|z) + log p(z), where `likelihood` is that of `log_likelihood` and beta is β.
+
+    With β = 0 it is the prior, and with β = 1 the posterior p(z|x) up to a constant.
+    """
+
+    def target(z):
+        log_px, dz = likelihood(z)
+        log_pz, dlog_pz = log_standard_gaussian(z)
+        return beta * log_px + log_pz, beta * dz + dlog_pz  # the gradient of a sum is the sum of the gradients
+
+    return target
+
+
+def log_joint(decoder, x):
+    """Return the target z ↦ log p(x, z) = log p(x|z) + log p(z) for the rows x (C, D), one chain for each row."""
+    return tempered(log_likelihood(decoder, x), 1.0)
 
 
 def leapfrog(target, z, p, gradient, stepsize, steps):
