@@ -88,9 +88,9 @@ def rows_of(name, x, model, train=None):
     if model.guard.depth > 1:
         return x
     if train is not None:
-        warn_if_on_another_scale(name, x, train, stacklevel=3)
+        warn_if_on_another_scale(name, x[:, : model.n_visible], train[:, : model.n_visible], stacklevel=3)
     else:
-        warn_if_dark(name, x, 3, floats=takes_unit(model.likelihood))
+        warn_if_dark(name, x[:, : model.n_visible], 3, floats=takes_unit(model.likelihood))
         if x.dtype == np.uint8 and not hasattr(model.likelihood, "support"):
             warnings.warn(
                 f"{name} holds uint8, which is read as x/255; if the likelihood {model.config['likelihood']} is one of "
@@ -107,10 +107,11 @@ def model_rows(name, x, model, least=0):
     0 unless given. Others raise a ValueError.
     """
     x = plain(name, x)
-    if x.ndim != 2 or x.shape[1] != model.n_visible or len(x) < least:
+    if x.ndim != 2 or x.shape[1] != model.n_columns or len(x) < least:
+        labelled = f": {model.n_visible} pixels and a label of {model.n_classes}, as model.labelled(x, y) returns them"
         raise ValueError(
-            f"{name} has shape {x.shape}; expected ({'N' if least else 'M'}, {model.n_visible})"
-            f"{' with N ≥ 1' if least else ''}, one datapoint per row"
+            f"{name} has shape {x.shape}; expected ({'N' if least else 'M'}, {model.n_columns})"
+            f"{' with N ≥ 1' if least else ''}, one datapoint per row{labelled if model.n_classes else ''}"
         )
     if x.dtype == bool:
         raise ValueError(f"{name} holds bool; expected floats, 0 and 1 for black and white: {name}.astype('float32')")
@@ -118,10 +119,13 @@ def model_rows(name, x, model, least=0):
         raise ValueError(f"{name} holds {x.dtype}; expected uint8 pixels, which are read as x/255, or floats")
     if x.size == 0:
         return x
-    _require_range(name, x, model)
+    pixels = x[:, : model.n_visible]
+    _require_range(name, pixels, model)
+    if model.n_classes:
+        _require_one_hot(name, x[:, model.n_visible :], model.n_classes)
     if hasattr(model.likelihood, "check"):
         try:
-            model.likelihood.check(x / 255 if x.dtype == np.uint8 else x)
+            model.likelihood.check(pixels / 255 if x.dtype == np.uint8 else pixels)
         except ValueError as error:
             raise ValueError(
                 f"{name} cannot be scored by the likelihood {model.config['likelihood']}: {error}"
@@ -133,6 +137,17 @@ def model_rows(name, x, model, least=0):
             f"numbers as they are or {name} / 255 for pixels"
         )
     return x
+
+
+def _require_one_hot(name, rows, n_classes):
+    """Raise a ValueError unless each row (M, C) has one white entry, 255 in uint8 and 1 in floats, and zeros."""
+    white = 255 if rows.dtype == np.uint8 else 1
+    bad = ((rows != 0) & (rows != white)).any(axis=1) | ((rows == white).sum(axis=1) != 1)
+    if bad.any():
+        raise ValueError(
+            f"{name} has no label in the last {n_classes} columns of {bad.sum():,} of {len(rows):,} rows; expected one "
+            f"entry of {white} in each, and 0 in the others, as model.labelled(x, y) returns them"
+        )
 
 
 def _reads_pixels(likelihood):
@@ -163,6 +178,26 @@ def _require_range(name, x, model):
         raise ValueError(f"{name} has {came}; expected [{low:g}, {high:g}] {hint}")
     if max(-lowest, highest) > np.finfo(model.dtype).max:
         raise ValueError(f"{name} has {came}, beyond {model.dtype}, in which the model computes: rescale it")
+
+
+def labels_of(name, y, n, n_classes):
+    """Return the labels y of n rows, (n,); unless they are whole numbers from 0 to n_classes - 1, raise a ValueError.
+
+    n_classes is 0 for a model without classes, which takes no labels.
+    """
+    if not n_classes:
+        raise ValueError(f"{name} holds labels, and the model has no classes: leave them out, or take n_classes")
+    if y is None:
+        raise ValueError(f"{name} is None; expected the labels of {n:,} rows, since the model has {n_classes} classes")
+    y = plain(name, y)
+    if y.shape != (n,) or y.dtype.kind not in "iu":
+        raise ValueError(f"{name} is {y.dtype} {y.shape}; expected ({n},), a whole number for each row")
+    if n and not 0 <= y.min() <= y.max() < n_classes:
+        raise ValueError(
+            f"{name} has labels from {y.min()} to {y.max()}; expected 0 to {n_classes - 1}, since the model has "
+            f"{n_classes} classes"
+        )
+    return y
 
 
 def finite(name, x):

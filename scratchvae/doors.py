@@ -33,8 +33,8 @@ def opened(given):
     """Return (posterior, likelihood, objective, config) for `given`, the arguments of a VAE by name.
 
     config is a dict that JSON can hold, with all arguments but the backend, and with names in place of objects. It
-    leaves out posterior, flow, channels, beta and free_bits where they have their defaults, since older runs do not
-    have them. The first argument that does not fit raises a ValueError.
+    leaves out posterior, flow, channels, beta, free_bits and n_classes where they have their defaults, since older
+    runs do not have them. The first argument that does not fit raises a ValueError.
     """
     config = _networks(given)
     dtype = np.dtype(config["dtype"])
@@ -42,7 +42,9 @@ def opened(given):
     p, config["likelihood"] = likelihood_of(given["likelihood"], given["mean"], config["n_visible"], dtype)
     objective, config["estimator"] = objective_of(given["estimator"], q, config["n_samples"])
     config |= weights_of(objective, config["estimator"], q, given["beta"], given["free_bits"])
-    for key, plain in {"posterior": "gaussian", "flow": 0, "channels": [], "beta": 1.0, "free_bits": 0.0}.items():
+    _require_classes(config, objective)
+    defaults = {"posterior": "gaussian", "flow": 0, "channels": [], "beta": 1.0, "free_bits": 0.0, "n_classes": 0}
+    for key, plain in defaults.items():
         if config[key] == plain:
             del config[key]
     return q, p, objective, config
@@ -56,6 +58,7 @@ def _networks(given):
     config = {name: value for name, value in given.items() if name not in ("estimator", "backend")}
     for name in ("n_visible", "n_latent", "n_samples"):
         config[name] = whole(name, config[name])
+    config["n_classes"] = whole("n_classes", config["n_classes"], least=0)
     for name in ("n_hidden", "channels"):
         widths = config[name] if isinstance(config[name], list | tuple) else [config[name]]
         config[name] = [whole(name, width) for width in widths]
@@ -74,6 +77,24 @@ def _networks(given):
     for name in ("init_biases", "prior"):
         config[name] = bool(config[name])
     return config
+
+
+def _require_classes(config, objective):
+    """Raise a ValueError unless the classes, if there are any, go with the networks and with the objective."""
+    C = config["n_classes"]
+    if C == 0:
+        return
+    if C == 1:
+        raise ValueError("n_classes is 1; expected 2 or more, or 0 for a model that is told no class")
+    if config["channels"]:
+        raise ValueError(
+            f"n_classes is {C}, for networks that read a row as it is; channels read it as an image: leave one out"
+        )
+    if tuple(trait(objective, "noise", ("eps",))) != ("eps",):
+        raise ValueError(
+            f"n_classes is {C}, and the estimator {config['estimator']!r} has dreams, which have no class: take "
+            "another, such as 'B'"
+        )
 
 
 def weights_of(objective, name, posterior, beta=1.0, free_bits=0.0):

@@ -154,7 +154,15 @@ def log_laplace(x, mu, log_scale):
 
 
 def log_likelihood(arrays, x, z, likelihood, mean="sigmoid", activation="tanh", zeta=None):
-    """Return log p(x|z), one number per row. With zeta the decoder's sums are drawn, by the next columns of zeta."""
+    """Return log p(x|z), one number per row. With zeta the decoder's sums are drawn, by the next columns of zeta.
+
+    A decoder whose first map reads more than z is one of p(x|z, y), with y in the last columns of x.
+    """
+    first = next(key for key in arrays if key.startswith("decoder.") and key.endswith(".W"))
+    n_classes = len(arrays[first]) - z.shape[1]
+    if n_classes:
+        z = np.concatenate([z, x[:, -n_classes:]], axis=1)
+        x = x[:, :-n_classes]
     affine = linear if zeta is None else drawn_sums(zeta)
     h = hidden(arrays, "decoder", z, activation, affine)
     inner = sorted((key for key in arrays if key.startswith("decoder.conv") and key.endswith(".W")), reverse=True)

@@ -10,7 +10,7 @@ import functools
 
 import numpy as np
 
-from scratchvae.backend import kind, move
+from scratchvae.backend import kind
 from scratchvae.inference.posteriors import can
 
 OBJECTIVE = "f(q, p, x, eps, scale, gradient=True)"
@@ -176,7 +176,7 @@ def try_objective(objective, name, model, noise, scaled=True):
     is then set to 0.
     """
     generator = np.random.default_rng(0)
-    x = _locked(model.draw(move(generator.standard_normal((M, model.n_latent)), model.backend)))
+    x = _locked(model.simulate(M)[1])
     noise = noise(generator, M)
     noise = tuple(map(_locked, noise)) if isinstance(noise, tuple) else _locked(noise)
 

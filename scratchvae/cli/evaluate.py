@@ -48,6 +48,7 @@ def evaluate(
     log_likelihood=None,
     annealed=None,
     first=None,
+    classify=None,
     seed=0,
     as_json=False,
     backend="numpy",
@@ -64,7 +65,8 @@ def evaluate(
     the training holds. For a FullVB the bound over θ ~ q(θ) is printed too, from `n_theta` draws, none for 0.
     `log_likelihood` asks for log p(x) as well, by importance with so many draws per image. With `annealed` it is had by
     so many walks per image of annealed importance sampling instead, or by 16, and `annealed` is the number of their
-    temperatures. `first` takes so many of the images, the first ones, and not all. `seed` is that of the noise.
+    temperatures. `first` takes so many of the images, the first ones, and not all. With `classify` a conditional model
+    says which class each image belongs to, from so many draws per image and class. `seed` is that of the noise.
     With `as_json` one JSON object is printed in place of sentences, in which null stands for a number that is not
     finite, since JSON has none. `backend` says where it is computed. `moved` may hold data and data_dir, where the data
     are now. With `changed_data` the data may be others than in training. With `everything` all images of the data that
@@ -80,7 +82,7 @@ def evaluate(
         scores = ranks.first_only(lambda: checked_file("--scores", scores, (".csv", ".npz"), options["data"]))
     model = ranks.first_only(lambda: load_model(run)).to(backend)
     estimate = _estimate_of(model, log_likelihood, annealed)
-    rest = n_samples, n_theta, estimate, seed, as_json, scores, ranks
+    rest = n_samples, n_theta, estimate, classify, seed, as_json, scores, ranks
     others = everything and "data" in moved
     if background is not None and not others:
         raise ValueError("--background is for images of your own choice, --data with --all: leave it out")
@@ -104,8 +106,7 @@ def _first(images, first):
     n = len(images.x)
     if not 1 <= first <= n:
         raise ValueError(f"--first is {first}; expected a whole number from 1 to {n:,}, the images that there are")
-    columns = {name: getattr(images, name) for name in ("x", "rows", "labels", "names")}
-    return replace(images, **{name: None if column is None else column[:first] for name, column in columns.items()})
+    return images.first(first)
 
 
 def _estimate_of(model, log_likelihood, annealed):
@@ -123,7 +124,32 @@ def _estimate_of(model, log_likelihood, annealed):
     return log_likelihood or WALKS, annealed
 
 
-def _evaluate(run, options, model, images, split, n_samples, n_theta, estimate, seed, as_json, scores, ranks):
+def _classified(model, images, K, seed, ranks):
+    """Return how often the most probable class is the right one, by Bayes' rule, for the result of `evaluate`.
+
+    All classes are taken to be equally probable.
+    """
+    from scratchvae.inference.classes import classes  # only now: it takes SciPy
+
+    if not model.n_classes:
+        raise ValueError("--classify is for a run that was told the classes (train --labels): leave it out")
+    if K < 1:
+        raise ValueError(f"--classify is {K}; expected a whole number ≥ 1")
+    y = model.labels(images.x)
+    x = loop.as_evaluated(model, images.x, seed, images.binarization)
+    with loop.progress_bar(len(x) * model.n_classes, 0, ranks.shown(None), unit=" images") as bar:
+        found = classes(model, x, K, None, seed, bar.update, ranks)
+    own = np.arange(len(x)), found.predicted()
+    return {
+        "accuracy": found.accuracy(y),
+        "classify_samples": K,
+        "classes": model.n_classes,
+        "log_posterior_of_label": float(found.log_posterior()[np.arange(len(x)), y].mean()),
+        "classify_untrusted": int(found.untrusted[own].sum()),
+    }
+
+
+def _evaluate(run, options, model, images, split, n_samples, n_theta, estimate, classify, seed, as_json, scores, ranks):
     """Evaluate a model that is loaded, at `Images` that were looked at; the arguments are those of `evaluate`.
 
     estimate is that of `_estimate_of`.
@@ -157,6 +183,8 @@ def _evaluate(run, options, model, images, split, n_samples, n_theta, estimate, 
     if estimate is not None:
         found, how = _estimated(model, x, *estimate, seed, images.binarization, ranks)
         result |= _log_likelihood(found, estimate[0]) | how
+    if classify is not None:
+        result |= _classified(model, images, classify, seed, ranks)
     if not bounds:
         result |= {"bound": None, "kl": None, "rate": None}
     if scores is not None:
@@ -180,6 +208,8 @@ def _evaluate(run, options, model, images, split, n_samples, n_theta, estimate, 
     print(use_in_words(use))
     if estimate is not None:
         print(_log_likelihood_in_words(result))
+    if classify is not None:
+        print(_classified_in_words(result))
     if over_theta:
         print(_over_theta_in_words(result))
         if model.config["learn_hyperprior"]:
@@ -313,6 +343,18 @@ def _how(result):
     return f"{K:,} annealed walk{'s' if K > 1 else ''} of {result['temperatures']:,} temperatures"
 
 
+def _classified_in_words(result):
+    """Return how good the classes are that Bayes' rule gives, as a sentence."""
+    text = (
+        f"the most probable of {result['classes']} classes, by Bayes' rule with {result['classify_samples']:,} draws "
+        f"from q(z|x, y) for each, is the right one for {result['accuracy']:.2%} of {result['n']:,} images; log p(y|x) "
+        f"of the right one is {result['log_posterior_of_label']:.3f} nats on average"
+    )
+    if result["classify_untrusted"]:
+        text += f"; k_hat distrusts log p(x|y) of the class that was chosen for {result['classify_untrusted']:,}"
+    return text
+
+
 def _over_theta_in_words(result):
     """Return the bound over θ ~ q(θ) as a sentence."""
     text = f"that is at the mean of θ; over {result['n_theta']} θ ~ q(θ) {result['bound_over_theta']:.2f}, "
@@ -362,6 +404,12 @@ def add_to(commands):
         "slow, and right where q(z|x) misses a part of the posterior; and hold it against images of the model's own",
     )
     p.add_argument("--first", type=count, metavar="N", help="take the first N of the images only (all)")
+    p.add_argument(
+        "--classify",
+        type=count,
+        metavar="K",
+        help="for a run with --labels: the class of each image by Bayes' rule, by K draws for each class, say 20",
+    )
     p.add_argument(
         "--n-theta",
         type=int,

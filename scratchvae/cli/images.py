@@ -44,7 +44,7 @@ def all_images(options, model, level=None):
         first = options["data"] if images.names is None else os.path.join(options["data"], images.names[0])
         height, width = images.image_shape
         raise ValueError(f"{first} has {height} x {width} pixels, and the images of the training {model.n_visible}")
-    return images
+    return images.labelled(model.n_classes, options["classes"]) if model.n_classes else images
 
 
 @contextlib.contextmanager
@@ -52,7 +52,7 @@ def shown(model, options, images):
     """Look at `Images` as `fit` and `evaluate` look at rows, but by the name of the data, and no more inside."""
     model_rows(options["data"], images.x, model)
     if images.x.dtype != np.uint8:  # `load_images` has looked at these
-        warn_if_dark(options["data"], images.x, 3, floats=takes_unit(model.likelihood))
+        warn_if_dark(options["data"], images.pixels(), 3, floats=takes_unit(model.likelihood))
     with model.guard.looked_at():
         yield
 

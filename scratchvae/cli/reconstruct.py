@@ -1,7 +1,6 @@
 """scratchvae reconstruct: write what a trained model makes of images."""
 
 import math
-from dataclasses import replace
 from pathlib import Path
 
 from scratchvae.arguments import whole
@@ -51,6 +50,7 @@ def reconstruct(run, out, split=None, n=None, seed=0, background=None, **moved):
     with shown(model, options, images):
         x = loop.as_evaluated(model, images.x, seed, images.binarization)
         again = in_parts(model.reconstruct, x, model)
+    x = x[:, : model.n_visible]
     said = ""
     if suffix == ".npy":
         write_arrays(path, again)
@@ -72,13 +72,7 @@ def _first(images, n):
     """Return the first n of `Images`; a ValueError is raised if they are fewer."""
     if n > len(images.x):
         raise ValueError(f"--n is {n:,}; there are {len(images.x):,} images")
-    return replace(
-        images,
-        x=images.x[:n],
-        rows=images.rows[:n],
-        labels=None if images.labels is None else images.labels[:n],
-        names=None if images.names is None else images.names[:n],
-    )
+    return images.first(n)
 
 
 def _write_pairs(path, x, again, shape):

@@ -31,11 +31,11 @@ and 1 is white. Where values lie outside, as they may with --mean free, all are 
 and a line says so. A file of the same name is replaced; a folder must be new or empty."""
 
 
-def sample(run, out, n=16, seed=0, draw=False):
+def sample(run, out, n=16, seed=0, draw=False, label=None):
     """Write `n` images that the model of the run folder `run` makes of draws z ~ p(z), into the file or folder `out`.
 
     `seed` is that of the z, which are the same with and without `draw`. With it the images are draws x ~ p(x|z), and
-    without it the means E[x|z].
+    without it the means E[x|z]. A conditional model has the classes in turn, or all images of the class `label`.
     """
     run = Path(run)
     options = run_options(run)
@@ -48,7 +48,12 @@ def sample(run, out, n=16, seed=0, draw=False):
     if not trait(model.estimator, "bound", True):
         raise ValueError(f"{run} is an autoencoder, which learns no prior p(z) to draw from: it can reconstruct alone")
     z = standard_normal(np.random.default_rng(seed), (n, model.n_latent), model.dtype, model.backend)
-    x = model.draw(z, _seed_of_pixels(seed)) if draw else in_parts(model.decode, z, model)
+    y = _labels_of(model, n, label)
+
+    def decode(k):
+        return model.decode(z[k], None if y is None else y[k])
+
+    x = model.draw(z, _seed_of_pixels(seed), y) if draw else in_parts(decode, np.arange(n), model)
     shape = _shape_of(options, model)
     what = "draws x ~ p(x|z)" if draw else "means E[x|z]"
     said = ""
@@ -66,6 +71,19 @@ def sample(run, out, n=16, seed=0, draw=False):
     if said:
         print(said)
     return 0
+
+
+def _labels_of(model, n, label):
+    """Return the labels of n images of a conditional model, (n,), or None; a label that does not fit is refused."""
+    if not model.n_classes:
+        if label is not None:
+            raise ValueError("--label is for a run that was told the classes (train --labels): leave it out")
+        return None
+    if label is None:
+        return np.arange(n) % model.n_classes
+    if not 0 <= label < model.n_classes:
+        raise ValueError(f"--label is {label}; expected the number of a class, from 0 to {model.n_classes - 1}")
+    return np.full(n, label)
 
 
 def _shape_of(options, model):
@@ -107,6 +125,9 @@ def add_to(commands):
     )
     p.add_argument("--n", type=count, metavar="N", help="how many images (16)")
     p.add_argument("--seed", type=int, help="the seed of z, and of the draws (0)")
+    p.add_argument(
+        "--label", type=int, metavar="K", help="for a run with --labels: the class of all images (the classes in turn)"
+    )
     what = p.add_mutually_exclusive_group()
     what.add_argument("--mean", dest="draw", action="store_false", help="write E[x|z], as without --draw")
     what.add_argument("--draw", dest="draw", action="store_true", help="write draws x ~ p(x|z), with the pixels' noise")

@@ -40,6 +40,7 @@ DEFAULTS = {
     "split": None,
     "binarization": "grey",
     "background": None,
+    "labels": False,
     "likelihood": "bernoulli",
     "mean": "sigmoid",
     "latent": 20,
@@ -79,9 +80,10 @@ DEFAULTS = {
     "seed": 0,
     "test_images": None,  # no option, but the SHA-256 of the test images, which the checkpoint does not know
     "image_shape": None,  # likewise
+    "classes": None,  # likewise: the names of the classes that a conditional model was told
 }
 KINDS = {  # what an option in config.json may be beside None: a type, "list" for one of whole numbers, or names
-    bool: ("init_biases", "prior", "full_vb", "learn_hyperprior"),
+    bool: ("labels", "init_biases", "prior", "full_vb", "learn_hyperprior"),
     int: (
         *("n_train", "latent", "flow", "n_samples", "threads", "warmup", "batch_size", "samples", "log_every", "seed"),
         *("kl_warmup", "kl_cycles"),
@@ -113,11 +115,14 @@ NEWER += (
     "kl_cycles",
     "posterior",
     "background",
+    "labels",
     "test_images",
     "image_shape",
+    "classes",
     *OF_THETA,
 )
-MAY_CHANGE = ("samples", "epochs", "data", "data_dir", "backend", "test_images", "image_shape")  # as a run goes on
+MAY_CHANGE = ("samples", "epochs", "data", "data_dir", "backend")  # as a run goes on, and what is no option
+MAY_CHANGE += ("test_images", "image_shape", "classes")
 UNKNOWN = {  # what an `Information` may not know, in words
     "kl": "the KL of each latent",
     "active": "how many latents are active",
@@ -159,11 +164,8 @@ def _checked(options):
         raise ValueError(f"this version knows no {', '.join(sorted(unknown))}: update scratchvae")
     if missing := DEFAULTS.keys() - options.keys():
         raise ValueError(f"there is no {', '.join(sorted(missing))}")
-    kinds = (
-        {key: kind for kind, keys in KINDS.items() for key in keys}
-        | NAMES
-        | {"init": "init", "background": "background"}
-    )
+    kinds = {key: kind for kind, keys in KINDS.items() for key in keys} | NAMES
+    kinds |= {"init": "init", "background": "background", "classes": "classes"}
     for key, value in options.items():
         if not _is(kinds[key], value) and not (value is None and DEFAULTS[key] is None):
             raise ValueError(f"{key} is {value!r}")
@@ -177,6 +179,8 @@ def _is(kind, value):
         return number or value == "glorot"
     if kind == "background":
         return value in ("white", "black") or (type(value) is int and 0 <= value <= 255)
+    if kind == "classes":
+        return isinstance(value, list) and all(isinstance(name, str) for name in value)
     if kind == "list":
         return isinstance(value, list) and all(type(n) is int for n in value)
     if kind is int:
@@ -187,9 +191,10 @@ def _is(kind, value):
 
 
 def images_of(options):
-    """Load the images that a run with these options is trained on and evaluated at."""
+    """Load the images that a run with these options is trained on and evaluated at, with their labels where it asks."""
     keys = ("data_dir", "n_train", "split", "binarization", "background")
-    return data.load_data(options["data"], **{key: options[key] for key in keys})
+    images = data.load_data(options["data"], **{key: options[key] for key in keys})
+    return images.labelled() if options["labels"] else images
 
 
 def images_of_run(run, options, changed_data=None):
@@ -233,7 +238,7 @@ def looked_at(model, options, images):
             name = options["data"] if part == "train" else f"{part} of {options['data']}"
             model_rows(name, rows, model)
     if images.train.dtype != np.uint8:  # `load_data` has looked at these
-        warn_if_dark(options["data"], images.train, 3, floats=takes_unit(model.likelihood))
+        warn_if_dark(options["data"], images.train[:, : model.n_visible], 3, floats=takes_unit(model.likelihood))
     with model.guard.looked_at():
         yield
 
@@ -287,7 +292,8 @@ def model_of(options, images):
     ]
     keys += OF_THETA if options["full_vb"] else ["prior"]
     kind = FullVB if options["full_vb"] else VAE
-    return kind(images.train.shape[1], options["hidden"], options["latent"], **{key: options[key] for key in keys})
+    settings = {key: options[key] for key in keys} | {"n_classes": images.n_classes}
+    return kind(images.pixels("train").shape[1], options["hidden"], options["latent"], **settings)
 
 
 def _refuse_options_of_full_vb(options):

@@ -52,6 +52,7 @@ EPILOG = """examples:
   scratchvae train --data my-images/ --latent 2 --optimizer adam --init glorot
   scratchvae train --data mnist --latent 20 --flow 10 --optimizer adam --init glorot
   scratchvae train --data mnist --latent 2 --architecture conv --optimizer adam
+  scratchvae train --data mnist --latent 10 --labels --optimizer adam --init glorot
   scratchvae train --data mnist --n-train 1000 --latent 10 --hidden 200 --lr 0.02 --full-vb --local-reparameterization
   scratchvae train --resume runs/mnist20 --samples 2000000
   mpiexec -n 8 scratchvae train --data mnist   # the same run, shared by 8 processes (pip install "scratchvae[mpi]")"""
@@ -82,6 +83,7 @@ def train(out=None, resume=None, quiet=False, take_over=False, ranks=None, **giv
     images = ranks.load(lambda: images_of(options) if resume is None else images_of_run(resume, options))
     options["test_images"] = fingerprint(images.test)
     options["image_shape"] = list(images.image_shape)
+    options["classes"] = list(images.classes) if options["labels"] and images.classes else None
     if options["backend"] != "numpy" and ranks.size > 1:
         take_device(ranks.machine.Get_rank(), ranks.on_machine)
     model = model_of(options, images)
@@ -303,6 +305,7 @@ def _describe(model, options, threads, n_ranks):
     convolutions = [f"conv{n}" for n in model.channels]
     sizes = "-".join(map(str, [config["n_visible"], *convolutions, *config["n_hidden"], config["n_latent"]]))
     activation = config["activation"] if config["n_hidden"] or model.channels else "without hidden units"
+    sizes += f", given one of {model.n_classes} classes" if model.n_classes else ""
     sizes += ", full covariance" if config.get("posterior") == "full" else ""
     sizes += f", flow of {config['flow']} maps" if "flow" in config else ""
     if options["full_vb"]:
@@ -383,6 +386,11 @@ def add_to(commands):
         type=background,
         metavar="white|black|0..255",
         help="what transparent pixels of a folder of images are laid on (without it such images are refused)",
+    )
+    g.add_argument(
+        "--labels",
+        action="store_true",
+        help="tell encoder and decoder the class of each image: a conditional VAE, p(x|z, y), for data with labels",
     )
     g = p.add_argument_group("model (section 3, appendix C)")
     g.add_argument(

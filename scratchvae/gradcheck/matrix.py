@@ -4,6 +4,7 @@ import functools
 
 import numpy as np
 
+from scratchvae.data.labels import one_hot
 from scratchvae.gradcheck.model import check_model
 from scratchvae.gradcheck.parts import check_density, check_layer
 from scratchvae.inference.objectives import OBJECTIVES
@@ -75,6 +76,7 @@ NETWORK_CELLS = (
     {"n_hidden": (6, 4), "activation": "softplus"},
     {"n_hidden": ()},
     {"n_hidden": 5, "channels": (3, 2), "activation": "relu"},
+    {"n_hidden": 4, "n_classes": 3},
 )
 THETA_CELLS = ({}, *({"theta_noise": noise} for noise in ("minibatch", "antithetic", "datapoint", "local")))
 
@@ -94,7 +96,7 @@ def check_matrix(seed=0, backend="numpy"):
             cells.append((POSTERIOR_CELLS[(k + 1) % 2], likelihood, NETWORK_CELLS[k % 3], THETA_CELLS[1 + k % 4]))
         for k, network in enumerate(NETWORK_CELLS[1:]):
             cells.append((POSTERIOR_CELLS[0], LIKELIHOOD_CELLS[0], network, THETA_CELLS[0]))
-            cells.append((POSTERIOR_CELLS[1 + k], LIKELIHOOD_CELLS[1 + k], network, THETA_CELLS[0]))
+            cells.append((POSTERIOR_CELLS[(1 + k) % 4], LIKELIHOOD_CELLS[1 + k], network, THETA_CELLS[0]))
         for q, likelihood, network, theta in cells:
             settings = {"n_hidden": 4, "n_samples": 3, **q, **likelihood, **network, **theta}
             try:
@@ -111,6 +113,8 @@ def check_cell(objective, settings, x, seed=0, backend="numpy"):
     """
     kind = FullVB if "theta_noise" in settings else VAE
     model = kind(x.shape[1], n_latent=2, estimator=objective, dtype=np.float64, seed=seed, backend=backend, **settings)
+    if model.n_classes:
+        x = np.concatenate([x, one_hot(np.arange(len(x)) % model.n_classes, model.n_classes, x.dtype)], axis=1)
     return check_model(model, x, seed=seed, entries=2, points=1)
 
 
@@ -120,6 +124,7 @@ def _cell(objective, settings):
     likelihood = settings.get("likelihood", "bernoulli") + (", free" if "mean" in settings else "")
     width = settings["n_hidden"]
     network = "conv" if "channels" in settings else "-".join(map(str, np.atleast_1d(width))) if width else "linear"
+    network += ", given the class" if "n_classes" in settings else ""
     return " | ".join([objective, q, likelihood, network, f"θ: {settings.get('theta_noise', 'a point')}"])
 
 

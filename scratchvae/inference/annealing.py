@@ -191,8 +191,9 @@ def annealed(model, x, n_samples=16, temperatures=1000, steps=2, seed=0, progres
 def sandwich(model, n=100, n_samples=16, temperatures=1000, steps=2, seed=0, progress=None, comm=None):
     """Estimate log p(x) of n datapoints that the model makes itself from below and from above, and return a `Sandwich`.
 
-    Each of them is drawn as z ~ p(z) and x ~ p(x|z). The estimate from below is that of `annealed`, and the one from
-    above is -log 1/K Σ_k 1/w_k over K walks backwards that all begin at this z, which is a draw of p(z|x).
+    Each of them is drawn as z ~ p(z) and x ~ p(x|z), as `model.simulate` does. The estimate from below is that of
+    `annealed`, and the one from above is -log 1/K Σ_k 1/w_k over K walks backwards that all begin at this z, which is a
+    draw of p(z|x).
 
     n is the number of datapoints, 100 unless given. progress is called with numbers whose sum is 2 n K T. The others
     are those of `annealed`, and what is raised is too. The data are the model's, not yours: on images that it finds
@@ -201,8 +202,7 @@ def sandwich(model, n=100, n_samples=16, temperatures=1000, steps=2, seed=0, pro
     with ranks_of(comm) as ranks, guard_of(model):
         settings = _checked(n_samples, temperatures, steps, seed)
         n = whole("n", n)
-        z = np.random.default_rng([settings["seed"], n]).standard_normal((n, model.n_latent), model.dtype)
-        x = move(model.draw(move(z, model.backend), settings["seed"]), "numpy")
+        z, x = (move(part, "numpy") for part in model.simulate(n, settings["seed"]))
         ranks.require_same(model, x, **settings)
         lower = Estimate(*_estimates(model, x, None, ranks, progress, **settings), n_samples)
         below, *others = _estimates(model, x, z, ranks, progress, **settings)

@@ -6,8 +6,9 @@ from functools import partial
 
 import numpy as np
 
-from scratchvae.arguments import finite, flag, model_rows, positive, takes_unit, whole
+from scratchvae.arguments import finite, flag, labels_of, model_rows, positive, takes_unit, whole
 from scratchvae.backend import move, own, writable
+from scratchvae.data.labels import one_hot
 from scratchvae.data.pixels import warn_if_dark
 from scratchvae.doors import opened
 from scratchvae.guard import Guard, one_thread
@@ -60,6 +61,9 @@ class VAE:
     init_biases   says whether the initial biases are drawn too; unless given they are zero.
     beta          is β, how often the KL counts in what is ascended, once unless given (see `objectives.sgvb`). Above 1
                   the latents carry less, and below 1 more. The bound that is returned and logged stays that of β = 1.
+    n_classes     is C, the number of classes of a conditional VAE, p(x|z, y) p(z) with an encoder q(z|x, y); 0 unless
+                  given, for none. A row of its data then has its label behind the pixels: see `labelled`. It is for
+                  networks without channels, and for objectives without dreams.
     free_bits     is a number of nats, 0 unless given: a latent whose mean KL over the minibatch is below it costs
                   nothing. It is for the estimator "B" and latents that are independent under q(z|x).
     prior         says whether θ has the prior p(θ) = N(0, I), so that training is MAP as in section 5, which is the
@@ -96,6 +100,7 @@ class VAE:
         flow=0,
         beta=1.0,
         free_bits=0.0,
+        n_classes=0,
     ):
         posterior = copied("posterior", posterior)  # what a user's object keeps on itself is then this model's alone
         likelihood = copied("likelihood", likelihood)
@@ -112,6 +117,8 @@ class VAE:
         self.guard = Guard()
         self.n_visible = n_visible
         self.n_latent = n_latent
+        self.n_classes = self.config.get("n_classes", 0)
+        self.n_columns = n_visible + self.n_classes  # of a row: its pixels, and its label if there are classes
         self.n_samples = n_samples
         self.prior = prior
         self.dtype = np.dtype(dtype)
@@ -147,7 +154,7 @@ class VAE:
         if self.channels:
             hidden, head = conv_encoder("encoder", self._image_shape(), self.channels, widths, activation)
         else:
-            hidden, head = mlp("encoder", self.n_visible, widths, activation, reads_data=True)
+            hidden, head = mlp("encoder", self.n_columns, widths, activation, reads_data=True)
         heads = [Chain([head(name, n)]) for name, n in posterior.outputs(self.n_latent).items()]
         return Encoder(posterior, Network(hidden, heads))
 
@@ -159,14 +166,14 @@ class VAE:
             shape = self._image_shape()
             hidden, head = conv_decoder("decoder", self.n_latent, shape, self.channels, widths, activation)
         else:
-            hidden, head = mlp("decoder", self.n_latent, widths, activation, linear=linear)
+            hidden, head = mlp("decoder", self.n_latent + self.n_classes, widths, activation, linear=linear)
         links = getattr(self.likelihood, "links", {})
         heads = []
         for name in self.likelihood.outputs:
             heads.append(Chain([head(name, self.n_visible), *([links[name]()] if name in links else [])]))
         for name, n in getattr(self.likelihood, "shared", {}).items():
             heads.append(Chain([Constant(f"decoder.{name}", n)]))
-        return Decoder(self.likelihood, Network(hidden, heads))
+        return Decoder(self.likelihood, Network(hidden, heads), self.n_classes)
 
     def _initialise(self, posterior):
         """Draw the initial values.
@@ -319,44 +326,80 @@ class VAE:
         shape = whole("n_samples", n_samples), len(x), self.n_latent
         return self._encode_at(x, standard_normal(_seeded(seed), shape, self.dtype, self.backend))
 
-    @one_thread
-    def decode(self, z):
-        """Return E[x|z], (M, D), for z (M, J): a Bernoulli decoder's probabilities, or a Gaussian one's means."""
-        return np.concatenate([self.decoder.mean(rows) for rows in _batches(self._codes(z), self.rows_at_once())])
+    def labelled(self, x, y):
+        """Return rows (M, D + C) of a conditional model: the pixels x (M, D), and behind them the label of each row.
+
+        y holds the labels, whole numbers from 0 to C - 1, (M,) in host memory. A label is C numbers, of which the one
+        that it names is white, 255 for uint8 and 1 for floats, and the others are 0. Without classes, and for labels
+        that do not fit, a ValueError is raised.
+        """
+        x = self._shaped("x", x, self.n_visible)
+        y = labels_of("y", y, len(x), self.n_classes)
+        return np.concatenate([x, move(one_hot(y, self.n_classes, x.dtype), self.backend)], axis=1)
 
     @one_thread
-    def draw(self, z, seed=0):
+    def decode(self, z, y=None):
+        """Return E[x|z], (M, D), for z (M, J): a Bernoulli decoder's probabilities, or a Gaussian one's means.
+
+        y, (M,) in host memory, holds the labels of a conditional model, which gives E[x|z, y]; None for another.
+        """
+        z = self._codes(z)
+        batches = [_batches(rows, self.rows_at_once()) for rows in (z, self._classes(y, len(z)))]
+        return np.concatenate([self.decoder.mean(rows, label) for rows, label in zip(*batches, strict=True)])
+
+    @one_thread
+    def draw(self, z, seed=0, y=None):
         """Return x ~ p(x|z), (M, D), for z (M, J); the pixels of a Bernoulli decoder are 0 or 1.
 
-        seed, a whole number ≥ 0, selects the draws; 0 unless given.
+        seed, a whole number ≥ 0, selects the draws; 0 unless given. y is that of `decode`.
         """
         generator = _seeded(seed)
         parts = []
-        for rows in _batches(self._codes(z), self.rows_at_once()):
+        z = self._codes(z)
+        batches = [_batches(rows, self.rows_at_once()) for rows in (z, self._classes(y, len(z)))]
+        for rows, label in zip(*batches, strict=True):
             noise = self._pixel_noise(generator, len(rows))
-            parts.append(self.decoder.draw(rows, noise))
+            parts.append(self.decoder.draw(rows, noise, label))
         return np.concatenate(parts)
 
+    def simulate(self, n, seed=0):
+        """Return n latents z ~ p(z), (n, J), and rows that the model makes of them, x ~ p(x|z), as it takes its data.
+
+        A conditional model has the classes in turn. seed, a whole number ≥ 0, selects the draws; 0 unless given.
+        """
+        z = self._prior_draws(np.random.default_rng([whole("seed", seed, least=0), 1]), whole("n", n))
+        if not self.n_classes:
+            return z, self.draw(z, seed)
+        y = np.arange(n) % self.n_classes
+        return z, self.labelled(self.draw(z, seed, y), y)
+
     def reconstruct(self, x):
-        """Return E[x|z] at `encode_mean`, (M, D), for x (M, D)."""
-        return self.decode(self.encode_mean(x))
+        """Return E[x|z] at `encode_mean`, (M, D), for x (M, D), or E[x|z, y] for rows of a conditional model."""
+        return self.decode(self.encode_mean(x), self.labels(x))
+
+    def labels(self, x):
+        """Return the labels of rows x (M, D + C) of a conditional model, (M,) in host memory; None without classes."""
+        return move(x[:, self.n_visible :].argmax(axis=1), "numpy") if self.n_classes else None
 
     def reconstruct_samples(self, x, n_samples=16, seed=0):
-        """Return E[x|z⁽ˡ⁾] at draws z⁽ˡ⁾ ~ q(z|x), (n_samples, M, D), for x (M, D).
+        """Return E[x|z⁽ˡ⁾] at draws z⁽ˡ⁾ ~ q(z|x), (n_samples, M, D), for x (M, D), or for rows of a conditional model.
 
         Their spread is what q leaves open about the image: `reconstruct_samples(x).mean(0)` and `.std(0)` are the
         reconstruction and its uncertainty, pixel by pixel. n_samples is the number of draws, 16 unless given. seed, a
         whole number ≥ 0, selects them; 0 unless given.
         """
         z = self.encode_samples(x, n_samples, seed)
-        return self.decode(z.reshape(-1, self.n_latent)).reshape(*z.shape[:2], self.n_visible)
+        y = np.tile(self.labels(x), len(z)) if self.n_classes else None
+        return self.decode(z.reshape(-1, self.n_latent), y).reshape(*z.shape[:2], self.n_visible)
 
-    def sample(self, n, seed=0):
+    def sample(self, n, seed=0, y=None):
         """Return E[x|z], (n, D), for n latents from the prior z ~ N(0, I).
 
-        seed, a whole number ≥ 0, selects them; 0 unless given.
+        seed, a whole number ≥ 0, selects them; 0 unless given. y (n,) holds the labels of a conditional model, which
+        has the classes in turn, 0, 1, …, unless they are given.
         """
-        return self.decode(self._prior_draws(_seeded(seed), whole("n", n)))
+        z = self._prior_draws(_seeded(seed), whole("n", n))
+        return self.decode(z, np.arange(n) % self.n_classes if y is None and self.n_classes else y)
 
     @one_thread
     def to(self, backend):
@@ -400,17 +443,26 @@ class VAE:
         if self._looks():
             model_rows("x", x, self)
         if x.dtype == np.uint8:
-            return self._rows(x, self.n_visible, "x") / 255
+            return self._rows(x, self.n_columns, "x") / 255
         if x.dtype.kind != "f":
             raise ValueError(f"x holds {x.dtype}; expected uint8 pixels, which are read as x/255, or floats")
-        return self._rows(x, self.n_visible, "x")
+        return self._rows(x, self.n_columns, "x")
 
     def _images(self, x, stacklevel):
         """Return rows x (M, D) as they are, with a warning where they are pixels that do not look like 0 to white."""
-        x = self._shaped("x", x, self.n_visible)
+        x = self._shaped("x", x, self.n_columns)
         if self._looks():
-            warn_if_dark("x", x, stacklevel, takes_unit(self.likelihood))
+            warn_if_dark("x", x[:, : self.n_visible], stacklevel, takes_unit(self.likelihood))
         return x
+
+    def _classes(self, y, m):
+        """Return the labels y of m codes as rows (m, C), which lie where the model does; without classes, (m, 0).
+
+        Labels that do not fit, and any where the model has no classes, raise a ValueError.
+        """
+        if y is None and not self.n_classes:
+            return np.zeros_like(self.params.value, shape=(m, 0))
+        return move(one_hot(labels_of("y", y, m, self.n_classes), self.n_classes, self.dtype), self.backend)
 
     def _encode_at(self, x, eps):
         """Return the z of `latents`, which is called for some rows at a time."""

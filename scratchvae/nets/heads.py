@@ -4,8 +4,12 @@ The pattern is C.2 of Kingma & Welling, "Auto-Encoding Variational Bayes": one h
 μ = W₄ h + b₄ and log σ² = W₅ h + b₅. A posterior (inference/posteriors) says what the outputs of the encoder mean, and
 a likelihood (inference/likelihoods) those of the decoder.
 
-Arrays hold one datapoint per row: x is (M, D); z is (L, M, J), with L draws for each datapoint.
+Arrays hold one datapoint per row: x is (M, D); z is (L, M, J), with L draws for each datapoint. In a conditional model
+a row of x has its label y behind the pixels, as C numbers of which one is 1: it is (M, D + C). The encoder reads all of
+it, q(z|x, y), and the decoder reads y beside z and scores the pixels, p(x|z, y).
 """
+
+import numpy as np
 
 from scratchvae.inference.distributions import per_row
 
@@ -91,31 +95,45 @@ class Encoder:
 
 
 class Decoder:
-    """p(x|z): a network whose outputs are read by a likelihood."""
+    """p(x|z), or p(x|z, y) of C classes: a network whose outputs are read by a likelihood.
 
-    def __init__(self, likelihood, network):
+    n_classes is C, 0 unless given. Then there is no y, and arrays with C columns are left out.
+    """
+
+    def __init__(self, likelihood, network, n_classes=0):
         self.likelihood = likelihood
         self.network = network
+        self.n_classes = n_classes
         self.layers = network.layers
 
-    def forward(self, z):
-        """Return the outputs for rows z (M, J), a list of arrays: (M, D), or (n,) if an output does not depend on z."""
-        return self.network.forward(z)
+    def forward(self, z, y=None):
+        """Return the outputs for rows z (M, J) and y (M, C).
 
-    def mean(self, z):
-        """Return E[x|z], (M, D), for rows z (M, J)."""
-        return self.likelihood.mean(*self.forward(z))
+        They are a list of arrays: (M, D), or (n,) if an output does not depend on z.
+        """
+        return self.network.forward(np.concatenate([z, y], axis=1) if self.n_classes else z)
 
-    def draw(self, z, noise):
-        """Return x ~ p(x|z), (M, D), for rows z (M, J) and noise (M, D) of the kind that the likelihood takes."""
-        return self.likelihood.draw(noise, *self.forward(z))
+    def mean(self, z, y=None):
+        """Return E[x|z], (M, D), for rows z (M, J) and y (M, C)."""
+        return self.likelihood.mean(*self.forward(z, y))
+
+    def draw(self, z, noise, y=None):
+        """Return x ~ p(x|z), (M, D), for rows z (M, J) and y (M, C).
+
+        noise is (M, D), of the kind that the likelihood takes.
+        """
+        return self.likelihood.draw(noise, *self.forward(z, y))
 
     def log_prob(self, x, z, gradient=True):
-        """Return log p(x|z) in nats, (L, M), for x (M, D) and z (L, M, J).
+        """Return log p(x|z) in nats, (L, M), for x (M, D), or (M, D + C), and z (L, M, J).
 
         With gradient=True, the default, the partials that `backward` needs are kept.
         """
-        rows = self.forward(z.reshape(-1, z.shape[-1]))
+        y = None
+        if self.n_classes:
+            y = np.concatenate([x[:, -self.n_classes :]] * len(z))  # each draw of z has the label of its datapoint
+            x = x[:, : -self.n_classes]
+        rows = self.forward(z.reshape(-1, z.shape[-1]), y)
         outputs = [y if y.ndim == 1 else y.reshape(len(z), *x.shape) for y in rows]
         log_px, *self.partials = self.likelihood.log_prob(x, *outputs, gradient=gradient)
         return log_px
@@ -127,4 +145,5 @@ class Decoder:
         """
         doutputs = [per_row(dlog_px) * partial for partial in self.partials]
         L, M = doutputs[0].shape[:2]
-        return self.network.backward(*(dy.reshape(L * M, -1) for dy in doutputs)).reshape(L, M, -1)
+        dzy = self.network.backward(*(dy.reshape(L * M, -1) for dy in doutputs)).reshape(L, M, -1)
+        return dzy[..., : dzy.shape[-1] - self.n_classes]  # the network reads (z, y): its first columns are z's
