@@ -58,7 +58,10 @@ setup(
     url=REPOSITORY,
     python_requires=">=3.11",
     packages=find_packages(include=["scratchvae", "scratchvae.*"]),
-    package_data={"scratchvae.reading": ["pages/*.md", "*.jinja", "*.css"]},
+    package_data={
+        "scratchvae.reading": ["pages/*.md", "*.jinja", "*.css"],
+        "scratchvae.explorer": ["*.html", "*.css", "*.js"],
+    },
     cmdclass={"build_py": BuildWithWhatIsRead},
     package_dir={
         "": "."

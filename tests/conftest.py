@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import os
 import runpy
+import shutil
 import signal
 import sys
 import time
@@ -280,3 +281,26 @@ def reading(tmp_path_factory):
         whole.write_text(str(time.process_time() - begin), encoding="utf-8")
         whole.rename(ended)
     return folder
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Debian's chromium, or another one that is called chromium or google-chrome, started once for a file of tests."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is missing: pip install playwright")
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if chromium is None:
+        pytest.skip("no chromium is installed: apt-get install chromium")
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+def watched(page):
+    """The page, with what it writes to its console in `said`, and with what it asks for in `asked`."""
+    page.said = []
+    page.asked = []
+    page.on("console", lambda message: page.said.append(message.text))
+    page.on("pageerror", lambda error: page.said.append(str(error)))
+    page.on("request", lambda request: page.asked.append(request.url))
+    return page

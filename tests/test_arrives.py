@@ -700,7 +700,7 @@ def test_estimates_that_cannot_be_trusted_are_counted_above_their_own_threshold(
     assert "k_hat up to 0.75, above 0.50 for 3 of 180" in capsys.readouterr().out
 
 
-# plot, gradcheck and bench
+# plot, explore, gradcheck and bench
 
 
 @pytest.fixture
@@ -922,6 +922,72 @@ def test_an_option_of_sample_arrives_where_it_acts_and_changes_nothing_else(opti
         assert set(np.ravel(found["write_arrays.images"])) == {0, 1}
         found["write_arrays.images"] = "0 and 1"
     assert found == filled(expected, here)
+
+
+@pytest.fixture
+def exploring(noted, capsys):
+    """A function of words that writes the page of a run with them, and returns what was noted."""
+    import webbrowser
+
+    from scratchvae import explorer
+    from scratchvae.training import run
+
+    model = VAE(64, 5, 2)
+
+    def load_model(folder, **settings):
+        noted.put("load_model", folder=str(folder), **settings)
+        return model
+
+    def images_of_run(run, options, changed_data=None):
+        noted.put("images_of_run", run=str(run), changed_data=changed_data)
+        return shared.images_of(options)
+
+    def write(path, given, images, title="", use=None, most=None):
+        assert given is model and use.n == len(images.test) == 180
+        noted.put("write", path=str(path), title=title, images=most)
+        return explorer.Written(Path(path), 2_000_000, 7, 180, 0.001)
+
+    noted.instead(run.load_model, load_model)
+    noted.instead(data.load_data, noted.load_data)
+    noted.instead(shared.images_of_run, images_of_run)
+    noted.instead(explorer.write, write)
+    noted.patch.setattr(webbrowser, "open", lambda address: noted.put("browser", address=address) or True)
+
+    def go(*arguments):
+        noted.clear()
+        assert main(["explore", *arguments]) == 0, capsys.readouterr().err
+        assert "2.0 MB, 7 of 180 test images; float16 changes" in capsys.readouterr().out
+        return dict(noted)
+
+    return go
+
+
+EXPLORE = {
+    "--changed-data": row("--changed-data", "{here}/run", images_of_run__changed_data=True),
+    "run": row(
+        "{here}/full",
+        "",
+        images_of_run__run="{here}/full",
+        load_model__folder="{here}/full",
+        write__path="{here}/full/explore.html",
+        write__title="{here}/full",
+    ),
+    "--out": row("--out {here}/page.html", "{here}/run", write__path="{here}/page.html"),
+    "--images": row("--images 19", "{here}/run", write__images=19),
+    "--open": row("--open", "{here}/run", browser__address="file://{here}/run/explore.html"),
+    "--data-dir": row("--data-dir folder", "{here}/run", load_data__data_dir="{here}/folder"),
+    "--data": row("--data own.npy", "{here}/run", load_data__name="{here}/own.npy"),
+}
+
+
+@pytest.mark.parametrize("option", EXPLORE)
+def test_an_option_of_explore_arrives_where_it_acts_and_changes_nothing_else(option, exploring, noted, runs):
+    here = prepare(noted, runs)
+    base, more, expected = EXPLORE[option]
+    before = exploring(*words(f"{base} {here}/run" if option == "run" else base, here))
+    assert before["write.path"] == f"{here}/run/explore.html" and before["write.images"] is None
+    after = exploring(*words(f"{base} {more}", here))
+    assert changes(before, after) == filled(expected, here)
 
 
 @pytest.fixture
@@ -1189,6 +1255,7 @@ TABLES = {
     "encode": ENCODE,
     "reconstruct": RECONSTRUCT,
     "sample": SAMPLE,
+    "explore": EXPLORE,
     "gradcheck": GRADCHECK,
     "exercise": EXERCISE,
     "read": READ,

@@ -3,9 +3,8 @@
 It takes Debian's chromium, or another one that is called chromium or google-chrome, and playwright.
 """
 
-import shutil
-
 import pytest
+from conftest import watched
 
 from scratchvae.reading.source import PACKAGE
 
@@ -44,22 +43,9 @@ REACHABLE = """() => [...document.querySelectorAll("a[href], summary, [tabindex=
 
 
 @pytest.fixture(scope="module")
-def page():
-    """A page of a browser that is started once. `said` has what it writes to its console, `asked` what it asks for."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is missing: pip install playwright")
-    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if chromium is None:
-        pytest.skip("no chromium is installed: apt-get install chromium")
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        page = browser.new_page()
-        page.said = []
-        page.asked = []
-        page.on("console", lambda message: page.said.append(message.text))
-        page.on("pageerror", lambda error: page.said.append(str(error)))
-        page.on("request", lambda request: page.asked.append(request.url))
-        yield page
-        browser.close()
+def page(browser):
+    """One page for all tests of this file."""
+    return watched(browser.new_page())
 
 
 def opened(page, folder, name, width):

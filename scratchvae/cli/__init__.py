@@ -14,7 +14,20 @@ import sys
 import warnings
 
 from scratchvae import __version__
-from scratchvae.cli import bench, encode, evaluate, exercise, gradcheck, plot, read, reconstruct, sample, shared, train
+from scratchvae.cli import (
+    bench,
+    encode,
+    evaluate,
+    exercise,
+    explore,
+    gradcheck,
+    plot,
+    read,
+    reconstruct,
+    sample,
+    shared,
+    train,
+)
 from scratchvae.cli.output import silence, tolerant
 from scratchvae.cli.ranks import ranks_of_command
 from scratchvae.cli.shared import ignore_signals
@@ -22,7 +35,7 @@ from scratchvae.output import give_up
 from scratchvae.ranks import RankError, started
 
 COMMANDS = (  # in the order in which --help lists them
-    *(train, evaluate, plot, encode, reconstruct, sample),
+    *(train, evaluate, plot, explore, encode, reconstruct, sample),
     *(gradcheck, exercise, read, bench),
 )
 

@@ -38,6 +38,8 @@ class Geometry:
                 "expected kernel and stride ≥ 1, padding ≥ 0, and at least one position"
             )
         self.shape = shape
+        self.stride = stride
+        self.padding = padding
         self.patch = (size, size, C)
         self.padded = (H + 2 * padding, W + 2 * padding, C)
         self.inside = (slice(None), slice(padding, padding + H), slice(padding, padding + W))  # of the padded images

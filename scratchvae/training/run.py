@@ -279,8 +279,8 @@ RUN = "a run"
 DAMAGED = "damaged checkpoints"
 FOREIGN = "foreign files"
 OURS = re.compile(
-    r"\..*|claim\.json|figures|checkpoint(\.previous)?(\.broken(-\d+)?)?\.npz|"
-    r"(config\.json|metrics\.csv|checkpoint(\.previous)?\.npz)\.[0-9a-f]{16}\.tmp"
+    r"\..*|claim\.json|figures|explore\.html|checkpoint(\.previous)?(\.broken(-\d+)?)?\.npz|"
+    r"(config\.json|metrics\.csv|explore\.html|checkpoint(\.previous)?\.npz)\.[0-9a-f]{16}\.tmp"
 )
 HEADS = {"config.json": b'{"options":', "metrics.csv": ",".join(HISTORY.names).encode()}  # how ours begin
 
