@@ -82,7 +82,7 @@ setup(
         "read": READ,  # scratchvae read
         "mpi": MPI,  # mpiexec -n 8 scratchvae train
         "test": TEST,
-        "browser": ["playwright>=1.40"],  # and a chromium, for the tests of the reading in a browser
+        "browser": ["playwright>=1.40"],  # and a chromium, for the tests in a browser
         "dev": [*TEST, "ruff==0.17.*", "build>=1", "twine>=6"],
         "mutants": [*TEST, "coverage>=7.4"],  # python tests/mutants.py
         "bench": ["torch==2.13.*", "jax>=0.10", "jaxlib>=0.10"],  # peers of benchmarks/peers.py; autograd is there

@@ -107,6 +107,11 @@ def samples(page):
     return np.array([picture(address)[:, :, 0].ravel() for address in found])
 
 
+def said(page, name):
+    """The words of an output, with a plain minus and plain spaces."""
+    return page.locator(f"#{name}").inner_text().replace("−", "-").replace("\xa0", " ")
+
+
 def settled(page):
     """Wait for the next picture of the screen, on which what was moved is drawn."""
     page.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
@@ -166,8 +171,9 @@ def test_a_drawing_has_the_code_that_python_gives_it_and_lies_where_the_pen_was(
     z = rounded(model).encode_mean(drawing.reshape(1, 30))
     assert_allclose(state(page, "codeOfDrawing"), z[0], atol=TOLERANCE)
     assert_allclose(shown(page, "drawing-back").reshape(30, 3), 255 * rounded(model).decode(z).T * [1, 1, 1], atol=0.51)
-    words = page.locator("#drawing-said").inner_text().replace("−", "-")
-    assert f"z₁ = {z[0, 0]:.2f}" in words or f"z₂ = {z[0, 1]:.2f}" in words
+    words = ", ".join(f"{name} = {value:.2f}" for name, value in zip(("z₁", "z₂", "z₃"), z[0], strict=True))
+    rate = -rounded(model).terms(drawing.reshape(1, 30), np.zeros((1, 1, 3)))[0][0]
+    assert said(page, "drawing-said") == f"{words}; its rate is {rate:,.2f} nats"
     page.locator("#drawing-here").click()
     assert_allclose(state(page, "z"), z[0], atol=TOLERANCE)
     page.locator("#clear").click()
@@ -215,7 +221,7 @@ def test_in_two_dimensions_z_and_the_image_follow_the_mouse(opened):
     assert z[0] > 1 and z[1] == pytest.approx(z[0] / 2, rel=0.02)  # upwards is positive
     image = 255 * rounded(model).decode(z[None]).reshape(6, 5, 1)
     assert_allclose(shown(page, "image"), image * [1, 1, 1], atol=0.51)
-    assert page.locator("#here").inner_text().replace("−", "-") == f"z₁ = {z[0]:.2f}, z₂ = {z[1]:.2f}"
+    assert said(page, "here") == f"z₁ = {z[0]:.2f}, z₂ = {z[1]:.2f}"
     names = {}
     exec(page.locator("#numpy").input_value(), {"np": np}, names)
     assert_allclose(names["z"], z, atol=1e-6)

@@ -42,6 +42,11 @@ function firstOfAnotherClass() {
   return other > 0 && other < model.n ? other : Math.min(1, model.n - 1);
 }
 
+/** Return "z₁ = 0.50, z₂ = −1.00" for some latents of a code; a line ends at a comma only. */
+function inWords(z, latents) {
+  return latents.map(j => `${nameOf(j)}\u00a0=\u00a0${number(z[j])}`).join(", ");
+}
+
 /** Return what one calls the k-th test image. */
 function titleOf(k) {
   return model.labels ? `image ${k} (${model.classes[model.labels[k]]})` : `image ${k}`;
@@ -69,8 +74,8 @@ function show() {
     paint(at("image"), image);
     paint(at("mirror"), image);
     const shown = J <= 3 ? [...state.z.keys()] : plane.axes;
-    const numbers = shown.map(j => `${nameOf(j)} = ${number(state.z[j])}`).join(", ");
-    at("here").textContent = J <= 3 ? numbers : `${numbers}, |z| = ${number(Math.sqrt(squares(state.z)))}`;
+    const length = J <= 3 ? "" : `, |z|\u00a0=\u00a0${number(Math.sqrt(squares(state.z)))}`;
+    at("here").textContent = inWords(state.z, shown) + length;
     at("numpy").value = asNumPy(state.z);
     for (const { input, output, j } of sliders) {
       input.value = state.z[j];
@@ -369,8 +374,7 @@ function showDrawing(withPen = false) {
   paint(at("drawing-back"), decode(z));
   const nats = model.has_prior ? rate(x) : null;
   const shown = J <= 3 ? [...z.keys()] : byUse.slice(0, 3);
-  const numbers = shown.map(j => `${nameOf(j)} = ${number(z[j])}`).join(", ");
-  at("drawing-said").textContent = numbers + (J > 3 ? ", …" : "")
+  at("drawing-said").textContent = inWords(z, shown) + (J > 3 ? ", …" : "")
     + (nats === null ? "" : `; its rate is ${number(nats)} nats`);
   showPlane();
 }

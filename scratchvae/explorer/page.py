@@ -180,7 +180,7 @@ def _notes(model, data, use, content, is_exact):
     """Return the sentences at the foot of the page: what is in it, and what it cannot show and why."""
     n = content["n"]
     notes = [
-        f"It has the first {n:,} of {len(data.test):,} test images.",
+        f"It has {'all' if n == len(data.test) else f'the first {n:,} of'} {len(data.test):,} test images.",
         "The weights are rounded to float16, which changes the images that the model makes of 50 random z by up to "
         f"{content['change']:.2g}. Codes and images are those of the rounded model; rate, distortion and bound are "
         "those of the model as it was trained.",
@@ -207,8 +207,12 @@ def _notes(model, data, use, content, is_exact):
             "A plain autoencoder learns neither a q(z|x) nor which z to expect: there is no rate, no bound, no KL of a "
             "latent, and no sample."
         )
-    note = getattr(model.likelihood, "note", None)
-    return [*notes, f"{note[0].upper()}{note[1:]}."] if note else notes
+    if note := getattr(model.likelihood, "note", None):
+        notes.append(f"{note[0].upper()}{note[1:]}.")
+    return [
+        *notes,
+        "At the console, explorer.decode and explorer.encode are the functions of this page; see its source.",
+    ]
 
 
 def _finite(numbers):
