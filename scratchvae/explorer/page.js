@@ -93,7 +93,7 @@ function showPlane() {
     { z: codeOf(state.chosen), k: state.chosen, colour: "#ffffff", spread: state.spread },
   ];
   if (state.drawn) marks.push({ z: state.codeOfDrawing, k: 0, text: "yours", colour: "#ffffff" });
-  marks.push({ z: state.z, k: 0, text: "z", colour: "#7cb7ff" });
+  marks.push({ z: state.z, k: 0, text: "z", colour: "#7cb7ff", below: true });
   plane.draw(marks);
 }
 

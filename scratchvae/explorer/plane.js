@@ -65,7 +65,7 @@ class Plane {
     return best;
   }
 
-  /** Draw all of it: the decoded images, the rings of the prior, the points, and marks {z, text, colour, spread}. */
+  /** Draw all of it: the decoded images, the rings of the prior, the points, and marks, as drawMark has them. */
   draw(marks) {
     const pen = this.context;
     pen.fillStyle = NIGHT;
@@ -121,8 +121,8 @@ class Plane {
     if (this.axes.length > 1) pen.fillText(nameOf(this.axes[1]), middle.x + 6, 15);
   }
 
-  /** Draw a ring around a code with a word beside it, and a bar of one standard deviation of q(z|x) to each side. */
-  drawMark(pen, { z, k, text, colour, spread }) {
+  /** Draw a ring around a code, a word above or below it, and bars of one standard deviation of q(z|x) to each side. */
+  drawMark(pen, { z, k, text, colour, spread, below }) {
     const at = this.place(z, k);
     pen.beginPath();
     pen.arc(at.x, at.y, 6, 0, 2 * Math.PI);
@@ -146,9 +146,10 @@ class Plane {
     pen.lineWidth = 4;
     pen.strokeStyle = NIGHT;
     const left = Math.min(at.x + 9, this.width - pen.measureText(text).width - 4);
-    pen.strokeText(text, left, at.y - 8);
+    const base = at.y + (below ? 18 : -8);
+    pen.strokeText(text, left, base);
     pen.fillStyle = colour;
-    pen.fillText(text, left, at.y - 8);
+    pen.fillText(text, left, base);
   }
 
   /** Decode a grid of codes over the plane, a row of it at a time so that the page stays awake, and call `then`. */
