@@ -315,7 +315,7 @@ def test_own_data_may_move_and_are_found_again_but_not_exchanged(tmp_path, capsy
     assert run("train", "--data", tmp_path / "a.npy", *quick, "--out", tmp_path / "run") == 0
     (tmp_path / "a.npy").rename(tmp_path / "b.npy")
     assert "there is no data set" in refused(capsys, "evaluate", tmp_path / "run")
-    for command in ("evaluate", "plot"):
+    for command in ("evaluate", "plot", "explore"):
         assert run(command, tmp_path / "run", "--data", tmp_path / "b.npy") == 0
     resume = ("train", "--resume", tmp_path / "run", "--samples", 2000, "--quiet", "--data")
     np.save(tmp_path / "c.npy", images[::-1])
@@ -619,7 +619,7 @@ def test_every_command_warns_of_data_once_and_by_their_name(tmp_path, x, words, 
     np.save(tmp_path / "x.npy", np.tile(x, (5, 1)))
     small = ["--samples", 100, "--batch-size", 20, "--hidden", 4, "--latent", 3, "--estimator", "autoencoder"]
     train = ["train", "--data", tmp_path / "x.npy", *small, "--out", tmp_path / "run", "--quiet"]
-    for command in (train, ["evaluate", tmp_path / "run"], ["plot", tmp_path / "run"]):
+    for command in (train, ["evaluate", tmp_path / "run"], ["plot", tmp_path / "run"], ["explore", tmp_path / "run"]):
         assert run(*command) == 0
         error = capsys.readouterr().err
         assert error.startswith(f"scratchvae: warning: {tmp_path / 'x.npy'} {words}") and error.count("\n") == 1
@@ -648,7 +648,7 @@ def test_a_folder_that_is_no_run_is_not_offered_for_resuming(tmp_path, capsys):
     there = {tmp_path: "exists, and holds file: choose another folder", tmp_path / "file": "is a file: choose a folder"}
     for out, message in there.items():
         assert refused(capsys, "train", *QUICK, "--out", out).endswith(f"{out} {message} (--out, out)\n")
-    for command in ("evaluate", "plot"):
+    for command in ("evaluate", "plot", "explore"):
         assert "is no run folder" in refused(capsys, command, tmp_path / "file")
 
 
@@ -678,7 +678,7 @@ def test_an_edited_config_does_not_get_past_the_checkpoint(trained, capsys):
     path = trained / "config.json"
     whole = path.read_text(encoding="utf-8")
     path.write_text(whole.replace('"latent": 2', '"latent": 3'), encoding="utf-8")
-    for words in (["train", "--samples", 9000, "--resume"], ["evaluate"], ["plot"]):
+    for words in (["train", "--samples", 9000, "--resume"], ["evaluate"], ["plot"], ["explore"]):
         assert "says latent 3, and the checkpoint 2: config.json was edited" in refused(capsys, *words, trained)
     del (config := json.loads(whole))["run"]["optimizer"]["lr"]
     path.write_text(json.dumps(config), encoding="utf-8")
@@ -697,7 +697,7 @@ def test_a_checkpoint_without_a_sound_config_says_how_to_get_at_its_model(text, 
     (folder / "checkpoint.npz").write_bytes((kept / "checkpoint.npz").read_bytes())
     if text is not None:
         (folder / "config.json").write_text(text, encoding="utf-8")
-    for words in (["train", "--out"], ["train", "--resume"], ["evaluate"], ["plot"]):
+    for words in (["train", "--out"], ["train", "--resume"], ["evaluate"], ["plot"], ["explore"]):
         error = refused(capsys, *words, folder)
         if "run" in (text or ""):
             assert "holds a run: go on" in error or "has not the options that the checkpoint has: put it back" in error
@@ -710,7 +710,7 @@ def test_a_checkpoint_without_a_sound_config_says_how_to_get_at_its_model(text, 
 def test_a_truncated_checkpoint_stops_every_command_and_stays_as_it_is(trained, capsys):
     path = trained / "checkpoint.npz"
     path.write_bytes(path.read_bytes()[:1000])
-    for arguments in (["evaluate"], ["plot"], ["train", "--samples", 9000, "--resume"]):
+    for arguments in (["evaluate"], ["plot"], ["explore"], ["train", "--samples", 9000, "--resume"]):
         assert "checkpoint.previous.npz: rename it" in refused(capsys, *arguments, trained)
     assert path.stat().st_size == 1000
 
@@ -752,7 +752,7 @@ def test_the_importance_weighted_bound_is_told_from_that_of_validation(tmp_path,
 def test_a_run_made_in_python_is_told_from_a_broken_one(tmp_path, capsys):
     model = VAE(64, 5, 2)
     fit(model, rows(20, 64), samples=100, batch_size=10, out=tmp_path / "mine")
-    for command in ("evaluate", "plot"):
+    for command in ("evaluate", "plot", "explore"):
         assert "was trained in Python, not by scratchvae train: load_model(" in refused(
             capsys, command, tmp_path / "mine"
         )
