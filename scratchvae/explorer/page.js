@@ -74,7 +74,7 @@ function show() {
     paint(at("image"), image);
     paint(at("mirror"), image);
     const shown = J <= 3 ? [...state.z.keys()] : plane.axes;
-    const length = J <= 3 ? "" : `, |z|\u00a0=\u00a0${number(Math.sqrt(squares(state.z)))}`;
+    const length = J <= 3 ? "" : `, ‖z‖\u00a0=\u00a0${number(Math.sqrt(squares(state.z)))}`;
     at("here").textContent = inWords(state.z, shown) + length;
     at("numpy").value = asNumPy(state.z);
     for (const { input, output, j } of sliders) {
@@ -323,7 +323,7 @@ function showBetween() {
   const z = between(t);
   paint(at("between"), decode(z));
   at("between-said").textContent = `A is ${titleOf(state.a)}, and B is ${titleOf(state.b)}. `
-    + `At t = ${number(t)}, |z| = ${number(Math.sqrt(squares(z)))}.`;
+    + `At t = ${number(t)}, ‖z‖ = ${number(Math.sqrt(squares(z)))}.`;
 }
 
 function setUpBetween() {
