@@ -329,7 +329,7 @@ EVERYWHERE = {  # arguments that have one default wherever they have any
     "acceptance": {0.9},
     "burn_in": {100},
     "jitter": {0.5},
-    "steps": {10, 2, 4, 100, 10_000},  # of HMC, of annealing, in appendix D, of a random walk, and of an ascent
+    "steps": {10, 2, 4, 100, 2000, 10_000},  # of HMC, annealing, appendix D, a random walk, and two ascents
     "columns": {10, 20},  # of pictures, and of a manifold
     "rows": {20},
     "learn_hyperprior": {False},
@@ -355,7 +355,7 @@ EVERYWHERE = {  # arguments that have one default wherever they have any
     "chains": {5},
     "limit": {10.0},
     "points": {3, 401},  # of a check, and of a grid
-    "lr": {1e-6, 0.01, 0.001},  # of SGD, Adagrad and Adam
+    "lr": {1e-6, 0.01, 0.001, 0.02},  # of SGD, Adagrad, Adam, and of the q of each image
     "eps": {1e-10, 1e-8},  # of Adagrad and Adam
     "dlog_q": {0.0},
     "dneg_kl": {0.0},
