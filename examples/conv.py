@@ -44,7 +44,7 @@ def main():
             plots.manifold(manifold, model, data.image_shape)
             manifold.set_title(f"E[x|z] in equal steps of probability, after {after}", loc="left")
             plots.latent_scatter(scatter, model.encode_mean(data.test), data.test_labels)
-            scatter.set_title("means of q(z|x), test images")
+            scatter.set_title("means of q(z|x), test images", loc="left")
     write_table(settings.results / "conv.csv", rows)
     curve.set_title("loss: -bound, nats per image")
     curve.set_xlabel("epoch")

@@ -27,7 +27,8 @@ def main():
         after = f"{history['samples'][-1]:,} samples"
         rows.append(row("figure5", after, latent, model, history, data) | {"commit": run.commit()})
         plots.samples(ax, model, data.image_shape)
-        ax.set_title(f"$N_z$ = {latent}, after {after}: test bound {rows[-1]['test_bound']:.1f}", fontsize=10)
+        title = f"$N_z$ = {latent}, after {after}: test bound {rows[-1]['test_bound']:.1f}"
+        ax.set_title(title, fontsize=10, loc="left")
     fig.suptitle(f"{settings.data}: E[x|z] at z ~ N(0, I); test bound in nats")
     write_table(settings.results / "figure5.csv", rows)
     fig.savefig(settings.results / "figure5.png")

@@ -15,7 +15,7 @@ def main():
     for ax, latent in zip(fig.subplots(1, 2), (2, 20), strict=True):
         *_, (title, model, history, data) = stages(latent, settings)
         plots.learning_curve(ax, history)
-        ax.set_title(f"{latent} latents")
+        ax.set_title(f"{latent} latents", loc="left")
         rows.append(row("loss_curve", title, latent, model, history, data))
         write_history(settings.results / f"loss_curve_{latent}.csv", history)
     write_table(settings.results / "loss_curve.csv", rows)

@@ -64,7 +64,7 @@ def panels(name, draw, figsize, heading):
         fig = plots.Figure(figsize=figsize, dpi=150, layout="constrained")
         for ax, (title, model, _, data), numbers in zip(fig.subplots(2, 2).flat, four, rows[latent], strict=True):
             draw(ax, model, data)
-            ax.set_title(f"{title}: test bound {numbers['test_bound']:.1f} nats")
+            ax.set_title(f"{title}: test bound {numbers['test_bound']:.1f} nats", loc="left")
         fig.suptitle(f"{latent} latents: {heading}")
         fig.savefig(settings.results / f"{name}_{latent}.png")
         print(f"wrote {settings.results / f'{name}_{latent}.png'}")

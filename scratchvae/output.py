@@ -132,11 +132,12 @@ class Lines(NoBar):
         self.text = text
 
 
-def progress_bar(total, done, show, unit=" samples"):
+def progress_bar(total, done, show, unit=" samples", delay=0.0):
     """Return a bar on stderr with the samples evaluated per second.
 
     show says when it is seen: True is always, False is never, and None is on a terminal only. With "lines" a line is
-    printed now and then where there is no terminal.
+    printed now and then where there is no terminal. delay is how many seconds pass before a bar is seen, 0 unless
+    given.
     """
     stream = sys.stderr  # None in a program without a console
     if stream is None or getattr(stream, "closed", False):
@@ -145,4 +146,6 @@ def progress_bar(total, done, show, unit=" samples"):
         return Lines(total, done, unit, Output(stream))
     if not (stream.isatty() if show is None else show):
         return NoBar()
-    return Bar(total=total, initial=done, file=Output(stream), miniters=1, unit=unit, unit_scale=total >= 1000)
+    return Bar(
+        total=total, initial=done, file=Output(stream), miniters=1, unit=unit, unit_scale=total >= 1000, delay=delay
+    )

@@ -7,24 +7,27 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from conftest import rows, shared
 from numpy.testing import assert_array_equal
 
-from scratchvae import VAE, FullVB, cli, evaluate, fit, load_data, load_model
+from scratchvae import VAE, FullVB, cli, evaluate, fit, load_data, load_model, output
 from scratchvae.backend import BACKENDS
 from scratchvae.cli import evaluate as evaluate_command
 from scratchvae.cli import main
 from scratchvae.cli import train as train_command
 from scratchvae.cli.shared import DEFAULTS
+from scratchvae.cli.train import _worth_a_look
 from scratchvae.data import BINARIZATIONS
 from scratchvae.inference.likelihoods import LIKELIHOODS
 from scratchvae.inference.marginal import importance
 from scratchvae.inference.objectives import OBJECTIVES
 from scratchvae.inference.posteriors import POSTERIORS
 from scratchvae.nets.mlp import ACTIVATIONS
+from scratchvae.training import loop
 from scratchvae.training.loop import evaluate_theta
 from scratchvae.training.optim import OPTIMIZERS
 from scratchvae.training.run import read_history
@@ -76,13 +79,49 @@ def test_train_leaves_a_run_folder_and_says_what_it_wrote_and_where(tmp_path, mo
     assert {path.name for path in (folder / "figures").iterdir()} == {
         f"{name}.png"
         for name in (
-            *("learning_curve", "reconstructions", "latents", "uncertainty", "samples", "random_walk"),
-            *("manifold", "latent"),
+            *("learning_curve", "reconstructions", "latents", "traversals", "uncertainty", "samples", "nearest"),
+            *("random_walk", "manifold", "interpolation", "latent", "latent_map"),
         )
     }
     assert run("train", *QUICK, "--quiet") == 0  # again: a new folder, nothing overwritten
     assert (tmp_path / "runs" / "digits2-2" / "checkpoint.npz").exists()
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("n_latent", "active", "drawn", "words"),
+    [
+        (2, 0, "latents samples manifold", "latents.png: none carries anything, so that all samples are alike; "),
+        (2, 1, "latents samples manifold", "manifold.png: what the decoder makes of each place in the plane of z; "),
+        (2, None, "reconstructions latent_map", "latent_map.png: where images have their place in the plane of z; "),
+        (
+            3,
+            2,
+            "latents reconstructions samples",
+            "reconstructions.png: what it keeps of images; and at samples.png beside it: what it makes up; ",
+        ),
+        (3, None, "learning_curve reconstructions", "reconstructions.png: what it keeps of images; "),
+        (3, 0, "learning_curve samples", "learning_curve.png; "),
+    ],
+)
+def test_a_run_says_in_a_sentence_which_picture_is_worth_a_look(n_latent, active, drawn, words):
+    pictures = [Path("a") / f"{name}.png" for name in drawn.split()]
+    found = _worth_a_look(SimpleNamespace(n_latent=n_latent), SimpleNamespace(active=active), pictures)
+    assert found == f"look at {Path('a') / words}"
+    assert _worth_a_look(SimpleNamespace(n_latent=n_latent), SimpleNamespace(active=active), []) == ""
+
+
+@pytest.mark.parametrize(("command", "quiet"), [("train", False), ("train", True), ("plot", False)])
+def test_the_pictures_have_a_bar_after_two_seconds_unless_quiet(command, quiet, trained, monkeypatch):
+    seen = []
+
+    def progress_bar(total, done, show, unit=" samples", delay=0.0):
+        seen.append((total, done, show, unit, delay))
+        return output.NoBar()
+
+    monkeypatch.setattr(loop, "progress_bar", progress_bar)
+    run(*(("train", "--resume", trained) if command == "train" else ("plot", trained)), *["--quiet"] * quiet)
+    assert seen[-1] == (12, 0, False if quiet else None, " pictures", 2.0)
 
 
 def test_full_vb_is_trained_resumed_evaluated_and_drawn(tmp_path, capsys):
@@ -302,7 +341,7 @@ def test_plot_draws_the_pictures_again(trained, capsys):
         path.unlink()
     assert run("plot", trained) == 0
     printed = capsys.readouterr().out.split()
-    assert len(printed) == 8 and all(os.path.exists(path) for path in printed)
+    assert len(printed) == 12 and all(os.path.exists(path) for path in printed)
     before = (trained / "figures" / "samples.png").read_bytes()
     assert run("plot", trained, "--seed", 1) == 0
     assert (trained / "figures" / "samples.png").read_bytes() != before

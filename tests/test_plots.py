@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from conftest import small
+from matplotlib.colors import to_rgba
 from matplotlib.text import Text
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.stats import norm
@@ -77,9 +78,9 @@ def test_manifold_decodes_the_inverse_normal_cdf_of_r_over_r_plus_1(ax):
 
 def test_latent_scatter_places_and_colours_every_point(ax):
     mu, labels = np.random.default_rng(0).standard_normal((20, 2)), np.arange(20) % 4
-    points = plots.latent_scatter(ax, mu, labels)
+    (points,) = plots.latent_scatter(ax, mu, labels)
     assert_array_equal(points.get_offsets(), mu)
-    assert_array_equal(points.get_array(), labels)
+    assert_array_equal(points.get_facecolors(), [to_rgba(plots.COLOURS[k]) for k in labels])
     assert len(ax.get_legend().get_texts()) == 4
     plots.latent_scatter(plots.figure()[1], mu)
     with pytest.raises(ValueError, match="these have 3"):
@@ -124,10 +125,10 @@ def test_a_runs_pictures_show_the_model_on_test_images_and_its_seed(tmp_path, di
     for name in ("reconstructions", "samples", "random_walk", "latent_scatter"):
         monkeypatch.setattr(plots, name, lambda ax, *a, name=name, **k: shown.__setitem__(name, (a, k)))
     plots.draw_run(tmp_path, model, digits, HISTORY, seed=6)
-    x, reconstructed, shape = shown["reconstructions"][0]
+    x, reconstructed, shape, columns = shown["reconstructions"][0]
     assert_array_equal(x, digits.test[:50])
     assert_array_equal(reconstructed, model.reconstruct(x))
-    assert shape == (8, 8) and shown["samples"][1]["seed"] == shown["random_walk"][1]["seed"] == 6
+    assert shape == (8, 8) and columns == 10 and shown["samples"][1]["seed"] == shown["random_walk"][1]["seed"] == 6
     assert_array_equal(shown["latent_scatter"][0][0], model.encode_mean(digits.test))
     assert_array_equal(shown["latent_scatter"][0][1], digits.test_labels)
 
@@ -135,8 +136,9 @@ def test_a_runs_pictures_show_the_model_on_test_images_and_its_seed(tmp_path, di
 @pytest.mark.parametrize("n_latent", [2, 3])
 def test_a_run_gets_every_picture_that_fits_its_latent_space(tmp_path, digits, n_latent):
     paths = plots.draw_run(tmp_path / "figures", VAE(64, 20, n_latent), digits, HISTORY)
-    names = ["learning_curve", "reconstructions", "uncertainty", "samples", "random_walk", "manifold", "latent"]
-    assert [path.stem for path in paths] == names[: 7 if n_latent == 2 else 5]
+    names = ["learning_curve", "reconstructions", "traversals", "uncertainty", "samples", "nearest", "random_walk"]
+    more = ["manifold", "interpolation", "latent", "latent_map"] if n_latent == 2 else ["interpolation"]
+    assert [path.stem for path in paths] == names + more
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths)
 
 
@@ -146,6 +148,12 @@ TITLED = {
     "samples": lambda ax: plots.samples(ax, small(), (2, 3), n=4),
     "manifold": lambda ax: plots.manifold(ax, small(), (2, 3), rows=2, columns=2),
     "random_walk": lambda ax: plots.random_walk(ax, small(), (2, 3), steps=4),
+    "traversals": lambda ax: plots.traversals(ax, small(), X[0], (2, 3)),
+    "interpolation": lambda ax: plots.interpolation(ax, small(), X.reshape(2, 2, 6), (2, 3)),
+    "nearest_training": lambda ax: plots.nearest_training([ax], small(), X, X, (2, 3)),
+    "latent_scatter": lambda ax: plots.latent_scatter(ax, X[:, :2]),
+    "latent_map": lambda ax: plots.latent_map(ax, X[:, :2], X, (2, 3)),
+    "learning_curve": lambda ax: plots.learning_curve(ax, HISTORY),
     "uncertainty": lambda ax: plots.uncertainty([ax, *plots.Figure().subplots(2)], X, X[None], (2, 3)),
 }
 
@@ -158,7 +166,7 @@ def test_a_title_stands_at_the_left_in_letters_of_8_points(ax, name):
 
 
 def test_the_points_of_latents_are_small_and_their_legend_stands_beside_them_without_a_frame(ax):
-    points = plots.latent_scatter(ax, np.eye(2), np.arange(2))
+    (points,) = plots.latent_scatter(ax, np.eye(2), np.arange(2))
     legend = ax.get_legend()
     assert_array_equal(points.get_sizes(), [4])
     assert not legend.get_frame_on() and ax.get_aspect() == 1

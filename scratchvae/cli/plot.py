@@ -1,11 +1,13 @@
 """scratchvae plot: draw the pictures of a run again."""
 
+from functools import partial
 from pathlib import Path
 
 from scratchvae.arguments import whole
 from scratchvae.cli.shared import (
     add_command,
     add_moved_data,
+    bar_of_pictures,
     images_of_run,
     looked_at,
     place,
@@ -19,8 +21,8 @@ from scratchvae.training.run import load_model, read_history
 def plot(run, seed=0, changed_data=False, **moved):
     """Draw the pictures of the run folder `run` again and print where they are.
 
-    `seed` is that of the samples and the random walk. `moved` may hold data and data_dir, where the data are now. With
-    `changed_data` they may be others than in training.
+    `seed` is that of the samples, the random walk and the pairs of images. `moved` may hold data and data_dir, where
+    the data are now. With `changed_data` they may be others than in training.
     """
     from scratchvae.plots import draw_run
 
@@ -31,7 +33,9 @@ def plot(run, seed=0, changed_data=False, **moved):
     images = images_of_run(run, options, changed_data)
     with looked_at(model, options, images):
         use = use_of(model, images.valid, images.binarization, seed)
-        for path in draw_run(run / "figures", model, images, read_history(run / "metrics.csv"), seed, use):
+        history = read_history(run / "metrics.csv")
+        bar = partial(bar_of_pictures, show=None)
+        for path in draw_run(run / "figures", model, images, history, seed, use, bar):
             print(path)
     return 0
 
@@ -40,5 +44,5 @@ def add_to(commands):
     """Add the command and its options to the parser."""
     p = add_command(commands, plot, "draw the pictures of a run again", "RUN")
     p.add_argument("run", type=place, metavar="RUN", help="a run folder")
-    p.add_argument("--seed", type=int, help="the seed of the samples and the random walk (0)")
+    p.add_argument("--seed", type=int, help="the seed of the samples, the random walk and the pairs (0)")
     add_moved_data(p)

@@ -319,6 +319,11 @@ def use_of(model, x, binarization, seed, ranks=None, quiet=False):
         return information(model, x, seed, bar.update, ranks)
 
 
+def bar_of_pictures(total, show):
+    """Return a bar that counts the pictures of a run, which is seen if they take longer than two seconds."""
+    return loop.progress_bar(total, 0, show, unit=" pictures", delay=2.0)
+
+
 def use_in_words(use):
     """Return in a sentence or two what an `Information` says of the latents, and what is not known and why."""
     if math.isnan(use.rate):

@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 import warnings
+from functools import partial
 from pathlib import Path
 
 from scratchvae import data
@@ -12,6 +13,7 @@ from scratchvae.cli.shared import (
     DEFAULTS,
     add_command,
     background,
+    bar_of_pictures,
     count,
     ignore_signals,
     images_of,
@@ -147,18 +149,39 @@ def train(out=None, resume=None, quiet=False, take_over=False, ranks=None, **giv
     if not ranks.first:
         return 0
     with model.guard.looked_at():
-        pictures = _draw(folder, model, images, history, options["seed"], use)
+        pictures = _draw(folder, model, images, history, options["seed"], use, quiet)
     if not quiet:
         names = ", ".join(path.stem for path in pictures)
         drawn = f" and, in figures/, {names}" if names else ", and no pictures"
         anew = " anew, though nothing was left to train" if last["samples"] == begun else ""
         print(f"wrote {folder}/{anew}: config.json, metrics.csv, checkpoint.npz{drawn}")
-        look = f"look at {pictures[min(1, len(pictures) - 1)]}; " if pictures else ""
-        print(f"{look}next: scratchvae evaluate {quoted(folder)}")
+        print(f"{_worth_a_look(model, use, pictures)}next: scratchvae evaluate {quoted(folder)}")
     return 0
 
 
-def _draw(folder, model, images, history, seed, use):
+def _worth_a_look(model, use, pictures):
+    """Return in words which of the pictures to look at first, and for what; "" if there are none.
+
+    Where no latent is active, they are those that show it; else those of the plane of two latents; else the images that
+    the model gives back beside those that it makes up.
+    """
+    found = {path.stem: path for path in pictures}
+    sights = []
+    if use.active == 0:
+        sights.append(("latents", "none carries anything, so that all samples are alike"))
+    elif model.n_latent == 2:
+        sights.append(("manifold", "what the decoder makes of each place in the plane of z"))
+        sights.append(("latent_map", "where images have their place in the plane of z"))
+    elif "reconstructions" in found and "samples" in found:
+        sights.append(("reconstructions", "what it keeps of images; and at samples.png beside it: what it makes up"))
+    sights.append(("reconstructions", "what it keeps of images"))
+    for name, words in sights:
+        if name in found:
+            return f"look at {found[name]}: {words}; "
+    return f"look at {pictures[0]}; " if pictures else ""
+
+
+def _draw(folder, model, images, history, seed, use, quiet):
     """Draw the pictures of a run and return their paths. A warning says which are missing, and how to draw them."""
     paths = []
     try:
@@ -167,7 +190,8 @@ def _draw(folder, model, images, history, seed, use):
         reason = f"no pictures: Matplotlib cannot be loaded ({type(error).__name__}: {' '.join(str(error).split())})"
     else:
         try:
-            return draw_run(folder / "figures", model.to("numpy"), images, history, seed, use)
+            bar = partial(bar_of_pictures, show=False if quiet else None)
+            return draw_run(folder / "figures", model.to("numpy"), images, history, seed, use, bar)
         except DrawingError as error:
             paths = error.paths
             reason = str(error)
