@@ -6,7 +6,8 @@ Each function draws on the Matplotlib axis, or axes, that it is given, and retur
 Images are rows (N, D), one datapoint per row, uint8 or numbers in [0, 1]. Each is drawn as `image_shape`, which is
 (height, width), with 0 in black and 255 or 1 in white, or (height, width, 3) for red, green and blue; D numbers are in
 C order of that shape. `model` is a trained `VAE` or one of its kin, and `seed`, 0 unless given, selects random numbers.
-`columns` is the number of images in a row of the picture.
+`columns` is the number of images in a row of the picture. Rows of a conditional model have their labels behind the
+pixels where they are handed to a function together with the model.
 
 Every picture has a title at the left that says what one sees, what its rows and columns are, and in which units.
 """
@@ -118,8 +119,38 @@ def reconstructions(ax, x, reconstructed, image_shape, columns=10):
 
 def samples(ax, model, image_shape, n=100, columns=10, seed=0):
     """Draw E[x|z] for n latents z from the prior, 100 unless given, as in Figure 5."""
-    _title(ax, f"What the model makes up: E[x|z] at {n} draws z ~ p(z)", "(rows and columns have no order)")
+    order = "(rows and columns have no order)"
+    if model.n_classes:
+        order = "Each column is a class" if columns == model.n_classes else "The classes come in turn, row by row"
+    _title(ax, f"What the model makes up: {_mean_of(model)} at {n} draws z ~ p(z)", order)
     return image_grid(ax, model.sample(n, seed), image_shape, columns)
+
+
+def styles(ax, model, image_shape, n=10, classes=None, seed=0):
+    """Draw E[x|z, y] of a conditional model at n draws z ~ p(z), each of them in all classes y.
+
+    n is the number of rows, 10 unless given. classes holds the names of the classes, None where they have none. A model
+    without classes raises a ValueError.
+    """
+    C = model.n_classes
+    if not C:
+        raise ValueError("styles are drawn for a conditional model; this one has no classes")
+    z = np.random.default_rng(seed).standard_normal((n, model.n_latent))
+    images = model.decode(np.repeat(z, C, axis=0), np.tile(np.arange(C), n))
+    image = image_grid(ax, images, image_shape, C)
+    _label(ax, image_shape, [""] * n, [str(name) for name in classes or range(C)])
+    ax.set_xlabel("class y", fontsize=8)
+    _title(
+        ax,
+        "One style in all classes: E[x|z, y] at draws z ~ p(z)",
+        "Rows: one z each, which does not know the class. Columns: the classes y.",
+    )
+    return image
+
+
+def _mean_of(model):
+    """Return the mean of a decoder in words."""
+    return "E[x|z, y]" if model.n_classes else "E[x|z]"
 
 
 def manifold(ax, model, image_shape, rows=20, columns=20):
@@ -145,7 +176,7 @@ def manifold(ax, model, image_shape, rows=20, columns=20):
 def traversals(ax, model, x, image_shape, use=None, most=10, values=13, reach=3.0):
     """Draw what each latent does by itself: E[x|z] as z_j goes from -reach to reach and the others stay.
 
-    The others stay at the code of an image x (D,), its `encode_mean`. Each row is one latent, with its KL in nats at
+    The others stay at the code of an image x (D,), its `encode_mean`, and so does the class of a conditional model. Each row is one latent, with its KL in nats at
     the left; below stand the values of z_j.
 
     use       is what `inference.information` returns. The rows are its active latents, the largest KL first, or, where
@@ -160,12 +191,14 @@ def traversals(ax, model, x, image_shape, use=None, most=10, values=13, reach=3.
     z = np.tile(model.encode_mean(x[None]), (len(order), values, 1))
     for row, j in zip(z, order, strict=True):
         row[:, j] = steps
-    image = image_grid(ax, model.decode(z.reshape(-1, model.n_latent)), image_shape, values)
+    y = np.tile(model.labels(x[None]), len(order) * values) if model.n_classes else None
+    image = image_grid(ax, model.decode(z.reshape(-1, model.n_latent), y), image_shape, values)
     _label(ax, image_shape, names, [f"{value:g}" for value in np.round(steps, 2)])
     ax.set_xlabel("the value of $z_j$", fontsize=8)
     _title(
         ax,
-        "What each latent does: E[x|z] as one $z_j$ moves, while the others stay at the code of the first test image",
+        f"What each latent does: {_mean_of(model)} as one $z_j$ moves, while the others stay at the code of the first "
+        f"test image{' and y at its class' if model.n_classes else ''}",
         f"Rows: {words}. Columns: $z_j$ from {-reach:g} to {reach:g}.",
     )
     return image
@@ -183,7 +216,7 @@ def _ranked(n_latent, use, most):
         return np.arange(shown), names[:shown], words
     order = np.argsort(-size, kind="stable")
     active = order if use.is_active is None else order[use.is_active[order]]
-    kind = f"active latents of {n_latent}"
+    kind = f"active latent{'s' if len(active) != 1 else ''} of {n_latent}"
     if len(active) == 0:
         active = order
         kind = "latents, none of which is active"
@@ -229,7 +262,8 @@ def interpolation(ax, model, x, image_shape, stops=11, circle=True):
 
     Each pair has a row for the straight line and, with `circle`, one for the path of `great_circle`, which one latent
     does not have. The first and the last column are the two images themselves. stops is the number of points on the
-    way, 11 unless given, with the codes of both images among them.
+    way, 11 unless given, with the codes of both images among them. The class of a conditional model is that of the
+    first image of a pair all the way.
     """
     t = np.linspace(0, 1, stops)
     paths = {"straight": lambda a, b: a + np.multiply.outer(t, b - a)}
@@ -239,13 +273,15 @@ def interpolation(ax, model, x, image_shape, stops=11, circle=True):
     rows = []
     for pair, (a, b) in zip(x, codes, strict=True):
         for path in paths.values():
-            rows += [_unit(pair[:1]), model.decode(path(a, b)), _unit(pair[1:])]
+            y = np.repeat(model.labels(pair[:1]), stops) if model.n_classes else None
+            images = _unit(pair[:, : model.n_visible])
+            rows += [images[:1], model.decode(path(a, b), y), images[1:]]
     image = image_grid(ax, np.concatenate(rows), image_shape, stops + 2)
     _label(ax, image_shape, [*paths] * len(x), ["image", *(f"{part:g}" for part in np.round(t, 2)), "image"])
     ax.set_xlabel("t, how much of the way from the image at the left to that at the right", fontsize=8)
     _title(
         ax,
-        "The way from one test image to another: E[x|z] at z between their codes",
+        f"The way from one test image to another: {_mean_of(model)} at z between their codes",
         "Rows in turns: z on the straight line, and z on the great circle around the origin, for each pair of images"
         if len(paths) > 1
         else "Rows: z on the straight line between the codes, for each pair of images",
@@ -298,12 +334,13 @@ def nearest_training(axes, model, train, test, image_shape, n=250, columns=10, s
     sign = "a sign" if share > 0.5 + 3 * deviation else "no sign"
     _title(
         axes[0],
-        "Samples, E[x|z] at z ~ p(z), and below each the training image nearest to it, with the distance (Euclidean,",
-        f"over pixels in [0, 1]). Its median is {ours:.2f} from samples and {yardstick:.2f} from test images: "
-        f"samples lie {'closer, as they' if ours < yardstick else 'no closer,'}",
-        f"{'are smoother' if ours < yardstick else 'though smoother'}. Are they copies? Among as many test as training "
-        "images, the nearest to a sample is a",
-        f"training image in {share:.0%} of cases, and chance gives 50% ± {deviation:.0%}: {sign} of memorising.",
+        "Do samples copy training images? Below each sample, E[x|z] at z ~ p(z), stands the nearest training image",
+        "with the distance (Euclidean, over pixels in [0, 1]). The median distance is "
+        f"{ours:.2f} from samples and {yardstick:.2f} from",
+        f"test images: samples lie {'closer, as they are' if ours < yardstick else 'no closer, though'} smoother. "
+        "Among as many test as training images,",
+        f"a training image is the nearest to {share:.0%} of samples, and chance gives 50% ± {deviation:.0%}: "
+        f"{sign} of memorising.",
     )
     return [ax.images[0] for ax in axes]
 
@@ -448,8 +485,10 @@ def latent_use(axes, use, history):
     found = known and np.isfinite(history["kl"]).any()
     if found:
         edges = np.concatenate([samples[:1] * 0.9, samples])
-        mesh = colours.pcolormesh(edges, steps, history["kl"][:, order].T, cmap="cividis", vmin=0, rasterized=True)
-        colours.figure.colorbar(mesh, ax=colours, label="nats")
+        later = np.nanmax(history["kl"][len(history) // 3 :], initial=1e-3)  # the first steps may have far larger ones
+        style = {"cmap": "cividis", "vmin": 0, "vmax": later, "rasterized": True}
+        mesh = colours.pcolormesh(edges, steps, history["kl"][:, order].T, **style)
+        colours.figure.colorbar(mesh, ax=colours, label="nats", extend="max")
         colours.invert_yaxis()
         colours.yaxis.set_major_locator(MaxNLocator(integer=True))
         colours.set_xscale("log")
@@ -537,8 +576,9 @@ def theta_uncertainty(axes, model, x, image_shape, draws=64, seed=0):
     """
     z = model.encode_mean(x)
     over_z = model.reconstruct_samples(x, draws, seed).std(axis=0)
-    over_theta = np.std([model.theta_sample(seed + k).decode(z) for k in range(draws)], axis=0)
-    rows = [(x, "originals"), (model.decode(z), "E[x|z] at the means of z and θ")]
+    y = model.labels(x)
+    over_theta = np.std([model.theta_sample(seed + k).decode(z, y) for k in range(draws)], axis=0)
+    rows = [(x[:, : model.n_visible], "originals"), (model.decode(z, y), f"{_mean_of(model)} at the means of z and θ")]
     for sd, name in [(over_z, "z ~ q(z|x)"), (over_theta, "θ ~ q(θ)")]:
         rows.append((sd / max(sd.max(), 1e-12), f"its sd over {name}; white: {sd.max():.2f}"))
     artists = []
@@ -745,9 +785,12 @@ def _pictures(model, data, history, seed, use):
     full_vb = hasattr(model, "theta_sample")
     code_alone = not getattr(getattr(model.estimator, "func", model.estimator), "bound", True)
     x = data.test[:50]
+    pixels = data.pixels("test")
     shape = data.image_shape
     columns = min(max(5, len(x)), 10)
-    pairs = _pairs(data.test_labels, len(data.test), 4, seed)
+    pairs = _pairs(data.test_labels, len(data.test), 4, seed, alike=data.n_classes > 0)
+    C = data.n_classes
+    side = C if 0 < C <= 20 else 10  # so that each class has a column where there are few
     paths = 1 if code_alone or model.n_latent == 1 else 2  # straight, and on a great circle
 
     def curve():
@@ -765,7 +808,7 @@ def _pictures(model, data, history, seed, use):
 
     def spread():
         fig = grids(1, columns, parts=3)
-        uncertainty(fig.subplots(3), x[:10], model.reconstruct_samples(x[:10], 64, seed), shape)
+        uncertainty(fig.subplots(3), pixels[:10], model.reconstruct_samples(x[:10], 64, seed), shape)
         return fig
 
     def spread_of_theta():
@@ -780,7 +823,7 @@ def _pictures(model, data, history, seed, use):
 
     def nearest_images():
         fig = grids(2, 10, width=7, parts=3)
-        nearest_training(fig.subplots(3), model, data.train, data.test, shape, seed=seed)
+        nearest_training(fig.subplots(3), model, data.pixels("train"), pixels, shape, seed=seed)
         return fig
 
     def grids(rows, columns, width=6.0, parts=1):
@@ -800,7 +843,7 @@ def _pictures(model, data, history, seed, use):
     if len(history):
         pictures["learning_curve"] = curve
     pictures["reconstructions"] = lambda: one(
-        grids(2 * -(-len(x) // columns), columns), reconstructions, x, model.reconstruct(x), shape, columns
+        grids(2 * -(-len(x) // columns), columns), reconstructions, pixels[:50], model.reconstruct(x), shape, columns
     )
     if not code_alone:  # a plain autoencoder learns neither a q(z|x) nor which z to expect
         if use is not None:
@@ -811,10 +854,13 @@ def _pictures(model, data, history, seed, use):
         pictures["uncertainty"] = spread
         if full_vb:
             pictures["theta_uncertainty"] = spread_of_theta
-        pictures["samples"] = lambda: one(grids(10, 10), samples, model, shape, seed=seed)
+        pictures["samples"] = lambda: one(grids(10, side), samples, model, shape, 10 * side, side, seed=seed)
+        if C:
+            pictures["styles"] = lambda: one(grids(10, C), styles, model, shape, 10, data.classes, seed=seed)
         pictures["nearest"] = nearest_images
-        pictures["random_walk"] = lambda: one(grids(10, 10), random_walk, model, shape, seed=seed)
-        if model.n_latent == 2:
+        if not C:
+            pictures["random_walk"] = lambda: one(grids(10, 10), random_walk, model, shape, seed=seed)
+        if model.n_latent == 2 and not C:
             pictures["manifold"] = lambda: one(grids(20, 20, 8), manifold, model, shape)
     if len(pairs):
         pictures["interpolation"] = lambda: one(
@@ -825,17 +871,20 @@ def _pictures(model, data, history, seed, use):
         pictures["latent"] = lambda: one(
             sized(7, 6), latent_scatter, codes, data.test_labels, data.classes, prior=not code_alone
         )
-        pictures["latent_map"] = lambda: one(sized(8, 8), latent_map, codes, data.test, shape)
+        pictures["latent_map"] = lambda: one(sized(8, 8), latent_map, codes, pixels, shape)
     return pictures
 
 
-def _pairs(labels, n, most, seed):
-    """Return at most so many pairs of n images, (P, 2), no image twice, of different labels while there are such."""
+def _pairs(labels, n, most, seed, alike=False):
+    """Return at most so many pairs of n images, (P, 2), no image twice.
+
+    Their labels differ while there are such, or they are the same with `alike`.
+    """
     left = list(np.random.default_rng(seed).permutation(n))
     pairs = []
     while len(left) > 1 and len(pairs) < most:
         first = left.pop(0)
-        others = (k for k in left if labels is None or labels[k] != labels[first])
+        others = (k for k in left if labels is None or (labels[k] == labels[first]) == alike)
         partner = next(others, left[0])
         left.remove(partner)
         pairs.append((first, partner))

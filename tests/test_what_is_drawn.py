@@ -506,6 +506,12 @@ def test_column_k_of_a_traversal_is_the_decoder_at_the_z_it_claims_and_rows_are_
 @pytest.mark.parametrize(
     ("changed", "most", "names", "words"),
     [
+        (
+            {"is_active": np.array([True, False, False])},
+            10,
+            ["$z_{1}$  0.20 nats"],
+            "the 1 active latent of 3, the largest KL(q($z_j$|x) ‖ p($z_j$)) first",
+        ),
         ({}, 1, ["$z_{2}$  2.00 nats"], "1 of the 2 active latents of 3, the largest KL(q($z_j$|x) ‖ p($z_j$)) first"),
         (
             {"is_active": np.zeros(3, bool)},
@@ -532,7 +538,7 @@ def test_column_k_of_a_traversal_is_the_decoder_at_the_z_it_claims_and_rows_are_
             "3 of 3 latents in their order, since the KL of each is not known",
         ),
     ],
-    ids=["more than have room", "none active", "no KL", "nothing known", "nothing given"],
+    ids=["one active", "more than have room", "none active", "no KL", "nothing known", "nothing given"],
 )
 def test_a_traversal_says_which_latents_it_shows_and_in_which_order(ax, changed, most, names, words):
     use = None if changed is None else type("Changed", (Use,), changed)
@@ -652,7 +658,10 @@ def test_each_sample_stands_above_its_nearest_training_image_with_the_distance_a
     ours, yardstick = np.median(distance), np.median(brute(test / 255, train / 255)[1])
     words = axes[0].get_title(loc="left").replace("\n", " ")
     near = "samples lie closer, as they are smoother" if ours < yardstick else "samples lie no closer, though smoother"
-    assert f"median is {ours:.2f} from samples and {yardstick:.2f} from test images: {near}" in words
+    assert (
+        f"median distance is {ours:.2f} from samples and {yardstick:.2f} from test images: {near}. Among as many"
+        in words
+    )
     assert axes[1].get_title(loc="left") == ""
     defaults = {name: p.default for name, p in inspect.signature(plots.nearest_training).parameters.items()}
     assert [defaults[name] for name in ("n", "columns", "seed")] == [250, 10, 0]
@@ -677,10 +686,10 @@ def test_a_model_that_copies_training_images_is_said_to_memorise_and_one_that_ma
         plots.nearest_training([ax], Copies(images), train, test, SHAPE)
         return ax.get_title(loc="left").replace("\n", " ")
 
-    assert "median is 0.00 from samples" in words(train) and words(train).endswith(": a sign of memorising.")
-    assert "training image in 100% of cases" in words(train) and "samples lie closer" in words(train)
+    assert "median distance is 0.00 from samples" in words(train) and words(train).endswith(": a sign of memorising.")
+    assert "training image is the nearest to 100% of samples" in words(train) and "samples lie closer" in words(train)
     assert words(new).endswith(": no sign of memorising.") and words(test).endswith(": no sign of memorising.")
-    assert "training image in 0% of cases" in words(test)
+    assert "training image is the nearest to 0% of samples" in words(test)
     far = words(new + 3)
     assert "samples lie no closer" in far
 
@@ -788,6 +797,12 @@ def test_what_the_latents_carry_is_drawn_from_the_largest_kl_down_with_its_parts
     assert bars.get_ylabel().endswith("nats") and "not active" in bars.get_xlabel()
     (mesh,) = colours.collections
     assert_allclose(np.asarray(mesh.get_array()), history["kl"][:, [1, 0, 2]].T)
+    assert mesh.get_clim() == (0, 2.0) and mesh.colorbar.extend == "max"
+    early = carried()
+    early["kl"][2] = 50  # in the first third, and so beyond the colours
+    _, again, _ = axes = plots.Figure().subplots(1, 3)
+    plots.latent_use(axes, Use, early)
+    assert again.collections[0].get_clim() == (0, 2.0)
     assert colours.get_xscale() == parts.get_xscale() == "log"
     for line, column in zip(parts.lines, ("rate", "mutual_information", "marginal_kl"), strict=False):
         assert_array_equal(line.get_xdata(), history["samples"])
