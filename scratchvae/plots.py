@@ -176,8 +176,8 @@ def manifold(ax, model, image_shape, rows=20, columns=20):
 def traversals(ax, model, x, image_shape, use=None, most=10, values=13, reach=3.0):
     """Draw what each latent does by itself: E[x|z] as z_j goes from -reach to reach and the others stay.
 
-    The others stay at the code of an image x (D,), its `encode_mean`, and so does the class of a conditional model. Each row is one latent, with its KL in nats at
-    the left; below stand the values of z_j.
+    The others stay at the code of an image x (D,), its `encode_mean`, and so does the class of a conditional model.
+    Each row is one latent, with its KL in nats at the left; below stand the values of z_j.
 
     use       is what `inference.information` returns. The rows are its active latents, the largest KL first, or, where
               the KL of each is not known, the largest variance of E_q[z_j] first. Without either, and for None, all

@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import logsumexp
 from scipy.stats import multivariate_normal
 
-from scratchvae import VAE, FullVB, data, fit, load_model
+from scratchvae import VAE, FullVB, data, fit, load_model, plots
 from scratchvae.cli import main
 from scratchvae.data import Data, binarise, thresholds
 from scratchvae.gradcheck import check_model
@@ -300,6 +301,57 @@ def test_a_reconstruction_is_written_beside_the_image_without_its_label(run, tmp
     with np.load(out) as file:
         assert_array_equal(file["images"], images.pixels("test")[:5])
         assert_allclose(file["reconstructions"], load_model(run).reconstruct(images.test[:5]), rtol=1e-6)
+
+
+def drawn(ax, columns, shape=(2, 3)):
+    """The images of a grid on an axis, (N, D), without the lines between them."""
+    canvas = np.asarray(ax.images[0].get_array())
+    height, width = shape
+    rows = len(canvas) // (height + 1)
+    places = [(1 + r * (height + 1), 1 + c * (width + 1)) for r in range(rows) for c in range(columns)]
+    return np.array([canvas[top : top + height, left : left + width].ravel() for top, left in places])
+
+
+def test_one_style_is_drawn_in_all_classes_and_samples_have_a_column_for_each():
+    model = conditional()
+    _, ax = plots.figure()
+    plots.styles(ax, model, (2, 3), 4, ["ant", "bee", "cat"], seed=5)
+    z = rng(5).standard_normal((4, 2))
+    images = drawn(ax, 3).reshape(4, 3, 6)
+    for y in range(3):
+        assert_allclose(images[:, y], model.decode(z, [y] * 4), atol=0.003)
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["ant", "bee", "cat"]
+    _, ax = plots.figure()
+    plots.samples(ax, model, (2, 3), 12, 3, seed=2)
+    assert_allclose(drawn(ax, 3), model.sample(12, 2, [0, 1, 2] * 4), atol=0.003)
+    assert "Each column is a class" in ax.get_title(loc="left")
+    with pytest.raises(ValueError, match="styles are drawn for a conditional model"):
+        plots.styles(ax, VAE(6, 5, 2), (2, 3))
+
+
+def test_pictures_of_a_conditional_run_keep_the_class_of_their_images():
+    model = conditional()
+    rows = model.labelled(X, Y)
+    _, ax = plots.figure()
+    plots.traversals(ax, model, rows[2], (2, 3), values=5)
+    z = np.tile(model.encode_mean(rows[2:3]), (5, 1))
+    z[:, 0] = np.linspace(-3, 3, 5)
+    assert_allclose(drawn(ax, 5)[:5], model.decode(z, [2] * 5), atol=0.003)
+    _, ax = plots.figure()
+    plots.interpolation(ax, model, rows[[[1, 3]]], (2, 3), stops=3)
+    images = drawn(ax, 5)
+    assert_allclose(images[[0, 4]], X[[1, 3]], atol=0.003)
+    middle = model.encode_mean(rows[[1, 3]]).mean(axis=0)
+    assert_allclose(images[2], model.decode(middle[None], [1])[0], atol=0.003)
+    labels = np.array([0, 1, 0, 1, 2, 2])
+    assert all(labels[a] == labels[b] for a, b in plots._pairs(labels, 6, 3, 0, alike=True))
+    assert all(labels[a] != labels[b] for a, b in plots._pairs(labels, 6, 3, 0))
+
+
+def test_a_conditional_run_draws_its_pictures(run):
+    names = {path.stem for path in (Path(run) / "figures").iterdir()}
+    assert {"styles", "samples", "traversals", "interpolation", "nearest", "reconstructions"} <= names
+    assert not {"random_walk", "manifold"} & names  # these have no class
 
 
 @pytest.mark.parametrize(
