@@ -846,6 +846,14 @@ def test_an_error_while_a_bar_is_drawn_gives_its_lock_back(monkeypatch, capsys):
     bar.close()
 
 
+@pytest.mark.parametrize("delay", [0.0, 60.0])
+def test_a_bar_with_a_delay_is_not_seen_before_it_and_leaves_nothing_behind(delay, capsys):
+    with progress_bar(3, 0, True, " pictures", delay) as bar:
+        for _ in range(3):
+            bar.update(1)
+    assert ("3/3" in capsys.readouterr().err) == (delay == 0)
+
+
 def test_a_forked_process_has_a_lock_of_its_own_for_its_bars():
     held, done = threading.Event(), threading.Event()
 
@@ -913,10 +921,10 @@ def test_a_picture_is_the_same_whatever_a_user_has_set_for_their_own(tmp_path, d
     model = VAE(64, 5, 3, estimator="autoencoder")
     for settings in ({}, {"text.usetex": True, "savefig.dpi": 0, "axes.titlecolor": "red", "savefig.format": "pdf"}):
         with matplotlib.rc_context(settings):
-            (path,) = plots.draw_run(tmp_path, model, digits, [])
+            paths = plots.draw_run(tmp_path, model, digits, [])
             assert matplotlib.rcParams["text.usetex"] == ("text.usetex" in settings)  # theirs stay theirs
-        drawn.append(path.read_bytes())
-    assert drawn[0] == drawn[1]
+        drawn.append({path.name: path.read_bytes() for path in paths})
+    assert drawn[0] == drawn[1] and len(drawn[0]) == 2
 
 
 def test_a_backend_that_matplotlib_does_not_have_stops_no_picture():

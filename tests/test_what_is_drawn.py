@@ -962,6 +962,20 @@ def test_every_run_gets_all_pictures_that_apply_whatever_its_images_and_latents_
     assert found == everything - missing
 
 
+def test_a_plain_autoencoder_has_no_circle_of_a_prior_and_no_great_circles(pictures):
+    found = pictures(VAE(64, 9, 2, init=0.3, estimator="autoencoder"))
+    assert list(found) == ["learning_curve", "reconstructions", "interpolation", "latent", "latent_map"]
+    assert not found["latent"].axes[0].lines
+    assert [text for text, _ in beside(found["interpolation"].axes[0])[0]] == ["straight"] * 4
+
+
+def test_a_run_names_the_classes_of_its_data(pictures, digits, monkeypatch):
+    names = tuple("abcdefghij")
+    monkeypatch.setitem(digits.__dict__, "classes", names)
+    (ax,) = pictures(VAE(64, 9, 2, init=0.3))["latent"].axes
+    assert tuple(text.get_text() for text in ax.get_legend().get_texts()) == names
+
+
 def test_colour_images_make_every_picture_of_a_run(tmp_path, digits):
     rng = np.random.default_rng(0)
     parts = {part: rng.integers(0, 256, (20, 60), dtype=np.uint8) for part in ("train", "valid", "test")}
