@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 from conftest import rows
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import logsumexp
 from scipy.stats import multivariate_normal
 from test_exact import linear_vae
@@ -125,6 +125,24 @@ def test_stepsizes_are_tuned_to_the_aim_by_noise_of_their_own_and_are_the_datapo
         late = np.array(rates[T // 3 :])
         assert abs(late.mean() - annealing.AIM) < 0.1 and np.abs(late.mean(axis=0) - annealing.AIM).max() < 0.15
     assert stepsizes[-1].std() > 0
+
+
+def test_walk_backwards_takes_the_same_temperatures_and_stepsizes_in_the_opposite_order(monkeypatch):
+    model, _, _ = linear_vae("B", 1, False)
+    seen = []
+    original = annealing.walk
+
+    def noted(likelihood, z, betas, stepsizes, *rest, **more):
+        seen.append((betas, np.array(stepsizes)))
+        return original(likelihood, z, betas, stepsizes, *rest, **more)
+
+    monkeypatch.setattr(annealing, "walk", noted)
+    sandwich(model, 3, 5, 150)
+    (betas, forwards), (betas_back, backwards) = seen[1], seen[3]  # each follows the walk that tunes
+    assert_array_equal(betas, betas_of(150))
+    assert_array_equal(betas_back, betas[::-1])
+    assert_array_equal(backwards, forwards[::-1])
+    assert forwards[0].mean() > 2 * forwards[-1].mean()  # long steps near the prior
 
 
 def test_the_estimate_of_a_row_does_not_depend_on_the_rows_beside_it():
