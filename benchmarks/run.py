@@ -109,10 +109,11 @@ def of_ranks(results):
     if found.get("over_data"):  # not after ranks.py --looks 0
         lines += of_data_sets(found)
     model = found["model"]
+    products = f"{1e-9 / model['b']:.0f} GFLOP/s" if model["b"] > 0 else "no time for the products, so short was it"
     lines += [
         "",
         f"The model of the cost is off by {found['model_error']['mean']:.0%} on average and by "
-        f"{found['model_error']['largest']:.0%} at most. It says {1e-9 / model['b']:.0f} GFLOP/s, "
+        f"{found['model_error']['largest']:.0%} at most. It says {products}, "
         f"{1e9 * model['c']:.2f} ns for the update of a parameter and {1e9 * model['d']:.2f} ns for its sum.",
     ]
     return "\n".join(lines) + "\n"

@@ -89,9 +89,9 @@ def looks(comm):
         for part, estimate in {
             "importance": importance(model, DATA, 50, 1, finished.append, comm=comm),
             "importance of one row": importance(model, DATA[:1], 50, 1, comm=comm),
-            "annealed": annealed(model, DATA[:7], 5, 4, comm=comm),
-            "annealed of one row": annealed(model, DATA[:1], 5, 4, comm=comm),
-            "sandwich, upper": sandwich(model, 5, 5, 4, comm=comm).upper,
+            "annealed": annealed(model, DATA[:7], 25, 4, comm=comm),
+            "annealed of one row": annealed(model, DATA[:1], 25, 4, comm=comm),
+            "sandwich, upper": sandwich(model, 5, 25, 4, comm=comm).upper,
             "appendix_d": appendix_d(model, DATA[:7], 40, seed=1, burn_in=20, comm=comm),
             "appendix_d of one row": appendix_d(model, DATA[:1], 40, "kernel", seed=1, burn_in=20, comm=comm),
         }.items():

@@ -829,6 +829,19 @@ def test_every_function_that_draws_is_read_back_here():
     assert not {name for name in ours if f"plots.{name}(" not in text}
 
 
+def test_styles_are_one_draw_of_z_in_each_row_and_one_class_in_each_column():
+    model = VAE(6, 4, 2, n_classes=3, init=0.5)
+    _, ax = plots.figure()
+    image = plots.styles(ax, model, (2, 3), 4, seed=5)
+    z = np.random.default_rng(5).standard_normal((4, 2))
+    canvas = np.asarray(image.get_array())
+    for row in range(4):
+        for y in range(3):
+            shown = canvas[1 + 3 * row : 3 + 3 * row, 1 + 4 * y : 4 + 4 * y].ravel()
+            assert_allclose(shown, model.decode(z[row : row + 1], [y])[0], atol=1e-6)
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["0", "1", "2"]
+
+
 # The pictures of a run
 
 
