@@ -117,6 +117,49 @@ def settled(page):
     page.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
 
+def test_the_page_of_a_conditional_model_computes_and_shows_every_class(opened):
+    model = made(n_classes=4, n_latent=3)  # the last class has no test image
+    data = images(classes=("ant", "bee", "cat", "<dog>"))
+    told = data.labelled()
+    page = opened(model, told)
+    half = rounded(model)
+    z = np.random.default_rng(3).standard_normal((12, 3))
+    for y in range(4):
+        code = "([rows, y]) => rows.map(row => [...explorer.decode(row, y)])"
+        assert_allclose(page.evaluate(code, [z.tolist(), y]), half.decode(z, [y] * 12), rtol=0, atol=TOLERANCE)
+        code = "([rows, y]) => rows.map(row => [...explorer.encode(row, y)])"
+        x = data.test[:5] / 255
+        codes = half.encode_mean(half.labelled(x, [y] * 5))
+        found = page.evaluate(code, [x.tolist(), y])
+        assert_allclose(found, codes, rtol=0, atol=TOLERANCE * max(1, np.abs(codes).max()))
+    assert_allclose(asked(page, "code", range(40)), half.encode_mean(told.test), rtol=1e-6, atol=1e-6)
+    assert_allclose(asked(page, "image", range(40)), data.test / 255, rtol=0, atol=1e-15)
+    settled(page)
+    assert page.locator("#classes button").all_inner_texts() == ["ant", "bee", "cat", "<dog>"]
+    canvases = page.evaluate("[...document.querySelectorAll('#classes canvas')].map(c => c.toDataURL())")
+    here = state(page, "z")[None]
+    for y, canvas in enumerate(canvases):
+        assert_allclose(picture(canvas)[:, :, 0].ravel(), 255 * half.decode(here, [y])[0], rtol=0, atol=0.51)
+    page.locator("#classes button").nth(3).focus()
+    page.keyboard.press("Enter")
+    settled(page)
+    assert page.evaluate("explorer.model.y") == 3
+    assert_allclose(shown(page, "image")[:, :, 0].ravel(), 255 * half.decode(here, [3])[0], rtol=0, atol=0.51)
+    drawn = half.encode_mean(half.labelled(np.zeros((1, 30)), [3]))
+    assert_allclose(state(page, "codeOfDrawing"), drawn[0], rtol=0, atol=1e-5 * max(1, np.abs(drawn).max()))
+    k = int(np.flatnonzero(data.test_labels == 1)[0])
+    page.locator("#chosen").fill(str(k))
+    page.locator("#to-code").click()
+    settled(page)
+    assert page.evaluate("explorer.model.y") == 1
+    again = 255 * half.reconstruct(told.test[k : k + 1])[0]
+    for canvas in ("image", "chosen-reconstruction"):
+        assert_allclose(shown(page, canvas)[:, :, 0].ravel(), again, rtol=0, atol=0.51)
+    assert "All of it is decoded in the class of A" in said(page, "between-said")
+    page.set_viewport_size({"width": 390, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_the_page_computes_what_the_model_rounded_to_float16_does(name, opened):
     model = made(**MODELS[name])

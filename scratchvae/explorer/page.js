@@ -73,6 +73,7 @@ function show() {
     const image = decode(state.z);
     paint(at("image"), image);
     paint(at("mirror"), image);
+    showClasses();
     const shown = J <= 3 ? [...state.z.keys()] : plane.axes;
     const length = J <= 3 ? "" : `, ‖z‖\u00a0=\u00a0${number(Math.sqrt(squares(state.z)))}`;
     at("here").textContent = inWords(state.z, shown) + length;
@@ -83,6 +84,37 @@ function show() {
     }
     showPlane();
   });
+}
+
+/** Draw z in every class, and press the button of the one that is chosen. */
+function showClasses() {
+  [...at("classes").children].forEach((button, y) => {
+    paint(button.firstChild, decode(state.z, y));
+    button.setAttribute("aria-pressed", String(y === model.y));
+  });
+}
+
+/** Take another class: all that is decoded or drawn is of it from now on. */
+function takeClass(y) {
+  if (y === model.y) return;
+  model.y = y;
+  if (J === 2) plane.decodeTiles(showPlane);
+  if (model.encoder) showDrawing();
+  if (model.has_prior) showSamples();
+  show();
+}
+
+function setUpClasses() {
+  at("classes-panel").hidden = !model.n_classes;
+  for (let y = 0; y < model.n_classes; y++) {
+    const button = document.createElement("button");
+    button.type = "button";
+    const canvas = document.createElement("canvas");
+    canvas.style.aspectRatio = `${WIDTH} / ${HEIGHT}`;
+    button.append(canvas, model.classes[y]);
+    button.addEventListener("click", () => takeClass(y));
+    at("classes").append(button);
+  }
 }
 
 /** Draw the plane with its marks. */
@@ -255,12 +287,12 @@ function choose(k, move = false) {
   if (k < 0) return;
   state.chosen = k;
   const x = imageOf(k);
-  state.spread = model.encoder && model.has_prior ? spread(x) : null;
+  state.spread = model.encoder && model.has_prior ? spread(x, classOf(k)) : null;
   at("chosen").value = k;
   at("chosen-label").textContent = model.labels ? `class: ${model.classes[model.labels[k]]}` : "";
   paint(at("chosen-image"), x);
   at("chosen-image").setAttribute("aria-label", `test ${titleOf(k)}`);
-  paint(at("chosen-reconstruction"), decode(codeOf(k)));
+  paint(at("chosen-reconstruction"), decode(codeOf(k), classOf(k)));
   const [rateOfIt, distortion] = model.terms.subarray(2 * k, 2 * k + 2);
   const rows = [["distortion", distortion, "− E log p(x|z)"]];
   if (model.has_prior) {
@@ -279,8 +311,10 @@ function choose(k, move = false) {
     row.cells[1].className = "number";
     return row;
   }));
-  if (move) moveTo(codeOf(k));
-  else showPlane();
+  if (move) {
+    takeClass(classOf(k));
+    moveTo(codeOf(k));
+  } else showPlane();
 }
 
 function setUpChosen() {
@@ -294,7 +328,7 @@ function setUpChosen() {
   at("chosen").addEventListener("change", event => { event.target.value = state.chosen; });
   at("as-seen").textContent = model.binary ? "x, as the model sees it" : "x";
   at("about-terms").textContent = model.said.terms;
-  at("to-code").addEventListener("click", () => moveTo(codeOf(state.chosen)));
+  at("to-code").addEventListener("click", () => choose(state.chosen, true));
   for (const letter of ["a", "b"]) {
     at(`take-${letter}`).addEventListener("click", () => {
       state[letter] = state.chosen;
@@ -314,15 +348,16 @@ function between(t) {
 
 /** Draw the strip from A to B, and the image at t. */
 function showStrip() {
-  [...at("strip").children].forEach((canvas, k) => paint(canvas, decode(between(k / (FRAMES - 1)))));
+  [...at("strip").children].forEach((canvas, k) => paint(canvas, decode(between(k / (FRAMES - 1)), classOf(state.a))));
   showBetween();
 }
 
 function showBetween() {
   const t = Number(at("t").value);
   const z = between(t);
-  paint(at("between"), decode(z));
+  paint(at("between"), decode(z, classOf(state.a)));
   at("between-said").textContent = `A is ${titleOf(state.a)}, and B is ${titleOf(state.b)}. `
+    + (model.n_classes ? "All of it is decoded in the class of A. " : "")
     + `At t = ${number(t)}, ‖z‖ = ${number(Math.sqrt(squares(z)))}.`;
 }
 
@@ -349,7 +384,10 @@ function setUpBetween() {
   at("t").addEventListener("input", showBetween);
   at("paths").hidden = J === 1;
   for (const radio of document.querySelectorAll("input[name=path]")) radio.addEventListener("change", showStrip);
-  at("between-here").addEventListener("click", () => moveTo(between(Number(at("t").value))));
+  at("between-here").addEventListener("click", () => {
+    takeClass(classOf(state.a));
+    moveTo(between(Number(at("t").value)));
+  });
 }
 
 // A drawing
@@ -484,6 +522,7 @@ for (const sentence of model.notes) {
 }
 setUpAxes();
 setUpLegend();
+setUpClasses();
 setUpSliders();
 setUpCopy();
 setUpChosen();
@@ -497,7 +536,8 @@ setUpPlane();
 
 /**
  * For the console and for tests: explorer.decode([0.5, -1]) is E[x|z], explorer.encode(explorer.image(3)) is the code
- * of test image 3, as explorer.code(3) says it, and so on. Images and codes are arrays of D and of J numbers.
+ * of test image 3, as explorer.code(3) says it, and so on. Images and codes are arrays of D and of J numbers. A model
+ * that was told the classes takes the number of a class behind them, explorer.decode([0.5, -1], 4), or the chosen one.
  */
 window.explorer = {
   decode, encode, rate, spread, straight, greatCircle, normals, asNumPy, stroke, model, state,

@@ -91,7 +91,7 @@ def _content(model, half, data, title, use, images):
     x = as_seen(data.test, 0, data.binarization == "dynamic")
     use = information(model, x) if use is None else use
     x = x[:n]
-    pixels, low, high = _bytes_of(x)
+    pixels, low, high = _bytes_of(x[:, : model.n_visible])
     codes = half.encode_mean(x)
     is_bound = trait(model.estimator, "bound", True)
     content = {
@@ -99,6 +99,7 @@ def _content(model, half, data, title, use, images):
         "shape": [int(side) for side in data.image_shape],
         "n_visible": model.n_visible,
         "n_latent": model.n_latent,
+        "n_classes": model.n_classes,
         "n": len(x),
         "low": low,
         "high": high,
@@ -108,7 +109,7 @@ def _content(model, half, data, title, use, images):
         "active": None if use.is_active is None else use.is_active.tolist(),
         "variance": _finite(codes.var(axis=0, dtype=float)),
         "change": largest_change(model, half),
-        **_classes(data, len(x)),
+        **_classes(data, len(x), model.n_classes),
         **networks,
         "weights": _text(weights.tobytes()),
         "images": _text(zlib.compress(pixels.tobytes(), 9)),
@@ -144,8 +145,14 @@ def _bytes_of(x):
     return np.round((x - low) / (high - low) * 255).astype(np.uint8), low, high
 
 
-def _classes(data, n):
-    """Return the names of the classes, and for each of the first n test images which of them it has; None for none."""
+def _classes(data, n, told):
+    """Return the names of the classes, and for each of the first n test images which of them it has; None for none.
+
+    told is the number of classes of a model that was told them, whose labels are the numbers that it knows; else 0.
+    """
+    if told:
+        names = data.classes or map(str, range(told))
+        return {"classes": list(names), "labels": data.test_labels[:n].tolist()}
     if data.test_labels is None:
         return {"classes": None, "labels": None}
     if data.classes is not None:

@@ -1,10 +1,21 @@
 // The model: what the encoder's outputs say of z, and what the decoder's say of x. The equations are those of Kingma &
 // Welling, "Auto-Encoding Variational Bayes"; the Python is scratchvae/inference/posteriors and …/likelihoods.
 
-/** Return E[x|z], D numbers, for a code z of J numbers: `VAE.decode` for one row. */
-function decode(z) {
+/**
+ * Return a row with the class y behind it, as one 1 among zeros, where the model was told the classes: it then is one
+ * of p(x|z, y) and q(z|x, y), whose first layers read both. Without classes return the row.
+ */
+function given(row, y) {
+  const numbers = new Float64Array(row.length + model.n_classes);
+  numbers.set(row);
+  if (model.n_classes) numbers[row.length + y] = 1;
+  return numbers;
+}
+
+/** Return E[x|z], D numbers, for a code z of J numbers: `VAE.decode` for one row. y is a class, the chosen one. */
+function decode(z, y = model.y) {
   const { hidden, head, mean } = model.decoder;
-  const output = chain(head, chain(hidden, Float64Array.from(z), model.weights), model.weights);
+  const output = chain(head, chain(hidden, given(z, y), model.weights), model.weights);
   return output.map(MEANS[mean]);
 }
 
@@ -22,16 +33,16 @@ function meanAtMinus(r) {
   return 0.5 - r * (1 / 12 - r2 * (1 / 720 - r2 * (1 / 30240 - r2 * (1 / 1209600 - r2 / 47900160))));
 }
 
-/** Return what the encoder says of an image x, D numbers: μ, log σ² and what else its posterior reads. */
-function outputsOf(x) {
+/** Return what the encoder says of an image x, D numbers, of class y: μ, log σ² and what else its posterior reads. */
+function outputsOf(x, y = model.y) {
   const { hidden, heads } = model.encoder;
-  const h = chain(hidden, Float64Array.from(x), model.weights);
+  const h = chain(hidden, given(x, y), model.weights);
   return heads.map(head => chain(head, h, model.weights));
 }
 
 /** Return the code of an image x, the z of ε = 0: the mean μ of q(z|x) (9), sent through the maps of a flow. */
-function encode(x) {
-  const outputs = outputsOf(x);
+function encode(x, y = model.y) {
+  const outputs = outputsOf(x, y);
   const { maps } = model.encoder;
   return maps ? planar(outputs[0], outputs.at(-1), maps) : outputs[0];  // with full covariance, z = μ + L 0 = μ too
 }
@@ -60,9 +71,9 @@ function planar(z, parameters, maps) {
 }
 
 /** Return the standard deviation of each latent under q(z|x), or null behind a flow, where it has no closed form. */
-function spread(x) {
+function spread(x, y = model.y) {
   if (model.encoder.maps) return null;
-  const [, logVar, lower] = outputsOf(x);
+  const [, logVar, lower] = outputsOf(x, y);
   return logVar.map((value, j) => Math.sqrt(Math.exp(value) + squares(rowBelow(lower, j))));
 }
 
@@ -71,9 +82,9 @@ function spread(x) {
  *
  * With full covariance L Lᵀ, Σ_j σ_j² is its trace, the sum of all L_ij², and log σ_j² is log L_jj².
  */
-function rate(x) {
+function rate(x, y = model.y) {
   if (model.encoder.maps) return null;
-  const [mu, logVar, lower] = outputsOf(x);
+  const [mu, logVar, lower] = outputsOf(x, y);
   let sum = 0;
   for (let j = 0; j < mu.length; j++) {
     sum += mu[j] * mu[j] + Math.exp(logVar[j]) + squares(rowBelow(lower, j)) - logVar[j] - 1;
