@@ -33,8 +33,8 @@ def opened(given):
     """Return (posterior, likelihood, objective, config) for `given`, the arguments of a VAE by name.
 
     config is a dict that JSON can hold, with all arguments but the backend, and with names in place of objects. It
-    leaves out posterior, flow, channels, beta, free_bits and n_classes where they have their defaults, since older
-    runs do not have them. The first argument that does not fit raises a ValueError.
+    leaves out posterior, flow, channels, image_channels, beta, free_bits and n_classes where they have their defaults,
+    since older runs do not have them. The first argument that does not fit raises a ValueError.
     """
     config = _networks(given)
     dtype = np.dtype(config["dtype"])
@@ -44,6 +44,7 @@ def opened(given):
     config |= weights_of(objective, config["estimator"], q, given["beta"], given["free_bits"])
     _require_classes(config, objective)
     defaults = {"posterior": "gaussian", "flow": 0, "channels": [], "beta": 1.0, "free_bits": 0.0, "n_classes": 0}
+    defaults["image_channels"] = 1
     for key, plain in defaults.items():
         if config[key] == plain:
             del config[key]
@@ -56,7 +57,7 @@ def _networks(given):
     posterior and likelihood are left as they were given. Arguments that do not fit raise a ValueError.
     """
     config = {name: value for name, value in given.items() if name not in ("estimator", "backend")}
-    for name in ("n_visible", "n_latent", "n_samples"):
+    for name in ("n_visible", "n_latent", "n_samples", "image_channels"):
         config[name] = whole(name, config[name])
     config["n_classes"] = whole("n_classes", config["n_classes"], least=0)
     for name in ("n_hidden", "channels"):
@@ -64,9 +65,7 @@ def _networks(given):
         config[name] = [whole(name, width) for width in widths]
     config["seed"] = whole("seed", config["seed"], least=0)
     config["flow"] = whole("flow", config["flow"], least=0)
-    n = config["n_visible"]
-    if config["channels"] and math.isqrt(n) ** 2 != n:
-        raise ValueError(f"n_visible is {n}; expected a square number for channels: they take square images")
+    _require_square(config)
     if not isinstance(config["activation"], str) or config["activation"] not in ACTIVATIONS:
         raise ValueError(f"activation is {config['activation']!r}; expected one of {', '.join(ACTIVATIONS)}")
     if config["dtype"] not in ("float32", "float64", np.float32, np.float64):
@@ -77,6 +76,18 @@ def _networks(given):
     for name in ("init_biases", "prior"):
         config[name] = bool(config[name])
     return config
+
+
+def _require_square(config):
+    """Raise a ValueError unless convolutions, if there are any, read square images of as many numbers a pixel."""
+    n = config["n_visible"]
+    C = config["image_channels"]
+    if not config["channels"]:
+        if C > 1:
+            raise ValueError(f"image_channels is {C}, which convolutions read: leave it out, or give channels")
+    elif C * math.isqrt(n // C) ** 2 != n:
+        what = "a square number" if C == 1 else f"{C} times a square number"
+        raise ValueError(f"n_visible is {n}; expected {what} for channels: they take square images")
 
 
 def _require_classes(config, objective):

@@ -50,7 +50,8 @@ def encode(arrays, x, activation="tanh", heads=("mu", "log_var")):
     """Return μ and log σ² of q(z|x) (9), (M, J) each, or what other `heads` of the encoder give."""
     convolutions = [key[:-2] for key in arrays if key.startswith("encoder.conv") and key.endswith(".W")]
     if convolutions:
-        x = np.reshape(x, (len(x), int(len(x[0]) ** 0.5), -1, 1))
+        C = len(arrays[convolutions[0] + ".W"]) // 4**2  # how many numbers a pixel has, under a kernel of 4 x 4 pixels
+        x = np.reshape(x, (len(x), int((len(x[0]) / C) ** 0.5), -1, C))
     for name in convolutions:
         x = ACTIVATIONS[activation](convolution(arrays, name, x, 4, 2, 1))
     h = hidden(arrays, "encoder", np.reshape(x, (len(x), -1)), activation)
@@ -173,7 +174,8 @@ def log_likelihood(arrays, x, z, likelihood, mean="sigmoid", activation="tanh", 
             return arrays[name + ".b"] * np.ones(x.shape)
         if len(arrays[name + ".b"]) == len(x[0]):
             return affine(arrays, name, h)
-        sides = [int(len(x[0]) ** 0.5)]  # of a convolutional decoder's images, from x inwards
+        C = len(arrays[name + ".b"])
+        sides = [int((len(x[0]) / C) ** 0.5)]  # of a convolutional decoder's images, from x inwards
         while len(sides) < len(inner) + 2:
             sides.append((sides[-1] - 2) // 2 + 1)
         y = np.reshape(h, (len(z), sides[-1], sides[-1], -1))

@@ -213,6 +213,7 @@ TRAIN = {
         fit__binarization="dynamic",
     ),
     "--background": row("--background 7", options={"background": 7}, load_data__background=7),
+    "--color": row("--color rgb", options={"color": "rgb"}, load_data__color="rgb"),
     "--labels": row(
         "--labels",
         options={"labels": True, "test_images": fingerprint(data.load_data("digits").labelled().test)},
@@ -576,6 +577,7 @@ EVALUATE = {
         **dict.fromkeys(("evaluate__x", "information__x"), "none of them"),
         **{f"load_images__{key}": value for key, value in {"name": "{here}/own.npy", "data_dir": None}.items()},
         **{f"load_images__{key}": value for key, value in {"background": None, "image_shape": [8, 8]}.items()},
+        load_images__color="grey",
         **{f"{place}__{key}": ABSENT for place, key in [("images_of_run", "run"), ("images_of_run", "changed_data")]},
         **dict.fromkeys([f"load_data__{key}" for key in inspect.signature(LOAD_DATA).parameters], ABSENT),
         load_images__binarization="grey",

@@ -11,6 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from scratchvae import VAE, load_data, load_model, plots
 from scratchvae.cli import images, main, writing
+from scratchvae.cli.shared import DEFAULTS
 from scratchvae.data import Data, DataError, binarise, load_images, thresholds
 from scratchvae.inference.marginal import importance
 from scratchvae.inference.posteriors.gaussian import Gaussian
@@ -389,14 +390,14 @@ def test_values_outside_0_and_1_are_kept_in_arrays_and_scaled_in_words_in_pictur
 
 def test_blocks_of_images_share_one_scale_and_what_is_in_0_and_1_stays():
     grey = np.array([[0, 51, 255]], np.uint8)
-    (a, b), said = writing.as_grey(grey, np.array([[0.25, 0.5, 1.0]]))
+    (a, b), said = writing.as_shown(grey, np.array([[0.25, 0.5, 1.0]]))
     assert said == "" and a.tolist() == [[0, 0.2, 1]] and b.tolist() == [[0.25, 0.5, 1]]
-    (a, b), said = writing.as_grey(grey, np.array([[-1.0, 0.5, 0.75]]))
+    (a, b), said = writing.as_shown(grey, np.array([[-1.0, 0.5, 0.75]]))
     assert "black is -1 and white is 1 in" in said
     assert_allclose(a, [[0.5, 0.6, 1]])
     assert_allclose(b, [[0, 0.75, 0.875]])
     with pytest.raises(ValueError, match="values that are not finite"):
-        writing.as_grey(np.array([[np.nan, 1.0]]))
+        writing.as_shown(np.array([[np.nan, 1.0]]))
 
 
 def test_reconstructions_keep_the_names_of_files_and_stand_below_their_originals(folders, photos, tmp_path):
@@ -564,7 +565,7 @@ def test_transparent_pixels_are_laid_on_the_background_that_is_given_or_that_of_
     assert "--background on the command line" in refused(capsys, *words)
     assert run(*words, "--background", 140) == 0
     assert_array_equal(np.load(tmp_path / "a.npz")["images"], np.full((1, 64), 140))
-    options = {"data": str(tmp_path / "a"), "data_dir": None, "binarization": "grey", "image_shape": [8, 8]}
+    options = DEFAULTS | {"data": str(tmp_path / "a"), "image_shape": [8, 8]}
     model = VAE(64, 3, 2)
     assert images.all_images(options | {"background": "white"}, model).x.min() == 255
     assert images.all_images(options | {"background": "white"}, model, 130).x.max() == 130

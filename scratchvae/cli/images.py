@@ -38,12 +38,12 @@ def all_images(options, model, level=None):
     if level is None and os.path.isdir(options["data"]):
         level = options["background"]
     images = data.load_images(
-        options["data"], options["data_dir"], options["binarization"], level, options["image_shape"]
+        options["data"], options["data_dir"], options["binarization"], level, options["image_shape"], options["color"]
     )
     if math.prod(images.image_shape) != model.n_visible:  # an older run does not know its shape
         first = options["data"] if images.names is None else os.path.join(options["data"], images.names[0])
-        height, width = images.image_shape
-        raise ValueError(f"{first} has {height} x {width} pixels, and the images of the training {model.n_visible}")
+        shape = " x ".join(map(str, images.image_shape))
+        raise ValueError(f"{first} has {shape} pixels, and the images of the training {model.n_visible}")
     return images.labelled(model.n_classes, options["classes"]) if model.n_classes else images
 
 

@@ -7,8 +7,8 @@ from scratchvae.arguments import whole
 from scratchvae.cli.images import add_images, images_to_show, in_parts, shown
 from scratchvae.cli.shared import add_command, count, place, resolved, run_options
 from scratchvae.cli.writing import (
-    as_grey,
     as_png,
+    as_shown,
     checked_place,
     images_in_words,
     require_few,
@@ -57,10 +57,10 @@ def reconstruct(run, out, split=None, n=None, seed=0, background=None, **moved):
     elif suffix == ".npz":
         write_table(path, images, {"images": x, "reconstructions": again})
     elif suffix == ".png":
-        (x, again), said = as_grey(x, again)
+        (x, again), said = as_shown(x, again)
         _write_pairs(path, x, again, images.image_shape)
     else:
-        (again,), said = as_grey(again)
+        (again,), said = as_shown(again)
         write_folder(path, again, images.image_shape, as_png(images))
     print(f"wrote {path}: what the model makes of {images_in_words(len(again))} of {options['data']}")
     if said:

@@ -9,7 +9,7 @@ from scratchvae.arguments import whole
 from scratchvae.cli.images import in_parts
 from scratchvae.cli.shared import add_command, count, place, run_options
 from scratchvae.cli.writing import (
-    as_grey,
+    as_shown,
     checked_place,
     numbered,
     require_few,
@@ -62,11 +62,11 @@ def sample(run, out, n=16, seed=0, draw=False, label=None):
     elif suffix == ".npz":
         write_arrays(path, images=x, z=z)
     else:
-        (grey,), said = as_grey(x)
+        (shown,), said = as_shown(x)
         if suffix == ".png":
-            _write_grid(path, grey, shape, what)
+            _write_grid(path, shown, shape, what)
         else:
-            write_folder(path, grey, shape, numbered("sample", range(1, n + 1)))
+            write_folder(path, shown, shape, numbered("sample", range(1, n + 1)))
     print(f"wrote {path}: {n:,} {what} at z ~ p(z)")
     if said:
         print(said)
@@ -87,7 +87,7 @@ def _labels_of(model, n, label):
 
 
 def _shape_of(options, model):
-    """Return (height, width) of the images of a run. An older one does not say, and has square ones if it can."""
+    """Return the image_shape of a run, as `Data` has it. An older one does not say, and has square images if it can."""
     if options["image_shape"] is not None:
         return tuple(options["image_shape"])
     side = math.isqrt(model.n_visible)
@@ -99,17 +99,17 @@ def _seed_of_pixels(seed):
     return int(np.random.SeedSequence([seed, 1]).generate_state(1)[0])
 
 
-def _write_grid(path, grey, shape, what):
+def _write_grid(path, shown, shape, what):
     """Write images as one picture, nearly as many rows as columns; `what` says above it what they are."""
     from scratchvae import plots
 
-    columns = math.ceil(math.sqrt(len(grey)))
+    columns = math.ceil(math.sqrt(len(shown)))
 
     def draw(ax):
         ax.set_title(f"{what} at z ~ p(z)", fontsize=8, loc="left")
-        plots.image_grid(ax, grey, shape, columns)
+        plots.image_grid(ax, shown, shape, columns)
 
-    write_grid(path, draw, len(grey), columns, shape)
+    write_grid(path, draw, len(shown), columns, shape)
 
 
 def add_to(commands):

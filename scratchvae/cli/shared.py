@@ -40,6 +40,7 @@ DEFAULTS = {
     "split": None,
     "binarization": "grey",
     "background": None,
+    "color": "grey",
     "labels": False,
     "likelihood": "bernoulli",
     "mean": "sigmoid",
@@ -94,6 +95,7 @@ KINDS = {  # what an option in config.json may be beside None: a type, "list" fo
 }
 NAMES = {
     "binarization": data.BINARIZATIONS,
+    "color": data.COLORS,
     "likelihood": LIKELIHOODS,
     "mean": ("sigmoid", "free"),
     "architecture": ("mlp", "conv"),
@@ -115,6 +117,7 @@ NEWER += (
     "kl_cycles",
     "posterior",
     "background",
+    "color",
     "labels",
     "test_images",
     "image_shape",
@@ -192,7 +195,7 @@ def _is(kind, value):
 
 def images_of(options):
     """Load the images that a run with these options is trained on and evaluated at, with their labels where it asks."""
-    keys = ("data_dir", "n_train", "split", "binarization", "background")
+    keys = ("data_dir", "n_train", "split", "binarization", "background", "color")
     images = data.load_data(options["data"], **{key: options[key] for key in keys})
     return images.labelled() if options["labels"] else images
 
@@ -271,7 +274,7 @@ def model_of(options, images):
     if options["flow"] < 0:
         raise ValueError(f"--flow is {options['flow']}; expected a whole number ≥ 1 of maps, or 0 for none")
     if options["channels"] and images.image_shape[0] != images.image_shape[1]:
-        height, width = images.image_shape
+        height, width = images.image_shape[:2]
         raise ValueError(f"the images are {height} x {width}; expected square ones for --architecture conv")
     keys = [
         "likelihood",
@@ -293,6 +296,8 @@ def model_of(options, images):
     keys += OF_THETA if options["full_vb"] else ["prior"]
     kind = FullVB if options["full_vb"] else VAE
     settings = {key: options[key] for key in keys} | {"n_classes": images.n_classes}
+    if options["channels"] and options["color"] == "rgb":
+        settings["image_channels"] = 3
     return kind(images.pixels("train").shape[1], options["hidden"], options["latent"], **settings)
 
 

@@ -387,7 +387,7 @@ def add_to(commands):
         metavar="NAME|PATH",
         help="what to train on: digits (default), mnist, frey, or your own: a .npy with (N, D) or (N, height, width); "
         "a .npz with images, or with train, valid and test, and with labels if you like; or a folder of images, or of "
-        "class folders (colour becomes grey; of a GIF or TIFF the first page is read). Pixels are uint8 from 0 to 255 "
+        "class folders (of a GIF or TIFF the first page is read). Pixels are uint8 from 0 to 255 "
         "or floats in [0, 1]; with --mean free any floats",
     )
     g.add_argument(
@@ -410,6 +410,12 @@ def add_to(commands):
         type=background,
         metavar="white|black|0..255",
         help="what transparent pixels of a folder of images are laid on (without it such images are refused)",
+    )
+    g.add_argument(
+        "--color",
+        choices=data.COLORS,
+        help="grey (default), which turns coloured images of a folder to grey and says of how many, or rgb: red, green "
+        "and blue of each pixel, with arrays of (N, height, width, 3)",
     )
     g.add_argument(
         "--labels",

@@ -130,7 +130,7 @@ def write_arrays(path, *alone, **arrays):
 # Pictures
 
 
-def as_grey(*blocks):
+def as_shown(*blocks):
     """Return blocks of images as floats in [0, 1], and in words what was done where they were not: else "".
 
     Values that are not all in [0, 1] are moved there by one straight line for all blocks. It takes the lowest value
@@ -153,7 +153,7 @@ def write_grid(path, draw, n, columns, image_shape):
     """Write a picture of n images, which `draw(ax)` draws as a grid of so many columns, as a .png."""
     from scratchvae import plots
 
-    height, width = image_shape
+    height, width = image_shape[:2]
     across = columns * (width + 1)
     down = -(-n // columns) * (height + 1)
     inches = min(max(6.0, across / plots.DPI), 40.0)  # so that each pixel of an image has one of the picture or more
@@ -174,7 +174,7 @@ def require_few(n):
 
 
 def write_folder(folder, images, image_shape, names):
-    """Write images (N, D) of floats in [0, 1] into a new folder as PNG files of 8 bits a pixel, one an image."""
+    """Write images (N, D) of floats in [0, 1] into a new folder as PNG files of 8 bits a level, one an image."""
     from PIL import Image
 
     part = folder.resolve().with_name(f"{folder.resolve().name}.{secrets.token_hex(8)}.tmp")

@@ -17,11 +17,13 @@ import numpy as np
 
 from scratchvae.data import arrays, images, named
 from scratchvae.data.dataset import Data, DataError, Images
+from scratchvae.data.images import COLORS
 from scratchvae.data.named import MNIST_FILES
 from scratchvae.data.pixels import binarise, thresholds, warn_if_dark, warn_if_on_another_scale
 
 __all__ = [
     "BINARIZATIONS",
+    "COLORS",
     "DATASETS",
     "MNIST_FILES",
     "Data",
@@ -40,15 +42,15 @@ SPLIT_SEED = 0  # this seed and the next belong to the data, whatever the seed o
 BINARIZATION_SEED = 1
 
 
-def load_data(name, data_dir=None, n_train=None, split=None, binarization="grey", background=None):
+def load_data(name, data_dir=None, n_train=None, split=None, binarization="grey", background=None, color="grey"):
     """Read the data set `name` and return it as `Data`.
 
     name           is "digits" (scikit-learn's 1,797 images of 8 x 8, which need no download), "mnist", "frey", or the
-                   path of your own images. These may be a .npy file with (N, D) or (N, height, width); a .npz file with
-                   train, valid and test, or with one array of images, and labels if you have them; a folder with images
-                   of one size; or a folder of two class folders or more, whose names in order become the labels 0, 1,
-                   … Pixels are uint8 from 0 to 255, or floats in [0, 1]; for a Gaussian decoder with a free mean, any
-                   floats.
+                   path of your own images. These may be a .npy file with (N, D), (N, height, width) or, with color
+                   "rgb", (N, height, width, 3); a .npz file with train, valid and test, or with one array of images,
+                   and labels if you have them; a folder with images of one size; or a folder of two class folders or
+                   more, whose names in order become the labels 0, 1, … Pixels are uint8 from 0 to 255, or floats in [0,
+                   1]; for a Gaussian decoder with a free mean, any floats.
     data_dir       is the folder in which MNIST and Frey Face are looked for first. Then come the folder that the
                    environment variable SCRATCHVAE_DATA names, the user's cache, and a download.
     n_train        keeps the first so many of the training rows; all of them unless given.
@@ -60,12 +62,16 @@ def load_data(name, data_dir=None, n_train=None, split=None, binarization="grey"
                    with binarization=data.binarization.
     background     is what transparent pixels of a folder of images are laid on: "white", "black" or a grey level from 0
                    to 255. Images with such pixels are refused unless it is given, since a wrong one may hide the ink.
+    color          is "grey" or "rgb"; "grey" unless given. With "rgb" image_shape is (height, width, 3), and a row has
+                   the red, green and blue of each pixel side by side; grey files in a folder have three times the same.
+                   With "grey" the images of a folder become grey, and arrays of colours are refused.
 
     Arguments that do not fit raise a ValueError. A file that is missing or broken raises a DataError, which says what
     to do. A warning is given where uint8 data of your own do not look like 0 to 255, where a split is on another scale
-    than train, where pages of a file or arrays of a .npz are left out, and where rows have no square number of pixels.
+    than train, where pages of a file or arrays of a .npz are left out, where images of a folder lose their colours, and
+    where rows have no square number of pixels.
     """
-    parts, shape, classes, names = _source(name, data_dir, binarization, background)
+    parts, shape, classes, names = _source(name, data_dir, binarization, background, color)
     ends = np.cumsum([len(rows) for rows, _ in parts])
     places = np.split(np.arange(ends[-1]), ends[:-1])  # which rows of the source each split has
     if len(parts) == 1:  # these data come without splits
@@ -95,19 +101,19 @@ def load_data(name, data_dir=None, n_train=None, split=None, binarization="grey"
     return Data(Path(name).name, shape, binarization, train, valid, test, a, b, c, classes, *places, names)
 
 
-def load_images(name, data_dir=None, binarization="grey", background=None, image_shape=None):
+def load_images(name, data_dir=None, binarization="grey", background=None, image_shape=None, color="grey"):
     """Read all images of the data set `name`, one or more, and return them as `Images`, without any split.
 
-    name, data_dir and background are those of `load_data`. The images are in the order of the source, and those of a
-    file that comes in splits in the order train, valid and test. With the binarization "fixed" each pixel is drawn once
-    from Bernoulli(x), in this order. image_shape is the (height, width) that they must have, as those that a model was
-    trained on; unless given, they may have any.
+    name, data_dir, background and color are those of `load_data`. The images are in the order of the source, and those
+    of a file that comes in splits in the order train, valid and test. With the binarization "fixed" each pixel is drawn
+    once from Bernoulli(x), in this order. image_shape is the (height, width) or (height, width, 3) that they must have,
+    as those that a model was trained on; unless given, they may have any.
 
     What does not fit raises a ValueError, and a file that is missing or broken, or an image of another size, a
     DataError that names it. Warnings are those of `load_data`, and there is one where only some of the splits have
     labels, which are then left out.
     """
-    parts, shape, classes, names = _source(name, data_dir, binarization, background, image_shape)
+    parts, shape, classes, names = _source(name, data_dir, binarization, background, color, image_shape)
     if image_shape is not None and tuple(image_shape) != tuple(shape):
         raise DataError(f"{name} has images of {tuple(shape)}, those of the training {tuple(image_shape)}")
     rows, labels = zip(*parts, strict=True)
@@ -126,7 +132,7 @@ def load_images(name, data_dir=None, binarization="grey", background=None, image
     return Images(Path(name).name, tuple(shape), binarization, x, np.arange(len(x)), labels, names, classes)
 
 
-def _source(name, data_dir, binarization, background, image_shape=None):
+def _source(name, data_dir, binarization, background, color, image_shape=None):
     """Return a data set as it comes: a list of (rows, labels), the shape of an image, and the names behind both.
 
     The list has one entry for each split that the data set comes in. The names are those of the classes and of the
@@ -136,6 +142,10 @@ def _source(name, data_dir, binarization, background, image_shape=None):
         raise ValueError(f"name is a {type(name).__name__}; expected the name of a data set, or a path")
     if binarization not in BINARIZATIONS:
         raise ValueError(f"binarization is {binarization!r}; expected one of {', '.join(BINARIZATIONS)}")
+    if color not in COLORS:
+        raise ValueError(f"color is {color!r}; expected one of {', '.join(COLORS)}")
+    if color == "rgb" and name in DATASETS:
+        raise ValueError(f"color is 'rgb'; it is for images of your own, and those of {name} are grey: leave it out")
     level = images.grey_level(background)
     classes = None
     names = None
@@ -149,7 +159,7 @@ def _source(name, data_dir, binarization, background, image_shape=None):
         parts = named.frey(data_dir)
         shape = (28, 20)
     elif _exists(name):
-        parts, shape, classes, names = arrays.own(Path(name), level, image_shape)
+        parts, shape, classes, names = arrays.own(Path(name), level, image_shape, color)
     else:
         raise DataError(
             f"there is no data set {str(name)!r}; expected {', '.join(DATASETS)}, "

@@ -13,27 +13,28 @@ from scratchvae.files import FileError, is_archive, names_in, read_npy, read_npz
 PARTS = ("train", "valid", "test")
 
 
-def own(path, background=None, shape=None):
+def own(path, background=None, shape=None, color="grey"):
     """Return the user's data at `path`: a list of (rows, labels), one for each split, and more about them.
 
     The second is the shape of an image, the third the names of the classes, None without class folders, and the fourth
-    the names of the files, None where there is one alone. background and shape are those of `read_folder`. A DataError
-    says what is wrong with the file.
+    the names of the files, None where there is one alone. background, shape and color are those of `read_folder`. A
+    DataError says what is wrong with the file.
     """
     classes = None
     labels = None
     names = None
     if path.is_dir():
-        images, labels, classes, names = read_folder(path, background, shape)
+        images, labels, classes, names = read_folder(path, background, shape, color)
     elif path.suffix not in (".npy", ".npz"):
         raise DataError(f"{path} is a {path.suffix or 'file'}; expected .npy, .npz or a folder of images")
     else:
         arrays = _arrays(path)
         if arrays.keys() >= set(PARTS):
-            return _in_splits(path, arrays), _shape(path, arrays["train"], shape), None, None
+            return _in_splits(path, arrays, color), _shape(path, arrays["train"], shape, color), None, None
         labels = arrays.pop("labels", None)
         (images,) = arrays.values()
-    return [(_rows(path, images), _labels(path, images, labels))], _shape(path, images, shape), classes, names
+    rows = _rows(path, images, color)
+    return [(rows, _labels(path, images, labels))], _shape(path, images, shape, color), classes, names
 
 
 def _arrays(path):
@@ -65,25 +66,32 @@ def _chosen(path, names):
     return chosen
 
 
-def _in_splits(path, arrays):
+def _in_splits(path, arrays, color):
     """Return (rows, labels) of each split of a .npz file."""
     parts = [(arrays[part], arrays.get(f"{part}_labels")) for part in PARTS]
     kinds = {f"{images.dtype} {images.shape[1:]}" for images, _ in parts}
     if len(kinds) > 1:
         raise DataError(f"{path} has splits of different kinds: {', '.join(sorted(kinds))}")
-    return [(_rows(path, images), _labels(path, images, labels)) for images, labels in parts]
+    return [(_rows(path, images, color), _labels(path, images, labels)) for images, labels in parts]
 
 
-def _shape(path, images, shape):
+def _shape(path, images, shape, color):
     """Return (height, width) of an array of images; a row of D numbers is a square image if D is a square number.
 
-    shape is the one that is expected, and a row of as many numbers has it; None if any will do.
+    With color "rgb" it is (height, width, 3), and D must be 3 times a square number. shape is the one that is expected,
+    and a row of as many numbers has it; None if any will do.
     """
-    if images.ndim == 3:
+    if images.ndim > 2:
         return images.shape[1:]
     width = images.shape[1]
     if shape is not None and math.prod(shape) == width:
         return tuple(shape)
+    if color == "rgb":
+        if 3 * (side := math.isqrt(width // 3)) ** 2 != width:
+            raise DataError(
+                f"{path} has rows of {width}, which are no square images of three colours: save (N, height, width, 3)"
+            )
+        return side, side, 3
     if (side := math.isqrt(width)) ** 2 == width:
         return side, side
     warnings.warn(
@@ -92,10 +100,9 @@ def _shape(path, images, shape):
     return 1, width
 
 
-def _rows(path, images):
+def _rows(path, images, color):
     """Return images as contiguous rows (N, D) of uint8 or floats; other kinds raise a DataError."""
-    if images.ndim not in (2, 3) or images.size == 0:
-        raise DataError(f"{path} has shape {images.shape}; expected (N, D) or (N, height, width), none of them 0")
+    _require_axes(path, images, color)
     rows = np.ascontiguousarray(images.reshape(len(images), -1))
     if rows.dtype == np.uint8:
         return rows
@@ -106,6 +113,22 @@ def _rows(path, images):
     if not np.isfinite(rows).all():
         raise DataError(f"{path} has values that are not finite; expected numbers")
     return rows.astype(np.float32, copy=False) if rows.itemsize < 4 else rows
+
+
+def _require_axes(path, images, color):
+    """Raise a DataError unless an array holds rows, or images that are grey or coloured as `color` says."""
+    has_colours = images.ndim == 4 and images.shape[3] == 3
+    if images.size and (images.ndim == 2 or (has_colours if color == "rgb" else images.ndim == 3)):
+        return
+    expected = "(N, D) or (N, height, width, 3)" if color == "rgb" else "(N, D) or (N, height, width)"
+    hint = ", none of them 0"
+    if images.size and has_colours:
+        hint = ": to train with the colours give color='rgb' (--color rgb), or save the images as grey"
+    elif images.size and images.ndim == 3:
+        hint = ": these images are grey, as without color='rgb' (--color rgb)"
+    elif images.ndim == 4 and images.shape[1] == 3:
+        hint = ": put the colours last, np.moveaxis(images, 1, 3), and give color='rgb' (--color rgb)"
+    raise DataError(f"{path} has shape {images.shape}; expected {expected}{hint}")
 
 
 def _labels(path, images, labels):

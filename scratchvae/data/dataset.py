@@ -75,12 +75,13 @@ class Images:
 class Data:
     """A data set in three splits: `train`, `valid` and `test`, each of rows (N, D), with labels (N,) or None.
 
-    image_shape is (height, width), as which a row is drawn; name and binarization are those given to `load_data`.
-    classes holds the names of the classes that labels 0, 1, … stand for, or None where they have no names.
-    train_rows, valid_rows and test_rows (N,) say which image of the source each row is, counted from 0; a source that
-    comes in splits is counted through, first train, then valid and test. names holds the names of the files in the
-    order of the source, relative to the folder and with the class folder, or is None where the images are in one file.
-    n_classes is 0, or the number of classes where the rows have their labels behind the pixels: see `labelled`.
+    image_shape is (height, width), as which a row is drawn, or (height, width, 3) with colours; name and binarization
+    are those given to `load_data`. classes holds the names of the classes that labels 0, 1, … stand for, or None where
+    they have no names. train_rows, valid_rows and test_rows (N,) say which image of the source each row is, counted
+    from 0; a source that comes in splits is counted through, first train, then valid and test. names holds the names of
+    the files in the order of the source, relative to the folder and with the class folder, or is None where the images
+    are in one file. n_classes is 0, or the number of classes where the rows have their labels behind the pixels: see
+    `labelled`.
     """
 
     name: str
@@ -148,10 +149,11 @@ class Data:
 
     def __str__(self):
         kind = {
-            "grey": "grey-level pixels",
+            "grey": "grey-level pixels" if len(self.image_shape) == 2 else "pixels of red, green and blue",
             "fixed": "fixed binarisation (drawn once as Bernoulli(x))",
             "dynamic": "dynamic binarisation (drawn anew for each minibatch as Bernoulli(x))",
         }[self.binarization]
         sizes = " / ".join(f"{len(rows):,}" for rows in (self.train, self.valid, self.test))
-        text = f"{self.name}: {sizes} to train / validate / test, {self.image_shape[0]} x {self.image_shape[1]}, {kind}"
+        shape = " x ".join(map(str, self.image_shape))
+        text = f"{self.name}: {sizes} to train / validate / test, {shape}, {kind}"
         return text if self.classes is None else f"{text}; {len(self.classes)} classes: {', '.join(self.classes)}"

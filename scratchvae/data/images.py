@@ -1,4 +1,4 @@
-"""Reads a folder of images as grey levels of 8 bits, or a folder of class folders with labels.
+"""Reads a folder of images as grey levels or as colours, 8 bits each, or a folder of class folders with labels.
 
 Images come from anywhere, so their format and their size are checked before they are decoded, and whatever goes wrong
 in the decoder raises a DataError that names the file.
@@ -16,6 +16,8 @@ from scratchvae.data.dataset import DataError
 
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")  # PPM stands for PBM and PGM as well
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")  # of pixels with 8 bits a channel
+GREYS = ("1", "L", "LA")  # those of them that have no colour
+COLORS = ("grey", "rgb")  # as what pixels are read
 MOST_PIXELS = 1 << 24  # of one image, 4096 x 4096
 MOST_BYTES = 1 << 28  # of one file
 # How names of splits begin, as train, Test_images, val2017, testSet and DEVSET do, and trainers and valley do not.
@@ -37,15 +39,20 @@ def grey_level(background):
     return int(background)
 
 
-def read_folder(path, background=None, shape=None):
-    """Return the images of a folder (N, height, width) uint8, their labels (N,), and the names of classes and of files.
+def read_folder(path, background=None, shape=None, color="grey"):
+    """Return the images of a folder as uint8, their labels (N,), and the names of classes and of files.
+
+    The images are (N, height, width), or with color "rgb" (N, height, width, 3).
 
     path         is a folder that holds images alone, or two class folders or more alone, which hold images. Then the
                  classes have the labels 0, 1, … in the order of their names. A folder of images has no labels: None and
                  None. Folders with the names of splits, such as train or test_images, raise a DataError.
     background   is the grey level, 0 to 255, on which transparent pixels are laid. If it is None, an image with such
                  pixels raises a DataError.
-    shape        is the (height, width) that all images must have. If it is None, they must have that of the first.
+    shape        is the (height, width) that all images must have, with color "rgb" (height, width, 3). If it is None,
+                 they must have that of the first.
+    color        is "grey", unless given: coloured images become grey, and a warning counts them. With "rgb" all images
+                 have red, green and blue, which are the same in those that are grey.
 
     The images are in the order of their names, that of the class first. Their names are a tuple of texts, relative to
     the folder, such as "1.png" or "cats/1.png". They are turned upright as their EXIF tag says.
@@ -78,7 +85,7 @@ def read_folder(path, background=None, shape=None):
     if not files:
         raise DataError(f"{path} has no images in it")
     names = tuple(file.relative_to(path).as_posix() for file in files)
-    return _stacked(files, background, shape), labels, classes, names
+    return _stacked(path, files, background, shape, color), labels, classes, names
 
 
 def _content(path):
@@ -105,14 +112,16 @@ def _images_of_class(folder):
     return files
 
 
-def _stacked(files, background, shape):
-    """Return the images in the files as one array (N, height, width) of uint8; all must have one size."""
+def _stacked(path, files, background, shape, color):
+    """Return the images in the files of a folder as one array of uint8; all must have one size."""
     expected = "the images before it" if shape is None else "the images of the training"
     images = None
     further = 0  # pages that are left out
     several = []  # the files that have them
+    coloured = 0  # images whose colour is lost
     for k, file in enumerate(files):
-        image, pages = _read(file, background)
+        image, pages, is_lost = _read(file, background, color)
+        coloured += is_lost
         if images is None:
             if len(files) * image.size > host_memory():
                 raise DataError(f"{file.parent} has {len(files):,} images of {image.shape}, more than memory holds")
@@ -130,11 +139,17 @@ def _stacked(files, background, shape):
             f"is read and {further:,} are left out; save them as files of their own to read them",
             stacklevel=6,
         )
+    if coloured:
+        warnings.warn(
+            f"{path}: {coloured:,} of {len(files):,} images {'is' if coloured == 1 else 'are'} coloured, and turned to "
+            "grey: train with color='rgb' to keep the colours (--color rgb)",
+            stacklevel=6,
+        )
     return images
 
 
-def _read(file, background):
-    """Return an image (height, width) as grey levels, and the number of pages in its file."""
+def _read(file, background, color):
+    """Return an image and whether it loses its colours, as `_pixels` does, with the number of pages between them."""
     from PIL import Image, ImageOps
 
     Image.init()
@@ -163,7 +178,7 @@ def _read(file, background):
                 if "transparency" in image.info and stored[:1] in (["L;2"], ["L;4"]):  # a grey PNG of 2 or 4 bits
                     white = (1 << int(stored[0][-1])) - 1
                     image.info["transparency"] = (image.info["transparency"] & white) * 255 // white  # as its pixels
-                grey = _grey(file, ImageOps.exif_transpose(image), background)
+                pixels, is_lost = _pixels(file, ImageOps.exif_transpose(image), background, color)
                 pages = getattr(image, "n_frames", 1)
     except DataError:
         raise
@@ -175,7 +190,7 @@ def _read(file, background):
     for warning in said:
         if not issubclass(warning.category, DeprecationWarning | Image.DecompressionBombWarning):
             warnings.warn(f"{file}: {warning.message}", stacklevel=7)
-    return grey, pages
+    return pixels, pages, is_lost
 
 
 def _require_few(file, width, height):
@@ -199,19 +214,37 @@ def _webp_canvas(content):
     return tuple(int.from_bytes(content[k : k + 2], "little") & 0x3FFF for k in (26, 28))  # each in 14 bits of 16
 
 
-def _grey(file, image, background):
-    """Return the grey levels of an image (height, width), whose transparent pixels are laid on the background."""
+def _pixels(file, image, background, color):
+    """Return the pixels of an image, and whether its colours are lost in them.
+
+    They are grey levels (height, width), or with color "rgb" (height, width, 3). Transparent ones are laid on the
+    background.
+    """
+    has_colours = image.mode not in GREYS
     palette = getattr(image.palette, "mode", "") if image.mode == "P" else ""
-    if image.mode not in ("LA", "PA", "RGBA") and "transparency" not in image.info and not palette.endswith("A"):
-        return np.asarray(image.convert("L"))
-    image = image.convert("RGBA")
-    alpha = np.asarray(image.getchannel("A")).astype(np.uint32)
-    ink = np.asarray(image.convert("RGB").convert("L"))
-    if alpha.min() == 255:
+    alpha = None
+    if image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info or palette.endswith("A"):
+        image = image.convert("RGBA")
+        alpha = np.asarray(image.getchannel("A"))
+        image = image.convert("RGB")
+        if alpha.min() < 255 and background is None:
+            raise DataError(
+                f"{file} has transparent pixels: say what lies behind them with background, 'white', 'black' or a grey "
+                "level from 0 to 255 (--background on the command line)"
+            )
+    if color == "rgb":
+        return _laid(image.convert("RGB"), alpha, background), False
+    is_lost = False
+    if has_colours:
+        rgb = _laid(image.convert("RGB"), alpha, background)
+        is_lost = bool((rgb != rgb[..., :1]).any())
+    return _laid(image.convert("L"), alpha, background), is_lost
+
+
+def _laid(image, alpha, background):
+    """Return an image as an array, laid on the background where alpha (height, width), None for 255, is below 255."""
+    ink = np.asarray(image)
+    if alpha is None or alpha.min() == 255:
         return ink
-    if background is None:
-        raise DataError(
-            f"{file} has transparent pixels: say what lies behind them with background, 'white', 'black' or a grey "
-            "level from 0 to 255 (--background on the command line)"
-        )
+    alpha = alpha.astype(np.uint32).reshape(*alpha.shape, *[1] * (ink.ndim - 2))
     return ((ink * alpha + background * (255 - alpha) + 127) // 255).astype(np.uint8)

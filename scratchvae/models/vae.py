@@ -49,6 +49,8 @@ class VAE:
                  "sigmoid".
     channels     lists the channels of convolutions around the hidden layers, outermost first, for square images; ()
                  unless given, for none.
+    image_channels  says how many numbers a pixel of these images has, side by side in a row: 1 unless given, and 3
+                 for red, green and blue.
     flow         is the number of planar maps that a draw of the posterior goes through, 0 unless given.
     mean         is that of a Gaussian or Laplace decoder: "sigmoid", which is the default, for data in [0, 1] (section
                  5), or "free".
@@ -101,6 +103,7 @@ class VAE:
         beta=1.0,
         free_bits=0.0,
         n_classes=0,
+        image_channels=1,
     ):
         posterior = copied("posterior", posterior)  # what a user's object keeps on itself is then this model's alone
         likelihood = copied("likelihood", likelihood)
@@ -197,8 +200,9 @@ class VAE:
 
     def _image_shape(self):
         """Return (height, width, channels) of the square images."""
-        side = math.isqrt(self.n_visible)
-        return side, side, 1
+        channels = self.config.get("image_channels", 1)
+        side = math.isqrt(self.n_visible // channels)
+        return side, side, channels
 
     # What training asks of a model
 
