@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from PIL import Image
 
 from scratchvae import VAE, cli, explorer
 from scratchvae.data.dataset import Data
@@ -115,6 +116,37 @@ def test_names_of_classes_stand_for_their_labels_and_labels_without_names_for_th
     assert [found["classes"][label] for label in found["labels"]] == [str(y) for y in odd.test_labels[:3]]
     none = replace(digits, test_labels=None)
     assert carried(explorer.write(tmp_path / "page.html", model, none, images=3).path)["labels"] is None
+
+
+def test_the_page_of_a_conditional_model_has_pixels_without_labels_and_all_classes_in_their_order(digits, tmp_path):
+    model = VAE(64, 9, 3, init="glorot", n_classes=10)
+    data = digits.labelled()
+    without = data.test[data.test_labels != 4]  # a class that no test image has
+    data = replace(data, test=without, test_labels=None)
+    written = explorer.write(tmp_path / "page.html", model, data, images=50)
+    found = carried(written.path)
+    pixels = np.frombuffer(zlib.decompress(base64.b64decode(found["images"])), np.uint8)
+    assert_array_equal(pixels.reshape(50, 64), without[:50, :64])
+    assert found["n_classes"] == 10 and found["classes"] == [str(y) for y in range(10)]
+    assert found["labels"] == without[:50, 64:].argmax(axis=1).tolist() and 9 in found["labels"]
+    assert_array_equal(unpacked(found["codes"], "<f4").reshape(50, 3), rounded(model).encode_mean(without[:50]))
+    z = np.random.default_rng(0).standard_normal((50, 3))
+    y = np.arange(50) % 10
+    assert written.change == np.abs(model.decode(z, y) - rounded(model).decode(z, y)).max() > 0
+    named = replace(data, classes=tuple("abcdefghij"))
+    assert carried(explorer.write(written.path, model, named, images=1).path)["classes"] == list("abcdefghij")
+    floats = replace(data, test=without / np.float32(510))  # white is not among the pixels, and labels are no pixels
+    floats.test[:, 64:] *= 2
+    assert carried(explorer.write(written.path, model, floats, images=1).path)["high"] == 1
+
+
+def test_free_numbers_of_a_conditional_model_are_stretched_over_the_pixels_alone(tmp_path):
+    x = np.random.default_rng(1).uniform(-3, -2, (20, 9))
+    y = np.arange(20) % 2
+    data = Data("numbers", (3, 3), "grey", x, x, x, y, y, y).labelled()
+    model = VAE(9, 5, 2, "gaussian", "free", n_classes=2)
+    found = carried(explorer.write(tmp_path / "page.html", model, data).path)
+    assert found["low"] == x.min() and found["labels"] == y.tolist()
 
 
 def test_a_page_of_mnist_has_a_thousand_images_and_less_than_three_megabytes(mnist, tmp_path):
@@ -253,3 +285,31 @@ def test_the_command_writes_the_page_into_the_run_folder_and_says_so_in_a_senten
         cli.main(["train", "--resume", str(run), "--samples", "200", "--quiet"]) == 0
     )  # the page does not stand in its way
     assert str(run) in (run / "explore.html").read_text(encoding="utf-8")
+
+
+def test_the_command_writes_the_page_of_a_run_that_was_told_the_classes(tmp_path):
+    words = "train --data digits --labels --samples 100 --hidden 5 --latent 2 --quiet --out"
+    assert cli.main([*words.split(), str(tmp_path / "run")]) == 0
+    assert cli.main(["explore", str(tmp_path / "run")]) == 0
+    page_ = tmp_path / "run" / "explore.html"
+    assert carried(page_)["n_classes"] == 10
+    assert "8 x 8 pixels, 2 latents, given one of 10 classes; 180 of 180" in page_.read_text(encoding="utf-8")
+
+
+def test_other_images_are_taken_for_a_run_that_was_told_the_classes_if_these_are_the_same(tmp_path, capsys):
+    for folder, names in (("first", ("cat", "dog")), ("more", ("cat", "dog")), ("others", ("dog", "emu"))):
+        for name, k in itertools.product(names, range(10)):
+            (tmp_path / folder / name).mkdir(parents=True, exist_ok=True)
+            pixels = np.random.default_rng([k, *map(ord, folder + name)]).integers(0, 256, (4, 4), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / folder / name / f"{k}.png")
+    run = tmp_path / "run"
+    words = "train --labels --samples 40 --hidden 3 --latent 2 --quiet"
+    assert cli.main([*words.split(), "--data", str(tmp_path / "first"), "--out", str(run)]) == 0
+    explore = ["explore", str(run), "--changed-data", "--data"]
+    assert cli.main([*explore, str(tmp_path / "more")]) == 0
+    assert carried(run / "explore.html")["classes"] == ["cat", "dog"]
+    capsys.readouterr()
+    assert cli.main([*explore, str(tmp_path / "others")]) == 2
+    assert re.search(
+        r"others has the classes dog, emu; expected those that .*run was told, cat, dog", capsys.readouterr().err
+    )

@@ -37,6 +37,8 @@ MODELS = {
     "full variational Bayes": {"full_vb": True},
     "an autoencoder": {"estimator": "autoencoder"},
     "float32": {"dtype": "float32", "n_latent": 4},
+    "conditional, full covariance": {"n_classes": 3, "posterior": "full"},
+    "conditional, a flow, no hidden layer": {"n_classes": 3, "flow": 2, "n_hidden": (), "full_vb": True},
 }
 
 
@@ -47,12 +49,13 @@ def made(full_vb=False, scale=0.6, **settings):
     return model
 
 
-def images(shape=(6, 5), n=40, labels=True, binarization="grey", classes=None):
-    """A data set of n test images of random pixels."""
+def images(shape=(6, 5), n=40, labels=True, binarization="grey", classes=None, told=False):
+    """A data set of n test images of random pixels, with their labels behind them for a model that is told these."""
     rng = np.random.default_rng(2)
     x = rng.integers(0, 256, (n, int(np.prod(shape))), dtype=np.uint8)
     y = rng.integers(0, 3, n) if labels else None
-    return Data("toy", shape, binarization, x, x, x, y, y, y, classes)
+    data = Data("toy", shape, binarization, x, x, x, y, y, y, classes)
+    return data.labelled() if told else data
 
 
 @pytest.fixture(scope="module")
@@ -81,10 +84,11 @@ def opened(tab, tmp_path):
     assert {address.partition(":")[0] for address in tab.asked} == {"file"}
 
 
-def asked(page, function, rows):
-    """What a function of the page returns for each of some rows."""
-    code = f"rows => rows.map(row => {{ const y = explorer.{function}(row); return y && (y.length ? [...y] : y); }})"
-    return page.evaluate(code, np.asarray(rows, float).tolist())
+def asked(page, function, rows, labels=None):
+    """What a function of the page returns for each of some rows, of the class that it has if there are labels."""
+    call = f"explorer.{function}(row, labels?.[k])"
+    code = f"([rows, labels]) => rows.map((row, k) => {{ const y = {call}; return y?.length ? [...y] : y; }})"
+    return page.evaluate(code, [np.asarray(rows, float).tolist(), None if labels is None else labels.tolist()])
 
 
 def state(page, name):
@@ -117,68 +121,27 @@ def settled(page):
     page.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
 
-def test_the_page_of_a_conditional_model_computes_and_shows_every_class(opened):
-    model = made(n_classes=4, n_latent=3)  # the last class has no test image
-    data = images(classes=("ant", "bee", "cat", "<dog>"))
-    told = data.labelled()
-    page = opened(model, told)
-    half = rounded(model)
-    z = np.random.default_rng(3).standard_normal((12, 3))
-    for y in range(4):
-        code = "([rows, y]) => rows.map(row => [...explorer.decode(row, y)])"
-        assert_allclose(page.evaluate(code, [z.tolist(), y]), half.decode(z, [y] * 12), rtol=0, atol=TOLERANCE)
-        code = "([rows, y]) => rows.map(row => [...explorer.encode(row, y)])"
-        x = data.test[:5] / 255
-        codes = half.encode_mean(half.labelled(x, [y] * 5))
-        found = page.evaluate(code, [x.tolist(), y])
-        assert_allclose(found, codes, rtol=0, atol=TOLERANCE * max(1, np.abs(codes).max()))
-    assert_allclose(asked(page, "code", range(40)), half.encode_mean(told.test), rtol=1e-6, atol=1e-6)
-    assert_allclose(asked(page, "image", range(40)), data.test / 255, rtol=0, atol=1e-15)
-    settled(page)
-    assert page.locator("#classes button").all_inner_texts() == ["ant", "bee", "cat", "<dog>"]
-    canvases = page.evaluate("[...document.querySelectorAll('#classes canvas')].map(c => c.toDataURL())")
-    here = state(page, "z")[None]
-    for y, canvas in enumerate(canvases):
-        assert_allclose(picture(canvas)[:, :, 0].ravel(), 255 * half.decode(here, [y])[0], rtol=0, atol=0.51)
-    page.locator("#classes button").nth(3).focus()
-    page.keyboard.press("Enter")
-    settled(page)
-    assert page.evaluate("explorer.model.y") == 3
-    assert_allclose(shown(page, "image")[:, :, 0].ravel(), 255 * half.decode(here, [3])[0], rtol=0, atol=0.51)
-    drawn = half.encode_mean(half.labelled(np.zeros((1, 30)), [3]))
-    assert_allclose(state(page, "codeOfDrawing"), drawn[0], rtol=0, atol=1e-5 * max(1, np.abs(drawn).max()))
-    k = int(np.flatnonzero(data.test_labels == 1)[0])
-    page.locator("#chosen").fill(str(k))
-    page.locator("#to-code").click()
-    settled(page)
-    assert page.evaluate("explorer.model.y") == 1
-    again = 255 * half.reconstruct(told.test[k : k + 1])[0]
-    for canvas in ("image", "chosen-reconstruction"):
-        assert_allclose(shown(page, canvas)[:, :, 0].ravel(), again, rtol=0, atol=0.51)
-    assert "All of it is decoded in the class of A" in said(page, "between-said")
-    page.set_viewport_size({"width": 390, "height": 800})
-    assert page.evaluate("document.documentElement.scrollWidth") <= 390
-
-
 @pytest.mark.parametrize("name", MODELS)
 def test_the_page_computes_what_the_model_rounded_to_float16_does(name, opened):
     model = made(**MODELS[name])
-    data = images((8, 8) if model.n_visible == 64 else (6, 5))
+    data = images((8, 8) if model.n_visible == 64 else (6, 5), told=model.n_classes > 0)
     page = opened(model, data)
     half = rounded(model)
     z = np.random.default_rng(3).standard_normal((50, model.n_latent))
-    assert_allclose(asked(page, "decode", z), half.decode(z), rtol=0, atol=TOLERANCE)
+    y = np.arange(50) % 3 if model.n_classes else None
+    assert_allclose(asked(page, "decode", z, y), half.decode(z, y), rtol=0, atol=TOLERANCE)
     x = data.test[:20] / 255
+    told = data.pixels("test")[:20] / 255, model.labels(x)
     codes = half.encode_mean(x)
-    assert_allclose(asked(page, "encode", x), codes, rtol=0, atol=TOLERANCE * max(1, np.abs(codes).max()))
+    assert_allclose(asked(page, "encode", *told), codes, rtol=0, atol=TOLERANCE * max(1, np.abs(codes).max()))
     assert_allclose(asked(page, "code", range(40)), half.encode_mean(data.test), rtol=1e-6, atol=1e-6)
-    assert_allclose(asked(page, "image", range(40)), data.test / 255, rtol=0, atol=1e-15)
+    assert_allclose(asked(page, "image", range(40)), data.pixels("test") / 255, rtol=0, atol=1e-15)
     if "flow" in name:
-        assert asked(page, "rate", x) == [None] * 20 == asked(page, "spread", x)
+        assert asked(page, "rate", *told) == [None] * 20 == asked(page, "spread", *told)
     elif name != "an autoencoder":
         neg_kl = half.terms(x, np.zeros((1, 20, model.n_latent)))[0]
-        assert_allclose(asked(page, "rate", x), -neg_kl, rtol=TOLERANCE)
-        assert_allclose(asked(page, "spread", x), np.exp(half.encode(x)[1] / 2), rtol=TOLERANCE)
+        assert_allclose(asked(page, "rate", *told), -neg_kl, rtol=TOLERANCE)
+        assert_allclose(asked(page, "spread", *told), np.exp(half.encode(x)[1] / 2), rtol=TOLERANCE)
 
 
 def test_the_mean_of_a_continuous_bernoulli_is_right_near_0_and_far_from_it(opened):
@@ -438,10 +401,10 @@ def test_z_is_copied_and_where_there_is_no_clipboard_its_text_is_selected(refuse
         assert page.evaluate("window.copied") == text
 
 
-@pytest.mark.parametrize("settings", [{}, {"n_latent": 5, "posterior": "full"}], ids=["plane", "sliders"])
+@pytest.mark.parametrize("settings", [{}, {"n_latent": 5, "n_classes": 3}], ids=["plane", "sliders and classes"])
 def test_the_page_fits_a_telephone_and_is_easy_to_read_in_the_light_and_in_the_dark(settings, opened):
     classes = ("a", "b" * 60, "many words in the name of one class, which a narrow page has to break")
-    page = opened(made(**settings), images(classes=classes))
+    page = opened(made(**settings), images(classes=classes, told="n_classes" in settings))
     page.evaluate("document.querySelectorAll('details').forEach(e => e.open = true)")
     for width in (1280, 930, 768, 390):  # at 930 there is least room for two columns
         page.set_viewport_size({"width": width, "height": 900})
@@ -454,7 +417,7 @@ def test_the_page_fits_a_telephone_and_is_easy_to_read_in_the_light_and_in_the_d
 
 
 def test_the_keyboard_reaches_every_control_and_each_says_what_it_is(opened):
-    page = opened(made(n_latent=4), images())
+    page = opened(made(n_latent=4, n_classes=3), images(told=True))
     controls = (
         "[...document.querySelectorAll('button, input, select, summary, [tabindex]')].filter(e => e.checkVisibility())"
     )
@@ -462,7 +425,7 @@ def test_the_keyboard_reaches_every_control_and_each_says_what_it_is(opened):
         "window.reached = new Set(); addEventListener('focusin', e => reached.add(e.target.name || e.target))"
     )
     total = page.evaluate(f"new Set({controls}.map(e => e.name || e)).size")  # the radio buttons are one stop
-    assert total > 45
+    assert total > 50
     outlines = []
     for _ in range(total + 1):
         page.keyboard.press("Tab")
@@ -538,6 +501,148 @@ def test_what_a_model_does_not_have_is_not_shown_and_the_page_says_why(opened):
     assert "the KL of each latent: behind a flow they have no closed form" in words and "active" in words
     page = opened(made(full_vb=True), images())
     assert "the mean of q(θ)" in page.locator("footer").inner_text()
+
+
+# A conditional model
+
+
+def in_classes(page):
+    """The images of this z in each class, (C, D)."""
+    found = page.evaluate("[...document.querySelectorAll('#in-classes canvas')].map(c => c.toDataURL())")
+    return np.array([picture(address)[:, :, 0].ravel() for address in found])
+
+
+def chosen_classes(page):
+    """The class that the pictures have chosen, and behind it those of the lists that can be seen."""
+    code = "[...document.querySelectorAll('#in-classes :checked, .given select')].filter(e => e.checkVisibility())"
+    return [int(value) for value in page.evaluate(f"{code}.map(e => e.value)")]
+
+
+def assert_everything_is_of_the_class(page, model, y):
+    """Look at each place of the page where an image is made, and at the code of the drawing."""
+    settled(page)
+    half = rounded(model)
+    at_z = 255 * half.decode(state(page, "z")[None], [y])[0]
+    codes = half.encode_mean(images(told=True).test)
+    a, b = page.evaluate("[explorer.state.a, explorer.state.b]")
+    between = 255 * half.decode((codes[a] + codes[b])[None] / 2, [y])[0]
+    of_drawing = half.encode_mean(half.labelled(state(page, "drawing")[None].astype(float), [y]))
+    assert page.evaluate("explorer.state.y") == y
+    assert_allclose(state(page, "codeOfDrawing"), of_drawing[0], atol=TOLERANCE)
+    expected = {
+        "image": at_z,
+        "mirror": at_z,
+        "between": between,
+        "drawing-back": 255 * half.decode(of_drawing, [y])[0],
+    }
+    for canvas, image in expected.items():
+        assert_allclose(shown(page, canvas)[:, :, 0].ravel(), image, atol=0.51, err_msg=canvas)
+    middle = picture(page.evaluate("document.querySelectorAll('#strip canvas')[4].toDataURL()"))
+    assert_allclose(middle[:, :, 0].ravel(), between, atol=0.51)
+    page.locator("#temperature").fill("0")
+    assert_allclose(samples(page), np.tile(255 * half.decode(np.zeros((1, 3)), [y]), (20, 1)), atol=0.51)
+    assert said(page, "here").endswith(f"; y = {y}")
+    assert chosen_classes(page) == [y] * 5  # the pictures, and a list in each of four panels
+
+
+def test_the_class_is_chosen_by_keyboard_at_the_pictures_or_at_a_list_and_all_that_is_made_is_of_it(opened):
+    model = made(n_latent=3, n_classes=3)
+    page = opened(model, images(told=True))
+    y = int(model.labels(images(told=True).test)[0])
+    page.locator("#drawing").focus()
+    page.keyboard.press("Space")
+    assert_everything_is_of_the_class(page, model, y)
+    page.locator("#in-classes :checked").focus()
+    page.keyboard.press("ArrowRight")
+    assert_everything_is_of_the_class(page, model, (y + 1) % 3)
+    for panel, k in (("draw-panel", 2), ("prior-panel", 0), ("sliders-panel", 1)):
+        page.locator(f"#{panel} select").focus()
+        page.keyboard.press(str(k))  # the first letter of its name
+        assert_everything_is_of_the_class(page, model, k)
+
+
+def test_this_z_is_shown_in_each_class_even_in_more_than_are_decoded_at_once(opened):
+    names = tuple(f"class {k}" for k in range(23))
+    model = made(n_classes=23)
+    page = opened(model, images(classes=names, told=True))
+    assert page.locator("#in-classes label").all_inner_texts() == list(names)
+    page.locator("#plane").focus()
+    for _ in range(2):
+        settled(page)
+        z = np.tile(state(page, "z"), (23, 1))
+        assert_allclose(in_classes(page), 255 * rounded(model).decode(z, np.arange(23)), atol=0.51)
+        page.keyboard.press("Shift+ArrowRight")
+    assert "given one of 23 classes" in page.locator("#facts").inner_text()
+
+
+def test_a_test_image_brings_its_class_wherever_one_takes_it(opened):
+    model = made(n_classes=3)
+    data = images(told=True)
+    labels = model.labels(data.test)
+    half = rounded(model)
+    page = opened(model, data)
+
+    def with_another_class_than(k):
+        page.locator("#in-classes input").nth((labels[k] + 1) % 3).check()
+
+    k = int(np.flatnonzero(labels != labels[0])[-1])
+    with_another_class_than(k)
+    page.locator("#chosen").fill(str(k))  # this looks at the image, and leaves z and the class
+    assert page.evaluate("explorer.state.y") == (labels[k] + 1) % 3
+    back = 255 * half.reconstruct(data.test[k : k + 1])[0]
+    assert_allclose(shown(page, "chosen-reconstruction")[:, :, 0].ravel(), back, atol=0.51)
+    assert_allclose(state(page, "spread"), np.exp(half.encode(data.test[k : k + 1])[1][0] / 2), rtol=TOLERANCE)
+    for control in ("to-code", "from-chosen"):
+        with_another_class_than(k)
+        page.locator(f"#{control}").click()
+        assert chosen_classes(page) == [labels[k]] * 4
+    settled(page)
+    assert_allclose(shown(page, "image")[:, :, 0].ravel(), back, atol=0.51)
+    assert_allclose(state(page, "codeOfDrawing"), half.encode_mean(data.test[k : k + 1])[0], atol=TOLERANCE)
+    with_another_class_than(k)
+    page.locator("#plane").focus()
+    page.keyboard.press("Enter")
+    assert page.evaluate("explorer.state.y") == labels[k]
+    codes = half.encode_mean(data.test)
+    far = int(codes[:, 0].argmax())
+    with_another_class_than(far)
+    box = page.locator("#plane").bounding_box()
+    x, y = codes[far] / max(3.2, 1.05 * np.abs(codes).max()) / 2 * [1, -1] + 0.5
+    page.mouse.click(box["x"] + x * box["width"], box["y"] + y * box["height"])
+    assert page.evaluate("[explorer.state.chosen, explorer.state.y]") == [far, labels[far]]
+
+
+def test_the_map_is_of_the_class_that_was_chosen_last(opened):
+    model = made(n_classes=3)
+    page = opened(model, images(told=True))
+    for k in (0, 1, 2):  # the map of a class is still being decoded when the next one is chosen
+        page.locator("#in-classes input").nth(k).check()
+    limit = page.evaluate("explorer.plane.limit")
+    side = (2 * (np.arange(17) + 0.5) / 17 - 1) * limit
+    z = np.stack(np.meshgrid(side, -side), axis=-1).reshape(-1, 2)
+    tiles = 255 * rounded(model).decode(z, np.full(len(z), 2)).reshape(17, 17, 6, 5).swapaxes(1, 2).reshape(102, 85)
+    page.evaluate("new Promise(done => { let n = 20; (f = () => n-- ? requestAnimationFrame(f) : done())(); })")
+    assert_allclose(picture(page.evaluate("explorer.plane.tiles.toDataURL()"))[:, :, 0], tiles, atol=0.51)
+
+
+def test_formulas_have_the_class_where_a_model_is_told_it_and_only_there(opened):
+    page = opened(made(n_latent=3), images())
+    assert page.locator("#classes, .given").evaluate_all("found => found.filter(e => e.checkVisibility()).length") == 0
+    words = page.locator("main").inner_text()
+    assert "E[x|z]" in words and "log p(x)." in words and "|z, y" not in words and "|x, y" not in words
+    with pytest.raises(Exception, match="RangeError: the class 1 came; expected none"):
+        page.evaluate("explorer.decode([0, 0, 0], 1)")
+    page = opened(made(n_latent=3, n_classes=3), images(told=True))
+    words = page.locator("main").inner_text()
+    assert "E[x|z, y] at this z, y" in words and "log p(x|y)." in words and "q(z|x, y)" in words
+    assert "E[x|z]" not in words and "q(z|x)" not in words and "p(x|z)" not in words
+    for wrong in ("3", "-1", "0.5", "null"):
+        with pytest.raises(Exception, match=rf"RangeError: the class {wrong} came; expected one of 0 to 2"):
+            page.evaluate(f"explorer.encode(explorer.image(0), {wrong})")
+    page.evaluate("navigator.__defineGetter__('clipboard', () => ({ writeText: async text => {} }))")
+    page.locator("#in-classes input").nth(2).check()
+    page.locator("#copy").click()
+    page.wait_for_function("document.getElementById('copied').textContent.includes('model.decode(z[None], [2])')")
 
 
 class Own:

@@ -213,6 +213,8 @@ def images_of_run(run, options, changed_data=None):
             "config.json was edited; put it back as it was"
         )
     images = images_of(options)
+    if changed_data and options["labels"]:
+        _require_the_classes(run, options, images)
     stored = facts["run"].get("data")
     if changed_data or not isinstance(stored, dict):
         return images
@@ -230,6 +232,19 @@ def images_of_run(run, options, changed_data=None):
             f"--data-dir){way_out}"
         )
     return images
+
+
+def _require_the_classes(run, options, images):
+    """Raise a ValueError if images that are not those of the training have classes of other names, or in another order.
+
+    Label 0 would then stand for another class than the model was told. Labels without names are taken as they are.
+    """
+    told = options["classes"] or [str(label) for label in range(images.n_classes)]
+    if images.classes is not None and list(images.classes) != told:
+        raise ValueError(
+            f"{options['data']} has the classes {', '.join(images.classes)}; expected those that {run} was told, "
+            f"{', '.join(told)}"
+        )
 
 
 @contextlib.contextmanager

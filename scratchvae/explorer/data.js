@@ -7,8 +7,6 @@ model.images = await inflated(bytesOf(model.images));  // n rows of D bytes
 model.codes = floats(bytesOf(model.codes));  // n rows of J numbers, what `VAE.encode_mean` says
 model.terms = floats(bytesOf(model.terms));  // n rows of rate and distortion
 
-model.y = model.n_classes ? model.labels[0] : 0;  // the class that is chosen, of a model that was told the classes
-
 /** Return what zlib has compressed. */
 async function inflated(bytes) {
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
@@ -21,9 +19,9 @@ function floats(bytes) {
   return Float32Array.from({ length: bytes.length / 4 }, (_, k) => view.getFloat32(4 * k, true));
 }
 
-/** Return the class of the k-th test image for a model that was told it. */
+/** Return the class of the k-th test image, as a conditional model is told it: a number, or null for another model. */
 function classOf(k) {
-  return model.n_classes ? model.labels[k] : 0;
+  return model.n_classes ? model.labels[k] : null;
 }
 
 /** Return the code of the k-th test image. */

@@ -21,7 +21,11 @@ function halves(bytes) {
   return numbers;
 }
 
-/** y = x W + b, where W (n_in, n_out) lies row by row: y_o = b_o + Σ_i x_i W_io. */
+/**
+ * y = x W + b, where W (n_in, n_out) lies row by row: y_o = b_o + Σ_i x_i W_io.
+ *
+ * A further input, such as a class as one 1 among zeros, is n numbers behind those of x and n rows below those of W.
+ */
 function linear({ n_in, n_out, W, b }, x, weights) {
   if (x.length !== n_in) throw new RangeError(`${x.length} numbers came; expected ${n_in}`);
   const y = Float64Array.from(weights.subarray(b, b + n_out));

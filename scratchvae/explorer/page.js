@@ -6,6 +6,8 @@ const LARGE = 150;  // the longer side of an image on the page, in pixels
 const MEDIUM = 160;
 const FRAMES = 9;  // of the strip from A to B
 const SAMPLES = 20;
+const AT_ONCE = 20;  // classes in which a z is decoded for one picture of the screen
+const GIVEN = model.n_classes ? ", y" : "";  // what the networks of a conditional model are told beside z or x
 const NEAR = 8;  // pixels from a point at which one still means the point
 
 const at = id => document.getElementById(id);
@@ -13,6 +15,7 @@ const number = value => SMALL.format(value).replace("-", "−");
 
 const state = {
   z: codeOf(0),  // the code that is decoded
+  y: classOf(0),  // the class as which it is decoded, or null
   chosen: 0,  // the test image that is shown
   a: 0,
   b: firstOfAnotherClass(),
@@ -70,51 +73,21 @@ function show() {
   state.waiting = true;
   requestAnimationFrame(() => {
     state.waiting = false;
-    const image = decode(state.z);
+    const image = decode(state.z, state.y);
     paint(at("image"), image);
     paint(at("mirror"), image);
-    showClasses();
     const shown = J <= 3 ? [...state.z.keys()] : plane.axes;
     const length = J <= 3 ? "" : `, ‖z‖\u00a0=\u00a0${number(Math.sqrt(squares(state.z)))}`;
-    at("here").textContent = inWords(state.z, shown) + length;
+    const told = model.n_classes ? `; y\u00a0=\u00a0${model.classes[state.y]}` : "";
+    at("here").textContent = inWords(state.z, shown) + length + told;
     at("numpy").value = asNumPy(state.z);
     for (const { input, output, j } of sliders) {
       input.value = state.z[j];
       output.textContent = number(state.z[j]);
     }
     showPlane();
+    if (model.n_classes) showClasses(state.z);
   });
-}
-
-/** Draw z in every class, and press the button of the one that is chosen. */
-function showClasses() {
-  [...at("classes").children].forEach((button, y) => {
-    paint(button.firstChild, decode(state.z, y));
-    button.setAttribute("aria-pressed", String(y === model.y));
-  });
-}
-
-/** Take another class: all that is decoded or drawn is of it from now on. */
-function takeClass(y) {
-  if (y === model.y) return;
-  model.y = y;
-  if (J === 2) plane.decodeTiles(showPlane);
-  if (model.encoder) showDrawing();
-  if (model.has_prior) showSamples();
-  show();
-}
-
-function setUpClasses() {
-  at("classes-panel").hidden = !model.n_classes;
-  for (let y = 0; y < model.n_classes; y++) {
-    const button = document.createElement("button");
-    button.type = "button";
-    const canvas = document.createElement("canvas");
-    canvas.style.aspectRatio = `${WIDTH} / ${HEIGHT}`;
-    button.append(canvas, model.classes[y]);
-    button.addEventListener("click", () => takeClass(y));
-    at("classes").append(button);
-  }
 }
 
 /** Draw the plane with its marks. */
@@ -132,6 +105,12 @@ function showPlane() {
 function moveTo(z) {
   state.z = Float64Array.from(z);
   show();
+}
+
+/** Let z be the code of the k-th test image, and y its class. */
+function moveToImage(k) {
+  takeClass(classOf(k));
+  moveTo(codeOf(k));
 }
 
 function placeOf(event, canvas) {
@@ -183,7 +162,59 @@ function setUpPlane() {
     showPlane();
   });
   plane.withTiles = J === 2;
-  if (J === 2) plane.decodeTiles(showPlane);
+  if (J === 2) plane.decodeTiles(state.y, showPlane);
+}
+
+// The class of a conditional model
+
+/** Draw a code in each class from the k-th on, some of them at a time so that the page stays awake, until z moves. */
+function showClasses(z, k = 0) {
+  if (z !== state.z) return;
+  const canvases = [...at("in-classes").querySelectorAll("canvas")].slice(k, k + AT_ONCE);
+  canvases.forEach((canvas, i) => paint(canvas, decode(z, k + i)));
+  if (k + AT_ONCE < model.n_classes) requestAnimationFrame(() => showClasses(z, k + AT_ONCE));
+}
+
+/** Let y be the class of all that is decoded from now on, and of the drawing. */
+function takeClass(y) {
+  if (y === state.y) return;
+  state.y = y;
+  markClass();
+  if (J === 2) plane.decodeTiles(y, showPlane);
+  showStrip();
+  if (model.encoder) showDrawing();
+  showSamples();
+  show();
+}
+
+/** Let the pictures and the lists say which class is chosen. */
+function markClass() {
+  document.querySelector(`input[name=class][value="${state.y}"]`).checked = true;
+  for (const list of document.querySelectorAll(".given select")) list.value = state.y;
+}
+
+function setUpClasses() {
+  if (!model.n_classes) return;
+  for (const one of document.querySelectorAll("#classes, .given")) one.hidden = false;
+  model.classes.forEach((name, label) => {
+    const choice = document.createElement("label");
+    const canvas = document.createElement("canvas");
+    canvas.style.aspectRatio = `${WIDTH} / ${HEIGHT}`;
+    canvas.setAttribute("aria-hidden", "true");
+    const radio = document.createElement("input");
+    Object.assign(radio, { type: "radio", name: "class", value: label });
+    radio.addEventListener("change", () => takeClass(label));
+    const words = document.createElement("span");
+    words.textContent = name;
+    choice.title = name;  // a long one has no room
+    choice.append(canvas, radio, words);
+    at("in-classes").append(choice);
+  });
+  for (const list of document.querySelectorAll(".given select")) {
+    model.classes.forEach((name, label) => list.append(new Option(name, label)));
+    list.addEventListener("change", () => takeClass(Number(list.value)));
+  }
+  markClass();
 }
 
 function setUpAxes() {
@@ -234,7 +265,8 @@ function setUpCopy() {
   at("copy").addEventListener("click", async () => {
     try {
       await navigator.clipboard.writeText(at("numpy").value);
-      at("copied").textContent = "It is in the clipboard; model.decode(z[None]) gives the image.";
+      const told = model.n_classes ? `, [${state.y}]` : "";
+      at("copied").textContent = `It is in the clipboard; model.decode(z[None]${told}) gives the image.`;
     } catch {  // without a permission, or where a page from a disk has no clipboard
       at("numpy").focus();
       at("numpy").select();
@@ -273,16 +305,17 @@ function setUpSliders() {
     sliders.push({ input, output, j });
   }
   at("about-sliders").textContent = model.kl
-    ? "Beside each latent stands its KL(q(z|x) ‖ p(z)), the nats that it carries on average: the largest comes first."
+    ? `Beside each latent stands its KL(q(z|x${GIVEN}) ‖ p(z)), the nats that it carries on average: the largest comes `
+      + "first."
     : "The latent whose codes vary most among the test images comes first.";
   at("inactive-panel").hidden = inactive.length === 0;
   at("inactive-title").textContent = `${inactive.length} inactive ${inactive.length === 1 ? "latent" : "latents"}: `
-    + "the mean of q(z|x) hardly depends on x, and the decoder has learned to look past them";
+    + `the mean of q(z|x${GIVEN}) hardly depends on x, and the decoder has learned to look past them`;
 }
 
 // One test image
 
-/** Show the k-th test image, and with `move` let z be its code. */
+/** Show the k-th test image, and with `move` go to its code and class. */
 function choose(k, move = false) {
   if (k < 0) return;
   state.chosen = k;
@@ -294,9 +327,9 @@ function choose(k, move = false) {
   at("chosen-image").setAttribute("aria-label", `test ${titleOf(k)}`);
   paint(at("chosen-reconstruction"), decode(codeOf(k), classOf(k)));
   const [rateOfIt, distortion] = model.terms.subarray(2 * k, 2 * k + 2);
-  const rows = [["distortion", distortion, "− E log p(x|z)"]];
+  const rows = [["distortion", distortion, `− E log p(x|z${GIVEN})`]];
   if (model.has_prior) {
-    rows.unshift(["rate", rateOfIt, "KL(q(z|x) ‖ p(z))"]);
+    rows.unshift(["rate", rateOfIt, `KL(q(z|x${GIVEN}) ‖ p(z))`]);
     rows.push(["bound", -rateOfIt - distortion, "− rate − distortion"]);
   }
   at("terms").replaceChildren(...rows.map(([name, value, said]) => {
@@ -311,10 +344,8 @@ function choose(k, move = false) {
     row.cells[1].className = "number";
     return row;
   }));
-  if (move) {
-    takeClass(classOf(k));
-    moveTo(codeOf(k));
-  } else showPlane();
+  if (move) moveToImage(k);
+  else showPlane();
 }
 
 function setUpChosen() {
@@ -328,7 +359,7 @@ function setUpChosen() {
   at("chosen").addEventListener("change", event => { event.target.value = state.chosen; });
   at("as-seen").textContent = model.binary ? "x, as the model sees it" : "x";
   at("about-terms").textContent = model.said.terms;
-  at("to-code").addEventListener("click", () => choose(state.chosen, true));
+  at("to-code").addEventListener("click", () => moveToImage(state.chosen));
   for (const letter of ["a", "b"]) {
     at(`take-${letter}`).addEventListener("click", () => {
       state[letter] = state.chosen;
@@ -348,16 +379,15 @@ function between(t) {
 
 /** Draw the strip from A to B, and the image at t. */
 function showStrip() {
-  [...at("strip").children].forEach((canvas, k) => paint(canvas, decode(between(k / (FRAMES - 1)), classOf(state.a))));
+  [...at("strip").children].forEach((canvas, k) => paint(canvas, decode(between(k / (FRAMES - 1)), state.y)));
   showBetween();
 }
 
 function showBetween() {
   const t = Number(at("t").value);
   const z = between(t);
-  paint(at("between"), decode(z, classOf(state.a)));
+  paint(at("between"), decode(z, state.y));
   at("between-said").textContent = `A is ${titleOf(state.a)}, and B is ${titleOf(state.b)}. `
-    + (model.n_classes ? "All of it is decoded in the class of A. " : "")
     + `At t = ${number(t)}, ‖z‖ = ${number(Math.sqrt(squares(z)))}.`;
 }
 
@@ -384,10 +414,7 @@ function setUpBetween() {
   at("t").addEventListener("input", showBetween);
   at("paths").hidden = J === 1;
   for (const radio of document.querySelectorAll("input[name=path]")) radio.addEventListener("change", showStrip);
-  at("between-here").addEventListener("click", () => {
-    takeClass(classOf(state.a));
-    moveTo(between(Number(at("t").value)));
-  });
+  at("between-here").addEventListener("click", () => moveTo(between(Number(at("t").value))));
 }
 
 // A drawing
@@ -407,10 +434,10 @@ function showDrawing(withPen = false) {
     canvas.getContext("2d").fillStyle = "#7cb7ff";
     canvas.getContext("2d").fillRect(Math.floor(state.pen.x), Math.floor(state.pen.y), 1, 1);
   }
-  const z = encode(x);
+  const z = encode(x, state.y);
   state.codeOfDrawing = z;
-  paint(at("drawing-back"), decode(z));
-  const nats = model.has_prior ? rate(x) : null;
+  paint(at("drawing-back"), decode(z, state.y));
+  const nats = model.has_prior ? rate(x, state.y) : null;
   const shown = J <= 3 ? [...z.keys()] : byUse.slice(0, 3);
   at("drawing-said").textContent = inWords(z, shown) + (J > 3 ? ", …" : "")
     + (nats === null ? "" : `; its rate is ${number(nats)} nats`);
@@ -470,6 +497,7 @@ function setUpDrawing() {
   at("from-chosen").addEventListener("click", () => {
     state.drawing = imageOf(state.chosen);
     state.drawn = true;
+    takeClass(classOf(state.chosen));
     showDrawing();
   });
   at("drawing-here").addEventListener("click", () => moveTo(state.codeOfDrawing));
@@ -485,7 +513,7 @@ function sampleOf(k) {
 }
 
 function showSamples() {
-  [...at("samples").children].forEach((button, k) => paint(button.firstChild, decode(sampleOf(k))));
+  [...at("samples").children].forEach((button, k) => paint(button.firstChild, decode(sampleOf(k), state.y)));
   at("temperature-said").textContent = `t = ${number(Number(at("temperature").value))}`;
 }
 
@@ -536,10 +564,10 @@ setUpPlane();
 
 /**
  * For the console and for tests: explorer.decode([0.5, -1]) is E[x|z], explorer.encode(explorer.image(3)) is the code
- * of test image 3, as explorer.code(3) says it, and so on. Images and codes are arrays of D and of J numbers. A model
- * that was told the classes takes the number of a class behind them, explorer.decode([0.5, -1], 4), or the chosen one.
+ * of test image 3, as explorer.code(3) says it, and so on. Images and codes are arrays of D and of J numbers. A
+ * conditional model takes the class as well, explorer.decode([0.5, -1], 7); that of a test image is explorer.label(3).
  */
 window.explorer = {
   decode, encode, rate, spread, straight, greatCircle, normals, asNumPy, stroke, model, state,
-  image: imageOf, code: codeOf,
+  image: imageOf, code: codeOf, label: classOf, plane,
 };

@@ -49,7 +49,8 @@ def write(path, model, data, title="", use=None, images=None):
 
     path     is that of the HTML file. A file that is there is replaced if `write` made it, and is else refused.
     model    is a trained `VAE` or one of its kin, on either backend.
-    data     is the `Data` that it was trained on. The page has the first images of the test split.
+    data     is the `Data` that it was trained on, for a conditional model with labels behind the pixels. The page has
+             the first images of the test split.
     title    is what the page calls the model, such as the name of its run; "" unless given.
     use      is what `inference.information` returned about the test images; None, the default, asks for it.
     images   is the largest number of test images on the page; None, the default, takes as many as have 0.8 MB.
@@ -67,7 +68,7 @@ def write(path, model, data, title="", use=None, images=None):
     half = rounded(model)
     with model.guard.looked_at(), half.guard.looked_at():
         content = _content(model, half, data, title, use, images)
-    page = _page(content, data)
+    page = _page(content, data, _given(model))
     write_atomically(path, page)
     return Written(path, len(page), content["n"], len(data.test), content["change"])
 
@@ -109,7 +110,7 @@ def _content(model, half, data, title, use, images):
         "active": None if use.is_active is None else use.is_active.tolist(),
         "variance": _finite(codes.var(axis=0, dtype=float)),
         "change": largest_change(model, half),
-        **_classes(data, len(x), model.n_classes),
+        **_classes(model, data, x),
         **networks,
         "weights": _text(weights.tobytes()),
         "images": _text(zlib.compress(pixels.tobytes(), 9)),
@@ -145,20 +146,19 @@ def _bytes_of(x):
     return np.round((x - low) / (high - low) * 255).astype(np.uint8), low, high
 
 
-def _classes(data, n, told):
-    """Return the names of the classes, and for each of the first n test images which of them it has; None for none.
+def _classes(model, data, x):
+    """Return the names of the classes, and for each of the first test images x which of them it has; None for none.
 
-    told is the number of classes of a model that was told them, whose labels are the numbers that it knows; else 0.
+    For a conditional model they are its classes, those too that no test image has, in the order in which it reads them.
     """
-    if told:
-        names = data.classes or map(str, range(told))
-        return {"classes": list(names), "labels": data.test_labels[:n].tolist()}
+    if model.n_classes:
+        return {"classes": list(data.classes or map(str, range(model.n_classes))), "labels": model.labels(x).tolist()}
     if data.test_labels is None:
         return {"classes": None, "labels": None}
     if data.classes is not None:
-        return {"classes": list(data.classes), "labels": data.test_labels[:n].tolist()}
+        return {"classes": list(data.classes), "labels": data.test_labels[: len(x)].tolist()}
     values, labels = np.unique(data.test_labels, return_inverse=True)
-    return {"classes": [str(value) for value in values.tolist()], "labels": labels[:n].tolist()}
+    return {"classes": [str(value) for value in values.tolist()], "labels": labels[: len(x)].tolist()}
 
 
 def _terms(model, x):
@@ -179,8 +179,13 @@ def _about_terms(model):
     if not trait(model.estimator, "bound", True):
         return "This model is a plain autoencoder: it has no q(z|x), so there is no rate and no bound."
     if isinstance(model.encoder.posterior, Flow):
-        return f"Behind a flow the rate has no closed form: both are means over {DRAWS} draws of q(z|x)."
-    return f"The distortion is a mean over {DRAWS} draws of q(z|x)."
+        return f"Behind a flow the rate has no closed form: both are means over {DRAWS} draws of q(z|x{_given(model)})."
+    return f"The distortion is a mean over {DRAWS} draws of q(z|x{_given(model)})."
+
+
+def _given(model):
+    """Return what stands behind z or x in the formulas of a model that is told the class."""
+    return ", y" if model.n_classes else ""
 
 
 def _notes(model, data, use, content, is_exact):
@@ -234,20 +239,24 @@ def _text(content):
     return base64.b64encode(content).decode("ascii")
 
 
-def _page(content, data):
-    """Return the page as bytes."""
+def _page(content, data, given):
+    """Return the page as bytes; `given` is that of `_given`."""
     style = (HERE / "page.css").read_text(encoding="utf-8")
     script = "\n".join((HERE / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS)
     policy = f"default-src 'none'; img-src data:; style-src {_digest(style)}; script-src {_digest(script)}; "
     size = " x ".join(str(side) for side in content["shape"])
+    told = f", given one of {len(content['classes'])} classes" if given else ""
     facts = (
-        f"{data.name}, {size} pixels, {content['n_latent']} latents; {content['n']:,} of {len(data.test):,} test images"
+        f"{data.name}, {size} pixels, {content['n_latent']} latents{told}; "
+        f"{content['n']:,} of {len(data.test):,} test images"
     )
     title = content["title"] or data.name
     page = Template((HERE / "page.html").read_text(encoding="utf-8")).substitute(
         made_by=MADE_BY,
         policy=f"{policy}base-uri 'none'; form-action 'none'",
         title=html.escape(f"{title} - scratchvae explore"),
+        given=given,
+        told="|y" if given else "",
         facts=html.escape(f"{title}: {facts}" if content["title"] else facts),
         style=style,
         model=json.dumps(content, allow_nan=False).replace("<", "\\u003c"),  # no name can end the element

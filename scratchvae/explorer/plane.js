@@ -17,6 +17,7 @@ class Plane {
     this.axes = axes;
     this.lit = null;  // the class that is shown alone, or null for all
     this.tiles = null;  // a canvas of decoded images, or null
+    this.decoding = 0;  // how often the decoding of the tiles has begun
     this.withTiles = false;
     this.withPoints = true;
     this.resize();
@@ -152,16 +153,23 @@ class Plane {
     pen.fillText(text, left, base);
   }
 
-  /** Decode a grid of codes over the plane, a row of it at a time so that the page stays awake, and call `then`. */
-  decodeTiles(then) {
-    const tiles = document.createElement("canvas");
-    tiles.width = TILES * WIDTH;
-    tiles.height = TILES * HEIGHT;
+  /**
+   * Decode a grid of codes over the plane, of the class y, a row of it at a time so that the page stays awake, and call
+   * `then` after each. Rows of another class stay until theirs are there; what is still being decoded for it is not.
+   */
+  decodeTiles(y, then) {
+    const tiles = this.tiles ?? document.createElement("canvas");
+    if (!this.tiles) {
+      tiles.width = TILES * WIDTH;
+      tiles.height = TILES * HEIGHT;
+    }
     const one = document.createElement("canvas");
+    const mine = ++this.decoding;
     const row = r => {
+      if (mine !== this.decoding) return;
       for (let c = 0; c < TILES; c++) {
         const middle = { x: (c + 0.5) / TILES * this.width, y: (r + 0.5) / TILES * this.height };
-        paint(one, decode(this.codeAt(middle, new Float64Array(model.n_latent))));
+        paint(one, decode(this.codeAt(middle, new Float64Array(model.n_latent)), y));
         tiles.getContext("2d").drawImage(one, c * WIDTH, r * HEIGHT);
       }
       this.tiles = tiles;

@@ -28,7 +28,10 @@ def rounded(model):
 
 
 def largest_change(model, other):
-    """Return max |E[x|z] of one model - E[x|z] of the other|, over the pixels of 50 codes z ~ N(0, I)."""
+    """Return max |E[x|z] of one model - E[x|z] of the other|, over the pixels of 50 codes z ~ N(0, I).
+
+    A conditional model has the classes in turn.
+    """
     z = np.random.default_rng(0).standard_normal((CODES, model.n_latent))
     y = np.arange(CODES) % model.n_classes if model.n_classes else None
     return float(np.abs(model.decode(z, y) - other.decode(z, y)).max())

@@ -1,22 +1,26 @@
 // The model: what the encoder's outputs say of z, and what the decoder's say of x. The equations are those of Kingma &
 // Welling, "Auto-Encoding Variational Bayes"; the Python is scratchvae/inference/posteriors and …/likelihoods.
 
-/**
- * Return a row with the class y behind it, as one 1 among zeros, where the model was told the classes: it then is one
- * of p(x|z, y) and q(z|x, y), whose first layers read both. Without classes return the row.
- */
-function given(row, y) {
-  const numbers = new Float64Array(row.length + model.n_classes);
-  numbers.set(row);
-  if (model.n_classes) numbers[row.length + y] = 1;
-  return numbers;
+/** Return E[x|z], or E[x|z, y] of a class y, D numbers, for a code z of J numbers: `VAE.decode` for one row. */
+function decode(z, y = null) {
+  const { hidden, head, mean } = model.decoder;
+  const output = chain(head, chain(hidden, withClass(z, y), model.weights), model.weights);
+  return output.map(MEANS[mean]);
 }
 
-/** Return E[x|z], D numbers, for a code z of J numbers: `VAE.decode` for one row. y is a class, the chosen one. */
-function decode(z, y = model.y) {
-  const { hidden, head, mean } = model.decoder;
-  const output = chain(head, chain(hidden, given(z, y), model.weights), model.weights);
-  return output.map(MEANS[mean]);
+/**
+ * Return some numbers, and behind them the C of a class y as a conditional model reads it: a 1 at y, which counts from
+ * 0, among zeros. For another model C is 0, and y is null.
+ */
+function withClass(numbers, y) {
+  const C = model.n_classes;
+  if (C ? !(Number.isInteger(y) && y >= 0 && y < C) : y !== null) {
+    throw new RangeError(`the class ${y} came; expected ${C ? `one of 0 to ${C - 1}` : "none"}`);
+  }
+  const all = new Float64Array(numbers.length + C);
+  all.set(numbers);
+  if (C) all[numbers.length + y] = 1;
+  return all;
 }
 
 /** What each likelihood makes of its first output, pixel by pixel. */
@@ -33,15 +37,15 @@ function meanAtMinus(r) {
   return 0.5 - r * (1 / 12 - r2 * (1 / 720 - r2 * (1 / 30240 - r2 * (1 / 1209600 - r2 / 47900160))));
 }
 
-/** Return what the encoder says of an image x, D numbers, of class y: μ, log σ² and what else its posterior reads. */
-function outputsOf(x, y = model.y) {
+/** Return what the encoder says of an image x, D numbers, of a class y: μ, log σ² and what else its posterior reads. */
+function outputsOf(x, y) {
   const { hidden, heads } = model.encoder;
-  const h = chain(hidden, given(x, y), model.weights);
+  const h = chain(hidden, withClass(x, y), model.weights);
   return heads.map(head => chain(head, h, model.weights));
 }
 
 /** Return the code of an image x, the z of ε = 0: the mean μ of q(z|x) (9), sent through the maps of a flow. */
-function encode(x, y = model.y) {
+function encode(x, y = null) {
   const outputs = outputsOf(x, y);
   const { maps } = model.encoder;
   return maps ? planar(outputs[0], outputs.at(-1), maps) : outputs[0];  // with full covariance, z = μ + L 0 = μ too
@@ -71,7 +75,7 @@ function planar(z, parameters, maps) {
 }
 
 /** Return the standard deviation of each latent under q(z|x), or null behind a flow, where it has no closed form. */
-function spread(x, y = model.y) {
+function spread(x, y = null) {
   if (model.encoder.maps) return null;
   const [, logVar, lower] = outputsOf(x, y);
   return logVar.map((value, j) => Math.sqrt(Math.exp(value) + squares(rowBelow(lower, j))));
@@ -82,7 +86,7 @@ function spread(x, y = model.y) {
  *
  * With full covariance L Lᵀ, Σ_j σ_j² is its trace, the sum of all L_ij², and log σ_j² is log L_jj².
  */
-function rate(x, y = model.y) {
+function rate(x, y = null) {
   if (model.encoder.maps) return null;
   const [mu, logVar, lower] = outputsOf(x, y);
   let sum = 0;
