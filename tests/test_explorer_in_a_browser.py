@@ -526,7 +526,9 @@ def assert_everything_is_of_the_class(page, model, y):
     codes = half.encode_mean(images(told=True).test)
     a, b = page.evaluate("[explorer.state.a, explorer.state.b]")
     between = 255 * half.decode((codes[a] + codes[b])[None] / 2, [y])[0]
-    of_drawing = half.encode_mean(half.labelled(state(page, "drawing")[None].astype(float), [y]))
+    drawing = half.labelled(state(page, "drawing")[None].astype(float), [y])
+    of_drawing = half.encode_mean(drawing)
+    rate = -half.terms(drawing, np.zeros((1, 1, 3)))[0][0]
     assert page.evaluate("explorer.state.y") == y
     assert_allclose(state(page, "codeOfDrawing"), of_drawing[0], atol=TOLERANCE)
     expected = {
@@ -539,9 +541,9 @@ def assert_everything_is_of_the_class(page, model, y):
         assert_allclose(shown(page, canvas)[:, :, 0].ravel(), image, atol=0.51, err_msg=canvas)
     middle = picture(page.evaluate("document.querySelectorAll('#strip canvas')[4].toDataURL()"))
     assert_allclose(middle[:, :, 0].ravel(), between, atol=0.51)
-    page.locator("#temperature").fill("0")
     assert_allclose(samples(page), np.tile(255 * half.decode(np.zeros((1, 3)), [y]), (20, 1)), atol=0.51)
     assert said(page, "here").endswith(f"; y = {y}")
+    assert said(page, "drawing-said").endswith(f"; its rate is {rate:,.2f} nats")
     assert chosen_classes(page) == [y] * 5  # the pictures, and a list in each of four panels
 
 
@@ -549,6 +551,7 @@ def test_the_class_is_chosen_by_keyboard_at_the_pictures_or_at_a_list_and_all_th
     model = made(n_latent=3, n_classes=3)
     page = opened(model, images(told=True))
     y = int(model.labels(images(told=True).test)[0])
+    page.locator("#temperature").fill("0")
     page.locator("#drawing").focus()
     page.keyboard.press("Space")
     assert_everything_is_of_the_class(page, model, y)
@@ -621,8 +624,11 @@ def test_the_map_is_of_the_class_that_was_chosen_last(opened):
     side = (2 * (np.arange(17) + 0.5) / 17 - 1) * limit
     z = np.stack(np.meshgrid(side, -side), axis=-1).reshape(-1, 2)
     tiles = 255 * rounded(model).decode(z, np.full(len(z), 2)).reshape(17, 17, 6, 5).swapaxes(1, 2).reshape(102, 85)
-    page.evaluate("new Promise(done => { let n = 20; (f = () => n-- ? requestAnimationFrame(f) : done())(); })")
+    in_time = "new Promise(done => { let n = 20; const f = () => n-- ? requestAnimationFrame(f) : done(rows); f(); })"
+    page.evaluate(f"const rows = null; {in_time}")
     assert_allclose(picture(page.evaluate("explorer.plane.tiles.toDataURL()"))[:, :, 0], tiles, atol=0.51)
+    begin = "for (const y of [0, 1]) explorer.plane.decodeTiles(y, () => rows[y]++);"
+    assert page.evaluate(f"const rows = [0, 0]; {begin} {in_time}") == [1, 17]  # a map nobody waits for is left
 
 
 def test_formulas_have_the_class_where_a_model_is_told_it_and_only_there(opened):
