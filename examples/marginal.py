@@ -2,7 +2,7 @@
 
 The model is one of Figure 2's kind: MNIST, N_z = 2, AEVB, Adagrad 0.01, 1e7 samples; a run of figure5.py is found
 again, a missing one is trained. Quadrature, 401 x 401 points, is the truth here; importance takes 20,000 draws from
-q(z|x); annealing takes 100 walks of 2,000 temperatures from the prior; appendix D fits a Gaussian, or a kernel density,
+q(z|x); annealing takes 200 walks of 3,000 temperatures from the prior; appendix D fits a Gaussian, or a kernel density,
 to 500 samples of the posterior and evaluates it at 500 more.
 """
 
@@ -19,7 +19,7 @@ from scratchvae.inference.marginal import annealed, appendix_d, importance, quad
 ESTIMATES = {
     "quadrature": lambda model, x, n: quadrature(model, x, 401 if n > 100 else 201),
     "importance": lambda model, x, n: importance(model, x, 40 * n),
-    "annealing": lambda model, x, n: annealed(model, x, n // 5, 4 * n),
+    "annealing": lambda model, x, n: annealed(model, x, 2 * n // 5, 6 * n),
     "appendix D, Gaussian": lambda model, x, n: appendix_d(model, x, n),
     "appendix D, kernel": lambda model, x, n: appendix_d(model, x, n, "kernel"),
 }
