@@ -174,6 +174,7 @@ def training(noted, capsys):
 
     noted.instead(data.load_data, noted.load_data)
     noted.instead(run.load_model, load_model)
+    noted.instead(run.best_of, lambda folder: None)
     noted.instead(loop.fit, fit)
     noted.instead(plots.draw_run, draw_run)
 
@@ -188,7 +189,7 @@ def training(noted, capsys):
 
 
 OUT = "--out {here}/new"
-PLAIN = f"{OUT} --hidden 9 --optimizer adagrad --init 0.01"  # nothing is left for the data to imply
+PLAIN = f"{OUT} --hidden 9 --optimizer adagrad --init 0.01 --patience 3"  # nothing is left for the data to imply
 FULL = f"{OUT} --full-vb"
 
 
@@ -296,6 +297,7 @@ TRAIN = {
     "--batch-size": row("--batch-size 37", options={"batch_size": 37}, fit__batch_size=37),
     "--schedule": row("--schedule alternating", options={"schedule": "alternating"}, fit__schedule="alternating"),
     "--log-every": row("--log-every 5e2", options={"log_every": 500}, fit__log_every=500),
+    "--patience": row("--patience 7", options={"patience": 7}, fit__patience=7),
     "--dtype": row("--dtype float64", options={"dtype": "float64"}, model__dtype="float64"),
     "--backend": row(
         "--backend cupy",
@@ -379,6 +381,7 @@ OPTIONS = {  # of a run that is trained without any option
     "samples": None,
     "epochs": None,
     "log_every": None,
+    "patience": None,
     "seed": 0,
 }
 

@@ -78,6 +78,7 @@ DEFAULTS = {
     "samples": None,
     "epochs": None,
     "log_every": None,
+    "patience": None,
     "seed": 0,
     "test_images": None,  # no option, but the SHA-256 of the test images, which the checkpoint does not know
     "image_shape": None,  # likewise
@@ -87,7 +88,7 @@ KINDS = {  # what an option in config.json may be beside None: a type, "list" fo
     bool: ("labels", "init_biases", "prior", "full_vb", "learn_hyperprior"),
     int: (
         *("n_train", "latent", "flow", "n_samples", "threads", "warmup", "batch_size", "samples", "log_every", "seed"),
-        *("kl_warmup", "kl_cycles"),
+        *("kl_warmup", "kl_cycles", "patience"),
     ),
     float: ("alpha", "log_sigma", "epochs", "lr", "decay", "beta", "free_bits"),
     str: ("data", "data_dir", "warm_start", "test_images"),
@@ -115,6 +116,7 @@ NEWER += (
     "free_bits",
     "kl_warmup",
     "kl_cycles",
+    "patience",
     "posterior",
     "background",
     "color",
@@ -124,7 +126,7 @@ NEWER += (
     "classes",
     *OF_THETA,
 )
-MAY_CHANGE = ("samples", "epochs", "data", "data_dir", "backend")  # as a run goes on, and what is no option
+MAY_CHANGE = ("samples", "epochs", "patience", "data", "data_dir", "backend")  # as a run goes on, and what is no option
 MAY_CHANGE += ("test_images", "image_shape", "classes")
 UNKNOWN = {  # what an `Information` may not know, in words
     "kl": "the KL of each latent",

@@ -7,6 +7,8 @@ import warnings
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from scratchvae import data
 from scratchvae.backend import BACKENDS, blas_threads, cores, take_device
 from scratchvae.cli.shared import (
@@ -38,14 +40,16 @@ from scratchvae.ranks import fingerprint, ranks_of
 from scratchvae.training import loop
 from scratchvae.training.claim import Claim
 from scratchvae.training.optim import OPTIMIZERS
-from scratchvae.training.run import NOTHING, checkpoint_of, facts_of_run, load_model, look, require_new
+from scratchvae.training.run import NOTHING, best_of, checkpoint_of, facts_of_run, load_model, look, require_new
 
 OF_DATA = {  # the defaults that these data sets change: to section 5 for Frey Face, to a quick clear demo for digits
     "frey": {"hidden": [200], "likelihood": "gaussian"},
     "digits": {"hidden": [200], "optimizer": "adam", "init": "glorot"},
 }
 OF_CONV = {"hidden": [128], "channels": [16, 32], "activation": "relu", "init": "glorot"}  # and --architecture conv
-FREE_ON_RESUME = ("samples", "epochs", "data_dir", "backend")  # everything else is what the checkpoint was trained with
+FELL = 0.02  # of the rise of the validation bound, which it has fallen by when it is said to have passed its best
+OF_OWN_IMAGES = {"patience": 5}  # rows of the history, where these are ten a decade
+FREE_ON_RESUME = ("samples", "epochs", "patience", "data_dir", "backend")  # all else is as in the checkpoint
 
 EPILOG = """examples:
   scratchvae train
@@ -120,6 +124,7 @@ def train(out=None, resume=None, quiet=False, take_over=False, ranks=None, **giv
                 kl_cycles=options["kl_cycles"],
                 binarization=images.binarization,
                 log_every=options["log_every"],
+                patience=options["patience"],
                 out=folder,
                 resume=resume is not None,
                 options=options,
@@ -135,6 +140,7 @@ def train(out=None, resume=None, quiet=False, take_over=False, ranks=None, **giv
             mpiexec = f"mpiexec -n {ranks.size} " if ranks.size > 1 else ""
             print(f"\nstopped; go on with: {mpiexec}scratchvae train --resume {quoted(folder)}", file=sys.stderr)
         return stop.code if isinstance(stop, SystemExit) else 130
+    best = ranks.first_only(lambda: best_of(folder)) if options["patience"] else None
     if not quiet:
         last = history[-1]
         print(
@@ -142,6 +148,9 @@ def train(out=None, resume=None, quiet=False, take_over=False, ranks=None, **giv
             f"{last['train_bound']:.2f} train{_kind_of_bound(model)}, "
             f"{last['valid_bound']:.2f} validation (nats per datapoint)"
         )
+        per_epoch = len(images.train) * (2 if options["schedule"] == "alternating" else 1)
+        ended = last["samples"] < loop.target_of(options["samples"], options["epochs"], per_epoch)
+        print(_best_in_words(best, options["patience"] if ended else None) or _passed_in_words(history), end="")
     with model.guard.looked_at():
         use = use_of(model, images.valid, images.binarization, options["seed"], ranks, quiet)
     if not quiet:
@@ -157,6 +166,34 @@ def train(out=None, resume=None, quiet=False, take_over=False, ranks=None, **giv
         print(f"wrote {folder}/{anew}: config.json, metrics.csv, checkpoint.npz{drawn}")
         print(f"{_worth_a_look(model, use, pictures)}next: scratchvae evaluate {quoted(folder)}")
     return 0
+
+
+def _best_in_words(best, patience):
+    """Return a line that says which model a run with patience has kept; "" where there is none.
+
+    best is that of `best_of`. patience is that of a run which has ended by it before its time, and None for another.
+    """
+    if best is None:
+        return ""
+    samples, bound = best
+    why = "" if patience is None else f", and {patience} rows brought no better one: the run has ended"
+    return f"the best validation bound was {bound:.2f}, at {samples:,} samples{why}; that model is kept\n"
+
+
+def _passed_in_words(history):
+    """Return a line where the validation bound has fallen since its best row by 2 % of what it had risen; else ""."""
+    history = history[np.isfinite(history["valid_bound"])]
+    if len(history) == 0:
+        return ""
+    bounds = history["valid_bound"]
+    best = bounds.argmax()
+    fell = bounds[best] - bounds[-1]
+    if fell <= FELL * (bounds[best] - bounds[0]):
+        return ""
+    return (
+        f"the validation bound was best at {history['samples'][best]:,} samples, {bounds[best]:.2f}, and has fallen by "
+        f"{fell:.2f} since: a new run with --patience 5 ends in time and keeps the best\n"
+    )
 
 
 def _worth_a_look(model, use, pictures):
@@ -216,14 +253,18 @@ def _with_defaults(given):
     """Return all options of a new run.
 
     An option has the value that is given, or else the one that the data, the architecture or a flow imply, or else that
-    of DEFAULTS.
+    of DEFAULTS. A patience of 0 is none.
     """
-    implied = dict(OF_DATA.get(given.get("data", DEFAULTS["data"]), {}))
+    name = given.get("data", DEFAULTS["data"])
+    implied = dict(OF_DATA.get(name, {}))
+    if name not in data.DATASETS and "log_every" not in given:
+        implied |= OF_OWN_IMAGES
     if given.get("architecture") == "conv":
         implied |= OF_CONV
     if given.get("flow"):
         implied["estimator"] = "A"  # (7) needs the KL in closed form, which a flow does not have
-    return DEFAULTS | implied | given
+    options = DEFAULTS | implied | given
+    return options | {"patience": options["patience"] or None}
 
 
 def _name(options):
@@ -295,6 +336,13 @@ def _resumed(run, given, out):
     options = run_options(run)
     free = FREE_ON_RESUME if options["data"] in data.DATASETS else (*FREE_ON_RESUME, "data")  # your own may have moved
     for key, value in given.items():
+        if key == "patience" and bool(value) != bool(options[key]):
+            how = "with" if options[key] else "without"
+            kept = "are kept" if options[key] else "are not kept"
+            raise ValueError(
+                f"{run} was trained {how} --patience, and the parameters of its best validation bound {kept}: "
+                "leave that option out, or start anew"
+            )
         if key not in free and value != options[key]:
             theirs = "its default" if options[key] is None else options[key]
             raise ValueError(
@@ -351,11 +399,12 @@ def _describe(model, options, threads, n_ranks):
         objective += f", {options['kl_cycles']} times" if options["kl_cycles"] > 1 else ""
     optimizer = options["optimizer"] + ("" if options["lr"] is None else f" {options['lr']}")
     optimizer += "" if options["decay"] is None else f" / (1 + step/{options['decay']:g})"
+    patience = "" if options["patience"] is None else f", patience of {options['patience']} rows"
     return (
         f"{type(model).__name__} {sizes}, {activation}, "
         f"{likelihood}, {model.params.value.size:,} parameters in {config['dtype']} on {place}\n"
         f"{objective}, L = {config['n_samples']}, M = {options['batch_size']}, {prior}, {optimizer}, "
-        f"{options['schedule']} updates, seed {options['seed']}"
+        f"{options['schedule']} updates, seed {options['seed']}{patience}"
     )
 
 
@@ -573,6 +622,14 @@ def add_to(commands):
     )
     g.add_argument(
         "--log-every", type=count, metavar="N", help="samples between two rows of metrics.csv (ten rows a decade)"
+    )
+    g.add_argument(
+        "--patience",
+        type=count,
+        metavar="P",
+        help="end when P rows of metrics.csv, one after the other, bring no better validation bound, and give the "
+        "model of the best one; with 0 the run goes on to its end and gives the last (your own images: 5, unless "
+        "--log-every is given; else 0)",
     )
     g.add_argument(
         "--dtype", choices=("float32", "float64"), help="the precision of all numbers: float32 (default) or float64"

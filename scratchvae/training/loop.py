@@ -21,9 +21,11 @@ from scratchvae.ranks import ALONE, fingerprint, ranks_of, warn_of_others
 from scratchvae.signals import interruptible
 from scratchvae.training.optim import Adagrad, started
 from scratchvae.training.parallel import require_entrywise, require_sum_over_rows, update_by, warn_of_threads
-from scratchvae.training.run import RunFolder, with_latents
+from scratchvae.training.patience import Best, checked_patience, warmed_up
+from scratchvae.training.run import HISTORY, RunFolder, with_latents
 from scratchvae.training.warmup import checked_warmup, warming
 
+SAMPLES, VALID_BOUND = (HISTORY.names.index(name) for name in ("samples", "valid_bound"))
 ORDER, STEP, HELD_OUT = range(3)  # what a random stream is for
 LOOKED_AT = 1000  # how many validation rows are looked at for what the latents carry, at each row of the history
 
@@ -49,6 +51,7 @@ def fit(
     kl_cycles=1,
     binarization="grey",
     log_every=None,
+    patience=None,
     out=None,
     resume=False,
     options=None,
@@ -77,6 +80,11 @@ def fit(
                    Bernoulli(x); "grey" and "fixed" pixels are taken as they are.
     log_every      How many samples lie between two rows of the history. By default there are ten rows a decade from
                    1,000 on, evenly spaced on a log axis.
+    patience       The run ends when so many rows of the history, one after the other, bring no better validation bound.
+                   The model then has the parameters of the best one, and so has the model that `load_model` gives,
+                   also where the run comes to its end before. With the default rows, ten a decade, a patience of 5
+                   ends it after 10^½, 3.2 times as many samples as at the best. Rows during a warm-up do not count.
+                   None, the default, trains to the end and gives the last parameters.
     out            A folder for checkpoint.npz, metrics.csv and config.json, with nothing else in it yet. The checkpoint
                    is written at each of the first thousand rows and at the end, and between them at later rows and
                    every 30 s, or as often as takes 5 % of the time where it takes long. While the run is at work no
@@ -124,8 +132,9 @@ def fit(
             raise ValueError(f"schedule is {schedule!r}; expected 'joint' or 'alternating'")
         kl_warmup, kl_cycles = checked_warmup(model, kl_warmup, kl_cycles)
         parts = [slice(None)] if schedule == "joint" else [model.phi, model.theta]
-        target = _target(samples, epochs, per_epoch=n * len(parts))
+        target = target_of(samples, epochs, per_epoch=n * len(parts))
         log_every, seed = checked_run(log_every, seed, out, resume)
+        patience = checked_patience(patience, valid)
 
         work = max(
             model.working_memory(m), 0 if valid is None else model.working_memory(min(len(valid), _block(model)))
@@ -142,10 +151,11 @@ def fit(
             **({} if kl_warmup is None else {"kl_warmup": kl_warmup, "kl_cycles": kl_cycles}),
             "binarization": binarization,
             "log_every": log_every,
+            **({} if patience is None else {"patience": "any"}),  # it may change as a run goes on
             "data": None if out is None else {"train": fingerprint(train), "valid": fingerprint(valid)},
         }
         if ranks.size > 1:
-            agree(ranks, facts, model, train, valid, target, resume, options)
+            agree(ranks, facts | {"patience": patience}, model, train, valid, target, resume, options)
             warn_of_threads(ranks, model)
             require_entrywise(optimizer)
             require_sum_over_rows(model, train)
@@ -171,7 +181,7 @@ def fit(
                     now.seen += size
                 unread.clear()
                 bar.set_postfix_str(f"bound {bound / n:.1f}", refresh=False)
-            now.seconds = time.perf_counter() - since
+            now.seconds = time.perf_counter() - begun
 
         told = False  # that the bound of the validation rows is not finite
 
@@ -187,8 +197,10 @@ def fit(
             return now.row(now.step / steps_per_epoch, found["bound"], *carried)
 
         columns = with_latents(model.n_latent)
+        best = Best(model.params, patience, since=warmed_up(optimizer, m * len(parts), kl_warmup, kl_cycles))
+        more = best.arrays()
         folder = RunFolder(
-            out if ranks.first else None, model, optimizer, facts, options, take_over=take_over, columns=columns
+            out if ranks.first else None, model, optimizer, facts, options, more, take_over=take_over, columns=columns
         )
         with (
             interruptible() as signals,
@@ -199,11 +211,14 @@ def fit(
             progress_bar(target, now.samples, ranks.shown(progress)) as bar,
             np.errstate(all="ignore"),
         ):
-            now = update.begin(now)
+            now = update.begin(now, more.values())
             stop = ranks.meet(signals=signals)[1]
-            since = time.perf_counter() - now.seconds
+            begun = time.perf_counter() - now.seconds
             warn_if_done(now, target, out)
-            while now.samples < target and not stop:
+            best.count((row[SAMPLES], row[VALID_BOUND]) for row in now.rows)
+            if best.is_over():
+                _warn_that_it_is_over(best, out)
+            while now.samples < target and not stop and not best.is_over():
                 epoch, i = divmod(now.step, steps_per_epoch)
                 if i == 0 or order is None:
                     order = move(stream(seed, ORDER, epoch).permutation(n), kind(held))
@@ -239,6 +254,9 @@ def fit(
                 if is_row:
                     read()
                     now.add(row())
+                    reached = now.samples, now.rows[-1][VALID_BOUND]
+                    best.see(*reached)
+                    best.count([reached])
                 if keep:
                     read()
                     update.collect()
@@ -247,10 +265,13 @@ def fit(
 
             read()
             ending = [row()] if now.seen and not stop else []
+            for last in ending:
+                best.see(last[SAMPLES], last[VALID_BOUND])
             update.collect()
             folder.keep(now, *ending)
             stop = ranks.meet(signals=signals)[1]
     ranks.stop(stop)
+    best.put_back()
     return now.history(*ending)
 
 
@@ -455,6 +476,15 @@ def warn_if_done(now, target, out):
         warnings.warn(f"{out} has evaluated {now.samples:,} samples already: ask for more to go on", stacklevel=3)
 
 
+def _warn_that_it_is_over(best, out):
+    """Warn where a resumed run has ended by its patience."""
+    warnings.warn(
+        f"{out} has ended: {best.waited} rows have brought no validation bound better than {best.top:.2f}: "
+        "ask for more patience to go on",
+        stacklevel=3,
+    )
+
+
 def checked_batch_size(batch_size, n):
     """Return M, which is no more than n: a larger one is cut down with a warning."""
     batch_size = whole("batch_size", batch_size)
@@ -478,7 +508,7 @@ def agree(ranks, facts, model, train, valid, target, resume, options):
     ranks.require_same(model, train, **facts | others)
 
 
-def _target(samples, epochs, per_epoch):
+def target_of(samples, epochs, per_epoch):
     """Return how many samples to evaluate."""
     if samples is not None and epochs is not None:
         raise ValueError("samples and epochs are both given; expected one of them")

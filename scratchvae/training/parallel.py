@@ -40,7 +40,7 @@ class Update:
         self.optimizer = optimizer
 
     def begin(self, now, more=()):
-        """Return where the run stands."""
+        """Return where the run stands. more lists other arrays, in host memory, that it goes on from."""
         return now
 
     def ascend(self, step, part):
@@ -66,6 +66,8 @@ class DeviceUpdate(Update):
         now = self.ranks.comm.bcast(now)
         for vector in (self.model.params.value, *self.optimizer.state.values()):
             self.devices.broadcast(vector, 0)
+        for array in more:
+            self.ranks.comm.Bcast(array)
         return now
 
     def ascend(self, step, part):
@@ -105,7 +107,7 @@ class SharedUpdate:
     def begin(self, now, more=()):
         """Give all ranks what the first has read: where the run stands, the parameters and the optimiser's state.
 
-        more lists other arrays that the run goes on from; none unless given.
+        more lists other arrays, in host memory, that the run goes on from; none unless given.
         """
         self.ranks.meet()
         now = self.ranks.comm.bcast(now)

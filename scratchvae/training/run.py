@@ -5,6 +5,7 @@ import csv
 import io
 import itertools
 import json
+import math
 import os
 import re
 import time
@@ -238,6 +239,9 @@ DOORS = {"estimator": OBJECTIVES, "likelihood": LIKELIHOODS, "posterior": POSTER
 def load_model(folder, estimator=None, backend="numpy", likelihood=None, posterior=None):
     """Return the model of a run, on either backend wherever it was trained.
 
+    Of a run with patience it is the model with the best validation bound so far, and else the one of its last
+    checkpoint.
+
     folder    is the run folder, or the path of a checkpoint, which ends in .npz.
     backend   is "numpy" or "cupy"; "numpy" unless given.
 
@@ -264,8 +268,30 @@ def load_model(folder, estimator=None, backend="numpy", likelihood=None, posteri
         came = model.config.get(door, "gaussian")
         if came != config.get(door, "gaussian"):
             raise CheckpointError(f"{path} was trained with {door} {config.get(door, 'gaussian')!r}, not {came!r}")
-    _fill(path, {name: array for name, array in arrays.items() if name.startswith("params/")}, _parameters(model))
+    learned = "params/" if _best_in(path, arrays) is None else "best/"
+    learned = {f"params/{name[len(learned) :]}": arrays[name] for name in arrays if name.startswith(learned)}
+    _fill(path, learned, _parameters(model))
     return model
+
+
+def best_of(folder):
+    """Return the samples and the validation bound of the model that `load_model` gives of a run with patience.
+
+    None is returned of a run without, and of one that has not seen a bound that is finite.
+    """
+    path = checkpoint_of(folder)
+    return _best_in(path, _load(path)[0])
+
+
+def _best_in(path, arrays):
+    """Return the samples and the validation bound of the best parameters among the arrays of a checkpoint, or None."""
+    at = arrays.get("best")
+    if at is None:
+        return None
+    if at.shape != (2,) or at.dtype != np.float64:
+        raise CheckpointError(f"{path} has {at.dtype} {at.shape} for best; expected float64 (2,)")
+    samples, bound = at.tolist()
+    return (int(samples), bound) if math.isfinite(samples) and math.isfinite(bound) else None
 
 
 def checkpoint_of(folder):
