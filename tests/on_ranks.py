@@ -119,6 +119,11 @@ def resumed(comm, folder):
         model, history = trained(name, comm, samples=900, out=run, resume=True)
         found[f"{name} resumed: parameters"] = model.params.value
         found[f"{name} resumed: history"] = history[:, -1]
+    patient = {"out": folder / "patient", "optimizer": Adam(0.05), "patience": 3, "log_every": 60}
+    trained("gaussian", comm, samples=300, **patient)
+    model, history = trained("gaussian", comm, samples=60_000, resume=True, **patient)
+    found["patient: parameters"] = model.params.value
+    found["patient: samples"] = history[1]
     point = VAE(**SIZES)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -149,7 +154,8 @@ def on_devices(comm):
         for name in ("L^B", "full VB local"):
             kind, options = MODELS[name]
             model = kind(**SIZES | options, backend="cupy")
-            history = fit(model, DATA, VALID, optimizer=Adam(0.01), samples=600, batch_size=10, comm=comm)
+            settings = {"samples": 600, "batch_size": 10, "patience": 3, "log_every": 60}
+            history = fit(model, DATA, VALID, optimizer=Adam(0.01), comm=comm, **settings)
             found[f"{name} on devices: parameters"] = model.params.value.get()
             found[f"{name} on devices: history"] = np.array([history["train_bound"], history["valid_bound"]])
     return found
@@ -355,6 +361,7 @@ def faults(comm, folder):
         "data": lambda: fit(VAE(**SIZES), DATA + (mine == last) * 1e-9, **options),
         "model": lambda: fit(VAE(**SIZES, seed=mine), DATA, **options),
         "samples": lambda: fit(VAE(**SIZES), DATA, batch_size=10, samples=500 + mine, comm=comm),
+        "patience": lambda: fit(VAE(**SIZES), DATA, VALID, patience=1 + mine, **options),
         "argument": lambda: fit(VAE(**SIZES), DATA, batch_size=0 if mine == last else 10, samples=500, comm=comm),
         "rows": lambda: fit(VAE(**SIZES), DATA, batch_size=1, samples=500, comm=comm),
         "coupled": lambda: fit(VAE(**SIZES, estimator=coupled), DATA, **options),

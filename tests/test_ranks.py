@@ -82,6 +82,7 @@ FAULTS = {  # what the rank that speaks has raised, and which rank it is: the fi
     "data": (0, "has rows"),
     "model": (0, "ValueError: rank 1 has model"),
     "samples": (0, "ValueError: rank 1 has samples 501, and rank 0 500"),
+    "patience": (0, "ValueError: rank 1 has patience 2, and rank 0 1"),
     "argument": ("last", "ValueError: batch_size is 0; expected a whole number ≥ 1"),
     "rows": (0, "ranks and 1 datapoints in a minibatch: start no more ranks than those (mpiexec -n)"),
     "coupled": (0, "ValueError: the rows of a minibatch act on each other in this model"),
