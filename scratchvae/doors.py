@@ -97,10 +97,6 @@ def _require_classes(config, objective):
         return
     if C == 1:
         raise ValueError("n_classes is 1; expected 2 or more, or 0 for a model that is told no class")
-    if config["channels"]:
-        raise ValueError(
-            f"n_classes is {C}, for networks that read a row as it is; channels read it as an image: leave one out"
-        )
     if tuple(trait(objective, "noise", ("eps",))) != ("eps",):
         raise ValueError(
             f"n_classes is {C}, and the estimator {config['estimator']!r} has dreams, which have no class: take "

@@ -49,12 +49,15 @@ def hidden(arrays, network, x, activation, affine=linear):
 def encode(arrays, x, activation="tanh", heads=("mu", "log_var")):
     """Return μ and log σ² of q(z|x) (9), (M, J) each, or what other `heads` of the encoder give."""
     convolutions = [key[:-2] for key in arrays if key.startswith("encoder.conv") and key.endswith(".W")]
+    y = x[:, :0]
     if convolutions:
+        n_pixels = len(x[0]) - _n_classes(arrays, len(arrays["encoder.mu.b"]))
+        x, y = x[:, :n_pixels], x[:, n_pixels:]
         C = len(arrays[convolutions[0] + ".W"]) // 4**2  # how many numbers a pixel has, under a kernel of 4 x 4 pixels
         x = np.reshape(x, (len(x), int((len(x[0]) / C) ** 0.5), -1, C))
     for name in convolutions:
         x = ACTIVATIONS[activation](convolution(arrays, name, x, 4, 2, 1))
-    h = hidden(arrays, "encoder", np.reshape(x, (len(x), -1)), activation)
+    h = hidden(arrays, "encoder", np.concatenate([np.reshape(x, (len(x), -1)), y], axis=1), activation)
     return [linear(arrays, f"encoder.{head}", h) for head in heads]
 
 
@@ -159,8 +162,7 @@ def log_likelihood(arrays, x, z, likelihood, mean="sigmoid", activation="tanh", 
 
     A decoder whose first map reads more than z is one of p(x|z, y), with y in the last columns of x.
     """
-    first = next(key for key in arrays if key.startswith("decoder.") and key.endswith(".W"))
-    n_classes = len(arrays[first]) - z.shape[1]
+    n_classes = _n_classes(arrays, z.shape[1])
     if n_classes:
         z = np.concatenate([z, x[:, -n_classes:]], axis=1)
         x = x[:, :-n_classes]
@@ -193,6 +195,11 @@ def log_likelihood(arrays, x, z, likelihood, mean="sigmoid", activation="tanh", 
     if likelihood == "laplace":
         return log_laplace(x, mu, output("log_scale"))
     return log_normal(x, mu, output("log_var"))
+
+
+def _n_classes(arrays, n_latent):
+    """Return how many numbers the decoder reads beside z: those of the class of an image."""
+    return len(arrays[next(key for key in arrays if key.startswith("decoder.") and key.endswith(".W"))]) - n_latent
 
 
 def drawn_sums(zeta):

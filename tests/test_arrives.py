@@ -607,6 +607,7 @@ EVALUATE = {
         importance__seed=0,
         printed__log_likelihood=-3.5,
         printed__log_likelihood_by="importance",
+        printed__log_likelihood_of="p(x)",
         printed__log_likelihood_samples=500,
         printed__log_likelihood_error=0.1,
         printed__log_likelihood_bias=pytest.approx(-0.005),

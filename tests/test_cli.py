@@ -465,7 +465,7 @@ def test_what_is_trained_is_told_in_two_lines(words, told, tmp_path, monkeypatch
 
 def test_a_log_likelihood_is_told_with_what_is_known_of_its_error():
     result = {"n": 1000, "log_likelihood": -90.0, "log_likelihood_samples": 500, "k_hat": 0.61, "k_hat_threshold": 0.63}
-    result |= {"log_likelihood_by": "importance"}
+    result |= {"log_likelihood_by": "importance", "log_likelihood_of": "p(x)"}
     result |= {"log_likelihood_error": 0.2, "log_likelihood_bias": -0.05, "untrusted": 0, "unsure": 0, "not_finite": 0}
     words = "log p(x) -90.00 ± 0.2 nats per datapoint, by importance with 500 draws from q(z|x), too low on average by "
     words += "some 0.05; k_hat up to 0.61"
@@ -499,7 +499,7 @@ def test_a_bound_over_theta_is_told_and_divided_among_the_data_where_it_is_their
 
 def test_a_log_likelihood_without_an_error_or_a_k_hat_is_told_without_them():
     result = {"n": 10, "log_likelihood": -9.0, "log_likelihood_samples": 5, "k_hat": None, "k_hat_threshold": 0.3}
-    result |= {"log_likelihood_by": "importance"}
+    result |= {"log_likelihood_by": "importance", "log_likelihood_of": "p(x)"}
     result |= {"log_likelihood_error": None, "log_likelihood_bias": None, "untrusted": 0, "unsure": 0, "not_finite": 0}
     assert evaluate_command._log_likelihood_in_words(result) == (
         "log p(x) -9.00 nats per datapoint, by importance with 5 draws from q(z|x); no k_hat for such weights, or so "

@@ -125,6 +125,40 @@ def test_every_gradient_of_a_conditional_model_is_that_of_the_oracle(settings):
     assert max(row.oracle for row in report if row.oracle is not None) < 1e-10
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"channels": (2,)},
+        {"channels": (3, 2), "n_hidden": (), "posterior": "full"},
+        {"channels": (2,), "image_channels": 3, "n_visible": 48, "likelihood": "gaussian", "estimator": "A"},
+        {"channels": (2,), "theta_noise": "antithetic"},
+    ],
+    ids=str,
+)
+def test_convolutions_read_the_image_and_the_label_passes_them_by(settings):
+    settings = {"n_visible": 16, "n_hidden": 4, "n_latent": 2, "n_classes": 3, "init": 0.5, **settings}
+    model = (FullVB if "theta_noise" in settings else VAE)(**settings, activation="relu", dtype="float64", seed=1)
+    model.params.value[...] += 0.1  # biases that are not zero
+    x = rng(3).random((5, settings["n_visible"]))
+    rows = model.labelled(x, Y)
+    report = check_model(model, rows[:4], points=1)
+    assert report, report
+    assert max(row.oracle for row in report if row.oracle is not None) < 1e-10
+    arrays = model.params.named(model.params.value)
+    n = len(settings["channels"])
+    h = x
+    for layer in model.encoder.network.hidden.layers[: 2 * n]:
+        h = layer.forward(h)
+    h = np.concatenate([h, np.eye(3)[Y]], axis=1)
+    if settings["n_hidden"]:
+        h = np.maximum(h @ arrays["encoder.hidden.W"] + arrays["encoder.hidden.b"], 0)
+    assert_allclose(model.encode(rows)[0], h @ arrays["encoder.mu.W"] + arrays["encoder.mu.b"], rtol=1e-12)
+    z = rng(1).standard_normal((5, 2))
+    first = next(layer for layer in model.decoder.layers if hasattr(layer, "W"))
+    assert first.shapes["W"][0] == 5  # z and y
+    assert np.abs(model.decode(z, Y) - model.decode(z, (Y + 1) % 3)).min(axis=1).max() > 0
+
+
 def test_in_the_linear_model_log_p_of_an_image_given_its_class_is_exact():
     model, laws = linear()
     x = rng(2).standard_normal((5, 6))
@@ -182,7 +216,6 @@ def test_draws_arrive_at_the_estimate_of_each_class(monkeypatch):
     ("call", "told"),
     [
         (lambda: conditional(estimator="wake-sleep"), "n_classes is 3, and the estimator 'wake-sleep' has dreams"),
-        (lambda: VAE(16, 5, 2, n_classes=3, channels=(2,)), "n_classes is 3, for networks that read a row as it is"),
         (lambda: conditional(n_classes=1), "n_classes is 1; expected 2 or more"),
         (lambda: conditional(n_classes=-1), "n_classes is -1; expected a whole number ≥ 0"),
         (lambda: conditional().decode(np.zeros((2, 2))), "y is None; expected the labels of 2 rows"),
@@ -358,7 +391,6 @@ def test_a_conditional_run_draws_its_pictures(run):
     ("words", "told"),
     [
         ("train --data frey --labels", "frey has no labels for train and valid and test"),
-        ("train --labels --channels 4", "n_classes is 10, for networks that read a row as it is"),
         ("evaluate {run} --classify 0", "--classify is 0; expected a whole number ≥ 1"),
     ],
 )

@@ -38,6 +38,8 @@ MODELS = {
     "an autoencoder": {"estimator": "autoencoder"},
     "float32": {"dtype": "float32", "n_latent": 4},
     "conditional, full covariance": {"n_classes": 3, "posterior": "full"},
+    "conditional, two convolutions": {"n_classes": 3, "n_visible": 64, "channels": (3, 4), "activation": "relu"},
+    "conditional, a convolution, no hidden layer": {"n_classes": 3, "n_visible": 64, "channels": (3,), "n_hidden": ()},
     "conditional, a flow, no hidden layer": {"n_classes": 3, "flow": 2, "n_hidden": (), "full_vb": True},
 }
 

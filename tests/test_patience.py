@@ -1,10 +1,11 @@
 """training/patience.py: early stopping on the validation bound, and the parameters that are kept."""
 
+import csv
 import math
 
 import numpy as np
 import pytest
-from conftest import rows, small
+from conftest import is_drawn, rows, small
 from numpy.testing import assert_array_equal
 from test_loop import same_but_for_seconds
 
@@ -239,3 +240,20 @@ def test_own_images_have_a_patience_of_five_rows_unless_the_rows_are_given():
     assert patience(data="my/") == patience(data="my.npy", samples=10) == 5
     assert patience(data="my/", log_every=10) is patience(data="digits") is patience() is None
     assert patience(data="my/", patience=0) is None and patience(data="mnist", patience=7) == 7
+
+
+def test_the_study_of_small_sets_runs_and_reads_histories_as_fit_does(run_example, tmp_path, capsys):
+    names = run_example("small_sets", "--data", "digits", "--scale", "0.004", "--results", "results", "--runs", "runs")
+    with open(tmp_path / "results" / "small_sets.csv", newline="", encoding="utf-8") as file:
+        table = list(csv.DictReader(file))
+    assert [row["images"] for row in table] == ["320", "320", "1000", "1000", "3200", "3200", "10000", "10000"]
+    assert "with patience 5" in capsys.readouterr().out and is_drawn(tmp_path / "results" / "small_sets.png")
+    bounds = np.random.default_rng(0).standard_normal((200, 40)).cumsum(axis=1)
+    bounds[0] = np.arange(40)
+    for row in bounds:
+        best = Best(small().params, patience=5, since=0)
+        end = 0
+        while end < 39 and not best.is_over():
+            best.count([(end + 1, row[end])])
+            end += not best.is_over()
+        assert names["ended"](history_of(row)) == end

@@ -248,6 +248,8 @@ def _over_theta(model, x, split, n_theta, seed, binarization, ranks):
 def _estimated(model, x, K, T, seed, binarization, ranks):
     """Return the `Estimate` of log p(x) of each datapoint, as the bound sees it, and how it was had.
 
+    Of a conditional model it is that of log p(x|y), y being the label of the datapoint.
+
     It is had by importance with K draws each, or by K walks of T temperatures each, unless T is None. Then it is held
     against data that the model has made itself: up to `SIMULATED` of them, and no more than there are in x.
     """
@@ -268,7 +270,7 @@ def _estimated(model, x, K, T, seed, binarization, ranks):
         how = {"log_likelihood_by": "annealing", "temperatures": T, "simulated": n}
         how |= {"simulated_lower": simulated.lower.mean()[0], "simulated_upper": simulated.upper.mean()[0]}
         how |= {"simulated_gap": gap, "simulated_gap_error": gap_error}
-    return estimate, how
+    return estimate, how | {"log_likelihood_of": "p(x|y)" if model.n_classes else "p(x)"}
 
 
 def _log_likelihood(estimate, n_samples):
@@ -310,7 +312,7 @@ def _bound_in_words(result):
 def _log_likelihood_in_words(result):
     """Return the estimate of log p(x) as a sentence, with its error, its bias and k_hat as far as they are known."""
     error_known = result["log_likelihood_error"] is not None
-    text = f"log p(x) {result['log_likelihood']:.2f}"
+    text = f"log {result['log_likelihood_of']} {result['log_likelihood']:.2f}"
     if error_known:
         text += f" ± {result['log_likelihood_error']:.2g}"
     text += f" nats per datapoint, by {_how(result)}"
@@ -339,7 +341,8 @@ def _how(result):
     """Return in words how log p(x) was estimated."""
     K = result["log_likelihood_samples"]
     if result["log_likelihood_by"] == "importance":
-        return f"importance with {K:,} draws from q(z|x)"
+        q = "q(z|x)" if result["log_likelihood_of"] == "p(x)" else "q(z|x, y)"
+        return f"importance with {K:,} draws from {q}"
     return f"{K:,} annealed walk{'s' if K > 1 else ''} of {result['temperatures']:,} temperatures"
 
 

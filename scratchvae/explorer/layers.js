@@ -95,7 +95,17 @@ const LAYERS = {
   "sigmoid": (_, x) => x.map(sigmoid),
 };
 
-/** f_n ∘ … ∘ f_1: layers one after another. Without layers it is the identity. */
+/**
+ * f_n ∘ … ∘ f_1: layers one after another. Without layers it is the identity.
+ *
+ * Where one of them says "join", the last n numbers of x pass the layers before it by, and come in behind their output.
+ */
 function chain(layers, x, weights) {
+  const k = layers.findIndex(layer => layer.kind === "join");
+  if (k >= 0) {
+    const split = x.length - layers[k].n;
+    const h = chain(layers.slice(0, k), x.subarray(0, split), weights);
+    return chain(layers.slice(k + 1), Float64Array.from([...h, ...x.subarray(split)]), weights);
+  }
   return layers.reduce((y, layer) => LAYERS[layer.kind](layer, y, weights), x);
 }

@@ -6,7 +6,7 @@ from scratchvae.inference.likelihoods import LIKELIHOODS
 from scratchvae.inference.posteriors import POSTERIORS
 from scratchvae.inference.posteriors.flow import Flow
 from scratchvae.nets.conv import Conv2d, ConvTranspose2d
-from scratchvae.nets.layers import Linear, ReLU, Sigmoid, Softplus, Tanh
+from scratchvae.nets.layers import JoinedChain, Linear, ReLU, Sigmoid, Softplus, Tanh
 
 PLAIN = {Tanh: "tanh", ReLU: "relu", Softplus: "softplus", Sigmoid: "sigmoid"}
 MEANS = {  # how vae.js makes E[x|z] of the first output
@@ -82,8 +82,14 @@ def _name_among(ours, thing):
 
 
 def _layers(chain, weights):
-    """Return the layers of a `Chain` as a list of dicts."""
-    return [_layer(layer, weights) for layer in chain.layers]
+    """Return the layers of a `Chain` as a list of dicts.
+
+    In a `JoinedChain` one more says how many of the last numbers pass the layers before it by.
+    """
+    layers = [_layer(layer, weights) for layer in chain.layers]
+    if isinstance(chain, JoinedChain):
+        layers.insert(chain.k, {"kind": "join", "n": chain.n_beside})
+    return layers
 
 
 def _layer(layer, weights):

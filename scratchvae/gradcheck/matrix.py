@@ -77,6 +77,7 @@ NETWORK_CELLS = (
     {"n_hidden": ()},
     {"n_hidden": 5, "channels": (3, 2), "activation": "relu"},
     {"n_hidden": 4, "n_classes": 3},
+    {"n_hidden": 4, "n_classes": 3, "channels": (2,), "activation": "relu"},
 )
 THETA_CELLS = ({}, *({"theta_noise": noise} for noise in ("minibatch", "antithetic", "datapoint", "local")))
 

@@ -65,7 +65,7 @@ class VAE:
                   the latents carry less, and below 1 more. The bound that is returned and logged stays that of β = 1.
     n_classes     is C, the number of classes of a conditional VAE, p(x|z, y) p(z) with an encoder q(z|x, y); 0 unless
                   given, for none. A row of its data then has its label behind the pixels: see `labelled`. It is for
-                  networks without channels, and for objectives without dreams.
+                  objectives without dreams.
     free_bits     is a number of nats, 0 unless given: a latent whose mean KL over the minibatch is below it costs
                   nothing. It is for the estimator "B" and latents that are independent under q(z|x).
     prior         says whether θ has the prior p(θ) = N(0, I), so that training is MAP as in section 5, which is the
@@ -155,7 +155,8 @@ class VAE:
         widths = self.config["n_hidden"]
         activation = self.config["activation"]
         if self.channels:
-            hidden, head = conv_encoder("encoder", self._image_shape(), self.channels, widths, activation)
+            shape = self._image_shape()
+            hidden, head = conv_encoder("encoder", shape, self.channels, widths, activation, self.n_classes)
         else:
             hidden, head = mlp("encoder", self.n_columns, widths, activation, reads_data=True)
         heads = [Chain([head(name, n)]) for name, n in posterior.outputs(self.n_latent).items()]
@@ -165,11 +166,12 @@ class VAE:
         """Return the decoder of `config`. Its parameters are not laid yet. `linear` makes its affine maps."""
         widths = self.config["n_hidden"]
         activation = self.config["activation"]
+        n_in = self.n_latent + self.n_classes
         if self.channels:
             shape = self._image_shape()
-            hidden, head = conv_decoder("decoder", self.n_latent, shape, self.channels, widths, activation)
+            hidden, head = conv_decoder("decoder", n_in, shape, self.channels, widths, activation)
         else:
-            hidden, head = mlp("decoder", self.n_latent + self.n_classes, widths, activation, linear=linear)
+            hidden, head = mlp("decoder", n_in, widths, activation, linear=linear)
         links = getattr(self.likelihood, "links", {})
         heads = []
         for name in self.likelihood.outputs:

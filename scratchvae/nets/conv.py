@@ -18,7 +18,7 @@ import math
 
 import numpy as np
 
-from scratchvae.nets.layers import Chain, Layer
+from scratchvae.nets.layers import Chain, JoinedChain, Layer
 from scratchvae.nets.mlp import ACTIVATIONS, mlp
 
 
@@ -135,12 +135,12 @@ class ConvTranspose2d(Layer):
 KERNEL = {"size": 4, "stride": 2, "padding": 1}
 
 
-def conv_encoder(name, shape, channels, widths, activation):
+def conv_encoder(name, shape, channels, widths, activation, n_beside=0):
     """Make a convolutional encoder net as (Chain, head), to be used like what `mlp` returns.
 
     Images of `shape` (H, W, C) go through one Conv2d for each entry of `channels`, each of which halves the sides and
-    is followed by the activation, and then through the MLP of `widths`. Images that cannot be halved so often raise a
-    ValueError.
+    is followed by the activation, and then through the MLP of `widths`. A row has n_beside numbers behind its image, 0
+    unless given, and these go to the MLP as they are. Images that cannot be halved so often raise a ValueError.
     """
     layers = []
     for k, n_out in enumerate(channels, start=1):
@@ -148,8 +148,9 @@ def conv_encoder(name, shape, channels, widths, activation):
             raise ValueError(f"channels is {channels}; these images can be halved {k - 1} times: take fewer channels")
         layers += [Conv2d(f"{name}.conv{k}", shape, n_out, **KERNEL, reads_data=k == 1), ACTIVATIONS[activation]()]
         shape = layers[-2].out_shape
-    dense, head = mlp(name, math.prod(shape), widths, activation)
-    return Chain([*layers, *dense.layers]), head
+    dense, head = mlp(name, math.prod(shape) + n_beside, widths, activation)
+    every = [*layers, *dense.layers]
+    return JoinedChain(every, len(layers), n_beside) if n_beside else Chain(every), head
 
 
 def conv_decoder(name, n_in, shape, channels, widths, activation):

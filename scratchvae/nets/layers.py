@@ -170,6 +170,27 @@ class Chain:
         return dy
 
 
+class JoinedChain(Chain):
+    """f_n ∘ … ∘ f_k+1 (f_k ∘ … ∘ f_1(x), y): the last columns of a row, y, pass the first k layers by.
+
+    They are for numbers beside an image, such as its label, which convolutions cannot read. k is the number of layers
+    that they pass by, and n_beside is how many columns they are.
+    """
+
+    def __init__(self, layers, k, n_beside):
+        super().__init__(layers)
+        self.k = k
+        self.n_beside = n_beside
+
+    def forward(self, x):
+        h = Chain(self.layers[: self.k]).forward(x[:, : -self.n_beside])
+        return Chain(self.layers[self.k :]).forward(np.concatenate([h, x[:, -self.n_beside :]], axis=1))
+
+    def backward(self, dy):
+        dh = Chain(self.layers[self.k :]).backward(dy)
+        return Chain(self.layers[: self.k]).backward(dh[:, : -self.n_beside])  # y is data, whose gradient nobody needs
+
+
 def sigmoid(x):
     """Return 1 / (1 + e⁻ˣ), as e^min(x, 0) / (1 + e^-|x|): no exponent is positive, so nothing overflows at any x."""
     return np.exp(np.minimum(x, 0)) / (1 + np.exp(-np.abs(x)))
