@@ -9,7 +9,7 @@ from conftest import is_drawn, rows, small
 from numpy.testing import assert_array_equal
 from test_loop import same_but_for_seconds
 
-from scratchvae import VAE, Adagrad, Adam, FullVB, fit, load_model
+from scratchvae import VAE, Adagrad, Adam, FullVB, fit, load_model, plots
 from scratchvae.cli import main
 from scratchvae.cli.train import _passed_in_words, _with_defaults
 from scratchvae.training.checkpoint import CheckpointError, load, save
@@ -132,6 +132,8 @@ def test_rows_of_a_warm_up_are_not_counted():
     assert warmed_up(Adagrad(warmup=7), 100, 1000, 3) == 5000  # up, full, up, full, up
     history = trained(optimizer=Adagrad(0.01, warmup=40), patience=1, samples=960)[1]
     assert history["samples"][-1] > 480
+    history = trained(optimizer=Adagrad(0.01, warmup=40), patience=1, samples=1920, schedule="alternating")[1]
+    assert history["samples"][-1] > 960
     history = trained(kl_warmup=600, patience=1)[1]
     assert history["samples"][-1] > 600
 
@@ -189,7 +191,13 @@ SHORT = ["train", "--split", "60,60,20", "--latent", "2", "--hidden", "30", "--l
 SHORT += ["--seed", "1"]
 
 
-def test_the_command_says_what_it_kept_and_goes_on_with_more_patience_alone(tmp_path, capsys):
+@pytest.fixture
+def undrawn(monkeypatch, tmp_path):
+    """Leave out the pictures of runs."""
+    monkeypatch.setattr(plots, "draw_run", lambda *_, **__: [tmp_path])
+
+
+def test_the_command_says_what_it_kept_and_goes_on_with_more_patience_alone(tmp_path, capsys, undrawn):
     run = str(tmp_path / "run")
     assert main([*SHORT, "--patience", "2", "--out", run]) == 0
     samples, bound = best_of(run)
@@ -207,7 +215,7 @@ def test_the_command_says_what_it_kept_and_goes_on_with_more_patience_alone(tmp_
     assert f"at {best_of(whole)[0]:,} samples; that model is kept\n" in out and "has ended" not in out
 
 
-def test_the_command_refuses_patience_for_a_run_that_has_kept_nothing(tmp_path, capsys):
+def test_the_command_refuses_patience_for_a_run_that_has_kept_nothing(tmp_path, capsys, undrawn):
     run = str(tmp_path / "run")
     assert main([*SHORT, "--samples", "600", "--out", run]) == 0
     assert "that model is kept" not in capsys.readouterr().out
@@ -231,6 +239,12 @@ def test_a_run_without_patience_says_where_it_has_passed_its_best_bound_clearly(
     assert _passed_in_words(history_of([-200, -150, -100])) == ""
     assert _passed_in_words(history_of([math.nan, -200, -100, -103]))
     assert _passed_in_words(history_of([math.nan])) == _passed_in_words(history_of([])) == ""
+
+
+def test_the_command_says_where_a_run_without_patience_has_passed_its_best(tmp_path, capsys, undrawn):
+    words = "train --split 30,60,20 --latent 5 --hidden 100 --lr 0.01 --log-every 600 --seed 1 --samples 30000"
+    assert main([*words.split(), "--out", str(tmp_path / "run")]) == 0
+    assert "the validation bound was best at 10,200 samples, -26.9" in capsys.readouterr().out
 
 
 def test_own_images_have_a_patience_of_five_rows_unless_the_rows_are_given():
