@@ -57,6 +57,20 @@ def test_flow_is_between_its_base_and_the_posterior():
     assert -0.005 < found.approximation().mean() < 0.5 * exact
 
 
+def test_maps_of_an_encoder_at_which_no_gradient_moves_them_do_not_hold_the_best_q_back():
+    gaussian, x, log_p, precision = model_and_data(6)
+    model = VAE(x.shape[1], (), 2, "gaussian", "free", flow=4, dtype="float64")
+    model.params.value[...] = 0  # all maps are the identity, with u = w = 0
+    arrays = gaussian.params.named(gaussian.params.value)
+    for name, array in model.params.named(model.params.value).items():
+        array[...] = arrays.get(name, 0)
+    exact = 0.5 * (np.log(np.diag(precision)).sum() - np.linalg.slogdet(precision)[1])
+    done = []
+    found = gap(model, x, log_p, steps=700, draws=2000, progress=done.append)
+    assert -0.005 < found.approximation().mean() < 0.5 * exact
+    assert sum(done) == 2 * 700 * 6
+
+
 @pytest.mark.parametrize(
     "settings", [{}, {"posterior": "full"}, {"flow": 2}, {"posterior": "full", "flow": 1}], ids=str
 )
@@ -138,23 +152,8 @@ def test_what_does_not_fit_is_refused(given, told):
 
 
 def test_the_study_runs_on_a_small_scale(run_example, tmp_path, capsys):
-    run_example(
-        "gap",
-        *[
-            "--data",
-            "digits",
-            "--latent",
-            "2",
-            "--images",
-            "4",
-            "--scale",
-            "0.02",
-            "--results",
-            "results",
-            "--runs",
-            "runs",
-        ],
-    )
+    words = "--data digits --latent 2 --images 4 --scale 0.02 --samples 100000 --results results --runs runs"
+    run_example("gap", *words.split())
     with open(tmp_path / "results" / "gap.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [(row["model"], row["own"]) for row in rows[:3]] == [("VAE", "yes"), ("VAE", "no"), ("VAE", "no")]
