@@ -48,6 +48,13 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.skip(reason=NO_DEVICE))
 
 
+@pytest.fixture(autouse=True)
+def pictures(request, monkeypatch):
+    """A run of this process leaves its pictures out, which take longer than its training, unless a test is `drawn`."""
+    if not request.node.get_closest_marker("drawn"):
+        monkeypatch.setattr(plots, "draw_run", lambda folder, *_, **__: [folder / "learning_curve.png"])
+
+
 @pytest.fixture(params=["numpy", "standin", *([] if NO_DEVICE else ["cupy"])])
 def backend(request, monkeypatch):
     """The test runs on NumPy, on the strict stand-in for CuPy, and on CuPy itself where a device is found."""

@@ -189,7 +189,7 @@ def training(noted, capsys):
 
 
 OUT = "--out {here}/new"
-PLAIN = f"{OUT} --hidden 9 --optimizer adagrad --init 0.01 --patience 3"  # nothing is left for the data to imply
+PLAIN = f"{OUT} --hidden 9 --optimizer adagrad --init 0.01 --keep best"  # nothing is left for the data to imply
 FULL = f"{OUT} --full-vb"
 
 
@@ -297,7 +297,8 @@ TRAIN = {
     "--batch-size": row("--batch-size 37", options={"batch_size": 37}, fit__batch_size=37),
     "--schedule": row("--schedule alternating", options={"schedule": "alternating"}, fit__schedule="alternating"),
     "--log-every": row("--log-every 5e2", options={"log_every": 500}, fit__log_every=500),
-    "--patience": row("--patience 7", options={"patience": 7}, fit__patience=7),
+    "--keep": row("--keep best", options={"keep": "best"}, fit__keep="best"),
+    "--patience": row("--patience 7", f"{OUT} --keep best", {"patience": 7}, fit__patience=7),
     "--dtype": row("--dtype float64", options={"dtype": "float64"}, model__dtype="float64"),
     "--backend": row(
         "--backend cupy",
@@ -381,6 +382,7 @@ OPTIONS = {  # of a run that is trained without any option
     "samples": None,
     "epochs": None,
     "log_every": None,
+    "keep": "last",
     "patience": None,
     "seed": 0,
 }

@@ -29,6 +29,7 @@ from scratchvae.ranks import fingerprint, ranks_of
 from scratchvae.signals import STOPS
 from scratchvae.training import loop
 from scratchvae.training.optim import OPTIMIZERS
+from scratchvae.training.patience import KEPT
 from scratchvae.training.run import config_differs, config_of, facts_of_run, require_folder, same_data
 
 # The options of a run. `scratchvae train` keeps them in config.json, and every other command reads them there.
@@ -78,6 +79,7 @@ DEFAULTS = {
     "samples": None,
     "epochs": None,
     "log_every": None,
+    "keep": "last",
     "patience": None,
     "seed": 0,
     "test_images": None,  # no option, but the SHA-256 of the test images, which the checkpoint does not know
@@ -108,6 +110,7 @@ NAMES = {
     "backend": BACKENDS,
     "optimizer": OPTIMIZERS,
     "schedule": ("joint", "alternating"),
+    "keep": KEPT,
 }
 OF_THETA = ("theta_noise", "alpha", "learn_hyperprior", "log_sigma")  # arguments of a FullVB that a VAE does not take
 NEWER = ("backend", "threads", "full_vb", "warm_start", "architecture", "channels", "flow", "decay")
@@ -116,6 +119,7 @@ NEWER += (
     "free_bits",
     "kl_warmup",
     "kl_cycles",
+    "keep",
     "patience",
     "posterior",
     "background",

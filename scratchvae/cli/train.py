@@ -40,6 +40,7 @@ from scratchvae.ranks import fingerprint, ranks_of
 from scratchvae.training import loop
 from scratchvae.training.claim import Claim
 from scratchvae.training.optim import OPTIMIZERS
+from scratchvae.training.patience import KEPT, UNLIKE, is_judged
 from scratchvae.training.run import NOTHING, best_of, checkpoint_of, facts_of_run, load_model, look, require_new
 
 OF_DATA = {  # the defaults that these data sets change: to section 5 for Frey Face, to a quick clear demo for digits
@@ -48,7 +49,6 @@ OF_DATA = {  # the defaults that these data sets change: to section 5 for Frey F
 }
 OF_CONV = {"hidden": [128], "channels": [16, 32], "activation": "relu", "init": "glorot"}  # and --architecture conv
 FELL = 0.02  # of the rise of the validation bound, which it has fallen by when it is said to have passed its best
-OF_OWN_IMAGES = {"patience": 5}  # rows of the history, where these are ten a decade
 FREE_ON_RESUME = ("samples", "epochs", "patience", "data_dir", "backend")  # all else is as in the checkpoint
 
 EPILOG = """examples:
@@ -124,6 +124,7 @@ def train(out=None, resume=None, quiet=False, take_over=False, ranks=None, **giv
                 kl_cycles=options["kl_cycles"],
                 binarization=images.binarization,
                 log_every=options["log_every"],
+                keep=options["keep"],
                 patience=options["patience"],
                 out=folder,
                 resume=resume is not None,
@@ -140,7 +141,7 @@ def train(out=None, resume=None, quiet=False, take_over=False, ranks=None, **giv
             mpiexec = f"mpiexec -n {ranks.size} " if ranks.size > 1 else ""
             print(f"\nstopped; go on with: {mpiexec}scratchvae train --resume {quoted(folder)}", file=sys.stderr)
         return stop.code if isinstance(stop, SystemExit) else 130
-    best = ranks.first_only(lambda: best_of(folder)) if options["patience"] else None
+    best = ranks.first_only(lambda: best_of(folder)) if options["keep"] == "best" else None
     if not quiet:
         last = history[-1]
         print(
@@ -150,7 +151,10 @@ def train(out=None, resume=None, quiet=False, take_over=False, ranks=None, **giv
         )
         per_epoch = len(images.train) * (2 if options["schedule"] == "alternating" else 1)
         ended = last["samples"] < loop.target_of(options["samples"], options["epochs"], per_epoch)
-        print(_best_in_words(best, options["patience"] if ended else None) or _passed_in_words(history), end="")
+        if options["keep"] == "best":
+            print(_best_in_words(best, model.beta, options["patience"] if ended else None), end="")
+        else:
+            print(_passed_in_words(history, model), end="")
     with model.guard.looked_at():
         use = use_of(model, images.valid, images.binarization, options["seed"], ranks, quiet)
     if not quiet:
@@ -168,31 +172,37 @@ def train(out=None, resume=None, quiet=False, take_over=False, ranks=None, **giv
     return 0
 
 
-def _best_in_words(best, patience):
-    """Return a line that says which model a run with patience has kept; "" where there is none.
+def _best_in_words(best, beta, patience):
+    """Return a line that says which model a run has kept as its best; "" where there is none.
 
     best is that of `best_of`. patience is that of a run which has ended by it before its time, and None for another.
     """
     if best is None:
         return ""
-    samples, bound = best
-    why = "" if patience is None else f", and {patience} rows brought no better one: the run has ended"
-    return f"the best validation bound was {bound:.2f}, at {samples:,} samples{why}; that model is kept\n"
+    samples, value = best
+    what = "validation bound" if beta == 1.0 else f"validation bound with β = {beta:g}"
+    why = "" if patience is None else f", and {patience} rows were no better: the run has ended"
+    return f"kept is the model of {samples:,} samples, with the best {what}, {value:.2f}{why}\n"
 
 
-def _passed_in_words(history):
-    """Return a line where the validation bound has fallen since its best row by 2 % of what it had risen; else ""."""
+def _passed_in_words(history, model):
+    """Return a line where the validation bound has fallen clearly since its best row while that of training rose.
+
+    Clearly is by 2 % of its rise. The line is "" elsewhere, and for an objective with another bound.
+    """
     history = history[np.isfinite(history["valid_bound"])]
-    if len(history) == 0:
+    if len(history) == 0 or not is_judged(model) or model.beta != 1.0:
         return ""
     bounds = history["valid_bound"]
     best = bounds.argmax()
     fell = bounds[best] - bounds[-1]
-    if fell <= FELL * (bounds[best] - bounds[0]):
+    rose = history["train_bound"][-1] - history["train_bound"][best]
+    if not (rose > 0 and fell > FELL * (bounds[best] - bounds.min())):
         return ""
     return (
         f"the validation bound was best at {history['samples'][best]:,} samples, {bounds[best]:.2f}, and has fallen by "
-        f"{fell:.2f} since: a new run with --patience 5 ends in time and keeps the best\n"
+        f"{fell:.2f} since, while that of training rose by {rose:.2f}: a new run with --keep best keeps the model of "
+        "then\n"
     )
 
 
@@ -253,18 +263,19 @@ def _with_defaults(given):
     """Return all options of a new run.
 
     An option has the value that is given, or else the one that the data, the architecture or a flow imply, or else that
-    of DEFAULTS. A patience of 0 is none.
+    of DEFAULTS. Of your own images the best model is kept, where a run can be judged by its validation bound.
     """
     name = given.get("data", DEFAULTS["data"])
     implied = dict(OF_DATA.get(name, {}))
-    if name not in data.DATASETS and "log_every" not in given:
-        implied |= OF_OWN_IMAGES
     if given.get("architecture") == "conv":
         implied |= OF_CONV
     if given.get("flow"):
         implied["estimator"] = "A"  # (7) needs the KL in closed form, which a flow does not have
     options = DEFAULTS | implied | given
-    return options | {"patience": options["patience"] or None}
+    own = name not in data.DATASETS and options["estimator"] not in UNLIKE
+    if "keep" not in given and (own or options["patience"] is not None):
+        options["keep"] = "best"
+    return options
 
 
 def _name(options):
@@ -336,12 +347,10 @@ def _resumed(run, given, out):
     options = run_options(run)
     free = FREE_ON_RESUME if options["data"] in data.DATASETS else (*FREE_ON_RESUME, "data")  # your own may have moved
     for key, value in given.items():
-        if key == "patience" and bool(value) != bool(options[key]):
-            how = "with" if options[key] else "without"
-            kept = "are kept" if options[key] else "are not kept"
+        if key == "patience" and options["keep"] == "last":
             raise ValueError(
-                f"{run} was trained {how} --patience, and the parameters of its best validation bound {kept}: "
-                "leave that option out, or start anew"
+                f"{run} was trained without --keep best, so that the parameters of its best row are not there for "
+                "--patience: leave that option out, or start anew"
             )
         if key not in free and value != options[key]:
             theirs = "its default" if options[key] is None else options[key]
@@ -399,12 +408,13 @@ def _describe(model, options, threads, n_ranks):
         objective += f", {options['kl_cycles']} times" if options["kl_cycles"] > 1 else ""
     optimizer = options["optimizer"] + ("" if options["lr"] is None else f" {options['lr']}")
     optimizer += "" if options["decay"] is None else f" / (1 + step/{options['decay']:g})"
-    patience = "" if options["patience"] is None else f", patience of {options['patience']} rows"
+    kept = ", the best is kept" if options["keep"] == "best" else ""
+    kept += "" if options["patience"] is None else f", patience of {options['patience']} rows"
     return (
         f"{type(model).__name__} {sizes}, {activation}, "
         f"{likelihood}, {model.params.value.size:,} parameters in {config['dtype']} on {place}\n"
         f"{objective}, L = {config['n_samples']}, M = {options['batch_size']}, {prior}, {optimizer}, "
-        f"{options['schedule']} updates, seed {options['seed']}{patience}"
+        f"{options['schedule']} updates, seed {options['seed']}{kept}"
     )
 
 
@@ -624,12 +634,17 @@ def add_to(commands):
         "--log-every", type=count, metavar="N", help="samples between two rows of metrics.csv (ten rows a decade)"
     )
     g.add_argument(
+        "--keep",
+        choices=KEPT,
+        help="which model the run leaves: that of its end, last, or that of the row of metrics.csv with the best "
+        "validation bound, best (last; your own images, and with --patience: best)",
+    )
+    g.add_argument(
         "--patience",
         type=count,
         metavar="P",
-        help="end when P rows of metrics.csv, one after the other, bring no better validation bound, and give the "
-        "model of the best one; with 0 the run goes on to its end and gives the last (your own images: 5, unless "
-        "--log-every is given; else 0)",
+        help="end when P rows of metrics.csv, one after the other, are no better than the best before, such as 10: "
+        "with ten rows a decade that is after ten times as many samples (without it the run goes to its end)",
     )
     g.add_argument(
         "--dtype", choices=("float32", "float64"), help="the precision of all numbers: float32 (default) or float64"

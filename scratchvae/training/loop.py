@@ -21,11 +21,10 @@ from scratchvae.ranks import ALONE, fingerprint, ranks_of, warn_of_others
 from scratchvae.signals import interruptible
 from scratchvae.training.optim import Adagrad, started
 from scratchvae.training.parallel import require_entrywise, require_sum_over_rows, update_by, warn_of_threads
-from scratchvae.training.patience import Best, checked_patience, warmed_up
-from scratchvae.training.run import HISTORY, RunFolder, with_latents
+from scratchvae.training.patience import Best, checked_keep, warmed_up
+from scratchvae.training.run import RunFolder, with_latents
 from scratchvae.training.warmup import checked_warmup, warming
 
-SAMPLES, VALID_BOUND = (HISTORY.names.index(name) for name in ("samples", "valid_bound"))
 ORDER, STEP, HELD_OUT = range(3)  # what a random stream is for
 LOOKED_AT = 1000  # how many validation rows are looked at for what the latents carry, at each row of the history
 
@@ -51,6 +50,7 @@ def fit(
     kl_cycles=1,
     binarization="grey",
     log_every=None,
+    keep=None,
     patience=None,
     out=None,
     resume=False,
@@ -80,11 +80,14 @@ def fit(
                    Bernoulli(x); "grey" and "fixed" pixels are taken as they are.
     log_every      How many samples lie between two rows of the history. By default there are ten rows a decade from
                    1,000 on, evenly spaced on a log axis.
-    patience       The run ends when so many rows of the history, one after the other, bring no better validation bound.
-                   The model then has the parameters of the best one, and so has the model that `load_model` gives,
-                   also where the run comes to its end before. With the default rows, ten a decade, a patience of 5
-                   ends it after 10^½, 3.2 times as many samples as at the best. Rows during a warm-up do not count.
-                   None, the default, trains to the end and gives the last parameters.
+    keep           With "best" the model has the parameters of its best row of the history in the end, by the bound of
+                   the validation rows, and so has the model that `load_model` gives. With β it is by the bound with β.
+                   Rows during a warm-up do not count. "last", the default without a patience, leaves the last ones.
+                   The estimators iwae and dreg, which ascend another bound, have no best.
+    patience       The run ends when so many rows of the history, one after the other, are no better than the best
+                   before, which is kept. With the default rows, ten a decade, a patience of 10 ends it after ten times
+                   as many samples as at the best. Where latents come to life late, a short patience ends a run before
+                   they do. None, the default, never ends it.
     out            A folder for checkpoint.npz, metrics.csv and config.json, with nothing else in it yet. The checkpoint
                    is written at each of the first thousand rows and at the end, and between them at later rows and
                    every 30 s, or as often as takes 5 % of the time where it takes long. While the run is at work no
@@ -134,7 +137,7 @@ def fit(
         parts = [slice(None)] if schedule == "joint" else [model.phi, model.theta]
         target = target_of(samples, epochs, per_epoch=n * len(parts))
         log_every, seed = checked_run(log_every, seed, out, resume)
-        patience = checked_patience(patience, valid)
+        keep, patience = checked_keep(keep, patience, valid, model)
 
         work = max(
             model.working_memory(m), 0 if valid is None else model.working_memory(min(len(valid), _block(model)))
@@ -151,7 +154,7 @@ def fit(
             **({} if kl_warmup is None else {"kl_warmup": kl_warmup, "kl_cycles": kl_cycles}),
             "binarization": binarization,
             "log_every": log_every,
-            **({} if patience is None else {"patience": "any"}),  # it may change as a run goes on
+            **({} if keep == "last" else {"keep": keep}),
             "data": None if out is None else {"train": fingerprint(train), "valid": fingerprint(valid)},
         }
         if ranks.size > 1:
@@ -197,7 +200,8 @@ def fit(
             return now.row(now.step / steps_per_epoch, found["bound"], *carried)
 
         columns = with_latents(model.n_latent)
-        best = Best(model.params, patience, since=warmed_up(optimizer, m * len(parts), kl_warmup, kl_cycles))
+        since = warmed_up(optimizer, m * len(parts), kl_warmup, kl_cycles)
+        best = Best(model.params, keep, patience, getattr(model, "beta", 1.0), since)
         more = best.arrays()
         folder = RunFolder(
             out if ranks.first else None, model, optimizer, facts, options, more, take_over=take_over, columns=columns
@@ -215,7 +219,7 @@ def fit(
             stop = ranks.meet(signals=signals)[1]
             begun = time.perf_counter() - now.seconds
             warn_if_done(now, target, out)
-            best.count((row[SAMPLES], row[VALID_BOUND]) for row in now.rows)
+            best.go_on(now.history())
             if best.is_over():
                 _warn_that_it_is_over(best, out)
             while now.samples < target and not stop and not best.is_over():
@@ -246,18 +250,16 @@ def fit(
                         if on_host:
                             read()
                         update.ascend(now.step, part)  # θ, φ: update with g, and with the gradient of log p(θ)
-                        keep = folder.wanted(len(now.rows) + is_row, is_row)
-                        _, stop, keep = ranks.meet(0.0, signals, keep)  # and all parameters are there
+                        is_due = folder.wanted(len(now.rows) + is_row, is_row)
+                        _, stop, is_due = ranks.meet(0.0, signals, is_due)  # and all parameters are there
 
                 now.samples = after
                 bar.update(after - before)
                 if is_row:
                     read()
                     now.add(row())
-                    reached = now.samples, now.rows[-1][VALID_BOUND]
-                    best.see(*reached)
-                    best.count([reached])
-                if keep:
+                    best.see(np.array(now.rows[-1], now.columns))
+                if is_due:
                     read()
                     update.collect()
                     folder.keep(now)
@@ -266,7 +268,7 @@ def fit(
             read()
             ending = [row()] if now.seen and not stop else []
             for last in ending:
-                best.see(last[SAMPLES], last[VALID_BOUND])
+                best.end(np.array(last, now.columns))
             update.collect()
             folder.keep(now, *ending)
             stop = ranks.meet(signals=signals)[1]
@@ -479,8 +481,8 @@ def warn_if_done(now, target, out):
 def _warn_that_it_is_over(best, out):
     """Warn where a resumed run has ended by its patience."""
     warnings.warn(
-        f"{out} has ended: {best.waited} rows have brought no validation bound better than {best.top:.2f}: "
-        "ask for more patience to go on",
+        f"{out} has ended: {best.waited} rows have been no better than the one of {int(best.at[0, 0]):,} samples: ask "
+        "for more patience to go on",
         stacklevel=3,
     )
 

@@ -35,6 +35,7 @@ from scratchvae.training.checkpoint import (
 )
 from scratchvae.training.claim import Claim
 from scratchvae.training.optim import require_finite
+from scratchvae.training.patience import best_in
 
 HISTORY = np.dtype(
     [
@@ -239,7 +240,7 @@ DOORS = {"estimator": OBJECTIVES, "likelihood": LIKELIHOODS, "posterior": POSTER
 def load_model(folder, estimator=None, backend="numpy", likelihood=None, posterior=None):
     """Return the model of a run, on either backend wherever it was trained.
 
-    Of a run with patience it is the model with the best validation bound so far, and else the one of its last
+    Of a run that keeps its best parameters it is the model of the best row so far, and else the one of its last
     checkpoint.
 
     folder    is the run folder, or the path of a checkpoint, which ends in .npz.
@@ -268,30 +269,34 @@ def load_model(folder, estimator=None, backend="numpy", likelihood=None, posteri
         came = model.config.get(door, "gaussian")
         if came != config.get(door, "gaussian"):
             raise CheckpointError(f"{path} was trained with {door} {config.get(door, 'gaussian')!r}, not {came!r}")
-    learned = "params/" if _best_in(path, arrays) is None else "best/"
-    learned = {f"params/{name[len(learned) :]}": arrays[name] for name in arrays if name.startswith(learned)}
+    kept = "best/" if "best" in arrays and _best_in(path, arrays)[0] == "best" else "params/"
+    learned = {f"params/{name.removeprefix(kept)}": arrays[name] for name in arrays if name.startswith(kept)}
     _fill(path, learned, _parameters(model))
     return model
 
 
 def best_of(folder):
-    """Return the samples and the validation bound of the model that `load_model` gives of a run with patience.
+    """Return the samples and the value of the model that `load_model` gives of a run that keeps its best parameters.
 
-    None is returned of a run without, and of one that has not seen a bound that is finite.
+    The value is the validation bound, with β where the model has one. None is returned of a run that keeps the last
+    parameters, and of one that has no value yet.
     """
     path = checkpoint_of(folder)
-    return _best_in(path, _load(path)[0])
+    arrays = _load(path)[0]
+    if "best" not in arrays:
+        return None
+    _, samples, value = _best_in(path, arrays)
+    return (samples, value) if math.isfinite(value) else None
 
 
 def _best_in(path, arrays):
-    """Return the samples and the validation bound of the best parameters among the arrays of a checkpoint, or None."""
-    at = arrays.get("best")
-    if at is None:
-        return None
-    if at.shape != (2,) or at.dtype != np.float64:
-        raise CheckpointError(f"{path} has {at.dtype} {at.shape} for best; expected float64 (2,)")
-    samples, bound = at.tolist()
-    return (int(samples), bound) if math.isfinite(samples) and math.isfinite(bound) else None
+    """Return what `best_in` does of the arrays of a checkpoint; others than it expects raise a CheckpointError."""
+    at = arrays["best"]
+    if at.shape != (2, 2) or at.dtype != np.float64 or not np.isfinite(at[:, 0]).all():
+        raise CheckpointError(
+            f"{path} has {at.dtype} {at.shape} for best; expected float64 (2, 2), with finite samples"
+        )
+    return best_in(at)
 
 
 def checkpoint_of(folder):
