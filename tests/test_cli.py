@@ -62,6 +62,7 @@ def trained(tmp_path):
     return tmp_path / "run"
 
 
+@pytest.mark.drawn
 def test_train_leaves_a_run_folder_and_says_what_it_wrote_and_where(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert run("train", *QUICK) == 0
@@ -111,6 +112,7 @@ def test_a_run_says_in_a_sentence_which_picture_is_worth_a_look(n_latent, active
     assert _worth_a_look(SimpleNamespace(n_latent=n_latent), SimpleNamespace(active=active), []) == ""
 
 
+@pytest.mark.drawn
 @pytest.mark.parametrize(("command", "quiet"), [("train", False), ("train", True), ("plot", False)])
 def test_the_pictures_have_a_bar_after_two_seconds_unless_quiet(command, quiet, trained, monkeypatch):
     seen = []
@@ -124,6 +126,7 @@ def test_the_pictures_have_a_bar_after_two_seconds_unless_quiet(command, quiet, 
     assert seen[-1] == (12, 0, False if quiet else None, " pictures", 2.0)
 
 
+@pytest.mark.drawn
 def test_full_vb_is_trained_resumed_evaluated_and_drawn(tmp_path, capsys):
     run("train", *QUICK, "--out", tmp_path / "vae", "--quiet")
     full = ["--full-vb", "--local-reparameterization", "--learn-hyperprior", "--log-sigma", "-3"]
@@ -191,6 +194,7 @@ def test_samples_may_be_written_as_in_the_paper(tmp_path):
     assert json.loads((tmp_path / "run" / "config.json").read_text(encoding="utf-8"))["options"]["samples"] == 2000
 
 
+@pytest.mark.drawn
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -336,6 +340,7 @@ def test_evaluate_prints_one_json_object_that_equals_the_python_call(trained, ca
     assert "test bound -" in (out := capsys.readouterr().out) and "L = 4" in out
 
 
+@pytest.mark.drawn
 def test_plot_draws_the_pictures_again(trained, capsys):
     for path in (trained / "figures").iterdir():
         path.unlink()
@@ -380,6 +385,7 @@ def test_ctrl_c_outside_training_is_one_line_too(monkeypatch, capsys, tmp_path):
     assert capsys.readouterr().err == "\nscratchvae: interrupted\n"
 
 
+@pytest.mark.drawn
 def test_the_frey_command_uses_the_papers_gaussian_decoder(tmp_path, capsys):
     shared("frey")
     command = "--data frey --likelihood gaussian --latent 2 --hidden 200 --samples 3000"

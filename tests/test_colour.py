@@ -212,6 +212,7 @@ def test_a_run_in_colour_is_sampled_reconstructed_encoded_and_explored_in_colour
     assert capsys.readouterr().err == ""  # nothing became grey on the way
 
 
+@pytest.mark.drawn
 def test_the_pictures_of_a_run_in_colour_are_drawn_and_it_resumes(folders, tmp_path, capsys):
     assert run("train", "--resume", folders / "mlp", "--samples", 1200, "--quiet") == 0
     with Image.open(folders / "mlp" / "figures" / "reconstructions.png") as picture:

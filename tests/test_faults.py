@@ -86,6 +86,7 @@ def test_two_signals_in_quick_succession_end_a_program_in_one_line():
     assert tried == 2 and wrong == []
 
 
+@pytest.mark.drawn
 @pytest.mark.parametrize("name", soak.PARTS)
 def test_mutated_files_of_a_run_are_refused_by_typed_errors_in_bounded_memory(name):
     count = 30 if name.startswith("facts") else 100  # each of them is written anew
@@ -146,6 +147,7 @@ def test_a_model_that_says_how_much_memory_it_needs_has_asked_for_none():
     assert soak.fault_of(read, 1000) == ""
 
 
+@pytest.mark.drawn
 @pytest.mark.parametrize(("bytes_more", "count"), [(16 << 20, 2), (0, 0)])
 def test_a_reader_of_checkpoints_that_takes_16_mib_too_much_is_found(monkeypatch, bytes_more, count):
     names_in = checkpoint.names_in
@@ -385,6 +387,7 @@ def test_a_run_without_a_name_says_how_to_name_one_where_none_can_be_made(tmp_pa
     assert message in error_of(capsys, "train", *QUICK)
 
 
+@pytest.mark.drawn
 def test_pictures_for_which_the_folder_is_closed_say_so_once(trained, monkeypatch, capsys):
     from matplotlib.figure import Figure
 
@@ -735,6 +738,7 @@ def test_what_an_encoding_does_not_have_is_a_question_mark(encoding):
     assert shown.endswith("done\n") and shown.startswith(("? ~ q(?)", "θ ~ q(θ)"))
 
 
+@pytest.mark.drawn
 def test_training_goes_on_when_the_reader_of_its_output_has_gone(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "stdout", Closed())
     monkeypatch.setattr(sys, "stderr", Closed())
@@ -897,6 +901,7 @@ def test_without_a_console_training_is_silent(tmp_path, monkeypatch):
     assert len(fit(FullVB(6, 5, 2), X, samples=20, batch_size=10, progress=True)) == 1
 
 
+@pytest.mark.drawn
 def test_pictures_that_cannot_be_drawn_are_named_and_the_run_is_whole(tmp_path, monkeypatch, capsys):
     from matplotlib.figure import Figure
 
@@ -912,6 +917,7 @@ def test_pictures_that_cannot_be_drawn_are_named_and_the_run_is_whole(tmp_path, 
     assert not list((tmp_path / "a run" / "figures").glob("*.tmp"))
 
 
+@pytest.mark.drawn
 def test_a_picture_is_the_same_whatever_a_user_has_set_for_their_own(tmp_path, digits):
     import matplotlib
 

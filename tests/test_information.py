@@ -12,7 +12,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import logsumexp
 
 from scratchvae import VAE, fit
-from scratchvae.cli.shared import use_in_words
+from scratchvae.cli.shared import DEFAULTS, use_in_words
 from scratchvae.inference.distributions import log_standard_gaussian
 from scratchvae.inference.information import Information, information
 from scratchvae.inference.posteriors import POSTERIORS
@@ -239,8 +239,8 @@ def test_a_kl_that_is_not_finite_is_told_in_words(log_var):
     model.params.named(model.params.value)["encoder.log_var.b"][...] = log_var
     use = information(model, x)
     assert not math.isfinite(use.rate) and math.isnan(use.mutual_information)
-    assert "not known" in use_in_words(use)
-    assert "the KL is not finite for all images" in use_in_words(Information(3, 2, math.nan))
+    assert "not known" in use_in_words(use, DEFAULTS)
+    assert "the KL is not finite for all images" in use_in_words(Information(3, 2, math.nan), DEFAULTS)
 
 
 # How it is computed
@@ -328,3 +328,14 @@ def test_history_without_validation_rows_or_with_an_autoencoder_does_not_know():
     history = fit(VAE(6, 5, 3, estimator="autoencoder"), train, train, samples=1000, batch_size=10, progress=False)
     assert np.isnan(history["rate"]).all() and np.isnan(history["mutual_information"]).all()
     assert_array_equal(history["distortion"], -history["valid_bound"])
+
+
+def test_what_is_said_of_the_latents_is_possible_and_names_no_remedy_that_the_run_has():
+    use = Information(20, 2, 0.02, np.array([0.01, 0.01]), np.array([0.0, 0.0]), 0.1, 0.03, 0.12)
+    assert use.active == 0 and use.marginal_kl < 0
+    words = use_in_words(use, DEFAULTS | {"init": "glorot", "beta": 4.0})
+    assert "what has helped is a --beta below 4, a smaller --lr (" in words
+    assert "of the rate of 0.02 nats 0.02 to 0.02 (± 0.03) is mutual information I(x; z), and up to 0.00 is" in words
+    assert "what has helped is weights from --init glorot, a smaller --lr (" in use_in_words(use, DEFAULTS)
+    one = Information(1, 2, 19.0, np.array([9.0, 10.0]), np.array([0.0, 0.0]))
+    assert use_in_words(one, DEFAULTS).startswith("which latents are active is not said of 1 image: 10 tell it; ")

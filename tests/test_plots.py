@@ -120,6 +120,7 @@ def test_an_empty_history_is_refused(ax):
         plots.learning_curve(ax, HISTORY[:0])
 
 
+@pytest.mark.drawn
 def test_a_runs_pictures_show_the_model_on_test_images_and_its_seed(tmp_path, digits, monkeypatch):
     shown, model = {}, VAE(64, 20, 2)
     for name in ("reconstructions", "samples", "random_walk", "latent_scatter"):
@@ -133,6 +134,7 @@ def test_a_runs_pictures_show_the_model_on_test_images_and_its_seed(tmp_path, di
     assert_array_equal(shown["latent_scatter"][0][1], digits.test_labels)
 
 
+@pytest.mark.drawn
 @pytest.mark.parametrize("n_latent", [2, 3])
 def test_a_run_gets_every_picture_that_fits_its_latent_space(tmp_path, digits, n_latent):
     paths = plots.draw_run(tmp_path / "figures", VAE(64, 20, n_latent), digits, HISTORY)

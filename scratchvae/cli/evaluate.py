@@ -205,7 +205,7 @@ def _evaluate(run, options, model, images, split, n_samples, n_theta, estimate, 
         )
     if note:
         print(note)
-    print(use_in_words(use))
+    print(use_in_words(use, options))
     if estimate is not None:
         print(_log_likelihood_in_words(result))
     if classify is not None:

@@ -334,9 +334,6 @@ def _refuse_options_of_full_vb(options):
 # What is printed of the latents
 
 
-REMEDIES = "what has helped is weights from --init glorot, and a smaller --lr (examples/collapse.py)"
-
-
 def use_of(model, x, binarization, seed, ranks=None, quiet=False):
     """Return the `Information` about rows x as the model is shown them, with a bar unless `quiet`."""
     ranks = ranks_of(ranks)
@@ -350,14 +347,29 @@ def bar_of_pictures(total, show):
     return loop.progress_bar(total, 0, show, unit=" pictures", delay=2.0)
 
 
-def use_in_words(use):
-    """Return in a sentence or two what an `Information` says of the latents, and what is not known and why."""
+FEW = 10  # images, of fewer than which the codes may be alike because they are
+
+
+def _remedies(options):
+    """Return in words what has helped against latents that are not active, without what the run has already."""
+    found = [] if options["init"] == "glorot" else ["weights from --init glorot"]
+    found += [f"a --beta below {options['beta']:g}"] if options["beta"] > 1 else []
+    return f"what has helped is {', '.join([*found, 'a smaller --lr'])} (examples/collapse.py)"
+
+
+def use_in_words(use, options):
+    """Return in a sentence or two what an `Information` says of the latents, and what is not known and why.
+
+    options are those of the run.
+    """
     if math.isnan(use.rate):
         reason = use.missing.get("rate", "the KL is not finite for all images")
         return f"what the latents carry is not known: {reason}"
     parts = []
-    if use.active == 0:
-        parts.append(f"none of the latents is active, and the decoder makes nothing of z: {REMEDIES}")
+    if use.n < FEW:
+        parts.append(f"which latents are active is not said of {use.n} image{'s' if use.n > 1 else ''}: {FEW} tell it")
+    elif use.active == 0:
+        parts.append(f"none of the latents is active, and the decoder makes nothing of z: {_remedies(options)}")
     elif use.active is not None:
         parts.append(f"{use.active} of {use.n_latent} latents {'is' if use.active == 1 else 'are'} active")
     if math.isfinite(use.mutual_information):
@@ -365,12 +377,13 @@ def use_in_words(use):
             amount = f"at least {use.mutual_information:.2f} (of ln N = {use.log_n:.2f}, the most that can be seen)"
             rest = "at most "
         else:
-            low, high = (max(0.0, bound) for bound in (use.mutual_information, use.most))  # the draws may give less
+            between = use.mutual_information, use.most
+            low, high = (min(max(0.0, bound), use.rate) for bound in between)  # the draws may give less, or more
             amount = f"{low:.2f} to {high:.2f} (± {use.error:.2g})"
             rest = "up to "
         parts.append(
             f"of the rate of {use.rate:.2f} nats {amount} is mutual information I(x; z), and "
-            f"{rest}{use.marginal_kl:.2f} is KL(q(z) ‖ p(z))"
+            f"{rest}{max(0.0, use.marginal_kl):.2f} is KL(q(z) ‖ p(z))"
         )
     else:
         parts.append(f"the rate is {use.rate:.2f} nats")

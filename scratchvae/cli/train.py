@@ -158,7 +158,7 @@ def train(out=None, resume=None, quiet=False, take_over=False, ranks=None, **giv
     with model.guard.looked_at():
         use = use_of(model, images.valid, images.binarization, options["seed"], ranks, quiet)
     if not quiet:
-        print(use_in_words(use))
+        print(use_in_words(use, options))
     if not ranks.first:
         return 0
     with model.guard.looked_at():

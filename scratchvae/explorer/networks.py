@@ -88,7 +88,7 @@ def _layers(chain, weights):
     """
     layers = [_layer(layer, weights) for layer in chain.layers]
     if isinstance(chain, JoinedChain):
-        layers.insert(chain.k, {"kind": "join", "n": chain.n_beside})
+        layers.insert(len(chain.before.layers), {"kind": "join", "n": chain.n_beside})
     return layers
 
 

@@ -149,8 +149,8 @@ def conv_encoder(name, shape, channels, widths, activation, n_beside=0):
         layers += [Conv2d(f"{name}.conv{k}", shape, n_out, **KERNEL, reads_data=k == 1), ACTIVATIONS[activation]()]
         shape = layers[-2].out_shape
     dense, head = mlp(name, math.prod(shape) + n_beside, widths, activation)
-    every = [*layers, *dense.layers]
-    return JoinedChain(every, len(layers), n_beside) if n_beside else Chain(every), head
+    hidden = JoinedChain(layers, dense.layers, n_beside) if n_beside else Chain([*layers, *dense.layers])
+    return hidden, head
 
 
 def conv_decoder(name, n_in, shape, channels, widths, activation):

@@ -171,24 +171,25 @@ class Chain:
 
 
 class JoinedChain(Chain):
-    """f_n ∘ … ∘ f_k+1 (f_k ∘ … ∘ f_1(x), y): the last columns of a row, y, pass the first k layers by.
+    """g(f(x), y): the last columns of a row, y, pass the layers of f by and come in beside what they have made of x.
 
-    They are for numbers beside an image, such as its label, which convolutions cannot read. k is the number of layers
-    that they pass by, and n_beside is how many columns they are.
+    They are for numbers beside an image, such as its label, which convolutions cannot read. before and after list the
+    layers of f and g, and n_beside is how many columns y has.
     """
 
-    def __init__(self, layers, k, n_beside):
-        super().__init__(layers)
-        self.k = k
+    def __init__(self, before, after, n_beside):
+        super().__init__([*before, *after])
+        self.before = Chain(before)
+        self.after = Chain(after)
         self.n_beside = n_beside
 
     def forward(self, x):
-        h = Chain(self.layers[: self.k]).forward(x[:, : -self.n_beside])
-        return Chain(self.layers[self.k :]).forward(np.concatenate([h, x[:, -self.n_beside :]], axis=1))
+        h = self.before.forward(x[:, : -self.n_beside])
+        return self.after.forward(np.concatenate([h, x[:, -self.n_beside :]], axis=1))
 
     def backward(self, dy):
-        dh = Chain(self.layers[self.k :]).backward(dy)
-        return Chain(self.layers[: self.k]).backward(dh[:, : -self.n_beside])  # y is data, whose gradient nobody needs
+        dh = self.after.backward(dy)
+        return self.before.backward(dh[:, : -self.n_beside])  # y is data, whose gradient nobody needs
 
 
 def sigmoid(x):

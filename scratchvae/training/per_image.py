@@ -119,7 +119,7 @@ def gap(
                 for q in reached:
                     _ascend(model, q, rows, steps, n_samples, lr, generator, progress)
                 optimal = _best_of(model, reached, rows, draws, [seed, begun])
-                amortised = _bound(model, model.encoder, rows, draws, np.random.default_rng([seed, begun]))
+                amortised = _bound(model, model.encoder, rows, draws, np.random.default_rng([seed, begun, 1]))
                 found.append([*optimal, *amortised])
     optimal, optimal_error, amortised, amortised_error = (np.concatenate(part) for part in zip(*found, strict=True))
     return Gap(log_p, optimal, amortised, optimal_error, amortised_error)
@@ -176,9 +176,9 @@ def _ascend(model, q, rows, steps, n_samples, lr, generator, progress):
 
 def _best_of(model, reached, rows, draws, seeds):
     """Return the bound of the best q of each row, (M,), and its standard error. It is chosen by draws of its own."""
-    chosen = [_bound(model, q, rows, draws, np.random.default_rng([*seeds, 1]))[0] for q in reached]
+    chosen = [_bound(model, q, rows, draws, np.random.default_rng([*seeds, 2]))[0] for q in reached]
     best = np.argmax(chosen, axis=0)
-    bounds = np.array([_bound(model, q, rows, draws, np.random.default_rng(seeds)) for q in reached])
+    bounds = np.array([_bound(model, q, rows, draws, np.random.default_rng([*seeds, 1])) for q in reached])
     return bounds[best, :, np.arange(len(rows))].T
 
 
