@@ -13,6 +13,7 @@ from test_marginal import two_modes
 
 from scratchvae import VAE
 from scratchvae.cli import main
+from scratchvae.cli.evaluate import _log_likelihood_in_words
 from scratchvae.inference import annealing
 from scratchvae.inference.annealing import Noise, annealed, betas_of, sandwich, walk
 from scratchvae.inference.hmc import log_likelihood
@@ -251,6 +252,11 @@ def test_evaluate_anneals_as_many_walks_of_as_many_temperatures_on_as_many_image
     assert_allclose(found["simulated_upper"], simulated.upper.log_p.mean())
     assert main(["evaluate", run, "--annealed", "20", "--first", "4"]) == 0
     assert "by 16 annealed walks of 20 temperatures" in capsys.readouterr().out
+    shown = found | {"simulated_gap": 0.5, "simulated_gap_error": 0.1, "temperatures": 1}
+    words = _log_likelihood_in_words(shown)
+    assert "by 3 annealed walks of 1 temperature," in words
+    assert words.endswith("0.5 ± 0.1 apart: too far to be trusted, take more temperatures")
+    assert _log_likelihood_in_words(shown | {"simulated_gap": 0.29}).endswith("0.29 ± 0.1 apart")
 
 
 @pytest.mark.parametrize(

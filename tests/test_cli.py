@@ -490,6 +490,8 @@ def test_a_bound_is_told_with_its_terms_and_an_autoencoder_has_none():
     assert told(result) == (
         "test bound -100.13 = reconstruction -90.00 - KL 10.13 nats per datapoint, n = 1,234, L = 3, fixed mnist"
     )
+    assert told(result, "rgb").endswith("L = 3, fixed mnist")
+    assert told(result | {"binarization": "grey", "data": "photos"}, "rgb").endswith("L = 3, rgb photos")
     assert told(result | {"bound": None, "kl": None}) == (
         "test log p(x|z) at the code -90.00 nats per datapoint, n = 1,234, fixed mnist; an autoencoder has no bound"
     )

@@ -306,8 +306,16 @@ def test_new_images_have_their_classes_by_name_and_unknown_ones_are_refused(tmp_
     assert_array_equal(loaded.x[:, 16:].argmax(axis=1), [1, 1, 2, 2])
     with np.load(tmp_path / "others.npz") as file:
         assert_allclose(file["z"], load_model(run).encode_mean(loaded.x), rtol=1e-5)
-    class_folders(tmp_path / "wasps", ["bee", "wasp"])
     capsys.readouterr()
+    assert main(["sample", run, "--n", "3", "--out", str(tmp_path / "bees.npz"), "--label", "bee"]) == 0
+    assert "bees.npz: 3 means E[x|z, y] at z ~ p(z), of class bee\n" in capsys.readouterr().out
+    with np.load(tmp_path / "bees.npz") as file:
+        assert_allclose(file["images"], load_model(run).decode(file["z"], [1, 1, 1]), rtol=1e-6)
+    assert main(["sample", run, "--out", str(tmp_path / "owl.npz"), "--label", "owl"]) == 2
+    assert "--label is owl; expected the number of a class, from 0 to 2, or a name among ant, bee, cat" in (
+        capsys.readouterr().err
+    )
+    class_folders(tmp_path / "wasps", ["bee", "wasp"])
     assert main(["encode", run, "--data", str(tmp_path / "wasps"), "--out", str(tmp_path / "w.csv")]) == 2
     assert "wasps has the class wasp; expected classes of the training: ant, bee, cat" in capsys.readouterr().err
     np.save(tmp_path / "bare.npy", np.zeros((3, 4, 4), np.uint8) + 200)
@@ -322,7 +330,8 @@ def test_samples_on_the_command_line_are_of_the_classes_in_turn_or_of_the_one_th
         assert main(["sample", run, "--n", "12", "--out", str(out), *label.split()]) == 0
         with np.load(out) as file:
             assert_allclose(file["images"], model.decode(file["z"], y), rtol=1e-6)
-    capsys.readouterr()
+    told = capsys.readouterr().out
+    assert "at z ~ p(z), the classes in turn\n" in told and "at z ~ p(z), of class 3\n" in told
     assert main(["sample", run, "--out", str(tmp_path / "x.npz"), "--label", "10"]) == 2
     assert "--label is 10; expected the number of a class, from 0 to 9" in capsys.readouterr().err
 

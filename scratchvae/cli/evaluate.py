@@ -29,6 +29,7 @@ from scratchvae.training import loop
 from scratchvae.training.run import load_model
 
 WALKS = 16  # of annealed importance sampling for an image, where no number is given
+APART = 0.1  # nats, by which the estimates from below and from above may differ
 SIMULATED = 100  # how many images of the model's own they are held against
 
 EPILOG = """examples:
@@ -197,7 +198,7 @@ def _evaluate(run, options, model, images, split, n_samples, n_theta, estimate, 
     if as_json:
         print(json.dumps(_finite(result), allow_nan=False))
         return 0
-    print(_bound_in_words(result))
+    print(_bound_in_words(result, options["color"]))
     if model.config["estimator"] in ("iwae", "dreg"):
         print(
             f"that is the bound (7), each draw by itself; it was trained on that of {model.config['n_samples']} draws "
@@ -294,18 +295,22 @@ def _finite(value):
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _bound_in_words(result):
-    """Return the bound and its terms as a sentence, or the one term of an autoencoder, which has no bound."""
+def _bound_in_words(result, color="grey"):
+    """Return the bound and its terms as a sentence, or the one term of an autoencoder, which has no bound.
+
+    color is that of the run, and names images whose pixels are taken as they are.
+    """
+    pixels = color if result["binarization"] == "grey" else result["binarization"]
     which = "all images:" if result["split"] == "all" else result["split"]
     if result["bound"] is None:
         return (
             f"{which} log p(x|z) at the code {result['reconstruction']:.2f} nats per datapoint, "
-            f"n = {result['n']:,}, {result['binarization']} {result['data']}; an autoencoder has no bound"
+            f"n = {result['n']:,}, {pixels} {result['data']}; an autoencoder has no bound"
         )
     return (
         f"{which} bound {result['bound']:.2f} = reconstruction {result['reconstruction']:.2f} "
         f"- KL {result['kl']:.2f} nats per datapoint, "
-        f"n = {result['n']:,}, L = {result['n_samples']}, {result['binarization']} {result['data']}"
+        f"n = {result['n']:,}, L = {result['n_samples']}, {pixels} {result['data']}"
     )
 
 
@@ -333,7 +338,9 @@ def _log_likelihood_in_words(result):
         text += f". On {result['simulated']:,} images that the model made itself the same walks give "
         text += f"{result['simulated_lower']:.2f} from below and {result['simulated_upper']:.2f} from above"
         if math.isfinite(result["simulated_gap_error"]):
-            text += f", {result['simulated_gap']:.2g} ± {result['simulated_gap_error']:.2g} apart"
+            gap, error = result["simulated_gap"], result["simulated_gap_error"]
+            text += f", {gap:.2g} ± {error:.2g} apart"
+            text += ": too far to be trusted, take more temperatures" if gap - 2 * error > APART else ""
     return text
 
 
@@ -343,7 +350,8 @@ def _how(result):
     if result["log_likelihood_by"] == "importance":
         q = "q(z|x)" if result["log_likelihood_of"] == "p(x)" else "q(z|x, y)"
         return f"importance with {K:,} draws from {q}"
-    return f"{K:,} annealed walk{'s' if K > 1 else ''} of {result['temperatures']:,} temperatures"
+    T = result["temperatures"]
+    return f"{K:,} annealed walk{'s' if K > 1 else ''} of {T:,} temperature{'s' if T > 1 else ''}"
 
 
 def _classified_in_words(result):

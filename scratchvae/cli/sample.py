@@ -35,7 +35,8 @@ def sample(run, out, n=16, seed=0, draw=False, label=None):
     """Write `n` images that the model of the run folder `run` makes of draws z ~ p(z), into the file or folder `out`.
 
     `seed` is that of the z, which are the same with and without `draw`. With it the images are draws x ~ p(x|z), and
-    without it the means E[x|z]. A conditional model has the classes in turn, or all images of the class `label`.
+    without it the means E[x|z]. A conditional model has the classes in turn, or all images of the class `label`, its
+    name or its number.
     """
     run = Path(run)
     options = run_options(run)
@@ -48,14 +49,15 @@ def sample(run, out, n=16, seed=0, draw=False, label=None):
     if not trait(model.estimator, "bound", True):
         raise ValueError(f"{run} is an autoencoder, which learns no prior p(z) to draw from: it can reconstruct alone")
     z = standard_normal(np.random.default_rng(seed), (n, model.n_latent), model.dtype, model.backend)
-    y = _labels_of(model, n, label)
+    y, of_what = _labels_of(model, n, label, options["classes"])
 
     def decode(k):
         return model.decode(z[k], None if y is None else y[k])
 
     x = model.draw(z, _seed_of_pixels(seed), y) if draw else in_parts(decode, np.arange(n), model)
     shape = _shape_of(options, model)
-    what = "draws x ~ p(x|z)" if draw else "means E[x|z]"
+    given = ", y" if model.n_classes else ""
+    what = f"draws x ~ p(x|z{given})" if draw else f"means E[x|z{given}]"
     said = ""
     if suffix == ".npy":
         write_arrays(path, x)
@@ -64,26 +66,32 @@ def sample(run, out, n=16, seed=0, draw=False, label=None):
     else:
         (shown,), said = as_shown(x)
         if suffix == ".png":
-            _write_grid(path, shown, shape, what)
+            _write_grid(path, shown, shape, f"{what} at z ~ p(z){of_what}")
         else:
             write_folder(path, shown, shape, numbered("sample", range(1, n + 1)))
-    print(f"wrote {path}: {n:,} {what} at z ~ p(z)")
+    print(f"wrote {path}: {n:,} {what} at z ~ p(z){of_what}")
     if said:
         print(said)
     return 0
 
 
-def _labels_of(model, n, label):
-    """Return the labels of n images of a conditional model, (n,), or None; a label that does not fit is refused."""
+def _labels_of(model, n, label, names):
+    """Return the labels of n images of a conditional model, (n,), or None, and in words of which classes they are.
+
+    label is the name of a class, if `names` lists them, or else its number as text. One that does not fit is refused.
+    """
     if not model.n_classes:
         if label is not None:
             raise ValueError("--label is for a run that was told the classes (train --labels): leave it out")
-        return None
+        return None, ""
     if label is None:
-        return np.arange(n) % model.n_classes
-    if not 0 <= label < model.n_classes:
-        raise ValueError(f"--label is {label}; expected the number of a class, from 0 to {model.n_classes - 1}")
-    return np.full(n, label)
+        return np.arange(n) % model.n_classes, ", the classes in turn"
+    known = list(map(str, range(model.n_classes)))
+    place = names.index(label) if names and label in names else known.index(label) if label in known else None
+    if place is None:
+        also = f", or a name among {', '.join(names)}" if names else ""
+        raise ValueError(f"--label is {label}; expected the number of a class, from 0 to {model.n_classes - 1}{also}")
+    return np.full(n, place), f", of class {names[place] if names else place}"
 
 
 def _shape_of(options, model):
@@ -106,7 +114,7 @@ def _write_grid(path, shown, shape, what):
     columns = math.ceil(math.sqrt(len(shown)))
 
     def draw(ax):
-        ax.set_title(f"{what} at z ~ p(z)", fontsize=8, loc="left")
+        ax.set_title(what, fontsize=8, loc="left")
         plots.image_grid(ax, shown, shape, columns)
 
     write_grid(path, draw, len(shown), columns, shape)
@@ -126,7 +134,7 @@ def add_to(commands):
     p.add_argument("--n", type=count, metavar="N", help="how many images (16)")
     p.add_argument("--seed", type=int, help="the seed of z, and of the draws (0)")
     p.add_argument(
-        "--label", type=int, metavar="K", help="for a run with --labels: the class of all images (the classes in turn)"
+        "--label", metavar="K", help="for a run with --labels: the class of all images, by number or name (all in turn)"
     )
     what = p.add_mutually_exclusive_group()
     what.add_argument("--mean", dest="draw", action="store_false", help="write E[x|z], as without --draw")
