@@ -95,7 +95,9 @@ def looks(comm):
             "appendix_d": appendix_d(model, DATA[:7], 40, seed=1, burn_in=20, comm=comm),
             "appendix_d of one row": appendix_d(model, DATA[:1], 40, "kernel", seed=1, burn_in=20, comm=comm),
         }.items():
-            found |= {f"{part}: {key}": value for key, value in vars(estimate).items() if value is not None}
+            known = {key: value for key, value in vars(estimate).items() if value is not None}
+            known = {"log_p": known["log_p"]} if part == "sandwich, upper" else known  # of which nothing more is known
+            found |= {f"{part}: {key}": value for key, value in known.items()}
         found["importance: progress"] = np.array(sum(finished))
         for shared in (False, True):
             with ranks_of(comm) as ranks:

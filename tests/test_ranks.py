@@ -142,6 +142,7 @@ def run(tmp_path):
     return tmp_path / "two"
 
 
+@pytest.mark.drawn
 @real
 def test_a_run_under_mpiexec_is_that_of_one_process_and_goes_on_in_either(run, tmp_path, capsys):
     alone = tmp_path / "one"
