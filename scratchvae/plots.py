@@ -59,12 +59,13 @@ def own_settings():
         yield
 
 
-def learning_curve(ax, history, train="train", validation="validation"):
+def learning_curve(ax, history, train="train", validation="validation", kept=None):
     """Draw the bound in nats per datapoint against the number of training samples evaluated, as in Figure 2.
 
     history      is what `fit` returns. One without rows raises a ValueError.
     train        labels the curve of the training bound.
     validation   labels the curve of the validation bound.
+    kept         is after how many samples the model was as it is kept, which a vertical line marks; None for no line.
     """
     if len(history) == 0:
         raise ValueError("the history is empty: nothing was trained")
@@ -80,6 +81,8 @@ def learning_curve(ax, history, train="train", validation="validation"):
     later = np.concatenate([line.get_ydata()[len(history) // 5 :] for line in lines])  # without the first steps
     if np.ptp(later) > 0:
         ax.set_ylim(later.min() - 0.1 * np.ptp(later), later.max() + 0.1 * np.ptp(later))
+    if kept is not None:
+        ax.axvline(kept, color="0.4", lw=0.8, ls=":", label=f"kept, at {kept:,} samples")
     ax.legend(loc="lower right")
     return lines
 
@@ -727,7 +730,7 @@ class DrawingError(ValueError):
         self.paths = paths
 
 
-def draw_run(folder, model, data, history, seed=0, use=None, progress=None):
+def draw_run(folder, model, data, history, seed=0, use=None, progress=None, kept=None):
     """Write every picture that suits the model into `folder` as PNG files, and return their paths.
 
     model      is a trained model.
@@ -736,6 +739,7 @@ def draw_run(folder, model, data, history, seed=0, use=None, progress=None):
     use        is what `inference.information` returned, for a picture of what the latents carry; None draws none.
     progress   is called with the number of pictures, and returns a bar whose `update(1)` is called after each; None,
                the default, for no bar.
+    kept       is after how many samples the model was as it is, where it is not the one of the end; None unless given.
 
     If some pictures cannot be drawn, the others are, and then a DrawingError names those that are missing, and why.
     """
@@ -744,7 +748,7 @@ def draw_run(folder, model, data, history, seed=0, use=None, progress=None):
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DrawingError(f"{folder} cannot be made ({error.strerror})", []) from error
-    pictures = _pictures(model, data, history, seed, use)
+    pictures = _pictures(model, data, history, seed, use, kept)
     paths = []
     failures = {}
     with contextlib.nullcontext() if progress is None else progress(len(pictures)) as bar:
@@ -780,7 +784,7 @@ def _write(path, draw):
     return None
 
 
-def _pictures(model, data, history, seed, use):
+def _pictures(model, data, history, seed, use, kept):
     """Return by name the functions that draw the pictures of a run, each of which returns a figure."""
     full_vb = hasattr(model, "theta_sample")
     code_alone = not getattr(getattr(model.estimator, "func", model.estimator), "bound", True)
@@ -800,7 +804,7 @@ def _pictures(model, data, history, seed, use):
             names = [f"train, of {model.n_samples} draws together", "validation, (7)"]
             if full_vb:
                 names = [f"{names[0]}, with the θ-KL", f"{names[1]} at the mean of θ"]
-        learning_curve(ax, history, *names)
+        learning_curve(ax, history, *names, kept=kept)
         if code_alone:
             _title(ax, "What is ascended while the model is trained: higher is better")
             ax.set_ylabel("log p(x|z) at the code (nats per datapoint)")

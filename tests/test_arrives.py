@@ -164,7 +164,7 @@ def training(noted, capsys):
         noted.trained = model
         return noted.history
 
-    def draw_run(folder, model, images, history, seed=0, use=None, progress=None):
+    def draw_run(folder, model, images, history, seed=0, use=None, progress=None, kept=None):
         assert history is noted.history and use.n == len(images.valid)
         assert_array_equal(noted.trained.to("numpy").params.value, model.params.value)
         noted.put("draw_run", folder=str(folder), seed=seed, backend=model.backend, test=noted.part(images.test))
@@ -726,7 +726,7 @@ def plotting(noted, capsys):
         noted.put("images_of_run", run=str(run), changed_data=changed_data)
         return shared.images_of(options)
 
-    def draw_run(folder, given, images, history, seed=0, use=None, progress=None):
+    def draw_run(folder, given, images, history, seed=0, use=None, progress=None, kept=None):
         assert given is model and use.n == len(images.valid)
         noted.put("draw_run", folder=str(folder), seed=seed, test=noted.part(images.test), rows=history.tolist())
         return [Path("a.png")]

@@ -9,7 +9,7 @@ from conftest import is_drawn, rows, small
 from numpy.testing import assert_array_equal
 from test_loop import same_but_for_seconds
 
-from scratchvae import VAE, Adagrad, Adam, FullVB, fit, load_model
+from scratchvae import VAE, Adagrad, Adam, FullVB, fit, load_model, plots
 from scratchvae.cli import main
 from scratchvae.cli.train import _passed_in_words, _with_defaults
 from scratchvae.training.checkpoint import CheckpointError, load, save
@@ -327,3 +327,13 @@ def test_the_study_of_small_sets_runs_on_a_small_scale(run_example, tmp_path, ca
         table = list(csv.DictReader(file))
     assert [row["images"] for row in table] == ["320", "320", "1000", "1000", "3200", "3200", "10000", "10000"]
     assert "10,000 images, Adam 0.001" in capsys.readouterr().out and is_drawn(tmp_path / "results" / "small_sets.png")
+
+
+def test_the_learning_curve_marks_the_model_that_is_kept(tmp_path, monkeypatch):
+    marked = []
+    monkeypatch.setattr(plots, "draw_run", lambda *_, kept=None: marked.append(kept) or [tmp_path])
+    for keep in ("best", "last"):
+        run = str(tmp_path / keep)
+        assert main([*SHORT, "--samples", "1800", "--keep", keep, "--quiet", "--out", run]) == 0
+        assert main(["plot", run]) == 0
+    assert marked == [best_of(tmp_path / "best")[0]] * 2 + [None] * 2

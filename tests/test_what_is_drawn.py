@@ -112,6 +112,10 @@ def test_learning_curve_draws_each_bound_in_its_own_style_with_its_own_name(ax):
     later = np.concatenate([CURVES["train_bound"][2:], CURVES["valid_bound"][2:]])  # without the first fifth
     room = 0.1 * np.ptp(later)
     assert_allclose(ax.get_ylim(), (later.min() - room, later.max() + room))
+    marked = plots.figure()[1]
+    plots.learning_curve(marked, CURVES, kept=int(CURVES["samples"][3]))
+    assert_array_equal(marked.lines[-1].get_xdata(), CURVES["samples"][[3, 3]])
+    assert marked.get_legend().get_texts()[-1].get_text() == f"kept, at {CURVES['samples'][3]:,} samples"
     defaults = plots.learning_curve(plots.figure()[1], CURVES)
     assert [line.get_label() for line in defaults] == ["train", "validation"]
     assert_title(ax, "The bound while the model was trained: higher is better")

@@ -15,7 +15,7 @@ from scratchvae.cli.shared import (
     run_options,
     use_of,
 )
-from scratchvae.training.run import load_model, read_history
+from scratchvae.training.run import best_of, load_model, read_history
 
 
 def plot(run, seed=0, changed_data=False, **moved):
@@ -35,7 +35,9 @@ def plot(run, seed=0, changed_data=False, **moved):
         use = use_of(model, images.valid, images.binarization, seed)
         history = read_history(run / "metrics.csv")
         bar = partial(bar_of_pictures, show=None)
-        for path in draw_run(run / "figures", model, images, history, seed, use, bar):
+        best = best_of(run) if options["keep"] == "best" else None
+        kept = None if best is None else best[0]
+        for path in draw_run(run / "figures", model, images, history, seed, use, bar, kept=kept):
             print(path)
     return 0
 

@@ -162,7 +162,8 @@ def train(out=None, resume=None, quiet=False, take_over=False, ranks=None, **giv
     if not ranks.first:
         return 0
     with model.guard.looked_at():
-        pictures = _draw(folder, model, images, history, options["seed"], use, quiet)
+        kept = None if best is None else best[0]
+        pictures = _draw(folder, model, images, history, options["seed"], use, quiet, kept)
     if not quiet:
         names = ", ".join(path.stem for path in pictures)
         drawn = f" and, in figures/, {names}" if names else ", and no pictures"
@@ -228,7 +229,7 @@ def _worth_a_look(model, use, pictures):
     return f"look at {pictures[0]}; " if pictures else ""
 
 
-def _draw(folder, model, images, history, seed, use, quiet):
+def _draw(folder, model, images, history, seed, use, quiet, kept):
     """Draw the pictures of a run and return their paths. A warning says which are missing, and how to draw them."""
     paths = []
     try:
@@ -238,7 +239,7 @@ def _draw(folder, model, images, history, seed, use, quiet):
     else:
         try:
             bar = partial(bar_of_pictures, show=False if quiet else None)
-            return draw_run(folder / "figures", model.to("numpy"), images, history, seed, use, bar)
+            return draw_run(folder / "figures", model.to("numpy"), images, history, seed, use, bar, kept=kept)
         except DrawingError as error:
             paths = error.paths
             reason = str(error)
