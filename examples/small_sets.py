@@ -10,7 +10,7 @@ Runs are kept in --runs and gone on with.
 from stages import write_table
 from study import Run, command, parse, parser, positive, train_all
 
-from scratchvae import Adagrad, Adam, plots
+from scratchvae import Adagrad, Adam, load_data, plots
 
 SIZES = (320, 1000, 3200, 10_000)
 OPTIMIZERS = {"Adagrad 0.01": (Adagrad(0.01), 0.01), "Adam 0.001": (Adam(0.001), "glorot")}
@@ -45,11 +45,11 @@ def row_of(run, size, name):
     }
 
 
-def draw(settings, runs):
+def draw(settings, runs, sizes):
     """small_sets.png: the validation bound of each run over the samples, and its best row."""
     fig = plots.Figure(figsize=(10, 3.8), dpi=150, layout="constrained")
     for ax, name in zip(fig.subplots(1, len(OPTIMIZERS), sharey=True), OPTIMIZERS, strict=True):
-        for k, size in enumerate(SIZES):
+        for k, size in enumerate(sizes):
             history = runs[size, name].history()
             best = history["valid_bound"].argmax()
             ax.semilogx(history["samples"], history["valid_bound"], f"C{k}", lw=1, label=f"{size:,} images")
@@ -68,7 +68,9 @@ def main():
     p.add_argument("--data", default="mnist", help="mnist (default) or another data set of images")
     p.add_argument("--samples", type=positive, default=1_000_000, help="samples to evaluate (1e6)")
     settings = parse(p)
-    runs = {(size, name): run_of(settings, size, name) for size in SIZES for name in OPTIMIZERS}
+    there = len(load_data(settings.data).train)
+    sizes = [size for size in SIZES if size <= there]
+    runs = {(size, name): run_of(settings, size, name) for size in sizes for name in OPTIMIZERS}
     train_all(list(runs.values()), settings.jobs)
     rows = [row_of(run, *key) for key, run in runs.items()]
     for row in rows:
@@ -77,7 +79,7 @@ def main():
             f"samples, {row['passes']:,} passes; last {row['last_bound']:.1f}"
         )
     write_table(settings.results / "small_sets.csv", rows)
-    draw(settings, runs)
+    draw(settings, runs, sizes)
     print(f"wrote {settings.results / 'small_sets.png'}")
 
 

@@ -787,7 +787,8 @@ def _write(path, draw):
 def _pictures(model, data, history, seed, use, kept):
     """Return by name the functions that draw the pictures of a run, each of which returns a figure."""
     full_vb = hasattr(model, "theta_sample")
-    code_alone = not getattr(getattr(model.estimator, "func", model.estimator), "bound", True)
+    objective = getattr(model.estimator, "func", model.estimator)
+    code_alone = not getattr(objective, "bound", True)
     x = data.test[:50]
     pixels = data.pixels("test")
     shape = data.image_shape
@@ -800,7 +801,7 @@ def _pictures(model, data, history, seed, use, kept):
     def curve():
         fig, ax = figure(6, 4)
         names = ["train, (22) with the θ-KL", "validation, at the mean of θ"] if full_vb else []
-        if model.config["estimator"] in ("iwae", "dreg"):
+        if getattr(objective, "together", False):
             names = [f"train, of {model.n_samples} draws together", "validation, (7)"]
             if full_vb:
                 names = [f"{names[0]}, with the θ-KL", f"{names[1]} at the mean of θ"]

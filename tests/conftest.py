@@ -195,10 +195,7 @@ def nothing_from_outside(monkeypatch, tmp_path):
 
 @pytest.fixture
 def run_example(tmp_path, monkeypatch):
-    """A function that runs a script of the examples in tmp_path, in this process, and returns what it defines.
-
-    Its imports are there already.
-    """
+    """A function that runs a script of the examples in tmp_path, in this process: its imports are there already."""
     examples = Path(__file__).parent.parent / "examples"
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(examples))
@@ -209,7 +206,7 @@ def run_example(tmp_path, monkeypatch):
             warnings.filterwarnings(
                 "ignore", r"batch_size \d+ is larger than the data|.*has evaluated \d+ samples already"
             )
-            return runpy.run_path(sys.argv[0], run_name="__main__")  # an error ends it with SystemExit
+            runpy.run_path(sys.argv[0], run_name="__main__")  # an error ends it with SystemExit
 
     return run
 

@@ -252,7 +252,18 @@ def test_a_run_of_before_these_options_is_resumed_and_evaluated(tmp_path, capsys
     config = json.loads(path.read_text(encoding="utf-8"))
     assert "channels" not in config["run"]["model"]  # as in its checkpoint
     assert "beta" not in config["run"]["model"] and "kl_warmup" not in config["run"]
-    for key in ("architecture", "channels", "flow", "decay", "beta", "free_bits", "kl_warmup", "kl_cycles"):
+    for key in (
+        "architecture",
+        "channels",
+        "flow",
+        "decay",
+        "beta",
+        "free_bits",
+        "kl_warmup",
+        "kl_cycles",
+        "keep",
+        "patience",
+    ):
         del config["options"][key]
     path.write_text(json.dumps(config), encoding="utf-8")
     assert run("train", "--resume", tmp_path / "run", "--samples", 4000, "--quiet") == 0

@@ -334,8 +334,10 @@ def test_what_is_said_of_the_latents_is_possible_and_names_no_remedy_that_the_ru
     use = Information(20, 2, 0.02, np.array([0.01, 0.01]), np.array([0.0, 0.0]), 0.1, 0.03, 0.12)
     assert use.active == 0 and use.marginal_kl < 0
     words = use_in_words(use, DEFAULTS | {"init": "glorot", "beta": 4.0})
-    assert "what has helped is a --beta below 4, a smaller --lr (" in words
+    assert "makes nothing of z: the KL counts 4 times, so try a smaller --beta; what has helped is a smaller" in words
     assert "of the rate of 0.02 nats 0.02 to 0.02 (± 0.03) is mutual information I(x; z), and up to 0.00 is" in words
-    assert "what has helped is weights from --init glorot, a smaller --lr (" in use_in_words(use, DEFAULTS)
+    assert "what has helped is weights from --init glorot, and a smaller --lr (" in use_in_words(use, DEFAULTS)
     one = Information(1, 2, 19.0, np.array([9.0, 10.0]), np.array([0.0, 0.0]))
-    assert use_in_words(one, DEFAULTS).startswith("which latents are active is not said of 1 image: 10 tell it; ")
+    assert use_in_words(one, DEFAULTS).startswith(
+        "1 image is too few to say which latents are active: take 10 or more; "
+    )

@@ -56,9 +56,9 @@ def history_of(bounds, train=None, latents=False):
     return history
 
 
-def looked(bounds, patience=2, beta=1.0, since=0, keep="best"):
+def looked(bounds, patience=2, since=0):
     """A Best that has seen rows with these bounds, and whether the run was over at each of them."""
-    best = Best(small().params, keep, patience, beta, since)
+    best = Best(small().params, "best", patience, 1.0, since)
     ended = []
     for row in history_of(bounds):
         best.see(row)
@@ -77,9 +77,8 @@ def test_the_run_folder_has_the_last_parameters_to_go_on_from_and_load_model_giv
     model, history = trained(tmp_path, patience=3)
     assert_array_equal(load_model(tmp_path).params.value, model.params.value)
     assert best_of(tmp_path) == (BEST, history["valid_bound"].max())
-    assert_array_equal(
-        trained(samples=1500, keep="best")[0].params.value, model.params.value
-    )  # which needs no patience
+    without_patience = trained(samples=1500, keep="best")[0]
+    assert_array_equal(without_patience.params.value, model.params.value)
     last = trained(samples=history["samples"][-1])[0]
     arrays = load(tmp_path / "checkpoint.npz")[0]
     for name, window in last.params.named(last.params.value).items():
@@ -301,6 +300,7 @@ def test_a_run_that_keeps_its_last_says_where_it_has_passed_its_best_bound_clear
     assert line([-200, -100, -103], [0, 1, 0.9]) == ""  # a bound that falls in training too is no sign of it
     assert line([math.nan, -200, -100, -103])
     assert line([math.nan]) == line([]) == ""
+    assert _passed_in_words(history_of([-200, -100, -103]), VAE(6, 5, 2), since=20) == ""
     assert line([-200, -100, -103], estimator="iwae") == line([-200, -100, -103], beta=2.0) == ""
 
 
@@ -308,6 +308,8 @@ def test_the_command_says_where_a_run_that_keeps_its_last_has_passed_its_best(tm
     words = "train --split 30,60,20 --latent 5 --hidden 100 --lr 0.01 --log-every 600 --seed 1 --samples 30000"
     assert main([*words.split(), "--out", str(tmp_path / "run")]) == 0
     assert "the validation bound was best at 10,200 samples, -26.9" in capsys.readouterr().out
+    assert main([*words.split(), "--kl-warmup", "30000", "--out", str(tmp_path / "warmed")]) == 0
+    assert "the validation bound was best" not in capsys.readouterr().out
 
 
 def test_of_own_images_the_best_model_is_kept_where_it_can_be_judged():
@@ -325,8 +327,8 @@ def test_the_study_of_small_sets_runs_on_a_small_scale(run_example, tmp_path, ca
     run_example("small_sets", "--data", "digits", "--scale", "0.004", "--results", "results", "--runs", "runs")
     with open(tmp_path / "results" / "small_sets.csv", newline="", encoding="utf-8") as file:
         table = list(csv.DictReader(file))
-    assert [row["images"] for row in table] == ["320", "320", "1000", "1000", "3200", "3200", "10000", "10000"]
-    assert "10,000 images, Adam 0.001" in capsys.readouterr().out and is_drawn(tmp_path / "results" / "small_sets.png")
+    assert [row["images"] for row in table] == ["320", "320", "1000", "1000"]  # the digits are no more than 1,437
+    assert "1,000 images, Adam 0.001" in capsys.readouterr().out and is_drawn(tmp_path / "results" / "small_sets.png")
 
 
 def test_the_learning_curve_marks_the_model_that_is_kept(tmp_path, monkeypatch):

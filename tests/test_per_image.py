@@ -118,6 +118,22 @@ def test_draws_samples_and_steps_arrive(monkeypatch):
     assert np.abs(other.optimal - found.optimal).min() > 1e-6
 
 
+def test_the_bounds_are_taken_with_other_noise_than_the_ascent(monkeypatch):
+    model, x, log_p, _ = model_and_data(3)
+    seen = []
+    original = per_image.standard_normal
+
+    def noted(*arguments):
+        seen.append(original(*arguments))
+        return seen[-1]
+
+    monkeypatch.setattr(per_image, "standard_normal", noted)
+    gap(model, x, log_p, steps=1, n_samples=8, draws=8)
+    ascent, optimal, amortised = seen
+    assert_array_equal(optimal, amortised)
+    assert not np.isin(optimal, ascent).any()
+
+
 def test_parts_add_up_to_the_gap():
     a, b, c = np.random.default_rng(0).random((3, 4))
     found = Gap(a, b, c, b, c)

@@ -199,7 +199,7 @@ def _evaluate(run, options, model, images, split, n_samples, n_theta, estimate, 
         print(json.dumps(_finite(result), allow_nan=False))
         return 0
     print(_bound_in_words(result, options["color"]))
-    if model.config["estimator"] in ("iwae", "dreg"):
+    if trait(model.estimator, "together"):
         print(
             f"that is the bound (7), each draw by itself; it was trained on that of {model.config['n_samples']} draws "
             "together: see --log-likelihood"
@@ -249,10 +249,9 @@ def _over_theta(model, x, split, n_theta, seed, binarization, ranks):
 def _estimated(model, x, K, T, seed, binarization, ranks):
     """Return the `Estimate` of log p(x) of each datapoint, as the bound sees it, and how it was had.
 
-    Of a conditional model it is that of log p(x|y), y being the label of the datapoint.
-
-    It is had by importance with K draws each, or by K walks of T temperatures each, unless T is None. Then it is held
-    against data that the model has made itself: up to `SIMULATED` of them, and no more than there are in x.
+    It is had by importance with K draws each if T is None. Otherwise it is had by K walks of T temperatures each, and
+    held against data that the model has made itself: up to `SIMULATED` of them, and no more than there are in x. Of a
+    conditional model it is log p(x|y), where y is the label of the datapoint.
     """
     from scratchvae.inference import marginal  # only now: it takes SciPy
 

@@ -86,12 +86,14 @@ def _labels_of(model, n, label, names):
         return None, ""
     if label is None:
         return np.arange(n) % model.n_classes, ", the classes in turn"
-    known = list(map(str, range(model.n_classes)))
-    place = names.index(label) if names and label in names else known.index(label) if label in known else None
-    if place is None:
-        also = f", or a name among {', '.join(names)}" if names else ""
-        raise ValueError(f"--label is {label}; expected the number of a class, from 0 to {model.n_classes - 1}{also}")
-    return np.full(n, place), f", of class {names[place] if names else place}"
+    numbers = list(map(str, range(model.n_classes)))
+    names = names or numbers
+    for known in (names, numbers):
+        if label in known:
+            place = known.index(label)
+            return np.full(n, place), f", of class {names[place]}"
+    also = "" if names == numbers else f", or a name among {', '.join(names)}"
+    raise ValueError(f"--label is {label}; expected the number of a class, from 0 to {model.n_classes - 1}{also}")
 
 
 def _shape_of(options, model):

@@ -352,9 +352,9 @@ FEW = 10  # images, of fewer than which the codes may be alike because they are
 
 def _remedies(options):
     """Return in words what has helped against latents that are not active, without what the run has already."""
-    found = [] if options["init"] == "glorot" else ["weights from --init glorot"]
-    found += [f"a --beta below {options['beta']:g}"] if options["beta"] > 1 else []
-    return f"what has helped is {', '.join([*found, 'a smaller --lr'])} (examples/collapse.py)"
+    found = "" if options["init"] == "glorot" else "weights from --init glorot, and "
+    first = f"the KL counts {options['beta']:g} times, so try a smaller --beta; " if options["beta"] > 1 else ""
+    return f"{first}what has helped is {found}a smaller --lr (examples/collapse.py)"
 
 
 def use_in_words(use, options):
@@ -367,7 +367,8 @@ def use_in_words(use, options):
         return f"what the latents carry is not known: {reason}"
     parts = []
     if use.n < FEW:
-        parts.append(f"which latents are active is not said of {use.n} image{'s' if use.n > 1 else ''}: {FEW} tell it")
+        are = "image is" if use.n == 1 else "images are"
+        parts.append(f"{use.n} {are} too few to say which latents are active: take {FEW} or more")
     elif use.active == 0:
         parts.append(f"none of the latents is active, and the decoder makes nothing of z: {_remedies(options)}")
     elif use.active is not None:

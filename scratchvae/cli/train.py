@@ -40,7 +40,7 @@ from scratchvae.ranks import fingerprint, ranks_of
 from scratchvae.training import loop
 from scratchvae.training.claim import Claim
 from scratchvae.training.optim import OPTIMIZERS
-from scratchvae.training.patience import KEPT, UNLIKE, is_judged
+from scratchvae.training.patience import KEPT, warmed_up
 from scratchvae.training.run import NOTHING, best_of, checkpoint_of, facts_of_run, load_model, look, require_new
 
 OF_DATA = {  # the defaults that these data sets change: to section 5 for Frey Face, to a quick clear demo for digits
@@ -149,12 +149,14 @@ def train(out=None, resume=None, quiet=False, take_over=False, ranks=None, **giv
             f"{last['train_bound']:.2f} train{_kind_of_bound(model)}, "
             f"{last['valid_bound']:.2f} validation (nats per datapoint)"
         )
-        per_epoch = len(images.train) * (2 if options["schedule"] == "alternating" else 1)
-        ended = last["samples"] < loop.target_of(options["samples"], options["epochs"], per_epoch)
+        n_parts = 2 if options["schedule"] == "alternating" else 1
+        ended = last["samples"] < loop.target_of(options["samples"], options["epochs"], n_parts * len(images.train))
         if options["keep"] == "best":
             print(_best_in_words(best, model.beta, options["patience"] if ended else None), end="")
         else:
-            print(_passed_in_words(history, model), end="")
+            per_step = n_parts * min(options["batch_size"], len(images.train))
+            since = warmed_up(optimizer, per_step, options["kl_warmup"], options["kl_cycles"])
+            print(_passed_in_words(history, model, since), end="")
     with model.guard.looked_at():
         use = use_of(model, images.valid, images.binarization, options["seed"], ranks, quiet)
     if not quiet:
@@ -186,13 +188,14 @@ def _best_in_words(best, beta, patience):
     return f"kept is the model of {samples:,} samples, with the best {what}, {value:.2f}{why}\n"
 
 
-def _passed_in_words(history, model):
+def _passed_in_words(history, model, since=0):
     """Return a line where the validation bound has fallen clearly since its best row while that of training rose.
 
-    Clearly is by 2 % of its rise. The line is "" elsewhere, and for an objective with another bound.
+    Clearly is by 2 % of its rise. The line is "" elsewhere, and for an objective with another bound. Rows up to `since`
+    samples, those of a warm-up, do not count.
     """
-    history = history[np.isfinite(history["valid_bound"])]
-    if len(history) == 0 or not is_judged(model) or model.beta != 1.0:
+    history = history[np.isfinite(history["valid_bound"]) & (history["samples"] > since)]
+    if len(history) == 0 or trait(model.estimator, "together") or model.beta != 1.0:
         return ""
     bounds = history["valid_bound"]
     best = bounds.argmax()
@@ -273,7 +276,7 @@ def _with_defaults(given):
     if given.get("flow"):
         implied["estimator"] = "A"  # (7) needs the KL in closed form, which a flow does not have
     options = DEFAULTS | implied | given
-    own = name not in data.DATASETS and options["estimator"] not in UNLIKE
+    own = name not in data.DATASETS and not trait(OBJECTIVES[options["estimator"]], "together")
     if "keep" not in given and (own or options["patience"] is not None):
         options["keep"] = "best"
     return options
@@ -429,7 +432,7 @@ def _kind_of_bound(model):
         return plain
     if not trait(model.estimator, "bound", True):
         return " (log p(x|z) at the code: no bound)"
-    return f" (L_{model.n_samples}, importance-weighted)" if model.config["estimator"] in ("iwae", "dreg") else ""
+    return f" (L_{model.n_samples}, importance-weighted)" if trait(model.estimator, "together") else ""
 
 
 def add_to(commands):

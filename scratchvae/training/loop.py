@@ -80,10 +80,10 @@ def fit(
                    Bernoulli(x); "grey" and "fixed" pixels are taken as they are.
     log_every      How many samples lie between two rows of the history. By default there are ten rows a decade from
                    1,000 on, evenly spaced on a log axis.
-    keep           With "best" the model has the parameters of its best row of the history in the end, by the bound of
-                   the validation rows, and so has the model that `load_model` gives. With β it is by the bound with β.
-                   Rows during a warm-up do not count. "last", the default without a patience, leaves the last ones.
-                   The estimators iwae and dreg, which ascend another bound, have no best.
+    keep           With "best" the run leaves the model of the row of the history with the best validation bound, and
+                   `load_model` gives that one. With β the bound is taken with β too, and rows during a warm-up do not
+                   count. "last", the default without a patience, leaves the model of the end. The estimators iwae and
+                   dreg ascend another bound and have no best.
     patience       The run ends when so many rows of the history, one after the other, are no better than the best
                    before, which is kept. With the default rows, ten a decade, a patience of 10 ends it after ten times
                    as many samples as at the best. Where latents come to life late, a short patience ends a run before

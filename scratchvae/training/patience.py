@@ -10,10 +10,10 @@ import numpy as np
 
 from scratchvae.arguments import whole
 from scratchvae.backend import kind, move
+from scratchvae.inference.objectives import trait
 from scratchvae.training.optim import Adagrad
 
 KEPT = ("last", "best")
-UNLIKE = ("iwae", "dreg")  # the objectives that ascend another bound than (7), which may fall while theirs rises
 
 
 class Best:
@@ -108,17 +108,12 @@ def checked_keep(keep, patience, valid, model):
         return keep, patience
     if valid is None:
         raise ValueError(f"{asks}, by the bound of validation rows: give valid too")
-    if not is_judged(model):
+    if trait(model.estimator, "together"):
         raise ValueError(
             f"{asks}, by the bound (7) of validation rows, and the estimator {model.config['estimator']!r} ascends "
             "another, under which (7) may fall: leave it out"
         )
     return keep, patience
-
-
-def is_judged(model):
-    """Say whether a run of this model can be judged by the bound (7) of its validation rows."""
-    return model.config["estimator"] not in UNLIKE
 
 
 def warmed_up(optimizer, per_step, kl_warmup, kl_cycles):

@@ -176,9 +176,11 @@ def _ascend(model, q, rows, steps, n_samples, lr, generator, progress):
 
 def _best_of(model, reached, rows, draws, seeds):
     """Return the bound of the best q of each row, (M,), and its standard error. It is chosen by draws of its own."""
+    bounds = np.array([_bound(model, q, rows, draws, np.random.default_rng([*seeds, 1])) for q in reached])
+    if len(reached) == 1:
+        return bounds[0]
     chosen = [_bound(model, q, rows, draws, np.random.default_rng([*seeds, 2]))[0] for q in reached]
     best = np.argmax(chosen, axis=0)
-    bounds = np.array([_bound(model, q, rows, draws, np.random.default_rng([*seeds, 1])) for q in reached])
     return bounds[best, :, np.arange(len(rows))].T
 
 

@@ -39,6 +39,7 @@ The function may have these attributes:
     at_the_draws    is True if every term is taken at the draws, so that a distribution over θ is scored at its draw
                     too (21).
     bound           is False if its value is no bound on log p(x).
+    together        is True if its value is a bound of all L draws together, under which (7) may fall while it rises.
 
 `VAE(estimator=…)` takes a name from below, or a function of your own. To add an objective to the package, write a file
 here, its formula in the oracle, and a line in `OBJECTIVES`.

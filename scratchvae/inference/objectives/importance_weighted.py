@@ -88,3 +88,7 @@ def _log_mean(log_w):
     w = np.exp(log_w - largest)
     total = w.sum(axis=0)
     return largest + np.log(total) - math.log(len(log_w)), w, total
+
+
+importance_weighted.together = True
+dreg.together = True
