@@ -22,7 +22,7 @@ MPI = [
     "mpich>=4.3; platform_system != 'Windows'",
 ]  # MPICH: Open MPI refuses root and more ranks than cores
 # xdist: the suite in half the time
-TEST = ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6", "mpmath>=1.3", *READ, *MPI]
+TEST = ["pandas>=2", "polars>=1", "pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6", "mpmath>=1.3", *READ, *MPI]
 BESIDE = ["examples/**/*.py", "examples/results/*.csv", "benchmarks/**/*.py", "benchmarks/results/*.json", "tests/*.py"]
 
 
@@ -74,7 +74,7 @@ setup(
         "pillow>=10",  # the user's own folder of images
         "tqdm>=4.65",
         "pooch>=1.8",  # MNIST and Frey Face from public mirrors
-        "scikit-learn>=1.4",  # the embedded digits
+        "scikit-learn>=1.6",  # the estimators of scratchvae.sklearn, and the embedded digits
         "autograd>=1.7",  # the oracle behind gradcheck; never on the training path
         "threadpoolctl>=3.2",  # train and bench set the threads of BLAS; scikit-learn needs it anyway
     ],

@@ -417,7 +417,7 @@ def test_the_start_that_ends_highest_is_the_one_that_goes_on(monkeypatch):
     runs = iter([[-9.0, -2.0, -1.5], [-8.0, -7.0, -1.0], [-1.2, -1.2], [-30.0, -20.0, -10.0, -1.3]])
     fitted = []
 
-    def climb(model, step, R, W, var):
+    def climb(model, step, R, W, var, tol):
         if step is factor_analysis._sweep:
             fitted.append(W)
             return W, var, [-1.0, -0.5], True
@@ -473,7 +473,7 @@ def test_a_climb_ends_where_the_rise_is_less_than_tol_or_after_max_iter_steps(va
     model = FactorAnalysis(2, tol=0.25, max_iter=3)
     if error:
         with pytest.raises(FloatingPointError, match=error):
-            model._climb(step, None, None, 0)
+            model._climb(step, None, None, 0, model.tol)
     else:
-        assert model._climb(step, None, None, 0) == (None, met - 1, values[:met], settled)
+        assert model._climb(step, None, None, 0, model.tol) == (None, met - 1, values[:met], settled)
     assert steps == list(range(met - 1))  # the result is where the last value was met

@@ -32,7 +32,7 @@ from scratchvae.ranks import ranks_of
 AT_ONCE = 8000  # how many latents are decoded together: this number bounds the memory
 
 
-def importance(model, x, n_samples=5000, seed=0, progress=None, comm=None):
+def importance(model, x, n_samples=5000, seed=0, progress=None, comm=None, numbers=None):
     """Estimate log p(x) by importance sampling from q(z|x) and return an `Estimate`.
 
         log p(x) ≃ log 1/K Σ_k w_k,   w_k = p(x|z_k) p(z_k) / q(z_k|x),   z_k ~ q(z|x)
@@ -50,6 +50,8 @@ def importance(model, x, n_samples=5000, seed=0, progress=None, comm=None):
     progress    is called with the number of rows that were finished, once for each block of rows; None for no calls.
     comm        is a communicator of mpi4py, whose ranks share the rows and all return the whole estimate; None, the
                 default, is this process alone.
+    numbers     lists i for each row, (N,), whole numbers ≥ 0; 0 to N - 1 unless given. Rows with the same number have
+                the same draws ε.
 
     At most `AT_ONCE` latents are decoded at a time. A number that is not whole, or rows that do not fit the model,
     raise a ValueError.
@@ -59,18 +61,21 @@ def importance(model, x, n_samples=5000, seed=0, progress=None, comm=None):
         N = len(x)
         K = whole("n_samples", n_samples)
         seed = whole("seed", seed, least=0)
-        ranks.require_same(model, x, n_samples=K, seed=seed)
+        numbers = range(N) if numbers is None else [whole("numbers", i, least=0) for i in numbers]
+        if len(numbers) != N:
+            raise ValueError(f"numbers has {len(numbers)} entries; expected {N}, one for each row")
+        ranks.require_same(model, x, n_samples=K, seed=seed, numbers=list(numbers))
         mine = ranks.share(N)
         found = np.empty((len(mine), 4))  # log_p, error, ess and k_hat
         size = max(1, AT_ONCE // K)
         for begun in range(0, -(-N // ranks.size), size):  # as many blocks on every rank
             block = slice(begun, min(begun + size, len(mine)))
-            numbers = range(mine.start, mine.stop)[block]
-            if numbers:
-                log_w = _log_weights(model, x[mine.rows][block], numbers, K, seed)
+            of_block = numbers[mine.start : mine.stop][block]
+            if of_block:
+                log_w = _log_weights(model, x[mine.rows][block], of_block, K, seed)
                 with np.errstate(invalid="ignore"):  # of weights that are all 0: a warning below counts such datapoints
                     found[block] = np.stack((*log_mean(log_w), pareto_k(log_w)), axis=1)
-            done = ranks.meet(len(numbers))[0]
+            done = ranks.meet(len(of_block))[0]
             if progress is not None:
                 progress(int(done))
         found = ranks.gathered(found, N)

@@ -22,19 +22,23 @@ import math
 import warnings
 
 import numpy as np
-from scipy.special import digamma, entr, gammaln, multigammaln, softmax
+from scipy.special import digamma, entr, gammaln, logsumexp, multigammaln, softmax
 
-from scratchvae.arguments import finite_array, fitted, positive, positive_definite, whole
+from scratchvae.arguments import finite_array, fitted, flag, positive, positive_definite, whole
 from scratchvae.backend import plain
 from scratchvae.inference.distributions import LOG_2PI
+from scratchvae.models.moments import FLOOR, LARGEST, TINY
 
 ROUNDING = 1e-9  # of the bound, or nats where the bound is below 1: a fall that is larger is none of rounding
 
-LARGEST = 1e150  # numbers above it, and those below its inverse, have squares that float64 cannot hold
-
 
 class _Ascent:
-    """What the models share: when the ascent of the bound ends, and the ascent itself."""
+    """What the models share: when the ascent of the bound ends, and the ascent itself.
+
+    After `fit`, converged_ says whether it has ended by itself.
+    """
+
+    convergence_warning = UserWarning  # the class of the warning of an ascent that has not
 
     def __init__(self, tol=1e-9, max_iter=10_000):
         self.tol = positive("tol", tol)
@@ -53,10 +57,12 @@ class _Ascent:
                     "convergence: scale the data and the prior so that their numbers are of like size"
                 )
             if len(bounds) > 1 and bounds[-1] - bounds[-2] < self.tol:
+                self.converged_ = True
                 break
         else:
+            self.converged_ = False
             text = f"mean field has not converged to tol = {self.tol:g} in {self.max_iter:,} sweeps: raise max_iter"
-            warnings.warn(text, stacklevel=3)
+            warnings.warn(text, self.convergence_warning, stacklevel=3)
         self.bound_ = np.array(bounds)
 
 
@@ -147,7 +153,8 @@ class UnivariateGaussian(_Ascent):
 class MixtureOfGaussians(_Ascent):
     """Fits a mixture of K Gaussians whose parameters are all unknown, with q(Z) q(π, μ, Λ) (section 10.2).
 
-    It is no estimator of scikit-learn: `fit` takes x, without y, and seed by its name.
+    As an estimator of scikit-learn it is `scratchvae.sklearn.MixtureOfGaussians`.
+    Here `fit` takes x, without y, and seed by its name.
 
         π ~ Dirichlet(α0),   Λ_k ~ Wishart(W0, ν0),   μ_k ~ N(m0, (β0 Λ_k)⁻¹),   z_n ~ π,   x_n ~ N(μ_{z_n}, Λ_{z_n}⁻¹)
 
@@ -159,6 +166,9 @@ class MixtureOfGaussians(_Ascent):
     degrees          is ν0, D unless given. It must exceed D - 1, and the larger it is, the closer the covariances of
                      the components stay to their prior.
     scatter          is W0⁻¹, (D, D), the covariance of the data unless given; then the units of the data do not matter.
+    allow_singular   says whether a scatter that is singular is taken, and fewer than K different rows with it; False
+                     unless given. With True `FLOOR` of the variance of each column is added to such a scatter, or
+                     `TINY` where a column never varies, with a warning.
 
     After `fit`, q(π) = Dirichlet(concentration_ (K,)), and weights_ (K,) is E[π]. q(μ_k, Λ_k) has means_ (K, D),
     mean_precision_ (K,), degrees_ (K,) and scatters_ (K, D, D) = W_k⁻¹; covariances_ (K, D, D) is E[Λ_k]⁻¹ = W_k⁻¹/ν_k.
@@ -175,8 +185,11 @@ class MixtureOfGaussians(_Ascent):
         scatter=None,
         tol=1e-6,
         max_iter=10_000,
+        *,
+        allow_singular=False,
     ):
         super().__init__(tol, max_iter)
+        self.allow_singular = flag("allow_singular", allow_singular)
         self.n_components = whole("n_components", n_components)
         self.concentration = positive("concentration", 1 / n_components if concentration is None else concentration)
         self.mean = mean
@@ -184,11 +197,12 @@ class MixtureOfGaussians(_Ascent):
         self.degrees = degrees
         self.scatter = scatter
 
-    def fit(self, x, *, seed=0):
+    def fit(self, x, *, seed=0, start=None):
         """Fit q to rows x (N, D) and return the model.
 
-        k-means++ draws K rows with `seed`, a whole number ≥ 0, and the ascent begins with each row assigned to the
-        nearest of them.
+        The ascent begins at the responsibilities `start` (N, K), such as another fit's `predict_proba(x)`. Unless they
+        are given, k-means++ draws K rows with `seed`, a whole number ≥ 0, and the ascent begins with each row assigned
+        to the nearest of them.
 
         Fewer than K different rows, numbers that are not finite, and priors that do not fit the columns of x raise a
         ValueError. If no scatter is given, so do columns that never vary or depend on each other linearly.
@@ -202,11 +216,14 @@ class MixtureOfGaussians(_Ascent):
         nu0 = positive("degrees", D if self.degrees is None else self.degrees)
         if nu0 <= D - 1:
             raise ValueError(f"degrees is {nu0:g}; expected more than D - 1 = {D - 1}")
-        scatter = _covariance(x, origin) if self.scatter is None else self.scatter
+        scatter = _covariance(x, origin, self.allow_singular) if self.scatter is None else self.scatter
+        scatter = _lifted(scatter) if self.allow_singular else scatter
         scatter0, root = positive_definite("scatter", scatter, D)
         prior = (self.concentration, m0, self.mean_precision, nu0, scatter0)
-        white = np.linalg.solve(root, x.T).T  # x in units of the prior's scatter, in which distances are taken
-        self.responsibilities_ = _nearest(white, self.n_components, np.random.default_rng(seed))
+        if start is None:
+            white = np.linalg.solve(root, x.T).T  # x in units of the prior's scatter, in which distances are taken
+            start = _nearest(white, self.n_components, np.random.default_rng(seed), self.allow_singular)
+        self.responsibilities_ = finite_array("start", start, (len(x), self.n_components))
         self._update(x, *prior)
 
         def sweep():
@@ -225,8 +242,55 @@ class MixtureOfGaussians(_Ascent):
 
         Before `fit`, and for rows of another width, a ValueError is raised.
         """
-        x = self._rows(x, fitted(self, "weights_").means_.shape[1])
-        return softmax(self._log_rho(x), axis=1)
+        return softmax(self._log_rho(self._fitting(x)), axis=1)
+
+    def predict(self, x):
+        """Return the number of the component to which each of the rows x (N, D) belongs most, (N,)."""
+        return self.predict_proba(x).argmax(axis=1)
+
+    def score_samples(self, x):
+        """Return ln Σ_k exp E_q[ln π_k N(x; μ_k, Λ_k⁻¹)] of each of the rows x (N, D), in nats, (N,).
+
+        It is what a row that is seen alone adds to the bound, as scikit-learn's own score is. It is below the log of
+        the predictive density, see `log_predictive`, by Jensen's inequality.
+        """
+        x = self._fitting(x)
+        return logsumexp(self._log_rho(x), axis=1) + 0.5 * x.shape[1] * (math.log(2) - LOG_2PI)
+
+    def score(self, x):
+        """Return the mean of `score_samples` over rows x (N, D), in nats per datapoint."""
+        return float(self.score_samples(x).mean())
+
+    def log_predictive(self, x):
+        """Return log p(x|data) of each of the rows x (N, D) under q(π, μ, Λ), in nats, (N,): a density.
+
+        p(x|data) = Σ_k E[π_k] St(x; m_k, L_k, ν_k + 1 - D), with L_k = (ν_k + 1 - D) β_k/(1 + β_k) W_k         (10.81)
+        """
+        x = self._fitting(x)
+        D = x.shape[1]
+        nu = self.degrees_ + 1 - D
+        shape = self.scatters_ * ((1 + self.mean_precision_) / (self.mean_precision_ * nu))[:, None, None]  # L_k⁻¹
+        root = np.linalg.cholesky(shape)
+        d = np.linalg.solve(root, (x - self.means_[:, None]).transpose(0, 2, 1))
+        square = (d * d).sum(axis=1).T  # (x - m_k)ᵀ L_k (x - m_k)
+        log_norm = gammaln(0.5 * (nu + D)) - gammaln(0.5 * nu) - 0.5 * D * np.log(nu * math.pi)
+        log_norm -= np.log(np.diagonal(root, axis1=1, axis2=2)).sum(axis=1)
+        log_student = log_norm - 0.5 * (nu + D) * np.log1p(square / nu)  # (B.68)
+        return logsumexp(np.log(self.weights_) + log_student, axis=1)
+
+    def sample(self, n, seed=0):
+        """Return n rows (n, D) of the mixture at E[π], E[μ_k] and E[Λ_k]⁻¹, and the component of each, (n,).
+
+        seed, a whole number ≥ 0, selects the draws.
+        """
+        generator = np.random.default_rng(whole("seed", seed, least=0))
+        k = generator.choice(self.n_components, size=whole("n", n), p=fitted(self, "weights_").weights_)
+        eps = generator.standard_normal((n, self.means_.shape[1]))
+        return self.means_[k] + np.einsum("nij,nj->ni", np.linalg.cholesky(self.covariances_)[k], eps), k
+
+    def _fitting(self, x):
+        """Return x as rows for a model that is fitted; else, and for rows of another width, raise a ValueError."""
+        return self._rows(x, fitted(self, "weights_").means_.shape[1])
 
     def _update(self, x, alpha0, m0, beta0, nu0, scatter0):
         """Set q(π, μ, Λ) to its best for the present q(Z).
@@ -281,18 +345,38 @@ class MixtureOfGaussians(_Ascent):
         return x
 
 
-def _covariance(x, origin):
+def _covariance(x, origin, allow_singular):
     """Return the covariance (D, D) of rows x (N, D), which are counted from origin (D,).
 
-    A ValueError is raised if it is singular. A column that varies by a few units in the last digit counts as one that
-    never varies.
+    Unless allow_singular, a ValueError is raised if it is singular. A column that varies by a few units in the last
+    digit counts as one that never varies.
     """
+    if allow_singular:
+        return np.atleast_2d(np.cov(x.T, bias=True))
     size = np.abs(x + origin).max(axis=0)
     if still := (np.ptp(x, axis=0) <= 8 * np.finfo(float).eps * size).sum():
         raise ValueError(f"{still} of the {x.shape[1]} columns of x never vary: leave them out, or give a scatter")
     if np.linalg.eigvalsh(np.atleast_2d(np.corrcoef(x.T)))[0] < 1e-12:
         raise ValueError("the columns of x are linearly dependent: take more rows or fewer columns, or give a scatter")
     return np.atleast_2d(np.cov(x.T, bias=True))
+
+
+def _lifted(scatter):
+    """Return a scatter (D, D) as it is, or with a little on its diagonal, and a warning, if it is singular."""
+    scatter = np.array(plain("scatter", scatter), float)
+    variances = np.diagonal(scatter)
+    if scatter.ndim != 2 or scatter.shape[0] != scatter.shape[1] or not (variances >= 0).all():
+        return scatter  # which is refused
+    sd = np.sqrt(np.where(variances > 0, variances, 1))
+    correlations = scatter / np.outer(sd, sd)
+    if not np.isfinite(correlations).all() or np.linalg.eigvalsh(correlations)[0] > 1e-12:
+        return scatter
+    warnings.warn(
+        f"the columns of x never vary or depend on each other linearly, and the prior of the covariances is singular: "
+        f"{FLOOR:g} of each variance is added to it",
+        stacklevel=3,
+    )
+    return scatter + np.diag(np.where(variances > 0, FLOOR * variances, TINY))
 
 
 def _log_normaliser(beta, nu, scatter):
@@ -305,15 +389,18 @@ def _log_normaliser(beta, nu, scatter):
     return 0.5 * (D * (LOG_2PI - np.log(beta)) + nu * (D * math.log(2) - log_det)) + multigammaln(nu / 2, D)
 
 
-def _nearest(x, K, generator):
+def _nearest(x, K, generator, allow_singular):
     """Return the q(Z) (N, K) that assigns each row of x to the nearest of K rows drawn by k-means++.
 
     Each of the K is drawn with probabilities in proportion to the squared distance to the nearest of those before it.
+    Fewer than K different rows raise a ValueError, or, if allow_singular, leave components empty.
     """
-    distance = np.empty((len(x), K))
+    distance = np.full((len(x), K), np.inf)
     weight = np.ones(len(x))
     for k in range(K):
         if not weight.any():
+            if allow_singular:
+                break
             raise ValueError(f"x has {k} different rows; expected at least as many as n_components, {K}")
         centre = x[generator.choice(len(x), p=weight / weight.sum())]
         distance[:, k] = ((x - centre) ** 2).sum(axis=1)

@@ -15,19 +15,26 @@ import warnings
 
 import numpy as np
 
-from scratchvae.arguments import fitted, float_rows, positive, whole
+from scratchvae.arguments import fitted, flag, float_rows, positive, whole
 from scratchvae.models.moments import centred, principal
 
 
 class LinearCode:
     """What PCA and the linear autoencoder share once they are fitted: the maps between x and its code z.
 
-    n_latent is J, how many numbers z has. After `fit`, mean_ (D,) is m, encoder_ (D, J) is A, decoder_ (J, D) is B, and
-    code_var_ (J, J) is the covariance of z in the data.
+    n_latent         is J, how many numbers z has.
+    allow_singular   says whether x may vary in fewer than J directions; False unless given, with which such x are
+                     refused. With True the numbers of z that are left over tell nothing.
+
+    After `fit`, mean_ (D,) is m, encoder_ (D, J) is A, decoder_ (J, D) is B, and code_var_ (J, J) is the covariance of
+    z in the data.
     """
 
-    def __init__(self, n_latent):
+    convergence_warning = UserWarning  # the class of the warning of an ascent that has not converged
+
+    def __init__(self, n_latent, *, allow_singular=False):
         self.n_latent = whole("n_latent", n_latent)
+        self.allow_singular = flag("allow_singular", allow_singular)
 
     def transform(self, x):
         """Return the codes z = (x - m) A of rows x (N, D), (N, J)."""
@@ -63,7 +70,7 @@ class LinearCode:
         if self.n_latent > d.shape[1]:
             raise ValueError(f"n_latent is {self.n_latent}; expected no more than the {d.shape[1]} columns of x")
         values, vectors, rank = principal(mean, d)
-        if rank < self.n_latent:
+        if rank < self.n_latent and not self.allow_singular:
             raise ValueError(
                 f"x varies in fewer than {self.n_latent} directions: take fewer latents, and columns of like size"
             )
@@ -79,7 +86,8 @@ class LinearCode:
 class PCA(LinearCode):
     """Principal components: A = Bᵀ = U, the eigenvectors of the covariance with the J largest eigenvalues.
 
-    It is no estimator of scikit-learn: `fit` takes x alone, without y.
+    As an estimator of scikit-learn it is `scratchvae.sklearn.PCA`.
+    Here `fit` takes x alone, without y.
     """
 
     def fit(self, x):
@@ -92,21 +100,23 @@ class PCA(LinearCode):
 class LinearAutoencoder(LinearCode):
     """Finds A and B by gradient ascent of L = -½ E‖x - x̂‖² = -½ tr RᵀSR, with R = I - A B and S the covariance of x.
 
-    It is no estimator of scikit-learn: `fit` takes x, without y, and seed by its name.
+    As an estimator of scikit-learn it is `scratchvae.sklearn.LinearAutoencoder`.
+    Here `fit` takes x, without y, and seed by its name.
 
     The steps have Nesterov's momentum, which starts anew where L falls (B. O'Donoghue & E. Candès 2015, "Adaptive
     restart for accelerated gradient schemes"). All stationary points but PCA's subspace are saddles, which a random
     start leaves.
 
-    n_latent   is J, how many numbers z has.
+    n_latent and allow_singular are those of `LinearCode`.
+
     tied       says that B = Aᵀ, so that the decoder has the encoder's weights; False unless given. Then A Aᵀ is the
                projection, and A is known up to a rotation.
     tol        ends the ascent when ‖∂L/∂A, ∂L/∂B‖ is below tol times the largest eigenvalue of S; 1e-6 unless given.
     max_iter   ends it after so many steps, with a warning; 100,000 unless given.
     """
 
-    def __init__(self, n_latent, tied=False, tol=1e-6, max_iter=100_000):
-        super().__init__(n_latent)
+    def __init__(self, n_latent, tied=False, tol=1e-6, max_iter=100_000, *, allow_singular=False):
+        super().__init__(n_latent, allow_singular=allow_singular)
         self.tied = bool(tied)
         self.tol = positive("tol", tol)
         self.max_iter = whole("max_iter", max_iter)
@@ -123,7 +133,7 @@ class LinearAutoencoder(LinearCode):
         largest = variances[-1]
         unit = 2.0 ** np.frexp(largest)[1]  # a power of 2, so that no digit is lost where squares of S would overflow
         S = d.T @ d / len(d) / unit
-        if variances[-self.n_latent] < 10 * self.tol * largest:
+        if 1e-14 * largest < variances[-self.n_latent] < 10 * self.tol * largest:
             warnings.warn(
                 f"x varies {largest / variances[-self.n_latent]:.2g} times as much in the first direction as in the "
                 f"last of {self.n_latent}: with tol = {self.tol:g} the ascent may end before it has found the last; "
@@ -142,7 +152,8 @@ class LinearAutoencoder(LinearCode):
                 start = step
                 value, gradient = _objective(S, ahead)
             values.append(value)
-            if np.linalg.norm(gradient) < self.tol * largest:
+            if np.linalg.norm(gradient) <= self.tol * largest:  # both are 0 where x never varies
+                self.converged_ = True
                 break
             before = W
             if not np.isfinite(value):
@@ -150,8 +161,9 @@ class LinearAutoencoder(LinearCode):
             W = ahead + 0.25 / largest * gradient
             ahead = W + (step - start) / (step - start + 3) * (W - before)  # W, carried on by the momentum
         else:
+            self.converged_ = False
             text = f"the gradient is not below tol = {self.tol:g} after {self.max_iter:,} steps: allow more (max_iter)"
-            warnings.warn(text, stacklevel=2)
+            warnings.warn(text, self.convergence_warning, stacklevel=2)
         self.score_ = np.array(values) * unit
         return self._keep(mean, d, ahead[0], ahead[-1].T)
 

@@ -14,22 +14,29 @@ import warnings
 
 import numpy as np
 
-from scratchvae.arguments import fitted, float_rows, positive, whole
-from scratchvae.models.moments import centred, listed, names_of, principal
+from scratchvae.arguments import fitted, flag, float_rows, positive, whole
+from scratchvae.models.moments import FLOOR, TINY, centred, listed, names_of, principal
 
-FLOOR = 1e-6  # of the variance of a column: the least variance that factor analysis leaves to its noise
+ENOUGH = 1e-6  # nats: what an iteration of EM must bring, since sweeps bring more
 RELATED = 1e-12  # a correlation matrix with an eigenvalue below it has columns that depend on each other linearly
 
 
 class LinearGaussian:
     """What the two models share once they are fitted: p(x) = N(m, Wᵀ W + Ψ), its posterior and its samples.
 
-    n_latent is J, a whole number ≥ 1. `fit` sets mean_ (D,), which is m, W_ (J, D), and var_ (D,), the diagonal of Ψ.
-    Every method raises ValueError before the fit, and for rows of another width.
+    n_latent         is J, a whole number ≥ 1 and below D.
+    allow_singular   says whether data are taken for which the likelihood has no maximum, since it grows without bound
+                     as a variance of the noise goes to 0. With False, unless given, they are refused. With True no
+                     variance goes below `FLOOR` of a column's, or is `TINY` where a column never varies, and J may be
+                     anything from 0 to D.
+
+    `fit` sets mean_ (D,), which is m, W_ (J, D), and var_ (D,), the diagonal of Ψ. Every method raises ValueError
+    before the fit, and for rows of another width.
     """
 
-    def __init__(self, n_latent):
-        self.n_latent = whole("n_latent", n_latent)
+    def __init__(self, n_latent, *, allow_singular=False):
+        self.allow_singular = flag("allow_singular", allow_singular)
+        self.n_latent = whole("n_latent", n_latent, least=0 if allow_singular else 1)
 
     def posterior(self, x):
         """Return the mean (N, J) and the covariance G (J, J) of p(z|x) for rows x (N, D)."""
@@ -72,15 +79,16 @@ class LinearGaussian:
         """Return mean (D,) of rows x, and x less its mean (N, D). ValueError where there are too few of either."""
         mean, d = centred(x)
         N, D = d.shape
-        if self.n_latent >= D:
-            raise ValueError(f"n_latent is {self.n_latent}; expected fewer than the {D} columns of x")
+        if self.n_latent >= D + self.allow_singular:
+            most = "no more" if self.allow_singular else "fewer"
+            raise ValueError(f"n_latent is {self.n_latent}; expected {most} than the {D} columns of x")
         if N < 2:
             raise ValueError(f"x has {N} row; expected two or more, whose covariance is to be explained")
         return mean, d
 
     def _check_rank(self, rank, rows):
         """Raise a ValueError where x varies in no more than J directions: noise of variance 0 explains it then."""
-        if rank <= self.n_latent:
+        if rank <= self.n_latent and not self.allow_singular:
             raise ValueError(
                 f"x varies in no more than {self.n_latent} directions (it has {rows:,} rows and rank {rank}), and the "
                 "likelihood has no maximum: take fewer latents or more rows, and columns of like size"
@@ -112,10 +120,13 @@ def _log_density(var, precision, square):
 class PPCA(LinearGaussian):
     """Probabilistic PCA: Ψ = σ² I, at the maximum of the likelihood (Tipping & Bishop 1999, eqs. 7 and 8).
 
-    It is no estimator of scikit-learn: `fit` takes x alone, without y.
+    As an estimator of scikit-learn it is `scratchvae.sklearn.PPCA`.
+    Here `fit` takes x alone, without y.
 
     With the eigenvalues λ and the eigenvectors U of the covariance of x, σ² is the mean of the λ that are left out, and
-    W = (Λ - σ² I)^½ Uᵀ with the J largest. W is known up to a rotation of z. n_latent is that of `LinearGaussian`.
+    W = (Λ - σ² I)^½ Uᵀ with the J largest. W is known up to a rotation of z. n_latent and allow_singular are those of
+    `LinearGaussian`. Where J = D, every σ² up to the smallest λ has the same likelihood, and the floor is taken if it
+    is among them.
     """
 
     def fit(self, x):
@@ -126,23 +137,35 @@ class PPCA(LinearGaussian):
         mean, d = self._moments(x)
         values, vectors, rank = principal(mean, d)
         self._check_rank(rank, len(d))
-        W, var = _ppca(values, vectors, self.n_latent)
+        W, var = _ppca(values, vectors, self.n_latent, self._least(values, rank))
         self.mean_ = mean
         self.W_ = W
         self.var_ = np.full(len(mean), var)
         return self
 
+    def _least(self, values, rank):
+        """Return the σ² where the eigenvalues that are left out say none, and 0 where they do."""
+        if rank > self.n_latent:
+            return 0.0
+        floor = FLOOR * values.mean() or TINY
+        return min(floor, values[0]) if rank == len(values) else floor
 
-def _ppca(values, vectors, J):
-    """Return W (J, D) and σ² of probabilistic PCA from the eigenvalues and eigenvectors of the covariance."""
-    var = values[:-J].mean()
-    return np.sqrt(np.maximum(values[-J:] - var, 0))[:, None] * vectors[:, -J:].T, var
+
+def _ppca(values, vectors, J, least=0.0):
+    """Return W (J, D) and σ² of probabilistic PCA from the eigenvalues and eigenvectors of the covariance.
+
+    least is the σ² to take in place of the mean of the eigenvalues that are left out; 0, unless given, for that mean.
+    """
+    left = len(values) - J
+    var = least or values[:left].mean()
+    return np.sqrt(np.maximum(values[left:] - var, 0))[:, None] * vectors[:, left:].T, var
 
 
 class FactorAnalysis(LinearGaussian):
     """Factor analysis by EM (Rubin & Thayer 1982, "EM algorithms for ML factor analysis"): every column has a noise.
 
-    It is no estimator of scikit-learn: `fit` takes x, without y, and seed by its name.
+    As an estimator of scikit-learn it is `scratchvae.sklearn.FactorAnalysis`.
+    Here `fit` takes x, without y, and seed by its name.
 
     EM climbs to a maximum that need not be the highest, so it starts `n_starts` times, and the highest is kept. All
     starts are at columns scaled to variance 1, so that the units of a column do not matter, as they do not matter to
@@ -150,9 +173,10 @@ class FactorAnalysis(LinearGaussian):
     by sweeps of conditional maximisation, in which each variance goes straight to its maximum (Zhao, Yu & Jiang 2008,
     "ML estimation for factor analysis: EM or non-EM?"): see `_sweep`.
 
-    n_latent   is that of `LinearGaussian`.
-    tol        ends EM, and the sweeps after it, when the log-likelihood per datapoint has grown by less, in nats; 1e-6
-               unless given.
+    n_latent and allow_singular are those of `LinearGaussian`.
+
+    tol        ends the sweeps when the log-likelihood per datapoint has grown by less, in nats; 1e-6 unless given. EM
+               ends there too, or at 1e-6 where tol is smaller, since the sweeps go on from there, and faster.
     max_iter   ends each of them with a warning after so many iterations; 10,000 unless given.
     n_starts   is the number of starts, 10 unless given. The first is at the probabilistic PCA of the scaled columns,
                the others are random. More of them cost more time and may find a higher maximum.
@@ -164,51 +188,70 @@ class FactorAnalysis(LinearGaussian):
     finite sequences of real numbers").
     """
 
-    def __init__(self, n_latent, tol=1e-6, max_iter=10_000, n_starts=10):
-        super().__init__(n_latent)
+    convergence_warning = UserWarning  # the class of the warning of an EM that has not converged
+
+    def __init__(self, n_latent, tol=1e-6, max_iter=10_000, n_starts=10, *, allow_singular=False):
+        super().__init__(n_latent, allow_singular=allow_singular)
         self.tol = positive("tol", tol)
         self.max_iter = whole("max_iter", max_iter)
         self.n_starts = whole("n_starts", n_starts)
 
-    def fit(self, x, *, seed=0):
+    def fit(self, x, *, seed=0, names=None):
         """Fit the model to rows x (N, D) and return it. seed, a whole number ≥ 0, selects the random starts.
+
+        names lists what messages call the columns; unless given, it is what a data frame calls them, or their numbers.
 
         Raises ValueError where the likelihood has no maximum: columns never vary, J + 1 columns or fewer depend on each
         other linearly, as two equal ones do, or the rows vary in no more than J directions. Raises FloatingPointError
         where the log-likelihood falls by more than rounding, which is no convergence.
         """
         seed = whole("seed", seed, least=0)
-        names = names_of(x)
+        names = names_of(x) if names is None else list(names)
         mean, d = self._moments(x)
         sd = np.sqrt((d * d).mean(axis=0))
-        if not sd.all():
+        varies = sd > 0
+        if not varies.all() and not self.allow_singular:
             raise ValueError(
-                f"{(sd == 0).sum()} of the {len(sd)} columns of x never vary: their noise would have no variance and "
+                f"{(~varies).sum()} of the {len(sd)} columns of x never vary: their noise would have no variance and "
                 "the likelihood no maximum; leave them out, as in x[:, x.std(axis=0) > 0]"
             )
-        d /= sd
+        d = d[:, varies] / sd[varies]
         R = d.T @ d / len(d)  # the correlations
-        units = -np.log(sd).sum()  # what the scale of the columns adds to the log density
         values, vectors = np.linalg.eigh(R)
         self._check_rank(int((values > RELATED * len(R)).sum()), len(d))
-        _check_related(R, values, vectors, self.n_latent, names)
-        runs = [self._climb(_em, R, W, var) for W, var in self._starts(values, vectors, seed)]
-        W, var, history, ended = max(runs, key=lambda run: run[2][-1])
-        if ended:
-            W, var, after, ended = self._climb(_sweep, R, W, var)
+        if not self.allow_singular:
+            _check_related(R, values, vectors, self.n_latent, names)
+        starts = self._starts(values, vectors, seed)
+        runs = [self._climb(_em, R, W, var, max(self.tol, ENOUGH)) for W, var in starts]
+        W, var, history, settled = max(runs, key=lambda run: run[2][-1])
+        if settled:
+            W, var, after, settled = self._climb(_sweep, R, W, var, self.tol)
             history = history + after[1:]
             floor = np.flatnonzero(var <= FLOOR)
-            if np.linalg.eigvalsh(R[np.ix_(floor, floor)])[:1].sum() < RELATED * len(floor):
+            related = np.linalg.eigvalsh(R[np.ix_(floor, floor)])[:1].sum() < RELATED * len(floor)
+            if related and not self.allow_singular:
                 raise ValueError(_related([names[i] for i in floor]))
-        if not ended:
+        if not settled:
             limit = f"tol = {self.tol:g} in {self.max_iter:,} iterations"
-            warnings.warn(f"EM has not converged to {limit}: allow more (max_iter)", stacklevel=2)
+            text = f"EM has not converged to {limit}: allow more (max_iter)"
+            warnings.warn(text, self.convergence_warning, stacklevel=2)
+        self.converged_ = settled
         self.mean_ = mean
-        self.W_ = W * sd
-        self.var_ = var * sd**2
+        self.W_ = np.zeros((self.n_latent, len(sd)))
+        self.W_[: len(W), varies] = W * sd[varies]
+        self.var_ = np.full(len(sd), TINY)
+        self.var_[varies] = var * sd[varies] ** 2
+        still = (~varies).sum() * -0.5 * np.log(2 * np.pi * TINY)  # what the columns that never vary add to log p(x)
+        units = still - np.log(sd[varies]).sum()  # and what the scale of the others does
         self.log_likelihood_ = np.array(history) + units
         self.starts_ = np.array([run[2][-1] for run in runs]) + units
-        self.heywood_ = [names[i] for i in np.flatnonzero(var <= FLOOR)]
+        if not varies.all():
+            warnings.warn(
+                f"{listed([names[i] for i in np.flatnonzero(~varies)])} of x never vary: their noise has the variance "
+                f"{TINY:g}, which adds {still:.1f} nats to each log p(x); leave them out",
+                stacklevel=2,
+            )
+        self.heywood_ = [names[i] for i in np.flatnonzero(varies)[var <= FLOOR]]
         if self.heywood_:
             warnings.warn(
                 f"the noise of {listed(self.heywood_)} has the least variance allowed, {FLOOR:g} of the column's: "
@@ -222,13 +265,14 @@ class FactorAnalysis(LinearGaussian):
 
         values and vectors are those of the correlations. At the random starts half of each column's variance is noise.
         """
-        W, noise = _ppca(values, vectors, self.n_latent)
+        J = min(self.n_latent, len(values))
+        W, noise = _ppca(values, vectors, J, 0.0 if len(values) > J else 1e-3)
         yield W, np.full(len(values), max(noise, 1e-3))
         for k in range(1, self.n_starts):
             W = np.random.default_rng([seed, k]).standard_normal(W.shape)
             yield W / np.sqrt(2 * len(W)), np.full(len(values), 0.5)
 
-    def _climb(self, step, R, W, var):
+    def _climb(self, step, R, W, var, tol):
         """Take steps until one raises the log-likelihood by less than tol.
 
         The result is (W, var, log-likelihoods, whether they have settled): all that were met, in a list, the last of
@@ -243,7 +287,7 @@ class FactorAnalysis(LinearGaussian):
                     f"{len(history)}, which is no convergence: leave out columns that nearly depend on each other"
                 )
             history.append(value)
-            if len(history) > 1 and history[-1] - history[-2] < self.tol:
+            if len(history) > 1 and history[-1] - history[-2] < tol:
                 return W, var, history, True
             if len(history) <= self.max_iter:
                 W, var = step(R, W, var, *latents)
@@ -282,7 +326,8 @@ def _sweep(R, W, var, *_):
     J = len(W)
     root = np.sqrt(var)
     values, vectors = np.linalg.eigh(R / np.outer(root, root))
-    W = np.sqrt(np.maximum(values[-J:] - 1, 0))[:, None] * vectors[:, -J:].T * root
+    left = len(values) - J
+    W = np.sqrt(np.maximum(values[left:] - 1, 0))[:, None] * vectors[:, left:].T * root
     var = var.copy()
     precision = np.eye(J) + (W / var) @ W.T
     for i, w in enumerate(W.T):

@@ -11,6 +11,8 @@ from scratchvae.arguments import float_rows
 
 EPS = np.finfo(float).eps  # the distance from 1 to the next float, 2.2e-16
 LARGEST = 1e150  # numbers above it, and those below its inverse, have squares that float64 cannot hold
+FLOOR = 1e-6  # of the variance of a column: the least variance that a model leaves to its noise
+TINY = 1e-12  # the least variance of the noise of a column that never varies, which has no scale of its own
 
 
 def names_of(x):

@@ -10,7 +10,7 @@ import warnings
 
 import numpy as np
 
-from scratchvae.arguments import rows_of, whole
+from scratchvae.arguments import positive, rows_of, whole
 from scratchvae.backend import free_memory, keep_freed_memory, kind, move, require_memory
 from scratchvae.data import BINARIZATIONS, binarise, thresholds
 from scratchvae.guard import guard_of
@@ -52,6 +52,7 @@ def fit(
     log_every=None,
     keep=None,
     patience=None,
+    n_data=None,
     out=None,
     resume=False,
     options=None,
@@ -88,6 +89,8 @@ def fit(
                    before, which is kept. With the default rows, ten a decade, a patience of 10 ends it after ten times
                    as many samples as at the best. Where latents come to life late, a short patience ends a run before
                    they do. None, the default, never ends it.
+    n_data         N, how many datapoints the bound is of, where `train` is a part of them: the prior of θ then counts
+                   as one that all N share. Unless given, N is the number of rows.
     out            A folder for checkpoint.npz, metrics.csv and config.json, with nothing else in it yet. The checkpoint
                    is written at each of the first thousand rows and at the end, and between them at later rows and
                    every 30 s, or as often as takes 5 % of the time where it takes long. While the run is at work no
@@ -129,6 +132,7 @@ def fit(
         train = rows_of("train", train, model)
         valid = rows_of("valid", valid, model, train)
         n = len(train)
+        N = n if n_data is None else positive("n_data", n_data)
         m = checked_batch_size(batch_size, len(train))
         require_rows(ranks, m)
         if schedule not in ("joint", "alternating"):
@@ -155,6 +159,7 @@ def fit(
             "binarization": binarization,
             "log_every": log_every,
             **({} if keep == "last" else {"keep": keep}),
+            **({} if n_data is None else {"n_data": N}),
             "data": None if out is None else {"train": fingerprint(train), "valid": fingerprint(valid)},
         }
         if ranks.size > 1:
@@ -180,10 +185,10 @@ def fit(
                 for place, size, bound in zip(places, sizes, bounds, strict=True):
                     if not math.isfinite(bound):
                         raise _diverged(bound, *place, now, model)
-                    now.total += bound / n * size
+                    now.total += bound / N * size
                     now.seen += size
                 unread.clear()
-                bar.set_postfix_str(f"bound {bound / n:.1f}", refresh=False)
+                bar.set_postfix_str(f"bound {bound / N:.1f}", refresh=False)
             now.seconds = time.perf_counter() - begun
 
         told = False  # that the bound of the validation rows is not finite
@@ -242,7 +247,7 @@ def fit(
                 for part in parts:
                     eps = model.noise_of(model.noise(generator, len(chosen)), share)  # ε: random samples from p(ε)
                     with model.guard.moment:  # a copy that another thread takes has all of a step or nothing of it
-                        bound = model.bound(x, eps, n, gradient=True, share=share)  # g: the gradient of (8)
+                        bound = model.bound(x, eps, N, gradient=True, share=share)  # g: the gradient of (8)
                         if on_host and not math.isfinite(bound):
                             raise _diverged(bound, now.step, before, now, model)  # by the rank whose rows it comes of
                         total = ranks.meet(bound if on_host else 0.0, signals)[0]  # and all gradients are there

@@ -193,6 +193,41 @@ class Adam(Optimizer):
         value += s  # θ ← θ + lr m̂ / (√v̂ + eps)
 
 
+class Continued:
+    """An optimiser that goes on from one `fit` to the next, for the same parameters.
+
+    `fit` starts its optimiser and counts updates from 1. This one starts `optimizer` at the first `fit` alone, and
+    counts the updates of all of them.
+    """
+
+    def __init__(self, optimizer):
+        self.optimizer = optimizer
+        self.step = 0  # the number of updates so far
+        self.last = 0  # the number of the last one in this `fit`, since the parts of one update share it
+
+    @property
+    def state(self):
+        """The vectors of the optimiser's state, by name."""
+        return self.optimizer.state
+
+    @property
+    def names(self):
+        """The names of these vectors."""
+        return self.optimizer.names
+
+    def start(self, params):
+        """Allocate the state, unless there is one."""
+        self.last = 0
+        if self.step == 0:
+            self.optimizer.start(params)
+
+    def ascend(self, params, step, part=slice(None)):
+        """Make the next update of params.value[part]; step is its number in this `fit`."""
+        self.step += step != self.last
+        self.last = step
+        self.optimizer.ascend(params, self.step, part)
+
+
 def _not_below_zero(name, value, below=math.inf):
     """Return `value` as a float; unless it is a finite number ≥ 0 and < below, a ValueError is raised."""
     if not is_real(value) or not 0 <= value < below:

@@ -234,6 +234,21 @@ class RunFolder:
         return _parameters(self.model) | {f"optimizer/{k}": v for k, v in self.optimizer.state.items()}
 
 
+def save_run(folder, model, optimizer, facts, options, history):
+    """Write a model that was trained elsewhere as a run folder, which `load_model` and the commands read.
+
+    facts and options are those of `RunFolder`, and history is an array as `fit` returns it. A folder in which no run
+    can begin raises a ValueError.
+    """
+    run = RunFolder(folder, model, optimizer, facts, options, columns=history.dtype)
+    with run.open(resume=False) as now:
+        now.rows = history.tolist()
+        now.step = int(history["step"][-1])
+        now.samples = int(history["samples"][-1])
+        now.seconds = float(history["seconds"][-1])
+        run.keep(now)
+
+
 DOORS = {"estimator": OBJECTIVES, "likelihood": LIKELIHOODS, "posterior": POSTERIORS}
 
 

@@ -1,0 +1,71 @@
+"""What the estimators share: how they take rows and a random_state, and say that their results keep a precision."""
+
+import contextlib
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils import check_array, check_random_state
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+FLOATS = (np.float64, np.float32)  # the precisions that are kept; others become the first
+
+
+class Table(BaseEstimator):
+    """An estimator whose X is a table of finite numbers, (N, D), with one datapoint per row."""
+
+    def _of_fit(self, X, n_rows=2):
+        """Return the rows of `fit` as floats, and remember the number and the names of the columns."""
+        return validate_data(self, X, dtype=FLOATS, ensure_min_samples=n_rows)
+
+    def _of_use(self, X):
+        """Return the rows of a fitted estimator as floats; other columns than those of `fit` raise a ValueError."""
+        check_is_fitted(self)
+        return validate_data(self, X, dtype=FLOATS, reset=False)
+
+    def _codes(self, Z):
+        """Return codes (N, J) as floats; another width than J raises a ValueError."""
+        check_is_fitted(self)
+        Z = check_array(Z, dtype=FLOATS, input_name="Z")
+        if Z.shape[1] != self._n_features_out:
+            raise ValueError(f"Z has {Z.shape[1]} columns; expected {self._n_features_out}, a row of codes each")
+        return Z
+
+    def _most_components(self, X):
+        """Return n_components, or min(N, D) for None; more than that raise a ValueError."""
+        most = min(X.shape)
+        J = most if self.n_components is None else self.n_components
+        if not isinstance(J, int | np.integer) or isinstance(J, bool) or not 1 <= J <= most:
+            raise ValueError(f"n_components is {J!r}; expected None or a whole number from 1 to min(N, D) = {most}")
+        return int(J)
+
+
+class Scored:
+    """An estimator with a score for each row."""
+
+    def score(self, X, y=None):
+        """Return the mean of `score_samples` over rows X (N, D), one number. y is ignored."""
+        return float(self.score_samples(X).mean())
+
+
+class Codes(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Table):
+    """A table whose rows become codes, with a column for each number of the code."""
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
+
+
+@contextlib.contextmanager
+def called(**names):
+    """Let a ValueError that begins with the name of a model's argument, or with x, name what the user has given."""
+    try:
+        yield
+    except ValueError as error:
+        name, blank, rest = str(error).partition(" ")
+        raise ValueError(f"{({'x': 'X'} | names).get(name, name)}{blank}{rest}") from None
+
+
+def drawn(random_state):
+    """Return a seed from a random_state of scikit-learn: an int, a `RandomState`, or None for another each time."""
+    return int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
