@@ -16,7 +16,8 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state, gen_batches
 from sklearn.utils.validation import check_is_fitted
 
-from scratchvae.arguments import flag, is_real, model_rows, share, whole
+from scratchvae.arguments import flag, is_real, model_rows, share, takes_unit, whole
+from scratchvae.data.pixels import in_words
 from scratchvae.inference.likelihoods import LIKELIHOODS
 from scratchvae.inference.marginal import importance
 from scratchvae.models import full_vb, vae
@@ -326,7 +327,9 @@ class VAE(Scored, DensityMixin, Codes):
             if self.n_importance is None:
                 found = self._bounds(model, rows)
             else:
-                found = importance(model, rows, self.n_importance, self._run.seed, numbers=np.zeros(len(X), int)).log_p
+                same = np.zeros(len(X), int)  # the number of each row, of which its noise is a function
+                with called(n_samples="n_importance"):
+                    found = importance(model, rows, self.n_importance, self._run.seed, numbers=same).log_p
         return (found - np.log(self.scale_).sum()).astype(X.dtype, copy=False)
 
     def sample(self, n_samples=1, random_state=None):
@@ -364,7 +367,7 @@ class VAE(Scored, DensityMixin, Codes):
     def _scaled(self, X, model):
         """Return rows X (N, D) as the model takes them; those that it cannot score raise a ValueError."""
         with called(**NAMES):
-            return model_rows("X", self._run.scaled(X), model)
+            return model_rows("X", self._run.scaled(X), model, least=1)
 
     @contextlib.contextmanager
     def _model(self):
@@ -414,8 +417,23 @@ class Run:
             self.optimizer = Continued(OPTIMIZERS[settings["solver"]](lr=settings["learning_rate"]))
 
     def scaled(self, X):
-        """Return rows X (N, D) as the model takes them."""
-        return ((X - self.mean) / self.scale).astype(self.model.dtype)
+        """Return rows X (N, D) as the model takes them.
+
+        Where it takes numbers in [0, 1], those that miss it by rounding are put there, as a scaler leaves them, and
+        others raise a ValueError.
+        """
+        x = ((X - self.mean) / self.scale).astype(self.model.dtype)
+        if not takes_unit(self.model.likelihood):
+            return x
+        rounding = 8 * np.finfo(X.dtype).eps
+        lowest = x.min()
+        highest = x.max()
+        if lowest < -rounding or highest > 1 + rounding:
+            raise ValueError(
+                f"X has values from {in_words(lowest)} to {in_words(highest)}; expected [0, 1] for likelihood "
+                f"{self.model.config['likelihood']!r}: put MinMaxScaler(clip=True) before it, or take 'isotropic'"
+            )
+        return np.minimum(np.maximum(x, 0), 1)
 
     def unscaled(self, x):
         """Return rows of the model (N, D) in the units of X."""
