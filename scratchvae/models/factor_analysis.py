@@ -246,9 +246,10 @@ class FactorAnalysis(LinearGaussian):
         self.log_likelihood_ = np.array(history) + units
         self.starts_ = np.array([run[2][-1] for run in runs]) + units
         if not varies.all():
+            names_still = listed([names[i] for i in np.flatnonzero(~varies)])
             warnings.warn(
-                f"{listed([names[i] for i in np.flatnonzero(~varies)])} of x never vary: their noise has the variance "
-                f"{TINY:g}, which adds {still:.1f} nats to each log p(x); leave them out",
+                f"x never varies in {names_still}: a noise of variance {TINY:g} there adds {still:.1f} nats to each "
+                "log p(x); leave out what never varies",
                 stacklevel=2,
             )
         self.heywood_ = [names[i] for i in np.flatnonzero(varies)[var <= FLOOR]]

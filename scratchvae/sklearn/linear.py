@@ -5,6 +5,7 @@ Their mathematics is that of `models.autoencoder` and `models.factor_analysis`, 
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils.validation import check_is_fitted
 
 from scratchvae.arguments import flag
 from scratchvae.models import autoencoder, factor_analysis
@@ -148,6 +149,7 @@ class LinearGaussian(Linear):
 
         random_state selects them; with None it is that of the estimator.
         """
+        check_is_fitted(self)
         X = self.model_.sample(n_samples, drawn(self.random_state if random_state is None else random_state))
         return X.astype(self._dtype, copy=False)
 

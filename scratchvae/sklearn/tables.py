@@ -1,6 +1,7 @@
 """What the estimators share: how they take rows and a random_state, and say that their results keep a precision."""
 
 import contextlib
+import re
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
@@ -58,12 +59,12 @@ class Codes(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Table):
 
 @contextlib.contextmanager
 def called(**names):
-    """Let a ValueError that begins with the name of a model's argument, or with x, name what the user has given."""
+    """Let a ValueError use the names of the estimator: `names` by those of the model, and X for the rows."""
     try:
         yield
     except ValueError as error:
-        name, blank, rest = str(error).partition(" ")
-        raise ValueError(f"{({'x': 'X'} | names).get(name, name)}{blank}{rest}") from None
+        told = re.sub(r"\w+", lambda word: names.get(word[0], word[0]), str(error))
+        raise ValueError(re.sub(r"^(x|train|valid)\b", "X", told)) from None
 
 
 def drawn(random_state):

@@ -33,7 +33,7 @@ OF_MODEL = ("n_components", "likelihood", "n_hidden", "activation", "channels", 
 OF_MODEL += ("n_draws", "beta", "free_bits")
 SETTINGS = (*OF_MODEL, "mean", "standardize", "prior", "full_vb", "solver", "learning_rate")
 NAMED = {"n_components": "n_latent", "objective": "estimator", "n_draws": "n_samples"}  # what the model calls them
-NAMES = {name: ours for ours, name in NAMED.items()} | {"lr": "learning_rate", "train": "X", "valid": "X"}
+NAMES = {name: ours for ours, name in NAMED.items()} | {"lr": "learning_rate"}
 
 
 class VAE(Scored, DensityMixin, Codes):
@@ -103,6 +103,9 @@ class VAE(Scored, DensityMixin, Codes):
     n_importance : int or None
         With a number, scores are log p(x), estimated from so many draws of q(z|x) by importance sampling. None, the
         default, scores by the bound (7), which lies below it.
+    total_samples : int or None
+        N, how many rows there are in all, for `partial_fit` alone: the prior of the decoder's weights then counts once
+        for all of them. None, the default, is the number of rows in each call, beside which the prior counts for more.
     warm_start : bool
         Whether `fit` goes on from where the one before has ended; False unless given.
     verbose : bool
@@ -157,6 +160,7 @@ class VAE(Scored, DensityMixin, Codes):
         early_stopping=False,
         validation_fraction=0.1,
         n_importance=None,
+        total_samples=None,
         warm_start=False,
         verbose=False,
         random_state=None,
@@ -185,6 +189,7 @@ class VAE(Scored, DensityMixin, Codes):
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
         self.n_importance = n_importance
+        self.total_samples = total_samples
         self.warm_start = warm_start
         self.verbose = verbose
         self.random_state = random_state
@@ -233,8 +238,8 @@ class VAE(Scored, DensityMixin, Codes):
     def partial_fit(self, X, y=None):
         """Train the model by one pass over rows X (N, D), which are a part of the data, and return the estimator.
 
-        The first call standardises the columns, for all later ones. It needs no other rows to be at hand: the prior of
-        the decoder's weights counts as one that all the rows so far share. y is ignored.
+        The first call decides how the columns are standardised, for all later ones. `total_samples` says how many rows
+        there are in all. y is ignored.
         """
         if flag("early_stopping", self.early_stopping):
             raise ValueError("early_stopping is True; expected False for partial_fit, which sees a part of the rows")
@@ -242,7 +247,7 @@ class VAE(Scored, DensityMixin, Codes):
         X = self._of_use(X) if go_on else self._of_fit(X, n_rows=1)
         run = self._begun(X, go_on)
         run.n_rows += len(X)
-        self._pass(run, run.scaled(X), None)
+        self._pass(run, run.scaled(X), None, self.total_samples)
         return self._keep(run)
 
     def _begun(self, X, go_on):
@@ -250,7 +255,7 @@ class VAE(Scored, DensityMixin, Codes):
         settings = self._settings(X)
         if not go_on:
             return Run(settings, X, check_random_state(self.random_state))
-        was = self._run.settings
+        was = self._fitted_with
         changed = [name for name in SETTINGS if was[name] is not settings[name] and was[name] != settings[name]]
         if changed:
             raise ValueError(
@@ -264,15 +269,16 @@ class VAE(Scored, DensityMixin, Codes):
         whole("n_components", self.n_components)
         for name in ("standardize", "prior", "full_vb"):
             flag(name, settings[name])
-        if self.n_importance is not None:
-            whole("n_importance", self.n_importance)
+        for name in ("n_importance", "total_samples"):
+            if getattr(self, name) is not None:
+                whole(name, getattr(self, name))
         if not isinstance(self.solver, str) or self.solver not in OPTIMIZERS:
             raise ValueError(f"solver is {self.solver!r}; expected one of {', '.join(OPTIMIZERS)}")
         return settings
 
-    def _pass(self, run, rows, valid):
-        """Train by one pass over rows, and return the bound by which it is judged."""
-        row = run.go_on(rows, valid, whole("batch_size", self.batch_size))
+    def _pass(self, run, rows, valid, n_data=None):
+        """Train by one pass over rows, of which there are n_data in all, and return the bound by which it is judged."""
+        row = run.go_on(rows, valid, whole("batch_size", self.batch_size), n_data)
         if flag("verbose", self.verbose):
             held = "" if valid is None else f", of the rows set aside {run.validation_bounds[-1]:.3f}"
             print(f"pass {len(run.bounds)}: the bound of the training rows is {run.bounds[-1]:.3f} nats per row{held}")
@@ -283,6 +289,7 @@ class VAE(Scored, DensityMixin, Codes):
         if best is not None:
             run.model.params.value[...] = best
         self._run = run
+        self._fitted_with = {name: getattr(self, name) for name in SETTINGS}
         self.model_ = run.model
         self.mean_ = run.mean
         self.scale_ = run.scale
@@ -345,10 +352,10 @@ class VAE(Scored, DensityMixin, Codes):
             return self._run.unscaled(x).astype(x.dtype, copy=False)
 
     def save(self, folder):
-        """Write the model as a run folder, which the commands of scratchvae read.
+        """Write the model as a run folder, as `scratchvae.fit` does, which `scratchvae.load_model` reads.
 
-        Its rows are the standardised ones, and config.json has mean_ and scale_. A folder that holds something else
-        raises ValueError.
+        Its rows are the standardised ones, and the options in config.json have mean_ and scale_. A folder that holds
+        something else raises ValueError.
         """
         check_is_fitted(self)
         self._run.save(folder)
@@ -391,7 +398,6 @@ class Run:
     """
 
     def __init__(self, settings, X, generator):
-        self.settings = settings
         self.generator = generator
         self.seed = drawn(generator)
         self.n_rows = 0
@@ -439,8 +445,8 @@ class Run:
         """Return rows of the model (N, D) in the units of X."""
         return x * self.scale + self.mean
 
-    def go_on(self, rows, valid, batch_size):
-        """Train by one pass over rows (N, D) of the model, and return the row of the history."""
+    def go_on(self, rows, valid, batch_size, n_data):
+        """Train by one pass over rows (N, D) of the model, and return the row of the history; see `fit`."""
         looked_at = self.model.guard.looked_at() if self.bounds else contextlib.nullcontext()
         with called(**NAMES), looked_at:
             history = fit(
@@ -452,7 +458,7 @@ class Run:
                 batch_size=min(batch_size, len(rows)),
                 seed=self.seed + len(self.bounds),
                 log_every=len(rows),
-                n_data=max(self.n_rows, len(rows)) if valid is None else None,
+                n_data=n_data,
                 progress=False,
             )
         row = history[-1:].copy()
