@@ -122,10 +122,13 @@ def test_data_frames_of_pandas_and_polars_come_out_with_named_columns(estimator)
         stem = estimator.__name__.lower()
         assert type(out) is type(frame) and list(out.columns) == [f"{stem}0", f"{stem}1"]
         assert list(model.get_feature_names_out()) == [f"{stem}0", f"{stem}1"]
-        assert list(model.feature_names_in_) == names
         assert_allclose(out.to_numpy(), fitted(estimator, WINE).transform(WINE), rtol=1e-9, atol=1e-9)
-        with pytest.raises(ValueError, match="feature names"):
-            model.transform(frame[names[::-1]])
+        theirs = decomposition.PCA(2).fit(frame)  # which does not see the names of polars 2 in scikit-learn 1.6
+        assert list(getattr(model, "feature_names_in_", [])) == list(getattr(theirs, "feature_names_in_", []))
+        if kind == "pandas":
+            assert list(model.feature_names_in_) == names
+            with pytest.raises(ValueError, match="feature names"):
+                model.transform(frame[names[::-1]])
 
 
 @pytest.mark.filterwarnings(SHORT)
