@@ -4,6 +4,7 @@ A layer keeps on itself what its backward pass needs, so a second thread would o
 """
 
 import contextlib
+import copy
 import functools
 import os
 import threading
@@ -78,6 +79,22 @@ def guard_of(model):
     if not isinstance(guard, Guard):
         raise ValueError(f"model is a {type(model).__name__}; expected a VAE or a FullVB")
     return guard
+
+
+@contextlib.contextmanager
+def one_of(model):
+    """Give a model that this thread may use: `model`, or a copy of it where another thread is using it.
+
+    It is held as by `Guard.looked_at`.
+    """
+    free = model.guard.lock.acquire(blocking=False)
+    try:
+        mine = model if free else copy.deepcopy(model)
+        with mine.guard.looked_at():
+            yield mine
+    finally:
+        if free:
+            model.guard.lock.release()
 
 
 if hasattr(os, "register_at_fork"):

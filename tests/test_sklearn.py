@@ -5,6 +5,7 @@ import copy
 import io
 import json
 import pickle
+import signal
 import threading
 from contextlib import redirect_stdout
 
@@ -31,12 +32,13 @@ from scratchvae import Adam, load_model
 from scratchvae.inference.likelihoods import Isotropic
 from scratchvae.models import autoencoder, factor_analysis
 from scratchvae.sklearn import PCA, PPCA, VAE, FactorAnalysis, LinearAutoencoder, MixtureOfGaussians
-from scratchvae.training.loop import fit
+from scratchvae.sklearn.vae import SCORED, SCORING, Run
+from scratchvae.training.loop import fit, stream
 from scratchvae.training.optim import Adagrad, Continued
 
 OURS = (VAE, PPCA, FactorAnalysis, PCA, LinearAutoencoder, MixtureOfGaussians)
 HEYWOOD = "ignore:the noise of columns? .* has the least variance allowed:UserWarning"  # a true word on noise as data
-SHORT = "ignore:the bound still rises after max_iter"
+SHORT = "ignore:not converged after max_iter"
 
 WINE = load_wine().data
 
@@ -255,7 +257,7 @@ def test_an_em_and_an_ascent_that_are_cut_short_warn_in_scikit_learns_way():
     with pytest.warns(ConvergenceWarning, match="mean field has not converged"):
         model = MixtureOfGaussians(3, max_iter=1, random_state=0).fit(WINE)
     assert not model.converged_ and model.n_iter_ == 1
-    with pytest.warns(ConvergenceWarning, match="the bound still rises after max_iter = 2 passes"):
+    with pytest.warns(ConvergenceWarning, match="not converged after max_iter = 2 passes"):
         assert VAE(max_iter=2, random_state=0).fit(WINE).n_iter_ == 2
 
 
@@ -391,9 +393,6 @@ def test_draws_have_the_mean_and_the_covariance_of_the_model_in_the_units_of_the
 
 def test_the_bound_of_a_row_is_the_mean_over_draws_that_all_rows_share():
     model = quick(n_components=3).fit(WINE)
-    from scratchvae.sklearn.vae import SCORED, SCORING
-    from scratchvae.training.loop import stream
-
     eps = stream(model._run.seed, SCORING, 0).standard_normal((SCORED, 1, 3))
     rows = (WINE - WINE.mean(axis=0)) / WINE.std(axis=0)
     expected = [sum(model.model_.terms(rows[i : i + 1], eps))[0] for i in range(5)]
@@ -470,7 +469,7 @@ def test_in_parts_the_prior_of_the_weights_counts_once_for_all_rows_that_there_a
     assert_allclose(data, probe.params.grad, rtol=1e-3, atol=1e-2)  # 50 rows stand for all N
 
 
-def test_early_stopping_keeps_the_best_model_by_rows_that_are_set_aside():
+def test_early_stopping_keeps_the_best_model_by_rows_that_are_set_aside(monkeypatch):
     X = load_digits().data[:120] / 16
     model = VAE(
         8, n_hidden=200, learning_rate=0.01, early_stopping=True, validation_fraction=0.25, n_iter_no_change=15,
@@ -485,6 +484,14 @@ def test_early_stopping_keeps_the_best_model_by_rows_that_are_set_aside():
         again.fit(X)
     assert_array_equal(again.model_.params.value, model.model_.params.value)
     assert quick().fit(X).validation_bounds_ is None
+    seen = []
+    monkeypatch.setattr(
+        VAE, "_pass", lambda self, run, rows, valid: seen.append(valid) or run.bounds.append(0.0) or 0.0
+    )
+    going = quick(early_stopping=True, warm_start=True).fit(X)
+    monkeypatch.setattr(Run, "__deepcopy__", lambda self, memo: self, raising=False)
+    going.fit(X)
+    assert_array_equal(seen[-1], seen[0])  # no row that was set aside is trained on as the fit goes on
     with pytest.raises(ValueError, match="early_stopping is True; expected False for partial_fit"):
         model.partial_fit(X)
 
@@ -590,6 +597,10 @@ def test_the_choices_of_the_package_arrive(settings):
         ({"n_iter_no_change": 0}, "n_iter_no_change is 0; expected a whole number ≥ 1"),
         ({"early_stopping": 1}, "early_stopping is 1; expected True or False"),
         ({"early_stopping": True, "validation_fraction": 2}, "validation_fraction is 2; expected"),
+        (
+            {"early_stopping": True, "objective": "iwae", "n_draws": 2},
+            "early_stopping is True, by the bound (7) of rows",
+        ),
         ({"n_importance": 0}, "n_importance is 0; expected a whole number ≥ 1"),
         ({"warm_start": "yes"}, "warm_start is 'yes'; expected True or False"),
         ({"verbose": 2}, "verbose is 2; expected True or False"),
@@ -683,6 +694,11 @@ def test_ctrl_c_keeps_what_was_learned(monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         model.fit(WINE)
     assert model.n_iter_ == 3 and np.isfinite(model.score(WINE))
+    monkeypatch.setattr(VAE, "_pass", lambda *_: signal.raise_signal(signal.SIGINT))
+    early = VAE(random_state=0)
+    with pytest.raises(KeyboardInterrupt):
+        early.fit(WINE)
+    assert not hasattr(early, "model_")  # nothing was learned
 
 
 def test_verbose_prints_a_line_after_each_pass():

@@ -14,9 +14,9 @@ FLOATS = (np.float64, np.float32)  # the precisions that are kept; others become
 class Table(BaseEstimator):
     """An estimator whose X is a table of finite numbers, (N, D), with one datapoint per row."""
 
-    def _of_fit(self, X, n_rows=2):
-        """Return the rows of `fit` as floats, and remember the number and the names of the columns."""
-        return validate_data(self, X, dtype=FLOATS, ensure_min_samples=n_rows)
+    def _of_fit(self, X):
+        """Return the rows of `fit` as floats, two or more, and remember the number and the names of the columns."""
+        return validate_data(self, X, dtype=FLOATS, ensure_min_samples=2)
 
     def _of_use(self, X):
         """Return the rows of a fitted estimator as floats; other columns than those of `fit` raise a ValueError."""

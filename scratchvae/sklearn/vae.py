@@ -13,13 +13,15 @@ import numpy as np
 from sklearn.base import DensityMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
-from sklearn.utils import check_random_state, gen_batches
+from sklearn.utils import gen_batches
 from sklearn.utils.validation import check_is_fitted
 
 from scratchvae.arguments import flag, is_real, model_rows, share, takes_unit, whole
 from scratchvae.data.pixels import in_words
+from scratchvae.guard import one_of
 from scratchvae.inference.likelihoods import LIKELIHOODS
 from scratchvae.inference.marginal import importance
+from scratchvae.inference.objectives import trait
 from scratchvae.models import full_vb, vae
 from scratchvae.models.moments import centred
 from scratchvae.sklearn.tables import Codes, Scored, called, drawn
@@ -199,8 +201,8 @@ class VAE(Scored, DensityMixin, Codes):
     def fit(self, X, y=None):
         """Train the model on rows X (N, D) and return the estimator. y is ignored.
 
-        Ctrl-C keeps what was learned so far on the estimator, and raises KeyboardInterrupt. A bound that is not finite
-        raises FloatingPointError and leaves the fit before.
+        Ctrl-C after the first pass keeps what was learned so far, and raises KeyboardInterrupt. A bound that is not
+        finite raises FloatingPointError and leaves the fit before.
         """
         go_on = flag("warm_start", self.warm_start) and hasattr(self, "model_")
         X = self._of_use(X) if go_on else self._of_fit(X)
@@ -210,7 +212,12 @@ class VAE(Scored, DensityMixin, Codes):
         valid = None
         if flag("early_stopping", self.early_stopping):
             size = share("validation_fraction", self.validation_fraction)
-            rows, valid = train_test_split(rows, test_size=size, random_state=run.generator)
+            if trait(run.model.estimator, "together"):
+                raise ValueError(
+                    f"early_stopping is True, by the bound (7) of rows that are set aside, and the objective "
+                    f"{self.objective!r} ascends another, under which (7) may fall: leave it out"
+                )
+            rows, valid = train_test_split(rows, test_size=size, random_state=run.seed)  # as in the fit before
         max_iter = whole("max_iter", self.max_iter)
         patience = whole("n_iter_no_change", self.n_iter_no_change)
         if not is_real(self.tol) or self.tol < 0:
@@ -228,10 +235,11 @@ class VAE(Scored, DensityMixin, Codes):
                 if waited >= patience:
                     break
             else:
-                text = f"the bound still rises after max_iter = {max_iter} passes: allow more, or raise learning_rate"
+                text = f"not converged after max_iter = {max_iter} passes: allow more, or raise learning_rate or tol"
                 warnings.warn(text, ConvergenceWarning, stacklevel=2)
         except KeyboardInterrupt:
-            self._keep(run, kept)
+            if run.bounds:
+                self._keep(run, kept)
             raise
         return self._keep(run, kept)
 
@@ -244,7 +252,7 @@ class VAE(Scored, DensityMixin, Codes):
         if flag("early_stopping", self.early_stopping):
             raise ValueError("early_stopping is True; expected False for partial_fit, which sees a part of the rows")
         go_on = hasattr(self, "model_")
-        X = self._of_use(X) if go_on else self._of_fit(X, n_rows=1)
+        X = self._of_use(X) if go_on else self._of_fit(X)
         run = self._begun(X, go_on)
         run.n_rows += len(X)
         self._pass(run, run.scaled(X), None, self.total_samples)
@@ -252,9 +260,9 @@ class VAE(Scored, DensityMixin, Codes):
 
     def _begun(self, X, go_on):
         """Return the `Run` that trains on rows X (N, D): a copy of the fit before, or a new one."""
-        settings = self._settings(X)
+        settings = self._settings()
         if not go_on:
-            return Run(settings, X, check_random_state(self.random_state))
+            return Run(settings, X, drawn(self.random_state))
         was = self._fitted_with
         changed = [name for name in SETTINGS if was[name] is not settings[name] and was[name] != settings[name]]
         if changed:
@@ -263,7 +271,7 @@ class VAE(Scored, DensityMixin, Codes):
             )
         return copy.deepcopy(self._run)
 
-    def _settings(self, X):
+    def _settings(self):
         """Return the arguments that a fit that goes on may not change, by name."""
         settings = {name: getattr(self, name) for name in SETTINGS}
         whole("n_components", self.n_components)
@@ -309,13 +317,13 @@ class VAE(Scored, DensityMixin, Codes):
     def transform(self, X):
         """Return the means of q(z|x), (N, J), for rows X (N, D)."""
         X = self._of_use(X)
-        with self._model() as model:
+        with one_of(self.model_) as model:
             return model.encode_mean(self._scaled(X, model)).astype(X.dtype, copy=False)
 
     def inverse_transform(self, Z):
         """Return E[x|z], (N, D), for codes Z (N, J)."""
         Z = self._codes(Z)
-        with self._model() as model:
+        with one_of(self.model_) as model:
             return self._run.unscaled(model.decode(Z)).astype(Z.dtype, copy=False)
 
     def reconstruct(self, X):
@@ -329,7 +337,7 @@ class VAE(Scored, DensityMixin, Codes):
         no bound, it is log p(x|z) at the code.
         """
         X = self._of_use(X)
-        with self._model() as model:
+        with one_of(self.model_) as model:
             rows = self._scaled(X, model)
             if self.n_importance is None:
                 found = self._bounds(model, rows)
@@ -347,7 +355,7 @@ class VAE(Scored, DensityMixin, Codes):
         """
         check_is_fitted(self)
         seed = drawn(self.random_state if random_state is None else random_state)
-        with self._model() as model:
+        with one_of(self.model_) as model:
             x = model.simulate(whole("n_samples", n_samples), seed)[1]
             return self._run.unscaled(x).astype(x.dtype, copy=False)
 
@@ -376,30 +384,15 @@ class VAE(Scored, DensityMixin, Codes):
         with called(**NAMES):
             return model_rows("X", self._run.scaled(X), model, least=1)
 
-    @contextlib.contextmanager
-    def _model(self):
-        """Give the trained model, or a copy of it where another thread is using it, for rows that were looked at."""
-        model = self.model_
-        free = model.guard.lock.acquire(blocking=False)
-        try:
-            model = model if free else copy.deepcopy(model)
-            with model.guard.looked_at():
-                yield model
-        finally:
-            if free:
-                self.model_.guard.lock.release()
-
 
 class Run:
     """A training that can go on: the model, its optimiser, how the columns are standardised, and what has been so far.
 
-    settings are the arguments of the estimator by name. X (N, D) are the rows of the beginning, and generator is of
-    NumPy, as scikit-learn has it.
+    settings are the arguments of the estimator by name, X (N, D) the rows of the beginning, and seed a whole number.
     """
 
-    def __init__(self, settings, X, generator):
-        self.generator = generator
-        self.seed = drawn(generator)
+    def __init__(self, settings, X, seed):
+        self.seed = seed
         self.n_rows = 0
         self.bounds = []
         self.validation_bounds = []
