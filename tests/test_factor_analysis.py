@@ -1,5 +1,7 @@
 """models/factor_analysis.py: probabilistic PCA in closed form and factor analysis by EM (E19)."""
 
+import warnings
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
@@ -9,6 +11,7 @@ from scipy.stats import multivariate_normal
 from scratchvae import load_data
 from scratchvae.models import factor_analysis
 from scratchvae.models.factor_analysis import FLOOR, PPCA, FactorAnalysis, _sweep
+from scratchvae.models.moments import centred, principal
 
 
 def data(n=400, d=6, j=2, seed=0, noise=0.3):
@@ -477,3 +480,52 @@ def test_a_climb_ends_where_the_rise_is_less_than_tol_or_after_max_iter_steps(va
     else:
         assert model._climb(step, None, None, 0, model.tol) == (None, met - 1, values[:met], settled)
     assert steps == list(range(met - 1))  # the result is where the last value was met
+
+
+def test_fewer_rows_than_columns_need_no_matrix_of_columns_by_columns():
+    x = np.random.default_rng(0).standard_normal((12, 3000))
+    mean, d = centred(x)
+    values, vectors, rank = principal(mean, d)
+    assert vectors.shape == (3000, 12) and values.shape == (3000,) and rank == 11
+    S = d[:, :40].T @ d[:, :40] / 12
+    small = principal(mean[:40], d[:, :40])
+    assert_allclose(small[0], np.linalg.eigvalsh(S), atol=1e-12)
+    assert_allclose(small[1] * small[0][-12:] @ small[1].T, S, atol=1e-12)
+    model = PPCA(4).fit(x)
+    direct = -0.5 * (3000 * np.log(2 * np.pi) + np.log(values[-4:]).sum() + 2996 * np.log(model.var_[0]) + 3000)
+    assert_allclose(model.score(x), direct, rtol=1e-9)
+
+
+@pytest.mark.parametrize("allow", [False, True])
+def test_where_the_likelihood_has_no_maximum_it_is_refused_or_bounded_by_the_least_noise(allow):
+    x = np.random.default_rng(0).standard_normal((30, 2)) @ np.random.default_rng(1).standard_normal((2, 5))
+    for make in (PPCA, FactorAnalysis):
+        for J in (2, 3, 5):
+            model = make(J, allow_singular=allow)
+            if not allow:
+                with pytest.raises(ValueError, match=r"varies in no more than|expected fewer than the 5 columns"):
+                    model.fit(x)
+                continue
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "the noise of columns")
+                model.fit(x)
+            least = FLOOR * (x.var(axis=0).mean() if make is PPCA else x.var(axis=0))
+            assert (model.var_ >= least * (1 - 1e-9)).all() and np.isfinite(model.score_samples(x)).all()
+            assert_allclose(model.inverse_transform(model.transform(x)), x, atol=0.02)
+    for J in (0, 6):
+        with pytest.raises(ValueError, match=r"n_latent is 6; expected no more than the 5 columns|whole number ≥ 1"):
+            PPCA(J, allow_singular=J > 0).fit(x)
+    with pytest.raises(ValueError, match="n_latent is 4; expected no more than the 3 rows of x"):
+        PPCA(4, allow_singular=True).fit(x[:3])
+    assert_allclose(FactorAnalysis(0, allow_singular=True).fit(x).var_, x.var(axis=0))
+    with pytest.raises(ValueError, match="allow_singular is 1; expected True or False"):
+        PPCA(2, allow_singular=1)
+
+
+def test_em_ends_at_its_own_tolerance_and_the_sweeps_at_the_one_that_was_asked_for():
+    x = data()
+    rough, fine = (FactorAnalysis(2, tol=tol, n_starts=1).fit(x) for tol in (1e-6, 1e-12))
+    assert fine.score(x) >= rough.score(x)
+    assert np.diff(fine.log_likelihood_)[-1] < 1e-12 and len(fine.log_likelihood_) < len(rough.log_likelihood_) + 200
+    assert_array_equal(rough.starts_, fine.starts_)
+    assert rough.converged_

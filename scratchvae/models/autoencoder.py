@@ -69,6 +69,8 @@ class LinearCode:
         mean, d = centred(x)
         if self.n_latent > d.shape[1]:
             raise ValueError(f"n_latent is {self.n_latent}; expected no more than the {d.shape[1]} columns of x")
+        if self.n_latent > len(d) and self.allow_singular:
+            raise ValueError(f"n_latent is {self.n_latent}; expected no more than the {len(d)} rows of x")
         values, vectors, rank = principal(mean, d)
         if rank < self.n_latent and not self.allow_singular:
             raise ValueError(

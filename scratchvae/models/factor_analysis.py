@@ -137,6 +137,8 @@ class PPCA(LinearGaussian):
         mean, d = self._moments(x)
         values, vectors, rank = principal(mean, d)
         self._check_rank(rank, len(d))
+        if self.n_latent > len(d):
+            raise ValueError(f"n_latent is {self.n_latent}; expected no more than the {len(d)} rows of x")
         W, var = _ppca(values, vectors, self.n_latent, self._least(values, rank))
         self.mean_ = mean
         self.W_ = W
@@ -157,8 +159,9 @@ def _ppca(values, vectors, J, least=0.0):
     least is the σ² to take in place of the mean of the eigenvalues that are left out; 0, unless given, for that mean.
     """
     left = len(values) - J
+    U = vectors[:, vectors.shape[1] - J :]
     var = least or values[:left].mean()
-    return np.sqrt(np.maximum(values[left:] - var, 0))[:, None] * vectors[:, left:].T, var
+    return np.sqrt(np.maximum(values[left:] - var, 0))[:, None] * U.T, var
 
 
 class FactorAnalysis(LinearGaussian):

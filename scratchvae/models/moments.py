@@ -47,17 +47,19 @@ def centred(x):
 
 
 def principal(mean, d):
-    """Return the eigenvalues (D,), which rise, and the eigenvectors (D, D) of the covariance of x, and its rank.
+    """Return the eigenvalues (D,), which rise, the eigenvectors (D, min(N, D)) of the covariance of x, and its rank.
 
     mean (D,) and d (N, D) are what `centred` returns. The rank counts the directions in which x varies by more than
-    rounding.
+    rounding. With fewer rows than columns the eigenvectors are those of the last N eigenvalues, and the others are 0:
+    no matrix is D x D.
     """
     N, D = d.shape
-    values, vectors = np.linalg.eigh(d.T @ d / N)
-    if values[0] > 1e-8 * values[-1]:
-        return values, vectors, D
+    if N >= D:
+        values, vectors = np.linalg.eigh(d.T @ d / N)
+        if values[0] > 1e-8 * values[-1]:
+            return values, vectors, D
     # The smallest have lost half of their digits or more: they are the squares of the rows' singular values.
-    singular, right = np.linalg.svd(np.linalg.qr(d, mode="r") / np.sqrt(N))[1:]
+    singular, right = np.linalg.svd(np.linalg.qr(d, mode="r") / np.sqrt(N), full_matrices=False)[1:]
     values = np.zeros(D)
     values[D - len(singular) :] = singular[::-1] ** 2
     rounding = EPS * max(max(N, D) * singular[0], 8 * np.abs(mean).max())
