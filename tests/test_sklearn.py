@@ -665,6 +665,25 @@ def test_a_fit_that_fails_leaves_the_one_before():
         assert broken.score(WINE) == score
 
 
+def test_a_fit_that_goes_on_and_fails_leaves_the_one_before(monkeypatch):
+    plain = VAE._pass
+
+    def failing(self, run, *arguments):
+        plain(self, run, *arguments)
+        raise FloatingPointError("the bound is nan")
+
+    going = quick(warm_start=True).fit(WINE)
+    part = quick().partial_fit(WINE)
+    before = [model.score_samples(WINE) for model in (going, part)]
+    monkeypatch.setattr(VAE, "_pass", failing)
+    for train in (going.fit, part.partial_fit):
+        with pytest.raises(FloatingPointError):
+            train(WINE)
+    for model, scores in zip((going, part), before, strict=True):
+        assert_array_equal(model.score_samples(WINE), scores)
+        assert len(model.bounds_) == len(model._run.bounds)
+
+
 def test_a_warm_start_refuses_what_the_model_cannot_become():
     model = quick(warm_start=True).fit(WINE).set_params(n_hidden=7, beta=2.0)
     with pytest.raises(
