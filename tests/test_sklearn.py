@@ -456,6 +456,8 @@ def test_in_parts_the_prior_of_the_weights_counts_once_for_all_rows_that_there_a
         start = model.model_.params.value.copy()
         moved[prior] = model.partial_fit(WINE[:50]).model_.params.value - start
         theta = start[model.model_.theta]
+    alone = VAE(**settings | {"total_samples": None}).partial_fit(WINE)
+    assert_allclose(model.bounds_[0], alone.bounds_[0], rtol=1e-9)  # nats per row, whatever N is
     difference = (moved[True] - moved[False])[model.model_.theta] / 1e-9
     assert_allclose(difference, -theta, rtol=1e-3, atol=1e-4)
     data = moved[False] / 1e-9
