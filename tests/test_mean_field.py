@@ -334,6 +334,14 @@ def test_simulation_based_calibration_sees_that_mean_field_is_too_sure_e17():
         (lambda: MixtureOfGaussians(2, degrees=1).fit(clusters()), "degrees is 1; expected more than D - 1 = 1"),
         (lambda: MixtureOfGaussians(2, mean=[1]).fit(clusters()), "mean has shape (1,); expected (2,)"),
         (lambda: MixtureOfGaussians(2, scatter=-np.eye(2)).fit(clusters()), "scatter is not symmetric and positive"),
+        (
+            lambda: MixtureOfGaussians(2).fit(clusters(), start=np.ones((60, 2))),
+            "start has rows that are no probabiliti",
+        ),
+        (
+            lambda: MixtureOfGaussians(2).fit(clusters(), start=[[2, -1]] * 60),
+            "start has rows that are no probabilities",
+        ),
         (lambda: MixtureOfGaussians(2).predict_proba(clusters()), "this MixtureOfGaussians is not fitted yet"),
         (lambda: MixtureOfGaussians(2).fit(clusters()).predict_proba(np.eye(3)), "x has shape (3, 3); expected (N, 2)"),
         (lambda: UnivariateGaussian(kappa=0), "kappa is 0; expected a number > 0"),
@@ -495,6 +503,20 @@ def test_an_ascent_ends_where_the_rise_is_less_than_tol_and_breaks_off_where_it_
     rises = np.diff(model.bound_)
     assert (rises[:-1] >= 0.25).all() and rises[-1] < 0.25
     assert len(model.bound_) == (ended if bounds[-1] - bounds[-2] < 0.25 else ended + 1)
+
+
+def test_an_ascent_that_begins_at_a_maximum_ends_after_one_sweep_and_elsewhere_it_does_not():
+    x = clusters(90, separation=3.5)
+    q = MixtureOfGaussians(3, tol=1e-10).fit(x, seed=1)
+    for rounded in (1 - 5e-6, 1, 1 + 5e-6):  # rows that sum to nearly 1 are taken as what they are about
+        again = MixtureOfGaussians(3).fit(x, start=rounded * q.predict_proba(x))
+        assert again.converged_ and len(again.bound_) == 1
+        assert_allclose(again.bound_[-1], q.bound_[-1], rtol=1e-11)
+    other = MixtureOfGaussians(3).fit(x, start=np.roll(q.predict_proba(x), 1, axis=0))  # those of other rows
+    assert len(other.bound_) > 1
+    q.max_iter = 1
+    with pytest.warns(UserWarning, match="has not converged"):
+        q.fit(x, seed=1)  # k-means++ begins at no maximum, and one sweep shows no rise
 
 
 def test_each_sweep_of_a_correlated_gaussian_sets_its_means_one_after_the_other_10_13():

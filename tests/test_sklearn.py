@@ -242,6 +242,7 @@ def test_columns_that_never_vary_have_a_noise_of_their_own_and_a_warning_names_t
     alone = -0.5 * np.log(2 * np.pi * 1e-12)
     assert_allclose(model.score_samples(frame), rest.score_samples(X[:, [0, 1, 3, 4]]) + alone, rtol=1e-9)
     assert_allclose(model.loglike_[-1], model.score_samples(frame).sum())
+    assert len(model.loglike_) == model.n_iter_ + 1
     ones = np.ones((5, 3))
     assert PPCA(2).fit(ones).noise_variance_ == 1e-12
     assert_array_equal(PCA(2).fit(ones).transform(ones), 0)
@@ -780,3 +781,16 @@ def test_an_optimiser_that_is_continued_makes_the_steps_of_one_that_never_stoppe
         assert all((going.state[name] != before[name]).any() for name in before)
         fit(one, rows, optimizer=optimizer, epochs=1, seed=1, schedule="alternating")
         assert (one.params.value != other.params.value).any()  # control: it begins anew
+
+
+@pytest.mark.filterwarnings("ignore:mean field has not converged")
+def test_a_mixture_that_is_fitted_sweep_by_sweep_converges_where_one_long_fit_does():
+    X = np.random.default_rng(0).standard_normal((90, 2)) + 3.5 * np.eye(3, 2)[np.arange(90) % 3]
+    whole = MixtureOfGaussians(3, tol=1e-9, random_state=0).fit(X)
+    steps = MixtureOfGaussians(3, tol=1e-9, max_iter=1, warm_start=True, random_state=0)
+    bounds = []
+    while len(bounds) < 2 * whole.n_iter_ and not (bounds and steps.converged_):
+        bounds.append(steps.fit(X).lower_bound_)
+    assert steps.converged_ and (np.diff(bounds) > -1e-9).all()
+    assert bounds[-1] == pytest.approx(whole.lower_bound_, abs=1e-6)
+    assert not MixtureOfGaussians(3, max_iter=1, random_state=0).fit(X).converged_

@@ -44,21 +44,25 @@ class _Ascent:
         self.tol = positive("tol", tol)
         self.max_iter = whole("max_iter", max_iter)
 
-    def _ascend(self, sweep):
-        """Call `sweep` until the bound that it returns rises by less than tol, and keep all of these bounds."""
+    def _ascend(self, sweep, before=-math.inf):
+        """Call `sweep` until the bound that it returns rises by less than tol, and keep all of these bounds.
+
+        before is the bound at the start, where it is known. Where it is not, the first sweep cannot end the ascent.
+        """
         bounds = []
         for _ in range(self.max_iter):
             bounds.append(float(sweep()))
             if not math.isfinite(bounds[-1]):
                 raise FloatingPointError(f"the bound is {bounds[-1]} after sweep {len(bounds)}: check the prior")
-            if len(bounds) > 1 and bounds[-2] - bounds[-1] > ROUNDING * max(1, abs(bounds[-2])):
+            if before - bounds[-1] > ROUNDING * max(1, abs(before)):
                 raise FloatingPointError(
-                    f"the bound fell by {bounds[-2] - bounds[-1]:.2g} nats in sweep {len(bounds)}, which is no "
+                    f"the bound fell by {before - bounds[-1]:.2g} nats in sweep {len(bounds)}, which is no "
                     "convergence: scale the data and the prior so that their numbers are of like size"
                 )
-            if len(bounds) > 1 and bounds[-1] - bounds[-2] < self.tol:
+            if bounds[-1] - before < self.tol:
                 self.converged_ = True
                 break
+            before = bounds[-1]
         else:
             self.converged_ = False
             text = f"mean field has not converged to tol = {self.tol:g} in {self.max_iter:,} sweeps: raise max_iter"
@@ -200,12 +204,13 @@ class MixtureOfGaussians(_Ascent):
     def fit(self, x, *, seed=0, start=None):
         """Fit q to rows x (N, D) and return the model.
 
-        The ascent begins at the responsibilities `start` (N, K), such as another fit's `predict_proba(x)`. Unless they
-        are given, k-means++ draws K rows with `seed`, a whole number ≥ 0, and the ascent begins with each row assigned
-        to the nearest of them.
+        The ascent begins at the responsibilities `start` (N, K), such as another fit's `predict_proba(x)`. If they are
+        at a maximum, it ends after one sweep. Unless they are given, k-means++ draws K rows with `seed`, a whole number
+        ≥ 0, and the ascent begins with each row assigned to the nearest of them.
 
-        Fewer than K different rows, numbers that are not finite, and priors that do not fit the columns of x raise a
-        ValueError. If no scatter is given, so do columns that never vary or depend on each other linearly.
+        Fewer than K different rows, numbers that are not finite, a start of numbers that are no probabilities, and
+        priors that do not fit the columns of x raise a ValueError. If no scatter is given, so do columns that never
+        vary or depend on each other linearly.
         """
         seed = whole("seed", seed, least=0)
         x = self._rows(x)
@@ -220,10 +225,11 @@ class MixtureOfGaussians(_Ascent):
         scatter = _lifted(scatter) if self.allow_singular else scatter
         scatter0, root = positive_definite("scatter", scatter, D)
         prior = (self.concentration, m0, self.mean_precision, nu0, scatter0)
-        if start is None:
+        goes_on = start is not None
+        if not goes_on:
             white = np.linalg.solve(root, x.T).T  # x in units of the prior's scatter, in which distances are taken
             start = _nearest(white, self.n_components, np.random.default_rng(seed), self.allow_singular)
-        self.responsibilities_ = finite_array("start", start, (len(x), self.n_components))
+        self.responsibilities_ = _probabilities("start", start, (len(x), self.n_components))
         self._update(x, *prior)
 
         def sweep():
@@ -231,7 +237,7 @@ class MixtureOfGaussians(_Ascent):
             self._update(x, *prior)
             return self._bound(*prior)
 
-        self._ascend(sweep)
+        self._ascend(sweep, self._bound(*prior) if goes_on else -math.inf)
         self.means_ = self.means_ + origin
         self.weights_ = self.concentration_ / self.concentration_.sum()
         self.covariances_ = self.scatters_ / self.degrees_[:, None, None]
@@ -343,6 +349,18 @@ class MixtureOfGaussians(_Ascent):
         if np.abs(x).max() > LARGEST or 0 < np.ptp(x, axis=0).max() < 1 / LARGEST:
             raise ValueError("x has squares that are not finite, or that are all 0: scale the columns")
         return x
+
+
+def _probabilities(name, rows, shape):
+    """Return rows (N, K) of probabilities as float64, each divided by its sum, which may be off by what float32 rounds.
+
+    A ValueError is raised for numbers below 0, and for rows that do not sum to 1.
+    """
+    rows = finite_array(name, rows, shape)
+    sums = rows.sum(axis=1, keepdims=True)
+    if (rows < 0).any() or (np.abs(sums - 1) > 1e-5).any():
+        raise ValueError(f"{name} has rows that are no probabilities; expected numbers ≥ 0 that sum to 1 in each row")
+    return rows / sums
 
 
 def _covariance(x, origin, allow_singular):
