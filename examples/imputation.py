@@ -147,7 +147,7 @@ def label_lines(ax, names, height):
 
 def draw(settings, data, rows, shown, holes):
     """imputation.png: the errors, and images as they are, with holes, and as each method fills them."""
-    fig = plots.Figure(figsize=(12, 14), dpi=110, layout="constrained")
+    fig = plots.Figure(figsize=(12, 13.5), dpi=110, layout="constrained")
     top, below = fig.subfigures(2, 1, height_ratios=[1, 3])
     names = list(dict.fromkeys(row["method"] for row in rows))
     ax = top.subplots()
@@ -159,13 +159,16 @@ def draw(settings, data, rows, shown, holes):
     ax.set_ylabel("squared error per missing pixel")
     ax.set_title(f"{rows[0]['images']} test images of {data.name}, pixels in [0, 1]: lower is better", loc="left")
     ax.grid(alpha=0.3, axis="y")
-    ax.legend(fontsize=8, ncols=3)
+    ax.set_ylim(0, 1.25 * max(float(row["squared_error"]) for row in rows))
+    ax.legend(fontsize=8, ncols=len(names), loc="upper center")
     x = data.test[:SHOWN] / 255
     for ax, what in zip(below.subplots(2, 2).flat, list(holes)[1:], strict=True):
         lines = [x, np.where(holes[what][: len(x)], 0.5, x)] + [shown[what, name] for name in names]
         plots.image_grid(ax, np.concatenate(lines), data.image_shape, len(x))
         ax.set_title(f"missing: {what}", loc="left", fontsize=9)
-        label_lines(ax, ["original", "with holes", *names], data.image_shape[0] + 1)
+        label_lines(
+            ax, ["original", "with holes", *(name.replace(" as", "\nas") for name in names)], data.image_shape[0] + 1
+        )
     fig.savefig(settings.results / "imputation.png")
     print(f"wrote {settings.results / 'imputation.png'}")
 
