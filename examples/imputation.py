@@ -57,7 +57,7 @@ def by_ppca(ppca, x, missing):
     and E[x_missing|x_known] is E[z|x_known] W + m in the others.
     """
     d = np.where(missing, 0, x - ppca.mean_)
-    WW = np.einsum("jd,nd,kd->njk", ppca.W_, (~missing).astype(float), ppca.W_, optimize=True)  # W Wᵀ of the known
+    WW = np.array([ppca.W_[:, known] @ ppca.W_[:, known].T for known in ~missing])  # W Wᵀ of the known columns
     precision = np.eye(len(ppca.W_)) + WW / ppca.var_[0]
     z = np.linalg.solve(precision, (d @ ppca.W_.T / ppca.var_[0])[..., None])[..., 0]
     return np.where(missing, z @ ppca.W_ + ppca.mean_, x)
