@@ -147,10 +147,8 @@ def _chain(model, rows, missing, from_prior, generators):
     """
     D = model.n_visible
     while True:
-        eps = np.stack(
-            [generator.standard_normal((1, model.n_latent), model.dtype) for generator in generators], axis=1
-        )
-        eps = move(eps, model.backend)
+        eps = [generator.standard_normal((1, model.n_latent), model.dtype) for generator in generators]
+        eps = move(np.stack(eps, axis=1), model.backend)
         z = eps[0] if from_prior else model.latents(rows, eps)[0][0]
         from_prior = False
         outputs = model.decoder.forward(z, rows[:, D:])
