@@ -183,13 +183,13 @@ def main():
     p.add_argument("--columns", type=positive, default=50, help="pixels in each of its regressions (50)")
     p.add_argument("--rounds", type=positive, default=5, help="rounds of its regressions (5)")
     settings = parse(p)
+    version = commit()
     data = load_data(settings.data)
     folder = settings.runs / f"imputation-{settings.data}-{settings.scale:g}" / "VAE"
     samples = max(2000, int(settings.samples * settings.scale))
     run = Run(folder, settings.data, 500, 20, samples, {"init": "glorot"}, optimizer=Adam(0.001), n_held_out=2000)
     train_all([run], settings.jobs)
     rows, shown, holes = fill_all(settings, load_model(run.folder), data)
-    version = commit()
     facts = {"data": data.name, "samples": samples, "seed": run.seed}
     rows = [facts | row | {"trained_by": run.commit(), "commit": version} for row in rows]
     write_table(settings.results / "imputation.csv", rows)
