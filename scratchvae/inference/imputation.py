@@ -41,8 +41,10 @@ def impute(model, x, missing, steps=100, burn_in=100, start=None, seed=0, progre
     steps      is T, the number of transitions over which the average is taken; 100 unless given.
     burn_in    is the number of transitions before these, 100 unless given. More are needed where much is missing.
     start      is what the missing entries hold at first: a row (D,), such as the mean of the training rows, or rows
-               (N, D), in the units of x. Unless given, each chain starts at a z ~ p(z) of its own. The chain forgets
-               its start, but it may take long to leave a mode of p(x_missing|x_known).
+               (N, D). uint8 is read as x/255, and floats as they are. Unless given, each chain starts at a z ~ p(z) of
+               its own. The chain forgets its start, but it may take long to leave a mode of p(x_missing|x_known).
+               Where much is missing, the mean of several short chains, for which a row is repeated, can therefore be
+               nearer than that of a long one: examples/README.md has figures.
     seed       selects the draws. Those for row i are a function of (seed, i) alone, so that they do not depend on how
                many rows are worked on at a time.
     progress   is called with the number of rows that were finished, once for each block of rows; None for no calls.
