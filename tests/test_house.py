@@ -41,7 +41,7 @@ FLOORS += [
 FLOORS += ["inference.score_function inference.posterior_sgvb"]
 FLOORS += ["inference.posteriors inference.likelihoods inference.objectives"]
 FLOORS += ["inference.estimate", "inference.annealing"]
-FLOORS += ["inference.marginal inference.information inference.mcem", "inference.classes"]
+FLOORS += ["inference.marginal inference.information inference.mcem inference.imputation", "inference.classes"]
 FLOORS += [
     "trials",
     "doors",
