@@ -494,6 +494,7 @@ def evaluation(noted, capsys):
         assert given.pop("model") is noted.loaded
         given.pop("progress")
         assert given.pop("comm") is ranks.ALONE
+        assert given.pop("numbers") is None
         noted.put("importance", **given | {"x": noted.part(given["x"])})
         return marginal.Estimate(np.array([-3.5]), np.array([0.1]), np.array([9.0]), np.array([0.2]), 500)
 
