@@ -119,6 +119,9 @@ def main():
     calls = [(leave_out, settings, int(left_out), version) for left_out in np.unique(labels)]
     rows = [row for found in in_parallel(calls, settings.jobs, " classes") for row in found]
     table = table_of(rows)
+    print(
+        "AUROC of the classes " + ", ".join(str(left_out) for left_out in np.unique(labels)) + ", each left out in turn"
+    )
     for name, auroc in table.items():
         print(f"{name:>15}: " + " ".join(f"{value:.3f}" for value in auroc) + f"; mean {auroc.mean():.3f}")
     write_table(settings.results / "anomalies.csv", rows)

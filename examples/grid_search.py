@@ -32,7 +32,7 @@ def searched(code, grid, X, y):
     """The fitted search over `grid` of a pipeline in which `code` makes the codes."""
     steps = [("scale", MinMaxScaler(clip=True)), ("code", code), ("classify", LogisticRegression(max_iter=1000))]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # 200 passes are what every setting gets
+        warnings.simplefilter("ignore", ConvergenceWarning)  # 200 passes are the most that a setting gets
         return GridSearchCV(Pipeline(steps), grid, cv=3, error_score="raise").fit(X, y)
 
 
@@ -60,9 +60,10 @@ def main():
     add_folders(p)
     settings = parse(p)
     X, y = load_digits(return_X_y=True)
-    print(f"{len(LATENTS) * len(LIKELIHOODS)} settings, with three fits each: about a minute")
+    passes = max(1, round(200 * settings.scale))
+    print(f"{len(LATENTS) * len(LIKELIHOODS)} settings, with three fits each, of at most {passes} passes", flush=True)
     begun = time.perf_counter()
-    vae = VAE(max_iter=max(1, round(200 * settings.scale)), random_state=0)
+    vae = VAE(max_iter=passes, random_state=0)
     search = searched(vae, {"code__n_components": LATENTS, "code__likelihood": LIKELIHOODS}, X, y)
     took = time.perf_counter() - begun
     version = commit()

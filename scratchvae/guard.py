@@ -77,6 +77,10 @@ def guard_of(model):
     """
     guard = getattr(model, "guard", None)
     if not isinstance(guard, Guard):
+        if hasattr(model, "model_"):
+            raise ValueError(
+                "model is an estimator of scikit-learn; expected its model_, whose rows are (X - mean_) / scale_"
+            )
         raise ValueError(f"model is a {type(model).__name__}; expected a VAE or a FullVB")
     return guard
 

@@ -342,7 +342,7 @@ EVERYWHERE = {  # arguments that have one default wherever they have any
     "as_json": {False},
     "batch_size": {100},
     "acceptance": {0.9},
-    "burn_in": {100},
+    "burn_in": {10, 100},
     "jitter": {0.5},
     "steps": {10, 2, 4, 100, 2000, 10_000},  # of HMC, annealing, appendix D, a random walk, and two ascents
     "columns": {10, 20},  # of pictures, and of a manifold
@@ -367,7 +367,7 @@ EVERYWHERE = {  # arguments that have one default wherever they have any
     "shared": {False},
     "stepsize": {0.1},
     "thin": {3},
-    "chains": {5},
+    "chains": {5, 10},
     "limit": {10.0},
     "points": {3, 401},  # of a check, and of a grid
     "lr": {1e-6, 0.01, 0.001, 0.02},  # of SGD, Adagrad, Adam, and of the q of each image

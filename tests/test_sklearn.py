@@ -32,12 +32,14 @@ from scratchvae import Adam, load_model
 from scratchvae.inference.likelihoods import Isotropic
 from scratchvae.models import autoencoder, factor_analysis
 from scratchvae.sklearn import PCA, PPCA, VAE, FactorAnalysis, LinearAutoencoder, MixtureOfGaussians
-from scratchvae.sklearn.vae import SCORED, SCORING, Run
+from scratchvae.sklearn.vae import SCORING, Run, paired
 from scratchvae.training.loop import fit, stream
 from scratchvae.training.optim import Adagrad, Continued
 
 OURS = (VAE, PPCA, FactorAnalysis, PCA, LinearAutoencoder, MixtureOfGaussians)
-HEYWOOD = "ignore:the noise of columns? .* has the least variance allowed:UserWarning"  # a true word on noise as data
+HEYWOOD = "ignore:the noise of columns? .* has the least variance allowed:UserWarning"  # true words on noise as data
+WIDE = "ignore:the rank of x is .* and .* latents explain it to the last:UserWarning"
+FEW = "ignore:X has .* rows, by which the columns are standardised:UserWarning"
 SHORT = "ignore:not converged after max_iter"
 
 WINE = load_wine().data
@@ -48,7 +50,7 @@ def quick(**settings):
     return VAE(**{"max_iter": 3, "n_iter_no_change": 1, "tol": 1e9, "random_state": 0} | settings)
 
 
-@pytest.mark.filterwarnings(HEYWOOD)
+@pytest.mark.filterwarnings(HEYWOOD, WIDE, FEW, SHORT)
 @parametrize_with_checks([estimator() for estimator in OURS])
 def test_scikit_learns_own_checks_pass_without_an_exception(estimator, check):
     check(estimator)
@@ -220,7 +222,8 @@ def test_data_of_lower_rank_have_the_least_noise_that_is_allowed_and_finite_scor
     with pytest.warns(UserWarning, match="has the least variance allowed") if n else contextlib.nullcontext():
         scores.append(FactorAnalysis(n).fit(X).score(X))
     if n:
-        model = PPCA(n).fit(X)
+        with pytest.warns(UserWarning, match=f"the rank of x is 1, and {n} latents explain it to the last"):
+            model = PPCA(n).fit(X)
         assert_allclose(model.noise_variance_, 1e-6 * X.var(axis=0).mean())
         scores.append(model.score(X))
         assert_allclose(model.inverse_transform(model.transform(X)), X, atol=1e-4)
@@ -244,7 +247,8 @@ def test_columns_that_never_vary_have_a_noise_of_their_own_and_a_warning_names_t
     assert_allclose(model.loglike_[-1], model.score_samples(frame).sum())
     assert len(model.loglike_) == model.n_iter_ + 1
     ones = np.ones((5, 3))
-    assert PPCA(2).fit(ones).noise_variance_ == 1e-12
+    with pytest.warns(UserWarning, match="the rank of x is 0, and 2 latents"):
+        assert PPCA(2).fit(ones).noise_variance_ == 1e-12
     assert_array_equal(PCA(2).fit(ones).transform(ones), 0)
     assert_array_equal(PCA(2).fit(ones).explained_variance_ratio_, 0)
     assert_array_equal(LinearAutoencoder(2).fit(ones).transform(ones), 0)
@@ -394,7 +398,7 @@ def test_draws_have_the_mean_and_the_covariance_of_the_model_in_the_units_of_the
 
 def test_the_bound_of_a_row_is_the_mean_over_draws_that_all_rows_share():
     model = quick(n_components=3).fit(WINE)
-    eps = stream(model._run.seed, SCORING, 0).standard_normal((SCORED, 1, 3))
+    eps = paired(stream(model._run.seed, SCORING, 0), 3)
     rows = (WINE - WINE.mean(axis=0)) / WINE.std(axis=0)
     expected = [sum(model.model_.terms(rows[i : i + 1], eps))[0] for i in range(5)]
     assert_allclose(model.score_samples(WINE)[:5], np.array(expected) - np.log(WINE.std(axis=0)).sum(), rtol=1e-9)
@@ -488,14 +492,16 @@ def test_early_stopping_keeps_the_best_model_by_rows_that_are_set_aside(monkeypa
     assert_array_equal(again.model_.params.value, model.model_.params.value)
     assert quick().fit(X).validation_bounds_ is None
     seen = []
+    monkeypatch.setattr(Run, "judge_by", lambda self, rows: seen.append(rows))
+    monkeypatch.setattr(Run, "judged", lambda self: 0.0)
     monkeypatch.setattr(
-        VAE, "_pass", lambda self, run, rows, valid: seen.append(valid) or run.bounds.append(0.0) or 0.0
+        VAE, "_pass", lambda self, run, *_: run.bounds.append(0.0) or run.validation_bounds.append(0.0) or 0.0
     )
     going = quick(early_stopping=True, warm_start=True).fit(X)
-    monkeypatch.setattr(Run, "__deepcopy__", lambda self, memo: self, raising=False)
     going.fit(X)
     assert_array_equal(seen[-1], seen[0])  # no row that was set aside is trained on as the fit goes on
-    with pytest.raises(ValueError, match="early_stopping is True; expected False for partial_fit"):
+    assert not hasattr(model, "partial_fit")
+    with pytest.raises(AttributeError, match="has no attribute 'partial_fit'"):
         model.partial_fit(X)
 
 
@@ -590,7 +596,8 @@ def test_the_choices_of_the_package_arrive(settings):
         ({"posterior": "vmf"}, "posterior is 'vmf'; expected one of"),
         ({"n_hidden": (10, 0)}, "n_hidden is 0; expected a whole number ≥ 1"),
         ({"activation": "gelu"}, "activation is 'gelu'; expected one of"),
-        ({"channels": (4,)}, "n_visible is 13; expected a square number for channels"),
+        ({"channels": (4,)}, "the number of columns is 13; expected a square number for channels"),
+        ({"mean": "sigmoid"}, "X has values from 0.13 to 1680; expected [0, 1] for likelihood 'isotropic' with mean"),
         ({"beta": -1}, "beta is -1; expected a number ≥ 0"),
         ({"solver": "lbfgs"}, "solver is 'lbfgs'; expected one of sgd, adagrad, adam"),
         ({"learning_rate": 0}, "learning_rate is 0; expected a number > 0"),
@@ -602,11 +609,11 @@ def test_the_choices_of_the_package_arrive(settings):
         ({"early_stopping": True, "validation_fraction": 2}, "validation_fraction is 2; expected"),
         (
             {"early_stopping": True, "objective": "iwae", "n_draws": 2},
-            "early_stopping is True, by the bound (7) of rows",
+            "early_stopping is True, by the bound of one draw",
         ),
         ({"n_importance": 0}, "n_importance is 0; expected a whole number ≥ 1"),
         ({"warm_start": "yes"}, "warm_start is 'yes'; expected True or False"),
-        ({"verbose": 2}, "verbose is 2; expected True or False"),
+        ({"verbose": -1}, "verbose is -1; expected a whole number ≥ 0"),
         ({"standardize": None}, "standardize is None; expected True or False"),
         ({"full_vb": 1}, "full_vb is 1; expected True or False"),
         ({"prior": 1}, "prior is 1; expected True or False"),
@@ -654,7 +661,7 @@ def test_an_argument_of_the_others_that_does_not_fit_is_named_in_fit(model, mess
 
 def test_codes_of_another_width_are_refused():
     for estimator in (VAE, PPCA, FactorAnalysis, PCA, LinearAutoencoder):
-        with pytest.raises(ValueError, match="Z has 3 columns; expected 2, a row of codes each"):
+        with pytest.raises(ValueError, match="X has 3 columns; expected 2, as transform returns them"):
             fitted(estimator, WINE).inverse_transform(np.zeros((4, 3)))
 
 
@@ -794,3 +801,153 @@ def test_a_mixture_that_is_fitted_sweep_by_sweep_converges_where_one_long_fit_do
     assert steps.converged_ and (np.diff(bounds) > -1e-9).all()
     assert bounds[-1] == pytest.approx(whole.lower_bound_, abs=1e-6)
     assert not MixtureOfGaussians(3, max_iter=1, random_state=0).fit(X).converged_
+
+
+# What reviewers found
+
+
+def test_the_draws_of_a_score_have_the_mean_and_the_covariance_of_the_prior_exactly():
+    for J in (1, 5, 40):
+        eps = paired(np.random.default_rng(J), J)[:, 0]
+        assert len(eps) == 2 * max(32, J)
+        assert_allclose(eps.mean(axis=0), 0, atol=1e-14)
+        assert_allclose(eps.T @ eps / len(eps), np.eye(J), atol=1e-12)
+    scores = []
+    model = quick(n_components=5, max_iter=20).fit(WINE)
+    for seed in range(8):
+        model._run.seed = seed
+        scores.append(model.score(WINE))
+    assert np.std(scores) < 0.03  # 64 independent draws that all rows share have 0.2
+
+
+def test_a_column_that_varies_by_rounding_alone_never_varies_for_the_mixture_too():
+    scores = []
+    for value in (5.0, 0.1, 1e-9, 1e9 + 0.1):
+        X = WINE[:, :6].copy()
+        X[:, 3] = value
+        with pytest.warns(UserWarning, match="the prior of the covariances is singular"):
+            model = MixtureOfGaussians(2, random_state=0).fit(X)
+        assert model.covariance_prior_[3, 3] == 0
+        scores.append(model.score(X))
+    assert_allclose(scores, scores[0], rtol=1e-6)
+
+
+def test_a_likelihood_of_the_package_as_an_object_is_standardised_like_its_name():
+    named, given = quick(likelihood="isotropic").fit(WINE), quick(likelihood=Isotropic("free")).fit(WINE)
+    assert_array_equal(named.scale_, given.scale_)
+    assert_array_equal(named.score_samples(WINE), given.score_samples(WINE))
+
+
+def test_a_linear_autoencoder_warns_where_its_last_direction_is_lost_beside_the_first():
+    X = WINE.copy()
+    X[:, 0] *= 1e12
+    with pytest.warns(UserWarning, match="the ascent may end before it has found the last"):
+        LinearAutoencoder(2, random_state=0).fit(X)
+
+
+def test_components_are_in_the_order_of_their_variances_with_a_sign_that_is_fixed():
+    theirs = decomposition.PCA(4).fit(WINE)
+    ours, ppca = PCA(4).fit(WINE), PPCA(4).fit(WINE)
+    assert_allclose(ours.components_, theirs.components_, atol=1e-9)
+    assert_allclose(ours.singular_values_, theirs.singular_values_, rtol=1e-9)
+    lengths = np.linalg.norm(ppca.components_, axis=1)
+    assert (np.diff(lengths) < 0).all()
+    assert_allclose(ppca.components_ / lengths[:, None], theirs.components_, atol=1e-9)
+    assert ours.n_components_ == ppca.n_components_ == FactorAnalysis(4).fit(WINE).n_components_ == 4
+
+
+@pytest.mark.filterwarnings(HEYWOOD)
+def test_factor_analysis_with_nearly_as_many_factors_as_columns_starts_once():
+    X = WINE / WINE.std(axis=0)
+    for J, starts in ((13, 1), (12, 1), (11, 10)):
+        assert len(FactorAnalysis(J, tol=1e-4).fit(X[:, :13]).model_.starts_) == starts
+
+
+@pytest.mark.parametrize("estimator", OURS)
+def test_a_fit_that_fails_leaves_the_columns_of_the_one_before_too(estimator):
+    model = fitted(estimator, pandas.DataFrame(WINE, columns=[f"c{i}" for i in range(13)]))
+    before = dict(vars(model))
+    model.set_params(n_components=-1)
+    with pytest.raises(ValueError, match="n_components is -1"):
+        model.fit(WINE[:, :5])
+    model.set_params(n_components=before["n_components"])
+    assert vars(model).keys() == before.keys() and all(vars(model)[name] is before[name] for name in before)
+
+
+def test_parts_by_which_columns_cannot_be_standardised_are_warned_of():
+    with pytest.warns(UserWarning, match="X has 10 rows, by which the columns are standardised from now on"):
+        VAE(random_state=0).partial_fit(WINE[:10])
+    X = np.random.default_rng(0).standard_normal((80, 3))
+    model = VAE(random_state=0).partial_fit(X * [1, 1e-3, 0] + 1)
+    with pytest.warns(
+        UserWarning, match="X has rows far from those of the first call, .* in columns 1, 2, counted from 0"
+    ):
+        model.partial_fit(X * [1, 1, 100] + 1)
+    VAE(random_state=0, standardize=False).partial_fit(WINE[:10])
+
+
+def test_a_training_that_runs_away_says_that_the_bound_has_fallen():
+    with pytest.warns(ConvergenceWarning, match=r"the bound has fallen from .* nats per row: lower learning_rate"):
+        VAE(2, learning_rate=1.0, random_state=0, n_iter_no_change=3).fit(WINE)
+    with pytest.raises(FloatingPointError, match="try a smaller learning_rate") as error, np.errstate(all="ignore"):
+        VAE(2, learning_rate=10.0, solver="sgd", random_state=0).fit(WINE)
+    assert "folder" not in str(error.value)
+
+
+def test_holes_are_filled_in_the_units_of_the_columns():
+    model, ppca, rows = linear(WINE, 2)
+    missing = np.random.default_rng(0).random(WINE.shape) < 0.2
+    holes = np.where(missing, np.nan, WINE)
+    filled = model.impute(holes, chains=40, steps=40, burn_in=40)
+    assert_array_equal(filled[~missing], WINE[~missing])
+    C = ppca.W_.T @ ppca.W_ + ppca.var_[0] * np.eye(13)  # the exact conditional mean of the Gaussian, row by row
+    exact = WINE.copy()
+    for i, gone in enumerate(missing):
+        known = ~gone
+        mean = C[np.ix_(gone, known)] @ np.linalg.solve(C[np.ix_(known, known)], rows[i, known])
+        exact[i, gone] = mean * WINE.std(axis=0)[gone] + WINE.mean(axis=0)[gone]
+    error = (filled - exact) / WINE.std(axis=0)
+    assert np.abs(error[missing]).max() < 0.25 and np.sqrt((error[missing] ** 2).mean()) < 0.05
+    assert_array_equal(model.impute(WINE), WINE)
+    grey = quick(likelihood="bernoulli").fit(load_digits().data[:90] / 16)
+    pixels = grey.impute(np.where(np.arange(64) < 20, np.nan, load_digits().data[:5] / 16))
+    assert pixels.min() >= 0 and pixels.max() <= 1
+    with pytest.raises(ValueError, match="model is an estimator of scikit-learn; expected its model_, whose rows are"):
+        scratchvae.evaluate(model, rows)
+
+
+def test_the_learning_rate_may_change_as_a_fit_goes_on():
+    model = quick(warm_start=True).fit(WINE).set_params(learning_rate=0.0005)
+    assert model.fit(WINE)._run.optimizer.optimizer.lr == 0.0005
+    mixture = MixtureOfGaussians(2, warm_start=True, random_state=0).fit(WINE[:, :3]).set_params(n_components=3)
+    with pytest.raises(ValueError, match="n_components is 3, and the fit that this one goes on from had 2"):
+        mixture.fit(WINE[:, :3])
+
+
+def test_widths_may_be_an_array_and_the_minibatch_follows_the_number_of_rows():
+    assert quick(n_hidden=np.array([7, 5])).fit(WINE).model_.config["n_hidden"] == [7, 5]
+    for n, steps in ((100, 5), (1000, 20), (4000, 40)):
+        model = quick(max_iter=2).fit(np.random.default_rng(0).standard_normal((n, 3)))
+        assert model._run.optimizer.step == 2 * steps
+    assert quick(verbose=0).fit(WINE).n_iter_ == 2
+
+
+def test_passes_are_judged_by_a_bound_whose_noise_is_the_same_each_time():
+    model = quick().fit(WINE)
+    run = model._run
+    assert run.judged() == run.judged()
+    assert len(run.judging) == 178 and run.judging_eps.shape == (22, 178, 2)
+    run.judge_by(np.zeros((9000, 13)))
+    assert len(run.judging) == 4000 and run.judging_eps.shape[0] == 1
+    twice = quick(beta=2.0).fit(WINE)._run
+    value = twice.judged()
+    assert_allclose(value, twice.terms[1] + 2 * twice.terms[0])
+    assert abs(value - sum(twice.terms)) > 1e-3
+
+
+def test_a_folder_that_is_taken_is_refused_without_options_of_the_command_line(tmp_path):
+    model = quick().fit(WINE)
+    model.save(tmp_path / "run")
+    with pytest.raises(ValueError, match="holds a run") as error:
+        model.save(tmp_path / "run")
+    assert "--" not in str(error.value) and "resume=" not in str(error.value)

@@ -27,7 +27,7 @@ from scipy.special import digamma, entr, gammaln, logsumexp, multigammaln, softm
 from scratchvae.arguments import finite_array, fitted, flag, positive, positive_definite, whole
 from scratchvae.backend import plain
 from scratchvae.inference.distributions import LOG_2PI
-from scratchvae.models.moments import FLOOR, LARGEST, TINY
+from scratchvae.models.moments import FLOOR, LARGEST, TINY, centred
 
 ROUNDING = 1e-9  # of the bound, or nats where the bound is below 1: a fall that is larger is none of rounding
 
@@ -215,13 +215,13 @@ class MixtureOfGaussians(_Ascent):
         seed = whole("seed", seed, least=0)
         x = self._rows(x)
         D = x.shape[1]
+        scatter = _covariance(x, self.allow_singular) if self.scatter is None else self.scatter
         origin = x[0].copy()  # x and the means are counted from here, since numbers that are far from 0 lose digits
         x = x - origin
         m0 = x.mean(axis=0) if self.mean is None else finite_array("mean", self.mean, (D,)) - origin
         nu0 = positive("degrees", D if self.degrees is None else self.degrees)
         if nu0 <= D - 1:
             raise ValueError(f"degrees is {nu0:g}; expected more than D - 1 = {D - 1}")
-        scatter = _covariance(x, origin, self.allow_singular) if self.scatter is None else self.scatter
         scatter = _lifted(scatter) if self.allow_singular else scatter
         scatter0, root = positive_definite("scatter", scatter, D)
         prior = (self.concentration, m0, self.mean_precision, nu0, scatter0)
@@ -363,20 +363,23 @@ def _probabilities(name, rows, shape):
     return rows / sums
 
 
-def _covariance(x, origin, allow_singular):
-    """Return the covariance (D, D) of rows x (N, D), which are counted from origin (D,).
+def _covariance(x, allow_singular):
+    """Return the covariance (D, D) of rows x (N, D); unless allow_singular, a ValueError is raised if it is singular.
 
-    Unless allow_singular, a ValueError is raised if it is singular. A column that varies by a few units in the last
-    digit counts as one that never varies.
+    A column that varies by a few units in the last digit counts as one that never varies.
     """
-    if allow_singular:
-        return np.atleast_2d(np.cov(x.T, bias=True))
-    size = np.abs(x + origin).max(axis=0)
-    if still := (np.ptp(x, axis=0) <= 8 * np.finfo(float).eps * size).sum():
-        raise ValueError(f"{still} of the {x.shape[1]} columns of x never vary: leave them out, or give a scatter")
-    if np.linalg.eigvalsh(np.atleast_2d(np.corrcoef(x.T)))[0] < 1e-12:
-        raise ValueError("the columns of x are linearly dependent: take more rows or fewer columns, or give a scatter")
-    return np.atleast_2d(np.cov(x.T, bias=True))
+    d = centred(x)[1]
+    still = ~d.any(axis=0)
+    if not allow_singular:
+        if still.any():
+            raise ValueError(
+                f"{still.sum()} of the {x.shape[1]} columns of x never vary: leave them out, or give a scatter"
+            )
+        if np.linalg.eigvalsh(np.atleast_2d(np.corrcoef(d.T)))[0] < 1e-12:
+            raise ValueError(
+                "the columns of x are linearly dependent: take more rows or fewer columns, or give a scatter"
+            )
+    return d.T @ d / len(d)
 
 
 def _lifted(scatter):

@@ -16,7 +16,7 @@ import warnings
 import numpy as np
 
 from scratchvae.arguments import fitted, flag, float_rows, positive, whole
-from scratchvae.models.moments import centred, principal
+from scratchvae.models.moments import centred, principal, signed
 
 
 class LinearCode:
@@ -62,7 +62,7 @@ class LinearCode:
         return self.inverse_transform(z @ np.linalg.cholesky(fitted(self).code_var_).T)
 
     def _moments(self, x):
-        """Return the mean (D,) of rows x, x less its mean (N, D), and the eigenvalues and -vectors of its covariance.
+        """Return the mean (D,) of rows x, x less its mean (N, D), and what `principal` says of it.
 
         A ValueError is raised if J numbers are too many.
         """
@@ -76,7 +76,7 @@ class LinearCode:
             raise ValueError(
                 f"x varies in fewer than {self.n_latent} directions: take fewer latents, and columns of like size"
             )
-        return mean, d, values, vectors
+        return mean, d, values, vectors, rank
 
     def _keep(self, mean, d, A, B):
         """Keep what was fitted to rows d (N, D) about their mean, all of it at once, and return the model."""
@@ -88,14 +88,16 @@ class LinearCode:
 class PCA(LinearCode):
     """Principal components: A = Bᵀ = U, the eigenvectors of the covariance with the J largest eigenvalues.
 
+    They are in the order of their eigenvalues, the largest first, and the largest entry of each is positive.
+
     As an estimator of scikit-learn it is `scratchvae.sklearn.PCA`.
     Here `fit` takes x alone, without y.
     """
 
     def fit(self, x):
         """Fit the model to rows x (N, D) and return it; if x varies in fewer than J directions, raise a ValueError."""
-        mean, d, _, vectors = self._moments(x)
-        U = vectors[:, : -self.n_latent - 1 : -1]
+        mean, d, _, vectors, _ = self._moments(x)
+        U = signed(vectors[:, : -self.n_latent - 1 : -1].T).T
         return self._keep(mean, d, U, U.T)
 
 
@@ -131,11 +133,11 @@ class LinearAutoencoder(LinearCode):
         ascent may end before it has found their directions.
         """
         seed = whole("seed", seed, least=0)
-        mean, d, variances, _ = self._moments(x)
+        mean, d, variances, _, rank = self._moments(x)
         largest = variances[-1]
         unit = 2.0 ** np.frexp(largest)[1]  # a power of 2, so that no digit is lost where squares of S would overflow
         S = d.T @ d / len(d) / unit
-        if 1e-14 * largest < variances[-self.n_latent] < 10 * self.tol * largest:
+        if rank >= self.n_latent and variances[-self.n_latent] < 10 * self.tol * largest:
             warnings.warn(
                 f"x varies {largest / variances[-self.n_latent]:.2g} times as much in the first direction as in the "
                 f"last of {self.n_latent}: with tol = {self.tol:g} the ascent may end before it has found the last; "

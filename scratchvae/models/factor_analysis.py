@@ -15,7 +15,7 @@ import warnings
 import numpy as np
 
 from scratchvae.arguments import fitted, flag, float_rows, positive, whole
-from scratchvae.models.moments import FLOOR, TINY, centred, listed, names_of, principal
+from scratchvae.models.moments import FLOOR, TINY, centred, listed, names_of, principal, signed
 
 ENOUGH = 1e-6  # nats: what an iteration of EM must bring, since sweeps bring more
 RELATED = 1e-12  # a correlation matrix with an eigenvalue below it has columns that depend on each other linearly
@@ -124,7 +124,8 @@ class PPCA(LinearGaussian):
     Here `fit` takes x alone, without y.
 
     With the eigenvalues λ and the eigenvectors U of the covariance of x, σ² is the mean of the λ that are left out, and
-    W = (Λ - σ² I)^½ Uᵀ with the J largest. W is known up to a rotation of z. n_latent and allow_singular are those of
+    W = (Λ - σ² I)^½ Uᵀ with the J largest. W is known up to a rotation of z; this one has the largest λ first, and the
+    largest entry of each row is positive. n_latent and allow_singular are those of
     `LinearGaussian`. Where J = D, every σ² up to the smallest λ has the same likelihood, and the floor is taken if it
     is among them.
     """
@@ -150,7 +151,14 @@ class PPCA(LinearGaussian):
         if rank > self.n_latent:
             return 0.0
         floor = FLOOR * values.mean() or TINY
-        return min(floor, values[0]) if rank == len(values) else floor
+        if rank == len(values):
+            return min(floor, values[0])
+        warnings.warn(
+            f"the rank of x is {rank}, and {self.n_latent} latents explain it to the last: the noise has the least "
+            f"variance allowed, {floor:.2g}; take fewer latents, or more rows",
+            stacklevel=3,
+        )
+        return floor
 
 
 def _ppca(values, vectors, J, least=0.0):
@@ -161,7 +169,8 @@ def _ppca(values, vectors, J, least=0.0):
     left = len(values) - J
     U = vectors[:, vectors.shape[1] - J :]
     var = least or values[:left].mean()
-    return np.sqrt(np.maximum(values[left:] - var, 0))[:, None] * U.T, var
+    W = np.sqrt(np.maximum(values[left:] - var, 0))[:, None] * U.T
+    return signed(W[::-1]), var
 
 
 class FactorAnalysis(LinearGaussian):
@@ -181,8 +190,8 @@ class FactorAnalysis(LinearGaussian):
     tol        ends the sweeps when the log-likelihood per datapoint has grown by less, in nats; 1e-6 unless given. EM
                ends there too, or at 1e-6 where tol is smaller, since the sweeps go on from there, and faster.
     max_iter   ends each of them with a warning after so many iterations; 10,000 unless given.
-    n_starts   is the number of starts, 10 unless given. The first is at the probabilistic PCA of the scaled columns,
-               the others are random. More of them cost more time and may find a higher maximum.
+    n_starts   is the number of starts, 10 unless given, or 1 where J ≥ D - 1. The first is at the probabilistic PCA of
+               the scaled columns, the others are random. More of them cost more time and may find a higher maximum.
 
     After `fit`, log_likelihood_ holds the log-likelihood at the start of the best run and after each of its iterations,
     in nats per datapoint, and starts_ (n_starts,) where EM has ended from each start. heywood_ lists the columns whose
@@ -268,11 +277,12 @@ class FactorAnalysis(LinearGaussian):
         """Yield W (J, D) and the diagonal of Ψ (D,) at each start, for columns of variance 1.
 
         values and vectors are those of the correlations. At the random starts half of each column's variance is noise.
+        With J ≥ D - 1 there is the first start alone, at which the model is the Gaussian of the data already.
         """
         J = min(self.n_latent, len(values))
         W, noise = _ppca(values, vectors, J, 0.0 if len(values) > J else 1e-3)
         yield W, np.full(len(values), max(noise, 1e-3))
-        for k in range(1, self.n_starts):
+        for k in range(1, self.n_starts if len(values) > J + 1 else 1):
             W = np.random.default_rng([seed, k]).standard_normal(W.shape)
             yield W / np.sqrt(2 * len(W)), np.full(len(values), 0.5)
 

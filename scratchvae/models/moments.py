@@ -46,6 +46,12 @@ def centred(x):
     return x[0] + middle, d - middle
 
 
+def signed(rows):
+    """Return rows (J, D), each with the sign that makes its largest entry positive, since an eigenvector has none."""
+    largest = np.take_along_axis(rows, np.abs(rows).argmax(axis=1)[:, None], axis=1)
+    return rows * np.where(largest < 0, -1, 1)
+
+
 def principal(mean, d):
     """Return the eigenvalues (D,), which rise, the eigenvectors (D, min(N, D)) of the covariance of x, and its rank.
 

@@ -4,7 +4,7 @@
     from sklearn.preprocessing import MinMaxScaler
     from scratchvae.sklearn import VAE
 
-    codes = make_pipeline(MinMaxScaler(), VAE(n_components=10, likelihood="bernoulli")).fit_transform(X)
+    codes = make_pipeline(MinMaxScaler(clip=True), VAE(n_components=10, likelihood="bernoulli")).fit_transform(X)
 
 `VAE` is the variational auto-encoder of Kingma & Welling, "Auto-Encoding Variational Bayes". The linear models that
 lead to it are `PCA`, `LinearAutoencoder`, `PPCA` and `FactorAnalysis`. `MixtureOfGaussians` is a Bayesian mixture by

@@ -7,9 +7,9 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
 
-from scratchvae.arguments import flag
+from scratchvae.arguments import flag, whole
 from scratchvae.models import autoencoder, factor_analysis
-from scratchvae.sklearn.tables import Codes, Scored, called, drawn
+from scratchvae.sklearn.tables import Codes, Scored, all_or_nothing, called, drawn
 
 
 class Linear(Scored, Codes):
@@ -24,13 +24,17 @@ class Linear(Scored, Codes):
         X = self._of_use(X)
         return self.model_.transform(X).astype(X.dtype, copy=False)
 
-    def inverse_transform(self, Z):
-        """Return the rows x̂ (N, D) that belong to codes Z (N, J)."""
-        Z = self._codes(Z)
-        return self.model_.inverse_transform(Z).astype(Z.dtype, copy=False)
+    def inverse_transform(self, X):
+        """Return the rows x̂ (N, D) that belong to codes X (N, J)."""
+        X = self._codes(X)
+        return self.model_.inverse_transform(X).astype(X.dtype, copy=False)
 
     def score_samples(self, X, y=None):
-        """Return log p(x) in nats for each of the rows X (N, D), (N,); without a density, -½ ‖x - x̂‖². y is ignored."""
+        """Return a score for each of the rows X (N, D), (N,). y is ignored.
+
+        For PPCA and FactorAnalysis it is log p(x) in nats. PCA and LinearAutoencoder have no density, and it is
+        -½ ‖x - x̂‖².
+        """
         X = self._of_use(X)
         return self.model_.score_samples(X).astype(X.dtype, copy=False)
 
@@ -46,11 +50,15 @@ class PCA(Linear):
     Attributes
     ----------
     components_ : array (J, D)
-        The directions, orthonormal, in the order of their variances.
+        The directions, orthonormal, the one with the largest variance first. The largest entry of each is positive.
     explained_variance_ : array (J,)
         The variance of the data in each direction, with N - 1 in the denominator.
     explained_variance_ratio_ : array (J,)
         The same as a share of the variance of all columns.
+    singular_values_ : array (J,)
+        The singular values of the rows about their mean.
+    n_components_ : int
+        J.
     mean_ : array (D,)
         The mean of the rows.
     model_ : scratchvae.models.autoencoder.PCA
@@ -62,6 +70,7 @@ class PCA(Linear):
     def __init__(self, n_components=None):
         self.n_components = n_components
 
+    @all_or_nothing
     def fit(self, X, y=None):
         """Fit the directions to rows X (N, D) and return the estimator. y is ignored."""
         X = self._of_fit(X)
@@ -70,10 +79,12 @@ class PCA(Linear):
         self.model_ = model
         self.mean_ = model.mean_
         self.components_ = model.decoder_
+        self.n_components_ = model.n_latent
         unbiased = len(X) / (len(X) - 1)
         total = X.var(axis=0, dtype=float).sum() * unbiased
         self.explained_variance_ = np.diag(model.code_var_) * unbiased
         self.explained_variance_ratio_ = self.explained_variance_ / (total or 1)
+        self.singular_values_ = np.sqrt(self.explained_variance_ * (len(X) - 1))
         return self
 
 
@@ -93,7 +104,7 @@ class LinearAutoencoder(Linear):
     max_iter : int
         It ends after so many steps with a ConvergenceWarning; 100,000 unless given.
     random_state : int, RandomState or None
-        Selects the start. With None, as unless given, each fit has another.
+        Selects the start. With None, the default, each fit has another.
 
     Attributes
     ----------
@@ -116,6 +127,7 @@ class LinearAutoencoder(Linear):
         self.max_iter = max_iter
         self.random_state = random_state
 
+    @all_or_nothing
     def fit(self, X, y=None):
         """Fit A and B to rows X (N, D) and return the estimator. y is ignored."""
         X = self._of_fit(X)
@@ -150,6 +162,7 @@ class LinearGaussian(Linear):
         random_state selects them; with None it is that of the estimator.
         """
         check_is_fitted(self)
+        whole("n_samples", n_samples)
         X = self.model_.sample(n_samples, drawn(self.random_state if random_state is None else random_state))
         return X.astype(self._dtype, copy=False)
 
@@ -159,6 +172,7 @@ class LinearGaussian(Linear):
         self._dtype = dtype
         self.mean_ = model.mean_
         self.components_ = model.W_
+        self.n_components_ = model.n_latent
         return self
 
 
@@ -175,7 +189,7 @@ class PPCA(LinearGaussian):
     Attributes
     ----------
     components_ : array (J, D)
-        W. Each row is a principal direction, as long as the standard deviation that z gives it.
+        W. Each row is a principal direction, the longest first, as long as the standard deviation that z gives it.
     noise_variance_ : float
         σ². Where no variance is left over, it is 1e-6 of the mean variance of a column.
     mean_ : array (D,)
@@ -188,6 +202,7 @@ class PPCA(LinearGaussian):
         self.n_components = n_components
         self.random_state = random_state
 
+    @all_or_nothing
     def fit(self, X, y=None):
         """Fit the model to rows X (N, D) and return the estimator. y is ignored."""
         X = self._of_fit(X)
@@ -205,12 +220,13 @@ class FactorAnalysis(LinearGaussian):
     n_components : int or None
         J, the number of factors, 0 to D; D unless given.
     tol : float
-        EM, and the sweeps that follow it, end when the log-likelihood per datapoint has grown by less, in nats; 1e-9
-        unless given.
+        The sweeps of conditional maximisation that follow EM end when the log-likelihood per datapoint has grown by
+        less, in nats; 1e-9 unless given.
     max_iter : int
-        Each of them ends after so many iterations with a ConvergenceWarning; 10,000 unless given.
+        EM ends after so many iterations, and so do the sweeps, with a ConvergenceWarning; 10,000 unless given.
     n_init : int
-        The number of starts, of which the one with the highest likelihood is kept; 10 unless given.
+        The number of starts, of which the one with the highest likelihood is kept; 10 unless given. Fits take as much
+        longer. With D - 1 factors or more the first is enough, and the only one.
     random_state : int, RandomState or None
         Selects the starts after the first; 0 unless given.
 
@@ -219,7 +235,8 @@ class FactorAnalysis(LinearGaussian):
     components_ : array (J, D)
         W, known up to a rotation.
     noise_variance_ : array (D,)
-        The diagonal of Ψ. No variance is below 1e-6 of the column's; a UserWarning names the columns that are there.
+        The diagonal of Ψ. No variance is below 1e-6 of the column's; a UserWarning names the columns whose noise has
+        come down to that.
     loglike_ : array (n_iter_ + 1,)
         The log-likelihood of all rows at the start of the best run, and after each of its iterations.
     mean_ : array (D,)
@@ -237,6 +254,7 @@ class FactorAnalysis(LinearGaussian):
         self.n_init = n_init
         self.random_state = random_state
 
+    @all_or_nothing
     def fit(self, X, y=None):
         """Fit the model to rows X (N, D) and return the estimator. y is ignored."""
         X = self._of_fit(X)

@@ -8,7 +8,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from scratchvae.arguments import flag, whole
 from scratchvae.inference import mean_field
-from scratchvae.sklearn.tables import Scored, Table, called, drawn
+from scratchvae.models.moments import centred
+from scratchvae.sklearn.tables import Scored, Table, all_or_nothing, called, drawn
 
 PRIORS = {  # what an argument of the model is called here
     "concentration": "weight_concentration_prior",
@@ -48,7 +49,7 @@ class MixtureOfGaussians(Scored, DensityMixin, Table):
     warm_start : bool
         Whether `fit` goes on from the fit before; False unless given.
     random_state : int, RandomState or None
-        Selects the starts, and the draws of `sample`. With None, as unless given, each call has others.
+        Selects the starts, and the draws of `sample`. With None, the default, each call has others.
 
     Attributes
     ----------
@@ -63,7 +64,7 @@ class MixtureOfGaussians(Scored, DensityMixin, Table):
     n_iter_ : int
         The number of sweeps.
     model_ : scratchvae.inference.mean_field.MixtureOfGaussians
-        The fitted model, with `log_predictive(X)`, the log of the predictive density.
+        The fitted model.
     """
 
     def __init__(
@@ -93,6 +94,7 @@ class MixtureOfGaussians(Scored, DensityMixin, Table):
         self.warm_start = warm_start
         self.random_state = random_state
 
+    @all_or_nothing
     def fit(self, X, y=None):
         """Fit the mixture to rows X (N, D) and return the estimator. y is ignored."""
         go_on = flag("warm_start", self.warm_start) and hasattr(self, "model_")
@@ -101,16 +103,23 @@ class MixtureOfGaussians(Scored, DensityMixin, Table):
         if len(X) < K:
             raise ValueError(f"n_components is {K}; expected no more than the {len(X)} rows of X")
         D = X.shape[1]
+        with called():
+            mean, d = centred(X)
         priors = {
             "concentration": 1 / K if self.weight_concentration_prior is None else self.weight_concentration_prior,
-            "mean": X.mean(axis=0, dtype=float) if self.mean_prior is None else self.mean_prior,
+            "mean": mean if self.mean_prior is None else self.mean_prior,
             "mean_precision": 1.0 if self.mean_precision_prior is None else self.mean_precision_prior,
             "degrees": float(D) if self.degrees_of_freedom_prior is None else self.degrees_of_freedom_prior,
-            "scatter": _covariance(X) if self.covariance_prior is None else self.covariance_prior,
+            "scatter": d.T @ d / (len(d) - 1) if self.covariance_prior is None else self.covariance_prior,
         }
         generator = check_random_state(self.random_state)
         n_init = whole("n_init", self.n_init)
-        start = self.model_.predict_proba(X) if go_on and self.model_.n_components == K else None
+        if go_on and self.model_.n_components != K:
+            raise ValueError(
+                f"n_components is {K}, and the fit that this one goes on from had {self.model_.n_components}: take a "
+                "clone of the estimator"
+            )
+        start = self.model_.predict_proba(X) if go_on else None
         best = None
         for _ in range(n_init if start is None else 1):
             with called(**PRIORS):
@@ -162,10 +171,15 @@ class MixtureOfGaussians(Scored, DensityMixin, Table):
     def score_samples(self, X, y=None):
         """Return ln Σ_k exp E_q[ln π_k N(x; μ_k, Λ_k⁻¹)] for each of the rows X (N, D), in nats, (N,). y is ignored.
 
-        This is what `BayesianGaussianMixture` returns. It lies below `model_.log_predictive(X)`, which is a density.
+        This is what `BayesianGaussianMixture` returns. It lies below `log_predictive`, which is a density.
         """
         X = self._of_use(X)
         return self.model_.score_samples(X).astype(X.dtype, copy=False)
+
+    def log_predictive(self, X):
+        """Return log p(x|data), the predictive density, for each of the rows X (N, D), in nats, (N,)."""
+        X = self._of_use(X)
+        return self.model_.log_predictive(X).astype(X.dtype, copy=False)
 
     def sample(self, n_samples=1, random_state=None):
         """Return draws from the mixture, (n_samples, D), and the component of each, (n_samples,).
@@ -173,10 +187,6 @@ class MixtureOfGaussians(Scored, DensityMixin, Table):
         random_state selects them; with None it is that of the estimator.
         """
         check_is_fitted(self)
+        whole("n_samples", n_samples)
         X, k = self.model_.sample(n_samples, drawn(self.random_state if random_state is None else random_state))
         return X.astype(self._dtype, copy=False), k
-
-
-def _covariance(X):
-    """Return the covariance of rows X (N, D), with N - 1 in the denominator."""
-    return np.atleast_2d(np.cov(X.T, dtype=float))

@@ -1,6 +1,7 @@
 """What the estimators share: how they take rows and a random_state, and say that their results keep a precision."""
 
 import contextlib
+import functools
 import re
 
 import numpy as np
@@ -23,13 +24,13 @@ class Table(BaseEstimator):
         check_is_fitted(self)
         return validate_data(self, X, dtype=FLOATS, reset=False)
 
-    def _codes(self, Z):
+    def _codes(self, X):
         """Return codes (N, J) as floats; another width than J raises a ValueError."""
         check_is_fitted(self)
-        Z = check_array(Z, dtype=FLOATS, input_name="Z")
-        if Z.shape[1] != self._n_features_out:
-            raise ValueError(f"Z has {Z.shape[1]} columns; expected {self._n_features_out}, a row of codes each")
-        return Z
+        X = check_array(X, dtype=FLOATS, input_name="X")
+        if X.shape[1] != self._n_features_out:
+            raise ValueError(f"X has {X.shape[1]} columns; expected {self._n_features_out}, as transform returns them")
+        return X
 
     def _most_components(self, X):
         """Return n_components, or min(N, D) for None; more than that raise a ValueError."""
@@ -55,6 +56,22 @@ class Codes(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Table):
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
+
+
+def all_or_nothing(fit):
+    """Let a `fit` that fails leave the estimator as it was; Ctrl-C leaves what `fit` has kept."""
+
+    @functools.wraps(fit)
+    def whole(self, X, y=None):
+        before = dict(vars(self))
+        try:
+            return fit(self, X, y)
+        except Exception:
+            vars(self).clear()
+            vars(self).update(before)
+            raise
+
+    return whole
 
 
 @contextlib.contextmanager

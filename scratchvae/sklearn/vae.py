@@ -7,6 +7,7 @@ rows at a time.
 import contextlib
 import copy
 import math
+import re
 import warnings
 
 import numpy as np
@@ -14,28 +15,33 @@ from sklearn.base import DensityMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
 from sklearn.utils import gen_batches
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_is_fitted, validate_data
 
-from scratchvae.arguments import flag, is_real, model_rows, share, takes_unit, whole
+from scratchvae.arguments import flag, is_real, model_rows, positive, share, takes_unit, whole
 from scratchvae.data.pixels import in_words
 from scratchvae.guard import one_of
+from scratchvae.inference.imputation import impute
 from scratchvae.inference.likelihoods import LIKELIHOODS
 from scratchvae.inference.marginal import importance
 from scratchvae.inference.objectives import trait
 from scratchvae.models import full_vb, vae
-from scratchvae.models.moments import centred
-from scratchvae.sklearn.tables import Codes, Scored, called, drawn
+from scratchvae.models.moments import centred, listed
+from scratchvae.sklearn.tables import FLOATS, Codes, Scored, all_or_nothing, called, drawn
 from scratchvae.training.loop import facts_of, fit, stream
 from scratchvae.training.optim import OPTIMIZERS, Continued
 from scratchvae.training.run import save_run
 
-SCORED = 64  # how many draws of z the bound of a score takes
-SCORING = 3  # sets the noise of scores apart from that of training
+PAIRS = 32  # how many draws of z, and as many with the other sign, the bound of a score takes at least
+JUDGED = 4000  # how many z a pass is judged by
+FEW = 30  # rows are too few to standardise all later ones by
+FAR = 10  # standard deviations, as a mean over the rows of a part, tell that the first part was not like this one
+SCORING, JUDGING = 3, 4  # set the noise of scores and that of judging apart from the noise of training
 OF_MODEL = ("n_components", "likelihood", "n_hidden", "activation", "channels", "posterior", "flow", "objective")
 OF_MODEL += ("n_draws", "beta", "free_bits")
-SETTINGS = (*OF_MODEL, "mean", "standardize", "prior", "full_vb", "solver", "learning_rate")
+SETTINGS = (*OF_MODEL, "mean", "standardize", "prior", "full_vb", "solver")
 NAMED = {"n_components": "n_latent", "objective": "estimator", "n_draws": "n_samples"}  # what the model calls them
-NAMES = {name: ours for ours, name in NAMED.items()} | {"lr": "learning_rate"}
+NAMES = {name: ours for ours, name in NAMED.items()} | {"lr": "learning_rate", "n_visible": "the number of columns"}
 
 
 class VAE(Scored, DensityMixin, Codes):
@@ -54,16 +60,16 @@ class VAE(Scored, DensityMixin, Codes):
         real numbers; "bernoulli" or "continuous-bernoulli" for numbers in [0, 1]; or an object of your own, see
         `scratchvae.inference.likelihoods`.
     mean : str or None
-        The mean of a Gaussian or a Laplace p(x|z): "free", or "sigmoid" for numbers in [0, 1]. None, the default,
-        stands for "free" where the likelihood has it.
+        The mean of a Gaussian or a Laplace p(x|z): "free", or "sigmoid" for numbers in [0, 1]. None, the default, is
+        "free" for these; the means of the others are in [0, 1] anyway.
     standardize : bool
         Whether columns are brought to mean 0 and variance 1 inside; True unless given. It does nothing where the mean
-        is not free.
+        is not free, nor for a likelihood of your own class, which gets the rows as they are.
     n_hidden : int or tuple of ints
         The widths of the hidden layers of the encoder and, in the same order, of the decoder; 100 unless given. () is
         for none, with which the model is linear.
     activation : str
-        That of the hidden layers: "tanh", the default, "relu", "softplus" or "sigmoid".
+        The activation of the hidden layers: "tanh", the default, "relu", "softplus" or "sigmoid".
     channels : tuple of ints
         The channels of convolutions around the hidden layers, for square images; () unless given, for none.
     posterior : str or object
@@ -75,46 +81,51 @@ class VAE(Scored, DensityMixin, Codes):
         What is ascended: "A", "B", "stl", "iwae", "dreg", "wake-sleep", "black-box" or "autoencoder", or a function of
         your own, see `scratchvae.inference.objectives`. None, the default, is "B", or "A" with a flow.
     n_draws : int
-        L, the number of draws of z for each row in training; 1 unless given. "iwae" and "dreg" need more.
+        L, the number of draws of z for each row in training; 1 unless given. "iwae" and "dreg" are for more.
     beta : float
-        β, how often the KL counts in what is ascended; 1 unless given. Scores are bounds with β = 1.
+        β, the weight of KL(q(z|x) ‖ p(z)) in what is ascended; 1 unless given. Scores are bounds with β = 1.
     free_bits : float
-        The nats of a latent that cost nothing; 0 unless given.
+        A latent whose KL is below so many nats costs nothing; 0 unless given.
     prior : bool
         Whether the decoder's weights have a standard normal prior; True unless given.
     full_vb : bool
         Whether the decoder's weights have a posterior of their own (appendix F); False unless given.
     solver : str
-        "adam", the default, "adagrad", as in the paper, or "sgd".
+        "adam", the default, "adagrad", as in the paper, or "sgd", whose learning_rate has to be far smaller, 1e-5 or
+        so.
     learning_rate : float
         The stepsize; 0.002 unless given.
-    batch_size : int
-        How many rows a step sees; 100 unless given, or all if there are fewer.
+    batch_size : int or "auto"
+        How many rows a step sees, or all if there are fewer. "auto", the default, is a twentieth of the rows, but 20 at
+        least and 100 at most.
     max_iter : int
         How many passes over the rows `fit` makes at most; 200 unless given. A ConvergenceWarning says so where they
         were too few.
     tol : float
-        In nats per row: a pass is no better if it raises the bound by no more than this; 1e-4 unless given.
+        In nats per row: a pass is no better if it raises the bound by no more than this; 1e-4 unless given. The bound
+        is that of the rows that are trained on, or of some of them, with the same noise after each pass.
     n_iter_no_change : int
-        Training ends after so many passes in a row that were no better; 10 unless given.
+        Training ends after so many passes in a row that were no better; 20 unless given.
     early_stopping : bool
         Whether a part of the rows is set aside, by whose bound passes are judged, and the best model is kept; False
-        unless given, with which passes are judged by the bound of the rows that are trained on.
+        unless given.
     validation_fraction : float
         The size of that part; 0.1 unless given.
     n_importance : int or None
-        With a number, scores are log p(x), estimated from so many draws of q(z|x) by importance sampling. None, the
-        default, scores by the bound (7), which lies below it.
+        With a number, scores are log p(x), estimated from so many draws of q(z|x) by importance sampling; it may be set
+        after `fit`. A warning about k_hat says for how many rows the draws were too few, so that their scores are
+        rather tighter bounds: raise it then. None, the default, scores by the bound (7) of the paper, whose expectation
+        lies below log p(x).
     total_samples : int or None
         N, how many rows there are in all, for `partial_fit` alone: the prior of the decoder's weights then counts once
-        for all of them. None, the default, is the number of rows in each call, beside which the prior counts for more.
+        for all of them. With None, the default, it counts once in each call, and so for too much.
     warm_start : bool
-        Whether `fit` goes on from where the one before has ended; False unless given.
-    verbose : bool
+        Whether `fit` goes on from where the one before has ended; False unless given. The learning_rate may change.
+    verbose : bool or int
         Whether a line is printed after each pass; False unless given.
     random_state : int, RandomState or None
-        Selects initial values, minibatches, all noise, and the draws of `sample`. With None, as unless given, each fit
-        has others.
+        Selects initial values, minibatches, all noise, and the draws of `sample`. With None, the default, each fit has
+        others.
 
     Attributes
     ----------
@@ -131,8 +142,9 @@ class VAE(Scored, DensityMixin, Codes):
     n_samples_seen_ : int
         The number of rows that the model was trained on; rows that came twice in `partial_fit` count twice.
 
-    All rows are scored with the same noise, a function of random_state, so that a score depends neither on the order of
-    the rows nor on the rows beside it.
+    All rows are scored with the same draws, a function of random_state, so that a score depends neither on the order of
+    the rows nor on the rows beside it. There are 32 and their negatives, which have the mean and the covariance of the
+    prior exactly. Other draws move a mean score of small tables by some hundredths of a nat.
     """
 
     def __init__(
@@ -155,10 +167,10 @@ class VAE(Scored, DensityMixin, Codes):
         full_vb=False,
         solver="adam",
         learning_rate=0.002,
-        batch_size=100,
+        batch_size="auto",
         max_iter=200,
         tol=1e-4,
-        n_iter_no_change=10,
+        n_iter_no_change=20,
         early_stopping=False,
         validation_fraction=0.1,
         n_importance=None,
@@ -198,6 +210,7 @@ class VAE(Scored, DensityMixin, Codes):
 
     # Training
 
+    @all_or_nothing
     def fit(self, X, y=None):
         """Train the model on rows X (N, D) and return the estimator. y is ignored.
 
@@ -214,20 +227,26 @@ class VAE(Scored, DensityMixin, Codes):
             size = share("validation_fraction", self.validation_fraction)
             if trait(run.model.estimator, "together"):
                 raise ValueError(
-                    f"early_stopping is True, by the bound (7) of rows that are set aside, and the objective "
-                    f"{self.objective!r} ascends another, under which (7) may fall: leave it out"
+                    f"early_stopping is True, by the bound of one draw for rows that are set aside, and the objective "
+                    f"{self.objective!r} ascends another, under which that one may fall: leave it out"
                 )
             rows, valid = train_test_split(rows, test_size=size, random_state=run.seed)  # as in the fit before
         max_iter = whole("max_iter", self.max_iter)
         patience = whole("n_iter_no_change", self.n_iter_no_change)
         if not is_real(self.tol) or self.tol < 0:
             raise ValueError(f"tol is {self.tol!r}; expected a number ≥ 0")
+        run.judge_by(rows if valid is None else valid)
         best = -math.inf
+        first = None
         waited = 0
         kept = None
+        if run.bounds and valid is not None:
+            best = run.judged()
+            kept = run.model.params.value.copy()
         try:
             for _ in range(max_iter):
-                value = self._pass(run, rows, valid)
+                value = self._pass(run, rows, valid is not None)
+                first = value if first is None else first
                 waited = 0 if value > best + self.tol else waited + 1
                 if value > best:
                     best = value
@@ -236,40 +255,52 @@ class VAE(Scored, DensityMixin, Codes):
                     break
             else:
                 text = f"not converged after max_iter = {max_iter} passes: allow more, or raise learning_rate or tol"
-                warnings.warn(text, ConvergenceWarning, stacklevel=2)
+                warnings.warn(text, ConvergenceWarning, stacklevel=3)
+            if valid is None and value < first - self.tol:
+                text = f"the bound has fallen from {first:.4g} to {value:.4g} nats per row: lower learning_rate"
+                warnings.warn(text, ConvergenceWarning, stacklevel=3)
         except KeyboardInterrupt:
             if run.bounds:
                 self._keep(run, kept)
             raise
         return self._keep(run, kept)
 
+    def _takes_parts(self):
+        """Say that `partial_fit` is there, or raise the AttributeError that says why it is not."""
+        if self.early_stopping:
+            raise AttributeError("early_stopping is set; expected False for partial_fit, which sees a part of the rows")
+        return True
+
+    @available_if(_takes_parts)
+    @all_or_nothing
     def partial_fit(self, X, y=None):
         """Train the model by one pass over rows X (N, D), which are a part of the data, and return the estimator.
 
-        The first call decides how the columns are standardised, for all later ones. `total_samples` says how many rows
-        there are in all. y is ignored.
+        The first call decides how the columns are standardised, for all later ones. So its rows should be like the
+        others, and many; or standardise the columns yourself, as with `StandardScaler`, and set standardize=False.
+        `total_samples` says how many rows there are in all. y is ignored.
         """
-        if flag("early_stopping", self.early_stopping):
-            raise ValueError("early_stopping is True; expected False for partial_fit, which sees a part of the rows")
         go_on = hasattr(self, "model_")
         X = self._of_use(X) if go_on else self._of_fit(X)
         run = self._begun(X, go_on)
+        run.judging = None
+        run.warn_of_scale(X)
         run.n_rows += len(X)
-        self._pass(run, run.scaled(X), None, self.total_samples)
+        self._pass(run, run.scaled(X), False, self.total_samples)
         return self._keep(run)
 
     def _begun(self, X, go_on):
         """Return the `Run` that trains on rows X (N, D): a copy of the fit before, or a new one."""
         settings = self._settings()
         if not go_on:
-            return Run(settings, X, drawn(self.random_state))
+            return Run(settings, X, drawn(self.random_state), self.learning_rate)
         was = self._fitted_with
         changed = [name for name in SETTINGS if was[name] is not settings[name] and was[name] != settings[name]]
         if changed:
             raise ValueError(
                 f"{', '.join(changed)} changed since the fit that this one goes on from: take a clone of the estimator"
             )
-        return copy.deepcopy(self._run)
+        return self._run.copied(positive("learning_rate", self.learning_rate))
 
     def _settings(self):
         """Return the arguments that a fit that goes on may not change, by name."""
@@ -284,13 +315,20 @@ class VAE(Scored, DensityMixin, Codes):
             raise ValueError(f"solver is {self.solver!r}; expected one of {', '.join(OPTIMIZERS)}")
         return settings
 
-    def _pass(self, run, rows, valid, n_data=None):
-        """Train by one pass over rows, of which there are n_data in all, and return the bound by which it is judged."""
-        row = run.go_on(rows, valid, whole("batch_size", self.batch_size), n_data)
-        if flag("verbose", self.verbose):
-            held = "" if valid is None else f", of the rows set aside {run.validation_bounds[-1]:.3f}"
+    def _pass(self, run, rows, held_out, n_data=None):
+        """Train by one pass over rows, of which there are n_data in all, and return the value by which it is judged.
+
+        held_out says whether it is judged by rows that were set aside.
+        """
+        size = self.batch_size
+        if isinstance(size, str) and size == "auto":
+            size = min(100, max(20, len(rows) // 20))
+        verbose = self.verbose if isinstance(self.verbose, bool | np.bool_) else whole("verbose", self.verbose, least=0)
+        value = run.go_on(rows, whole("batch_size", size), n_data, held_out)
+        if verbose:
+            held = f", of the rows set aside {run.validation_bounds[-1]:.3f}" if held_out else ""
             print(f"pass {len(run.bounds)}: the bound of the training rows is {run.bounds[-1]:.3f} nats per row{held}")
-        return row["train_bound" if valid is None else "valid_bound"]
+        return value
 
     def _keep(self, run, best=None):
         """Keep what a run has learned, with the best parameters (P,) if there are any, and return the estimator."""
@@ -320,18 +358,18 @@ class VAE(Scored, DensityMixin, Codes):
         with one_of(self.model_) as model:
             return model.encode_mean(self._scaled(X, model)).astype(X.dtype, copy=False)
 
-    def inverse_transform(self, Z):
-        """Return E[x|z], (N, D), for codes Z (N, J)."""
-        Z = self._codes(Z)
+    def inverse_transform(self, X):
+        """Return E[x|z], (N, D), for codes z, the rows of X (N, J)."""
+        X = self._codes(X)
         with one_of(self.model_) as model:
-            return self._run.unscaled(model.decode(Z)).astype(Z.dtype, copy=False)
+            return self._run.unscaled(model.decode(X)).astype(X.dtype, copy=False)
 
     def reconstruct(self, X):
         """Return E[x|z] at the means of q(z|x), (N, D), for rows X (N, D)."""
         return self.inverse_transform(self.transform(X))
 
     def score_samples(self, X, y=None):
-        """Return the bound (7) on log p(x), in nats, for each of the rows X (N, D), (N,). y is ignored.
+        """Return the bound (7) of the paper on log p(x), in nats, for each of the rows X (N, D), (N,). y is ignored.
 
         With n_importance it is log p(x), estimated by importance sampling. For the objective "autoencoder", which has
         no bound, it is log p(x|z) at the code.
@@ -347,11 +385,30 @@ class VAE(Scored, DensityMixin, Codes):
                     found = importance(model, rows, self.n_importance, self._run.seed, numbers=same).log_p
         return (found - np.log(self.scale_).sum()).astype(X.dtype, copy=False)
 
+    def impute(self, X, chains=10, steps=10, burn_in=10):
+        """Return rows X (N, D) with an estimate of E[x_missing|x_known] in the place of each NaN.
+
+        It is the mean over chains of pseudo-Gibbs sampling, z ~ q(z|x) and x_missing ~ p(x|z) in turns, see
+        `scratchvae.inference.imputation`. Each chain begins at a draw of the prior, and makes burn_in transitions, and
+        then as many as steps says, whose means are taken; 10 of each unless given.
+        """
+        check_is_fitted(self)
+        X = validate_data(self, X, dtype=FLOATS, reset=False, ensure_all_finite="allow-nan")
+        chains = whole("chains", chains)
+        missing = np.isnan(X)
+        known = np.where(missing, self.mean_, X) if self._run.standardized else np.where(missing, 0, X)
+        with one_of(self.model_) as model:
+            rows = np.repeat(self._scaled(known.astype(X.dtype), model), chains, axis=0)
+            holes = np.repeat(missing, chains, axis=0)
+            found = impute(model, rows, holes, steps, burn_in, seed=self._run.seed)
+        filled = self._run.unscaled(found.reshape(len(X), chains, -1).mean(axis=1)).astype(X.dtype)
+        return np.where(missing, filled, X)
+
     def sample(self, n_samples=1, random_state=None):
         """Return draws x ~ p(x), (n_samples, D): z from the prior, and x from p(x|z).
 
         random_state selects them; with None it is that of the estimator. `inverse_transform` of codes gives means,
-        which have no noise of their own.
+        which have no noise of their own: for "bernoulli", whose draws are 0 and 1, they are the grey pixels.
         """
         check_is_fitted(self)
         seed = drawn(self.random_state if random_state is None else random_state)
@@ -362,21 +419,22 @@ class VAE(Scored, DensityMixin, Codes):
     def save(self, folder):
         """Write the model as a run folder, as `scratchvae.fit` does, which `scratchvae.load_model` reads.
 
-        Its rows are the standardised ones, and the options in config.json have mean_ and scale_. A folder that holds
-        something else raises ValueError.
+        The rows of the model that is read are (X - mean_) / scale_; the options in config.json have these two. A folder
+        that holds a run already, or anything else, raises ValueError. joblib and pickle keep the whole estimator.
         """
         check_is_fitted(self)
-        self._run.save(folder)
+        try:
+            self._run.save(folder)
+        except ValueError as error:  # which speaks of options of the command line
+            raise ValueError(re.sub(r" \([^()]*--[^()]*\)", "", str(error))) from None
 
     def _bounds(self, model, rows):
         """Return the bound (7) of each of the rows (N, D), (N,), all with the same draws ε."""
-        eps = stream(self._run.seed, SCORING, 0).standard_normal((SCORED, 1, model.n_latent)).astype(model.dtype)
+        eps = paired(stream(self._run.seed, SCORING, 0), model.n_latent).astype(model.dtype)
         parts = []
-        for block in gen_batches(len(rows), max(1, model.rows_at_once() // SCORED)):
+        for block in gen_batches(len(rows), max(1, model.rows_at_once() // len(eps))):
             x = rows[block]
-            with np.errstate(all="ignore"):  # a row that is far from all others has a bound that is not finite
-                neg_kl, log_px = model.terms(x, np.repeat(eps, len(x), axis=1))
-            parts.append(neg_kl.astype(float) + log_px)
+            parts.append(bounds_of(model, x, np.repeat(eps, len(x), axis=1)))
         return np.concatenate(parts)
 
     def _scaled(self, X, model):
@@ -385,35 +443,94 @@ class VAE(Scored, DensityMixin, Codes):
             return model_rows("X", self._run.scaled(X), model, least=1)
 
 
+def paired(generator, J):
+    """Return draws ε (L, 1, J) in pairs of either sign, whose mean is 0 and whose second moments are I exactly.
+
+    They are orthogonal directions that all lengths share, Σ ε εᵀ = L I, and not independent. What is linear or
+    quadratic in ε therefore has no error: nearly all of the noise of a bound.
+    """
+    half = max(PAIRS, J)
+    q = np.linalg.qr(generator.standard_normal((half, J)))[0] * math.sqrt(half)
+    return np.concatenate([q, -q])[:, None]
+
+
+def bounds_of(model, x, eps):
+    """Return the bound (7) of each of the rows x (M, D), (M,), with noise eps (L, M, J)."""
+    with np.errstate(all="ignore"):  # a row that is far from all others has a bound that is not finite
+        neg_kl, log_px = model.terms(x, eps)
+    return neg_kl.astype(float) + log_px
+
+
 class Run:
     """A training that can go on: the model, its optimiser, how the columns are standardised, and what has been so far.
 
-    settings are the arguments of the estimator by name, X (N, D) the rows of the beginning, and seed a whole number.
+    settings are the arguments of the estimator by name, X (N, D) the rows of the beginning, seed a whole number, and
+    learning_rate the stepsize.
     """
 
-    def __init__(self, settings, X, seed):
+    def __init__(self, settings, X, seed, learning_rate):
         self.seed = seed
         self.n_rows = 0
         self.bounds = []
         self.validation_bounds = []
         self.history = []
+        self.judging = None
         D = X.shape[1]
         likelihood = settings["likelihood"]
-        ours = LIKELIHOODS.get(likelihood) if isinstance(likelihood, str) else None
-        mean = settings["mean"] or ("free" if ours is not None and "free" in ours.means else "sigmoid")
+        named = LIKELIHOODS.get(likelihood) if isinstance(likelihood, str) else None
+        mean = settings["mean"] or ("free" if named is not None and "free" in named.means else "sigmoid")
+        free = (
+            mean == "free"
+            if named is not None
+            else type(likelihood) in LIKELIHOODS.values() and not takes_unit(likelihood)
+        )
         self.mean = np.zeros(D)
         self.scale = np.ones(D)
-        if settings["standardize"] and mean == "free":
+        self.standardized = settings["standardize"] and free
+        self.sigmoid = mean == "sigmoid" and named is not None and "free" in named.means
+        if self.standardized:
             with called():
                 self.mean, d = centred(X)
             sd = np.sqrt((d * d).mean(axis=0))
             self.scale[sd > 0] = sd[sd > 0]
         with called(**NAMES):
             passed = {NAMED.get(name, name): settings[name] for name in OF_MODEL}
+            for name in ("n_hidden", "channels"):
+                if isinstance(passed[name], np.ndarray):
+                    passed[name] = passed[name].tolist()
             passed |= {"mean": mean, "init": "glorot", "dtype": X.dtype, "seed": self.seed}
             passed |= {} if settings["full_vb"] else {"prior": settings["prior"]}
             self.model = (full_vb.FullVB if settings["full_vb"] else vae.VAE)(D, **passed)
-            self.optimizer = Continued(OPTIMIZERS[settings["solver"]](lr=settings["learning_rate"]))
+            self.optimizer = Continued(OPTIMIZERS[settings["solver"]](lr=learning_rate))
+
+    def copied(self, learning_rate):
+        """Return a copy that goes on, with this stepsize, while this one stays as it is."""
+        other = copy.copy(self)
+        other.model = copy.deepcopy(self.model)
+        other.optimizer = copy.deepcopy(self.optimizer)
+        other.optimizer.optimizer.lr = learning_rate
+        for name in ("bounds", "validation_bounds", "history"):
+            setattr(other, name, list(getattr(self, name)))
+        return other
+
+    def warn_of_scale(self, X):
+        """Warn where rows X of a `partial_fit` are too few to standardise by, or far from those of the first call."""
+        if not self.standardized:
+            return
+        if not self.bounds and len(X) < FEW:
+            warnings.warn(
+                f"X has {len(X)} rows, by which the columns are standardised from now on: begin with more, or bring "
+                "the columns to like size yourself and set standardize=False",
+                stacklevel=4,
+            )
+        far = np.flatnonzero((((X - self.mean) / self.scale) ** 2).mean(axis=0) > FAR**2)
+        if self.bounds and len(far):
+            warnings.warn(
+                f"X has rows far from those of the first call, by which the columns are standardised, in "
+                f"{listed([str(i) for i in far])}, counted from 0: shuffle the rows before they are parted, or bring "
+                "the columns to like size yourself and set standardize=False",
+                stacklevel=4,
+            )
 
     def scaled(self, X):
         """Return rows X (N, D) as the model takes them.
@@ -428,9 +545,11 @@ class Run:
         lowest = x.min()
         highest = x.max()
         if lowest < -rounding or highest > 1 + rounding:
+            name = repr(self.model.config["likelihood"]) + " with mean 'sigmoid'" * self.sigmoid
+            other = "leave mean out" if self.sigmoid else "take 'isotropic'"
             raise ValueError(
-                f"X has values from {in_words(lowest)} to {in_words(highest)}; expected [0, 1] for likelihood "
-                f"{self.model.config['likelihood']!r}: put MinMaxScaler(clip=True) before it, or take 'isotropic'"
+                f"X has values from {in_words(lowest)} to {in_words(highest)}; expected [0, 1] for likelihood {name}: "
+                f"put MinMaxScaler(clip=True) before it, or {other}"
             )
         return np.minimum(np.maximum(x, 0), 1)
 
@@ -438,31 +557,62 @@ class Run:
         """Return rows of the model (N, D) in the units of X."""
         return x * self.scale + self.mean
 
-    def go_on(self, rows, valid, batch_size, n_data):
-        """Train by one pass over rows (N, D) of the model, and return the row of the history; see `fit`."""
+    def judge_by(self, rows):
+        """Judge the passes from now on by the bound of rows (N, D) of the model, or of `JUDGED` of them, at some draws.
+
+        The noise is the same after each pass, so that the passes can be told apart.
+        """
+        generator = stream(self.seed, JUDGING, 0)
+        self.judging = rows[generator.permutation(len(rows))[:JUDGED]]
+        shape = max(1, JUDGED // len(self.judging)), len(self.judging), self.model.n_latent
+        self.judging_eps = generator.standard_normal(shape).astype(self.model.dtype)
+
+    def judged(self):
+        """Return the value by which a pass is judged: the bound, in which the KL counts β times, per row."""
+        neg_kl = log_px = 0.0
+        with self.model.guard.looked_at(), np.errstate(all="ignore"):
+            for block in gen_batches(len(self.judging), self.model.rows_at_once()):
+                terms = self.model.terms(self.judging[block], self.judging_eps[:, block])
+                neg_kl += float(terms[0].sum(dtype=float)) / len(self.judging)
+                log_px += float(terms[1].sum(dtype=float)) / len(self.judging)
+        self.terms = neg_kl, log_px
+        return log_px + getattr(self.model, "beta", 1.0) * neg_kl
+
+    def go_on(self, rows, batch_size, n_data, held_out):
+        """Train by one pass over rows (N, D) of the model, and return the value by which it is judged; see `fit`."""
         looked_at = self.model.guard.looked_at() if self.bounds else contextlib.nullcontext()
-        with called(**NAMES), looked_at:
-            history = fit(
-                self.model,
-                rows,
-                valid,
-                optimizer=self.optimizer,
-                epochs=1,
-                batch_size=min(batch_size, len(rows)),
-                seed=self.seed + len(self.bounds),
-                log_every=len(rows),
-                n_data=n_data,
-                progress=False,
-            )
+        try:
+            with called(**NAMES), looked_at:
+                history = fit(
+                    self.model,
+                    rows,
+                    optimizer=self.optimizer,
+                    epochs=1,
+                    batch_size=min(batch_size, len(rows)),
+                    seed=self.seed + len(self.bounds),
+                    log_every=len(rows),
+                    n_data=n_data,
+                    progress=False,
+                )
+        except FloatingPointError as error:
+            told = re.sub("try a smaller step size(, in a new folder)?", "try a smaller learning_rate", str(error))
+            told = told.replace("bring the data nearer to 1", "try a smaller learning_rate")
+            raise FloatingPointError(told) from None
         row = history[-1:].copy()
+        value = float(row["train_bound"][0])
         log_scale = np.log(self.scale).sum()
-        self.bounds.append(float(row["train_bound"][0] - log_scale))
+        self.bounds.append(value - log_scale)
+        if self.judging is not None and not trait(self.model.estimator, "together"):  # whose bound of one draw may fall
+            value = self.judged()
+        if held_out:
+            row["rate"], row["distortion"] = -self.terms[0], -self.terms[1]
+            row["valid_bound"] = sum(self.terms)
         self.validation_bounds.append(float(row["valid_bound"][0] - log_scale))
         if self.history:
             for name in ("step", "samples", "epoch", "seconds"):
                 row[name] += self.history[-1][name]
         self.history.append(row)
-        return row[0]
+        return value
 
     def save(self, folder):
         """Write the model as a run folder, see `VAE.save`."""

@@ -235,7 +235,7 @@ class RunFolder:
 
 
 def save_run(folder, model, optimizer, facts, options, history):
-    """Write a model that was trained elsewhere as a run folder, which `load_model` and the commands read.
+    """Write a model that was trained elsewhere as a run folder, which `load_model` reads.
 
     facts and options are those of `RunFolder`, and history is an array as `fit` returns it. A folder in which no run
     can begin raises a ValueError.
