@@ -853,7 +853,7 @@ def test_components_are_in_the_order_of_their_variances_with_a_sign_that_is_fixe
     lengths = np.linalg.norm(ppca.components_, axis=1)
     assert (np.diff(lengths) < 0).all()
     assert_allclose(ppca.components_ / lengths[:, None], theirs.components_, atol=1e-9)
-    assert ours.n_components_ == ppca.n_components_ == FactorAnalysis(4).fit(WINE).n_components_ == 4
+    assert (ours.n_components_, ppca.n_components_, FactorAnalysis(3).fit(WINE).n_components_) == (4, 4, 3)
 
 
 @pytest.mark.filterwarnings(HEYWOOD)
@@ -936,9 +936,9 @@ def test_passes_are_judged_by_a_bound_whose_noise_is_the_same_each_time():
     model = quick().fit(WINE)
     run = model._run
     assert run.judged() == run.judged()
-    assert len(run.judging) == 178 and run.judging_eps.shape == (22, 178, 2)
+    assert len(run.judging) == 178 and run.judging_eps.shape == (5, 178, 2)
     run.judge_by(np.zeros((9000, 13)))
-    assert len(run.judging) == 4000 and run.judging_eps.shape[0] == 1
+    assert len(run.judging) == 1000 and run.judging_eps.shape[0] == 1
     twice = quick(beta=2.0).fit(WINE)._run
     value = twice.judged()
     assert_allclose(value, twice.terms[1] + 2 * twice.terms[0])

@@ -33,7 +33,7 @@ from scratchvae.training.optim import OPTIMIZERS, Continued
 from scratchvae.training.run import save_run
 
 PAIRS = 32  # how many draws of z, and as many with the other sign, the bound of a score takes at least
-JUDGED = 4000  # how many z a pass is judged by
+JUDGED = 1000  # how many z a pass is judged by
 FEW = 30  # rows are too few to standardise all later ones by
 FAR = 10  # standard deviations, as a mean over the rows of a part, tell that the first part was not like this one
 SCORING, JUDGING = 3, 4  # set the noise of scores and that of judging apart from the noise of training
@@ -256,7 +256,7 @@ class VAE(Scored, DensityMixin, Codes):
             else:
                 text = f"not converged after max_iter = {max_iter} passes: allow more, or raise learning_rate or tol"
                 warnings.warn(text, ConvergenceWarning, stacklevel=3)
-            if valid is None and value < first - self.tol:
+            if valid is None and value < first - 1:  # a nat, and no jitter of a training that has settled
                 text = f"the bound has fallen from {first:.4g} to {value:.4g} nats per row: lower learning_rate"
                 warnings.warn(text, ConvergenceWarning, stacklevel=3)
         except KeyboardInterrupt:
