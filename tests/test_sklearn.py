@@ -37,6 +37,7 @@ from scratchvae.training.loop import fit, stream
 from scratchvae.training.optim import Adagrad, Continued
 
 OURS = (VAE, PPCA, FactorAnalysis, PCA, LinearAutoencoder, MixtureOfGaussians)
+OTHERS = (VAE(early_stopping=True, max_iter=20), VAE(full_vb=True, n_importance=30, max_iter=5))
 HEYWOOD = "ignore:the noise of columns? .* has the least variance allowed:UserWarning"  # true words on noise as data
 WIDE = "ignore:the rank of x is .* and .* latents explain it to the last:UserWarning"
 FEW = "ignore:X has .* rows, by which the columns are standardised:UserWarning"
@@ -50,8 +51,8 @@ def quick(**settings):
     return VAE(**{"max_iter": 3, "n_iter_no_change": 1, "tol": 1e9, "random_state": 0} | settings)
 
 
-@pytest.mark.filterwarnings(HEYWOOD, WIDE, FEW, SHORT)
-@parametrize_with_checks([estimator() for estimator in OURS])
+@pytest.mark.filterwarnings(HEYWOOD, WIDE, FEW, SHORT, "ignore:k_hat is above")
+@parametrize_with_checks([*(estimator() for estimator in OURS), *OTHERS])
 def test_scikit_learns_own_checks_pass_without_an_exception(estimator, check):
     check(estimator)
 
@@ -606,7 +607,7 @@ def test_the_choices_of_the_package_arrive(settings):
         ({"tol": -1}, "tol is -1; expected a number ≥ 0"),
         ({"n_iter_no_change": 0}, "n_iter_no_change is 0; expected a whole number ≥ 1"),
         ({"early_stopping": 1}, "early_stopping is 1; expected True or False"),
-        ({"early_stopping": True, "validation_fraction": 2}, "validation_fraction is 2; expected"),
+        ({"validation_fraction": 2}, "validation_fraction is 2; expected"),
         (
             {"early_stopping": True, "objective": "iwae", "n_draws": 2},
             "early_stopping is True, by the bound of one draw",
@@ -638,6 +639,7 @@ def test_an_argument_that_does_not_fit_is_named_in_fit_by_its_own_name(settings,
         (FactorAnalysis(tol=0), "tol is 0; expected a number > 0"),
         (LinearAutoencoder(tied=1), "tied is 1; expected True or False"),
         (LinearAutoencoder(max_iter=-1), "max_iter is -1; expected a whole number ≥ 1"),
+        (PPCA(random_state="a"), "'a' cannot be used to seed"),
         (MixtureOfGaussians(0), "n_components is 0; expected a whole number ≥ 1"),
         (MixtureOfGaussians(500), "n_components is 500; expected no more than the 178 rows of X"),
         (MixtureOfGaussians(weight_concentration_prior=0), "weight_concentration_prior is 0; expected a number > 0"),
@@ -884,6 +886,8 @@ def test_parts_by_which_columns_cannot_be_standardised_are_warned_of():
     ):
         model.partial_fit(X * [1, 1, 100] + 1)
     VAE(random_state=0, standardize=False).partial_fit(WINE[:10])
+    with pytest.raises(ValueError, match="total_samples is 5, and X has 178 rows; expected no fewer than those"):
+        VAE(total_samples=5).partial_fit(WINE)
 
 
 def test_a_training_that_runs_away_says_that_the_bound_has_fallen():

@@ -5,6 +5,7 @@ Their mathematics is that of `models.autoencoder` and `models.factor_analysis`, 
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from scratchvae.arguments import flag, whole
@@ -206,6 +207,7 @@ class PPCA(LinearGaussian):
     def fit(self, X, y=None):
         """Fit the model to rows X (N, D) and return the estimator. y is ignored."""
         X = self._of_fit(X)
+        check_random_state(self.random_state)
         with called():
             model = factor_analysis.PPCA(self._most_components(X), allow_singular=True).fit(X)
         self.noise_variance_ = float(model.var_[0])

@@ -223,8 +223,8 @@ class VAE(Scored, DensityMixin, Codes):
         run.n_rows = len(X)
         rows = run.scaled(X)
         valid = None
+        size = share("validation_fraction", self.validation_fraction)
         if flag("early_stopping", self.early_stopping):
-            size = share("validation_fraction", self.validation_fraction)
             if trait(run.model.estimator, "together"):
                 raise ValueError(
                     f"early_stopping is True, by the bound of one draw for rows that are set aside, and the objective "
@@ -283,6 +283,10 @@ class VAE(Scored, DensityMixin, Codes):
         go_on = hasattr(self, "model_")
         X = self._of_use(X) if go_on else self._of_fit(X)
         run = self._begun(X, go_on)
+        if self.total_samples is not None and self.total_samples < len(X):
+            raise ValueError(
+                f"total_samples is {self.total_samples}, and X has {len(X)} rows; expected no fewer than those"
+            )
         run.judging = None
         run.warn_of_scale(X)
         run.n_rows += len(X)
