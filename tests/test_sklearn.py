@@ -32,7 +32,8 @@ from scratchvae import Adam, load_model
 from scratchvae.inference.likelihoods import Isotropic
 from scratchvae.models import autoencoder, factor_analysis
 from scratchvae.sklearn import PCA, PPCA, VAE, FactorAnalysis, LinearAutoencoder, MixtureOfGaussians
-from scratchvae.sklearn.vae import SCORING, Run, paired
+from scratchvae.sklearn.run import Run
+from scratchvae.sklearn.vae import SCORING, paired
 from scratchvae.training.loop import fit, stream
 from scratchvae.training.optim import Adagrad, Continued
 
@@ -939,11 +940,14 @@ def test_widths_may_be_an_array_and_the_minibatch_follows_the_number_of_rows():
 def test_passes_are_judged_by_a_bound_whose_noise_is_the_same_each_time():
     model = quick().fit(WINE)
     run = model._run
+    assert run.judging is None  # a pickle of the estimator holds no rows
+    run.judge_by(run.scaled(WINE))
     assert run.judged() == run.judged()
     assert len(run.judging) == 178 and run.judging_eps.shape == (5, 178, 2)
     run.judge_by(np.zeros((9000, 13)))
     assert len(run.judging) == 1000 and run.judging_eps.shape[0] == 1
     twice = quick(beta=2.0).fit(WINE)._run
+    twice.judge_by(twice.scaled(WINE))
     value = twice.judged()
     assert_allclose(value, twice.terms[1] + 2 * twice.terms[0])
     assert abs(value - sum(twice.terms)) > 1e-3

@@ -1,11 +1,8 @@
 """The variational auto-encoder of Kingma & Welling, "Auto-Encoding Variational Bayes", as an estimator.
 
-The model is `models.vae.VAE` or `models.full_vb.FullVB`, and it is trained by `training.loop.fit`, one pass over the
-rows at a time.
+The model is `models.vae.VAE` or `models.full_vb.FullVB`, and it is trained one pass over the rows at a time, see `run`.
 """
 
-import contextlib
-import copy
 import math
 import re
 import warnings
@@ -18,30 +15,18 @@ from sklearn.utils import gen_batches
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from scratchvae.arguments import flag, is_real, model_rows, positive, share, takes_unit, whole
-from scratchvae.data.pixels import in_words
+from scratchvae.arguments import flag, is_real, model_rows, positive, share, whole
 from scratchvae.guard import one_of
 from scratchvae.inference.imputation import impute
-from scratchvae.inference.likelihoods import LIKELIHOODS
 from scratchvae.inference.marginal import importance
 from scratchvae.inference.objectives import trait
-from scratchvae.models import full_vb, vae
-from scratchvae.models.moments import centred, listed
+from scratchvae.sklearn.run import NAMES, SETTINGS, Run
 from scratchvae.sklearn.tables import FLOATS, Codes, Scored, all_or_nothing, called, drawn
-from scratchvae.training.loop import facts_of, fit, stream
-from scratchvae.training.optim import OPTIMIZERS, Continued
-from scratchvae.training.run import save_run
+from scratchvae.training.loop import stream
+from scratchvae.training.optim import OPTIMIZERS
 
 PAIRS = 32  # how many draws of z, and as many with the other sign, the bound of a score takes at least
-JUDGED = 1000  # how many z a pass is judged by
-FEW = 30  # rows are too few to standardise all later ones by
-FAR = 10  # standard deviations, as a mean over the rows of a part, tell that the first part was not like this one
-SCORING, JUDGING = 3, 4  # set the noise of scores and that of judging apart from the noise of training
-OF_MODEL = ("n_components", "likelihood", "n_hidden", "activation", "channels", "posterior", "flow", "objective")
-OF_MODEL += ("n_draws", "beta", "free_bits")
-SETTINGS = (*OF_MODEL, "mean", "standardize", "prior", "full_vb", "solver")
-NAMED = {"n_components": "n_latent", "objective": "estimator", "n_draws": "n_samples"}  # what the model calls them
-NAMES = {name: ours for ours, name in NAMED.items()} | {"lr": "learning_rate", "n_visible": "the number of columns"}
+SCORING = 3  # sets the noise of scores apart from that of training and of judging
 
 
 class VAE(Scored, DensityMixin, Codes):
@@ -256,7 +241,10 @@ class VAE(Scored, DensityMixin, Codes):
             else:
                 text = f"not converged after max_iter = {max_iter} passes: allow more, or raise learning_rate or tol"
                 warnings.warn(text, ConvergenceWarning, stacklevel=3)
-            if valid is None and value < first - 1:  # a nat, and no jitter of a training that has settled
+            if not math.isfinite(value):
+                text = f"the bound by which passes are judged is {value}: see whether some rows are far from all others"
+                warnings.warn(text, ConvergenceWarning, stacklevel=3)
+            elif valid is None and value < first - 1:  # a nat, and no jitter of a training that has settled
                 text = f"the bound has fallen from {first:.4g} to {value:.4g} nats per row: lower learning_rate"
                 warnings.warn(text, ConvergenceWarning, stacklevel=3)
         except KeyboardInterrupt:
@@ -287,7 +275,6 @@ class VAE(Scored, DensityMixin, Codes):
             raise ValueError(
                 f"total_samples is {self.total_samples}, and X has {len(X)} rows; expected no fewer than those"
             )
-        run.judging = None
         run.warn_of_scale(X)
         run.n_rows += len(X)
         self._pass(run, run.scaled(X), False, self.total_samples)
@@ -338,6 +325,7 @@ class VAE(Scored, DensityMixin, Codes):
         """Keep what a run has learned, with the best parameters (P,) if there are any, and return the estimator."""
         if best is not None:
             run.model.params.value[...] = best
+        run.judge_by(None)  # a copy or a pickle of the estimator holds no rows
         self._run = run
         self._fitted_with = {name: getattr(self, name) for name in SETTINGS}
         self.model_ = run.model
@@ -438,7 +426,9 @@ class VAE(Scored, DensityMixin, Codes):
         parts = []
         for block in gen_batches(len(rows), max(1, model.rows_at_once() // len(eps))):
             x = rows[block]
-            parts.append(bounds_of(model, x, np.repeat(eps, len(x), axis=1)))
+            with np.errstate(all="ignore"):  # a row that is far from all others has a bound that is not finite
+                neg_kl, log_px = model.terms(x, np.repeat(eps, len(x), axis=1))
+            parts.append(neg_kl.astype(float) + log_px)
         return np.concatenate(parts)
 
     def _scaled(self, X, model):
@@ -456,171 +446,3 @@ def paired(generator, J):
     half = max(PAIRS, J)
     q = np.linalg.qr(generator.standard_normal((half, J)))[0] * math.sqrt(half)
     return np.concatenate([q, -q])[:, None]
-
-
-def bounds_of(model, x, eps):
-    """Return the bound (7) of each of the rows x (M, D), (M,), with noise eps (L, M, J)."""
-    with np.errstate(all="ignore"):  # a row that is far from all others has a bound that is not finite
-        neg_kl, log_px = model.terms(x, eps)
-    return neg_kl.astype(float) + log_px
-
-
-class Run:
-    """A training that can go on: the model, its optimiser, how the columns are standardised, and what has been so far.
-
-    settings are the arguments of the estimator by name, X (N, D) the rows of the beginning, seed a whole number, and
-    learning_rate the stepsize.
-    """
-
-    def __init__(self, settings, X, seed, learning_rate):
-        self.seed = seed
-        self.n_rows = 0
-        self.bounds = []
-        self.validation_bounds = []
-        self.history = []
-        self.judging = None
-        D = X.shape[1]
-        likelihood = settings["likelihood"]
-        named = LIKELIHOODS.get(likelihood) if isinstance(likelihood, str) else None
-        mean = settings["mean"] or ("free" if named is not None and "free" in named.means else "sigmoid")
-        free = (
-            mean == "free"
-            if named is not None
-            else type(likelihood) in LIKELIHOODS.values() and not takes_unit(likelihood)
-        )
-        self.mean = np.zeros(D)
-        self.scale = np.ones(D)
-        self.standardized = settings["standardize"] and free
-        self.sigmoid = mean == "sigmoid" and named is not None and "free" in named.means
-        if self.standardized:
-            with called():
-                self.mean, d = centred(X)
-            sd = np.sqrt((d * d).mean(axis=0))
-            self.scale[sd > 0] = sd[sd > 0]
-        with called(**NAMES):
-            passed = {NAMED.get(name, name): settings[name] for name in OF_MODEL}
-            for name in ("n_hidden", "channels"):
-                if isinstance(passed[name], np.ndarray):
-                    passed[name] = passed[name].tolist()
-            passed |= {"mean": mean, "init": "glorot", "dtype": X.dtype, "seed": self.seed}
-            passed |= {} if settings["full_vb"] else {"prior": settings["prior"]}
-            self.model = (full_vb.FullVB if settings["full_vb"] else vae.VAE)(D, **passed)
-            self.optimizer = Continued(OPTIMIZERS[settings["solver"]](lr=learning_rate))
-
-    def copied(self, learning_rate):
-        """Return a copy that goes on, with this stepsize, while this one stays as it is."""
-        other = copy.copy(self)
-        other.model = copy.deepcopy(self.model)
-        other.optimizer = copy.deepcopy(self.optimizer)
-        other.optimizer.optimizer.lr = learning_rate
-        for name in ("bounds", "validation_bounds", "history"):
-            setattr(other, name, list(getattr(self, name)))
-        return other
-
-    def warn_of_scale(self, X):
-        """Warn where rows X of a `partial_fit` are too few to standardise by, or far from those of the first call."""
-        if not self.standardized:
-            return
-        if not self.bounds and len(X) < FEW:
-            warnings.warn(
-                f"X has {len(X)} rows, by which the columns are standardised from now on: begin with more, or bring "
-                "the columns to like size yourself and set standardize=False",
-                stacklevel=4,
-            )
-        far = np.flatnonzero((((X - self.mean) / self.scale) ** 2).mean(axis=0) > FAR**2)
-        if self.bounds and len(far):
-            warnings.warn(
-                f"X has rows far from those of the first call, by which the columns are standardised, in "
-                f"{listed([str(i) for i in far])}, counted from 0: shuffle the rows before they are parted, or bring "
-                "the columns to like size yourself and set standardize=False",
-                stacklevel=4,
-            )
-
-    def scaled(self, X):
-        """Return rows X (N, D) as the model takes them.
-
-        Where it takes numbers in [0, 1], those that miss it by rounding are put there, as a scaler leaves them, and
-        others raise a ValueError.
-        """
-        x = ((X - self.mean) / self.scale).astype(self.model.dtype)
-        if not takes_unit(self.model.likelihood):
-            return x
-        rounding = 8 * np.finfo(X.dtype).eps
-        lowest = x.min()
-        highest = x.max()
-        if lowest < -rounding or highest > 1 + rounding:
-            name = repr(self.model.config["likelihood"]) + " with mean 'sigmoid'" * self.sigmoid
-            other = "leave mean out" if self.sigmoid else "take 'isotropic'"
-            raise ValueError(
-                f"X has values from {in_words(lowest)} to {in_words(highest)}; expected [0, 1] for likelihood {name}: "
-                f"put MinMaxScaler(clip=True) before it, or {other}"
-            )
-        return np.minimum(np.maximum(x, 0), 1)
-
-    def unscaled(self, x):
-        """Return rows of the model (N, D) in the units of X."""
-        return x * self.scale + self.mean
-
-    def judge_by(self, rows):
-        """Judge the passes from now on by the bound of rows (N, D) of the model, or of `JUDGED` of them, at some draws.
-
-        The noise is the same after each pass, so that the passes can be told apart.
-        """
-        generator = stream(self.seed, JUDGING, 0)
-        self.judging = rows[generator.permutation(len(rows))[:JUDGED]]
-        shape = max(1, JUDGED // len(self.judging)), len(self.judging), self.model.n_latent
-        self.judging_eps = generator.standard_normal(shape).astype(self.model.dtype)
-
-    def judged(self):
-        """Return the value by which a pass is judged: the bound, in which the KL counts β times, per row."""
-        neg_kl = log_px = 0.0
-        with self.model.guard.looked_at(), np.errstate(all="ignore"):
-            for block in gen_batches(len(self.judging), self.model.rows_at_once()):
-                terms = self.model.terms(self.judging[block], self.judging_eps[:, block])
-                neg_kl += float(terms[0].sum(dtype=float)) / len(self.judging)
-                log_px += float(terms[1].sum(dtype=float)) / len(self.judging)
-        self.terms = neg_kl, log_px
-        return log_px + getattr(self.model, "beta", 1.0) * neg_kl
-
-    def go_on(self, rows, batch_size, n_data, held_out):
-        """Train by one pass over rows (N, D) of the model, and return the value by which it is judged; see `fit`."""
-        looked_at = self.model.guard.looked_at() if self.bounds else contextlib.nullcontext()
-        try:
-            with called(**NAMES), looked_at:
-                history = fit(
-                    self.model,
-                    rows,
-                    optimizer=self.optimizer,
-                    epochs=1,
-                    batch_size=min(batch_size, len(rows)),
-                    seed=self.seed + len(self.bounds),
-                    log_every=len(rows),
-                    n_data=n_data,
-                    progress=False,
-                )
-        except FloatingPointError as error:
-            told = re.sub("try a smaller step size(, in a new folder)?", "try a smaller learning_rate", str(error))
-            told = told.replace("bring the data nearer to 1", "try a smaller learning_rate")
-            raise FloatingPointError(told) from None
-        row = history[-1:].copy()
-        value = float(row["train_bound"][0])
-        log_scale = np.log(self.scale).sum()
-        self.bounds.append(value - log_scale)
-        if self.judging is not None and not trait(self.model.estimator, "together"):  # whose bound of one draw may fall
-            value = self.judged()
-        if held_out:
-            row["rate"], row["distortion"] = -self.terms[0], -self.terms[1]
-            row["valid_bound"] = sum(self.terms)
-        self.validation_bounds.append(float(row["valid_bound"][0] - log_scale))
-        if self.history:
-            for name in ("step", "samples", "epoch", "seconds"):
-                row[name] += self.history[-1][name]
-        self.history.append(row)
-        return value
-
-    def save(self, folder):
-        """Write the model as a run folder, see `VAE.save`."""
-        facts = {"algorithm": "scratchvae.sklearn.VAE", "model": self.model.config, "seed": self.seed, "data": None}
-        facts["optimizer"] = facts_of(self.optimizer.optimizer)
-        options = {"mean": self.mean.tolist(), "scale": self.scale.tolist()}
-        save_run(folder, self.model, self.optimizer.optimizer, facts, options, np.concatenate(self.history))
