@@ -130,7 +130,7 @@ class Run:
         return x * self.scale + self.mean
 
     def judge_by(self, rows):
-        """Judge passes from now on by the bound of rows (N, D) of the model, or of `JUDGED` of them; by none for None."""
+        """Judge passes from now on by the bound of rows (N, D), or of `JUDGED` of them; None is for no judging."""
         if rows is None:
             self.judging = None
             self.judging_eps = None
