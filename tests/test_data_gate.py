@@ -409,6 +409,10 @@ def test_uint8_that_do_not_reach_half_of_white_are_warned_about(tmp_path, highes
         (UNIT * 16, r"from 0 to 16; expected \[0, 1\].*: divide all data by their maximum, here 16$"),
         (UNIT * 255, r"from 0 to 255; expected \[0, 1\].*: divide by 255, or save as uint8$"),
         (UNIT * 256, r"from 0 to 256; .*: divide all data by their maximum, here 256$"),
+        (
+            UNIT * 1680,
+            r"from 0 to 1680; .*, here 1680; a table with units of its own is for scratchvae.sklearn, in Python$",
+        ),
         (UNIT * 2 - 1, r"from -1 to 1; .*: if black is -1 and white is 1, take \(x \+ 1\) / 2$"),
         (UNIT * (1 + 1e-6), r"from 0 to 1\.000001; .*: round them into it, x\.clip\(0, 1\)$"),
         (UNIT * 6 - 3, "from -3 to 3; .*: if they are standardised, undo that, and else take a gaussian or laplace"),

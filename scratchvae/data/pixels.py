@@ -38,7 +38,8 @@ def into_unit(lowest, highest):
         return "if they are standardised, undo that, and else take a gaussian or laplace likelihood with a free mean"
     if DARK < highest <= 255:
         return "divide by 255, or save as uint8"
-    return f"divide all data by their maximum, here {in_words(highest)}"
+    hint = "; a table with units of its own is for scratchvae.sklearn, in Python" if highest > 256 else ""
+    return f"divide all data by their maximum, here {in_words(highest)}{hint}"
 
 
 def warn_if_dark(name, x, stacklevel, floats=False):
