@@ -394,3 +394,16 @@ def test_appendix_d_has_an_error_where_the_density_is_far_below_all_floats():
         estimate = appendix_d(model, x, 50, burn_in=20, thin=1)
     assert (estimate.log_p < -1000).all()
     assert (estimate.error > 0).all() and np.isfinite(estimate.error).all() and (estimate.error < 1).all()
+
+
+def test_rows_with_the_same_number_have_the_same_draws():
+    model = VAE(9, 5, 2, dtype="float64", seed=1, init="glorot")
+    x = np.repeat(np.random.default_rng(0).random((1, 9)), 3, axis=0)
+    apart = marginal.importance(model, x, 20).log_p
+    assert len(set(apart)) == 3
+    together = marginal.importance(model, x, 20, numbers=[0, 4, 0]).log_p
+    assert together[0] == together[2] == apart[0] and together[1] not in apart
+    with pytest.raises(ValueError, match="numbers has 2 entries; expected 3, one for each row"):
+        marginal.importance(model, x, 20, numbers=[0, 1])
+    with pytest.raises(ValueError, match="numbers is -1; expected a whole number ≥ 0"):
+        marginal.importance(model, x, 20, numbers=[0, 1, -1])

@@ -32,6 +32,7 @@ from scratchvae import Adam, load_model
 from scratchvae.inference.likelihoods import Isotropic
 from scratchvae.models import autoencoder, factor_analysis
 from scratchvae.sklearn import PCA, PPCA, VAE, FactorAnalysis, LinearAutoencoder, MixtureOfGaussians
+from scratchvae.sklearn import vae as estimator_file
 from scratchvae.sklearn.run import Run
 from scratchvae.sklearn.vae import SCORING, paired
 from scratchvae.training.loop import fit, stream
@@ -495,7 +496,7 @@ def test_early_stopping_keeps_the_best_model_by_rows_that_are_set_aside(monkeypa
     assert quick().fit(X).validation_bounds_ is None
     seen = []
     monkeypatch.setattr(Run, "judge_by", lambda self, rows: seen.append(rows))
-    monkeypatch.setattr(Run, "judged", lambda self: 0.0)
+    monkeypatch.setattr(Run, "judged", lambda self: {"reconstruction": 0.0, "kl": 0.0, "bound": 0.0})
     monkeypatch.setattr(
         VAE, "_pass", lambda self, run, *_: run.bounds.append(0.0) or run.validation_bounds.append(0.0) or 0.0
     )
@@ -806,7 +807,7 @@ def test_a_mixture_that_is_fitted_sweep_by_sweep_converges_where_one_long_fit_do
     assert not MixtureOfGaussians(3, max_iter=1, random_state=0).fit(X).converged_
 
 
-# What reviewers found
+# What users run into
 
 
 def test_the_draws_of_a_score_have_the_mean_and_the_covariance_of_the_prior_exactly():
@@ -943,14 +944,32 @@ def test_passes_are_judged_by_a_bound_whose_noise_is_the_same_each_time():
     assert run.judging is None  # a pickle of the estimator holds no rows
     run.judge_by(run.scaled(WINE))
     assert run.judged() == run.judged()
-    assert len(run.judging) == 178 and run.judging_eps.shape == (5, 178, 2)
+    assert len(run.judging) == 5 * 178
     run.judge_by(np.zeros((9000, 13)))
-    assert len(run.judging) == 1000 and run.judging_eps.shape[0] == 1
+    assert len(run.judging) == 1000
     twice = quick(beta=2.0).fit(WINE)._run
     twice.judge_by(twice.scaled(WINE))
-    value = twice.judged()
-    assert_allclose(value, twice.terms[1] + 2 * twice.terms[0])
-    assert abs(value - sum(twice.terms)) > 1e-3
+    found = twice.judged()
+    assert twice.value_of(found) == found["reconstruction"] - 2 * found["kl"]
+    assert twice.value_of(found) < found["bound"] - 1e-3
+
+
+def test_the_size_of_the_part_that_is_set_aside_and_the_numbers_of_impute_arrive(monkeypatch):
+    seen = []
+    plain = Run.judge_by
+    monkeypatch.setattr(Run, "judge_by", lambda self, rows: seen.append(rows) or plain(self, rows))
+    for fraction in (0.1, 0.5):
+        quick(early_stopping=True, validation_fraction=fraction).fit(WINE)
+    assert [len(rows) for rows in seen if rows is not None] == [18, 89]
+    noted = []
+
+    def noting(model, x, missing, steps, burn_in, seed):
+        noted.append((len(x), steps, burn_in))
+        return x
+
+    monkeypatch.setattr(estimator_file, "impute", noting)
+    quick().fit(WINE).impute(WINE[:7], chains=3, steps=4, burn_in=5)
+    assert noted == [(21, 4, 5)]
 
 
 def test_a_folder_that_is_taken_is_refused_without_options_of_the_command_line(tmp_path):

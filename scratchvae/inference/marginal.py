@@ -61,10 +61,11 @@ def importance(model, x, n_samples=5000, seed=0, progress=None, comm=None, numbe
         N = len(x)
         K = whole("n_samples", n_samples)
         seed = whole("seed", seed, least=0)
-        numbers = range(N) if numbers is None else [whole("numbers", i, least=0) for i in numbers]
+        numbers = None if numbers is None else [whole("numbers", i, least=0) for i in numbers]
+        ranks.require_same(model, x, n_samples=K, seed=seed, numbers=numbers)
+        numbers = range(N) if numbers is None else numbers
         if len(numbers) != N:
             raise ValueError(f"numbers has {len(numbers)} entries; expected {N}, one for each row")
-        ranks.require_same(model, x, n_samples=K, seed=seed, numbers=list(numbers))
         mine = ranks.share(N)
         found = np.empty((len(mine), 4))  # log_p, error, ess and k_hat
         size = max(1, AT_ONCE // K)

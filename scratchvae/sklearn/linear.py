@@ -6,9 +6,8 @@ Their mathematics is that of `models.autoencoder` and `models.factor_analysis`, 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted
 
-from scratchvae.arguments import flag, whole
+from scratchvae.arguments import flag
 from scratchvae.models import autoencoder, factor_analysis
 from scratchvae.sklearn.tables import Codes, Scored, all_or_nothing, called, drawn
 
@@ -19,6 +18,10 @@ class Linear(Scored, Codes):
     @property
     def _n_features_out(self):
         return len(self.components_)
+
+    def _most(self, X):
+        """Return n_components, of which there are no more than rows, nor than columns."""
+        return self._components(1, min(X.shape), f"min(N, D) = {min(X.shape)}")
 
     def transform(self, X):
         """Return the codes (N, J) of rows X (N, D); for a model with a density, they are E[z|x]."""
@@ -76,7 +79,7 @@ class PCA(Linear):
         """Fit the directions to rows X (N, D) and return the estimator. y is ignored."""
         X = self._of_fit(X)
         with called():
-            model = autoencoder.PCA(self._most_components(X), allow_singular=True).fit(X)
+            model = autoencoder.PCA(self._most(X), allow_singular=True).fit(X)
         self.model_ = model
         self.mean_ = model.mean_
         self.components_ = model.decoder_
@@ -133,7 +136,7 @@ class LinearAutoencoder(Linear):
         """Fit A and B to rows X (N, D) and return the estimator. y is ignored."""
         X = self._of_fit(X)
         tied = flag("tied", self.tied)
-        J = self._most_components(X)
+        J = self._most(X)
         with called():
             model = autoencoder.LinearAutoencoder(J, tied, self.tol, self.max_iter, allow_singular=True)
             model.convergence_warning = ConvergenceWarning
@@ -162,9 +165,8 @@ class LinearGaussian(Linear):
 
         random_state selects them; with None it is that of the estimator.
         """
-        check_is_fitted(self)
-        whole("n_samples", n_samples)
-        X = self.model_.sample(n_samples, drawn(self.random_state if random_state is None else random_state))
+        seed = self._seed_of(n_samples, random_state)
+        X = self.model_.sample(n_samples, seed)
         return X.astype(self._dtype, copy=False)
 
     def _kept(self, model, dtype):
@@ -209,7 +211,7 @@ class PPCA(LinearGaussian):
         X = self._of_fit(X)
         check_random_state(self.random_state)
         with called():
-            model = factor_analysis.PPCA(self._most_components(X), allow_singular=True).fit(X)
+            model = factor_analysis.PPCA(self._most(X), allow_singular=True).fit(X)
         self.noise_variance_ = float(model.var_[0])
         return self._kept(model, X.dtype)
 
@@ -260,13 +262,9 @@ class FactorAnalysis(LinearGaussian):
     def fit(self, X, y=None):
         """Fit the model to rows X (N, D) and return the estimator. y is ignored."""
         X = self._of_fit(X)
-        J = X.shape[1] if self.n_components is None else self.n_components
-        if not isinstance(J, int | np.integer) or isinstance(J, bool) or not 0 <= J <= X.shape[1]:
-            raise ValueError(
-                f"n_components is {J!r}; expected None or a whole number from 0 to the {X.shape[1]} columns of X"
-            )
+        J = self._components(0, X.shape[1], f"the {X.shape[1]} columns of X")
         with called(n_starts="n_init"):
-            model = factor_analysis.FactorAnalysis(int(J), self.tol, self.max_iter, self.n_init, allow_singular=True)
+            model = factor_analysis.FactorAnalysis(J, self.tol, self.max_iter, self.n_init, allow_singular=True)
             model.convergence_warning = ConvergenceWarning
             model.fit(X, seed=drawn(self.random_state), names=getattr(self, "feature_names_in_", None))
         self.noise_variance_ = model.var_

@@ -4,7 +4,6 @@ import numpy as np
 from sklearn.base import DensityMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted
 
 from scratchvae.arguments import flag, whole
 from scratchvae.inference import mean_field
@@ -186,7 +185,6 @@ class MixtureOfGaussians(Scored, DensityMixin, Table):
 
         random_state selects them; with None it is that of the estimator.
         """
-        check_is_fitted(self)
-        whole("n_samples", n_samples)
-        X, k = self.model_.sample(n_samples, drawn(self.random_state if random_state is None else random_state))
+        seed = self._seed_of(n_samples, random_state)
+        X, k = self.model_.sample(n_samples, seed)
         return X.astype(self._dtype, copy=False), k

@@ -11,7 +11,6 @@ import re
 import warnings
 
 import numpy as np
-from sklearn.utils import gen_batches
 
 from scratchvae.arguments import takes_unit
 from scratchvae.data.pixels import in_words
@@ -20,12 +19,12 @@ from scratchvae.inference.objectives import trait
 from scratchvae.models import full_vb, vae
 from scratchvae.models.moments import centred, listed
 from scratchvae.sklearn.tables import called
-from scratchvae.training.loop import facts_of, fit, stream
+from scratchvae.training.loop import evaluate, facts_of, fit, stream
 from scratchvae.training.optim import OPTIMIZERS, Continued
 from scratchvae.training.run import save_run
 
-JUDGED = 1000  # how many z a pass is judged by
-JUDGING = 4  # sets their noise apart from that of training and of scores
+JUDGED = 1000  # how many rows a pass is judged by
+JUDGING = 4  # sets their choice apart from the noise of training and of scores
 FEW = 30  # rows are too few to standardise all later ones by
 FAR = 10  # standard deviations, as a mean over the rows of a part, tell that the first part was not like this one
 OF_MODEL = ("n_components", "likelihood", "n_hidden", "activation", "channels", "posterior", "flow", "objective")
@@ -130,26 +129,24 @@ class Run:
         return x * self.scale + self.mean
 
     def judge_by(self, rows):
-        """Judge passes from now on by the bound of rows (N, D), or of `JUDGED` of them; None is for no judging."""
+        """Judge passes from now on by the bound of rows (N, D), or of `JUDGED` of them; None is for no judging.
+
+        Where there are fewer, each stands there several times, and each time sees other noise.
+        """
         if rows is None:
             self.judging = None
-            self.judging_eps = None
             return
-        generator = stream(self.seed, JUDGING, 0)
-        self.judging = rows[generator.permutation(len(rows))[:JUDGED]]
-        shape = max(1, JUDGED // len(self.judging)), len(self.judging), self.model.n_latent
-        self.judging_eps = generator.standard_normal(shape).astype(self.model.dtype)
+        chosen = stream(self.seed, JUDGING, 0).permutation(len(rows))[:JUDGED]
+        self.judging = np.repeat(rows[chosen], max(1, JUDGED // len(chosen)), axis=0)
 
     def judged(self):
+        """Return the terms of the bound by which a pass is judged: `evaluate` has the same noise after each pass."""
+        with self.model.guard.looked_at():
+            return evaluate(self.model, self.judging, seed=self.seed)
+
+    def value_of(self, found):
         """Return the value by which a pass is judged: the bound, in which the KL counts β times, per row."""
-        neg_kl = log_px = 0.0
-        with self.model.guard.looked_at(), np.errstate(all="ignore"):
-            for block in gen_batches(len(self.judging), self.model.rows_at_once()):
-                terms = self.model.terms(self.judging[block], self.judging_eps[:, block])
-                neg_kl += float(terms[0].sum(dtype=float)) / len(self.judging)
-                log_px += float(terms[1].sum(dtype=float)) / len(self.judging)
-        self.terms = neg_kl, log_px
-        return log_px + getattr(self.model, "beta", 1.0) * neg_kl
+        return found["reconstruction"] - self.model.beta * found["kl"]
 
     def go_on(self, rows, batch_size, n_data, held_out):
         """Train by one pass over rows (N, D) of the model, and return the value by which it is judged; see `fit`."""
@@ -176,10 +173,12 @@ class Run:
         log_scale = np.log(self.scale).sum()
         self.bounds.append(value - log_scale)
         if self.judging is not None and not trait(self.model.estimator, "together"):  # whose bound of one draw may fall
-            value = self.judged()
-        if held_out:
-            row["rate"], row["distortion"] = -self.terms[0], -self.terms[1]
-            row["valid_bound"] = sum(self.terms)
+            found = self.judged()
+            value = self.value_of(found)
+            if held_out:
+                row["rate"] = found["kl"]
+                row["distortion"] = -found["reconstruction"]
+                row["valid_bound"] = found["bound"]
         self.validation_bounds.append(float(row["valid_bound"][0] - log_scale))
         if self.history:
             for name in ("step", "samples", "epoch", "seconds"):

@@ -9,6 +9,8 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from scratchvae.arguments import whole
+
 FLOATS = (np.float64, np.float32)  # the precisions that are kept; others become the first
 
 
@@ -32,13 +34,18 @@ class Table(BaseEstimator):
             raise ValueError(f"X has {X.shape[1]} columns; expected {self._n_features_out}, as transform returns them")
         return X
 
-    def _most_components(self, X):
-        """Return n_components, or min(N, D) for None; more than that raise a ValueError."""
-        most = min(X.shape)
+    def _components(self, least, most, in_words):
+        """Return n_components, or `most` for None; a ValueError is raised outside least to most, called `in_words`."""
         J = most if self.n_components is None else self.n_components
-        if not isinstance(J, int | np.integer) or isinstance(J, bool) or not 1 <= J <= most:
-            raise ValueError(f"n_components is {J!r}; expected None or a whole number from 1 to min(N, D) = {most}")
+        if not isinstance(J, int | np.integer) or isinstance(J, bool) or not least <= J <= most:
+            raise ValueError(f"n_components is {J!r}; expected None or a whole number from {least} to {in_words}")
         return int(J)
+
+    def _seed_of(self, n_samples, random_state):
+        """Return the seed of `sample`; before `fit`, and for an n_samples below 1, an error is raised."""
+        check_is_fitted(self)
+        whole("n_samples", n_samples)
+        return drawn(self.random_state if random_state is None else random_state)
 
 
 class Scored:
@@ -62,7 +69,7 @@ def all_or_nothing(fit):
     """Let a `fit` that fails leave the estimator as it was; Ctrl-C leaves what `fit` has kept."""
 
     @functools.wraps(fit)
-    def whole(self, X, y=None):
+    def careful(self, X, y=None):
         before = dict(vars(self))
         try:
             return fit(self, X, y)
@@ -71,7 +78,7 @@ def all_or_nothing(fit):
             vars(self).update(before)
             raise
 
-    return whole
+    return careful
 
 
 @contextlib.contextmanager

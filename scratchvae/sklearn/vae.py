@@ -226,7 +226,7 @@ class VAE(Scored, DensityMixin, Codes):
         waited = 0
         kept = None
         if run.bounds and valid is not None:
-            best = run.judged()
+            best = run.value_of(run.judged())
             kept = run.model.params.value.copy()
         try:
             for _ in range(max_iter):
@@ -382,15 +382,17 @@ class VAE(Scored, DensityMixin, Codes):
 
         It is the mean over chains of pseudo-Gibbs sampling, z ~ q(z|x) and x_missing ~ p(x|z) in turns, see
         `scratchvae.inference.imputation`. Each chain begins at a draw of the prior, and makes burn_in transitions, and
-        then as many as steps says, whose means are taken; 10 of each unless given.
+        then as many as steps says, whose means are taken; 10 of each unless given. The draws are a function of
+        random_state and of the place of the row. Rows of another width, and numbers that are not finite and no NaN,
+        raise a ValueError.
         """
         check_is_fitted(self)
         X = validate_data(self, X, dtype=FLOATS, reset=False, ensure_all_finite="allow-nan")
         chains = whole("chains", chains)
         missing = np.isnan(X)
-        known = np.where(missing, self.mean_, X) if self._run.standardized else np.where(missing, 0, X)
+        known = np.where(missing, self.mean_, X).astype(X.dtype)  # what stands in a hole is not read
         with one_of(self.model_) as model:
-            rows = np.repeat(self._scaled(known.astype(X.dtype), model), chains, axis=0)
+            rows = np.repeat(self._scaled(known, model), chains, axis=0)
             holes = np.repeat(missing, chains, axis=0)
             found = impute(model, rows, holes, steps, burn_in, seed=self._run.seed)
         filled = self._run.unscaled(found.reshape(len(X), chains, -1).mean(axis=1)).astype(X.dtype)
@@ -402,10 +404,9 @@ class VAE(Scored, DensityMixin, Codes):
         random_state selects them; with None it is that of the estimator. `inverse_transform` of codes gives means,
         which have no noise of their own: for "bernoulli", whose draws are 0 and 1, they are the grey pixels.
         """
-        check_is_fitted(self)
-        seed = drawn(self.random_state if random_state is None else random_state)
+        seed = self._seed_of(n_samples, random_state)
         with one_of(self.model_) as model:
-            x = model.simulate(whole("n_samples", n_samples), seed)[1]
+            x = model.simulate(n_samples, seed)[1]
             return self._run.unscaled(x).astype(x.dtype, copy=False)
 
     def save(self, folder):
