@@ -6,11 +6,13 @@ or moves one asks for a backend. No array is moved silently: an array on the oth
 it over. `backend` is "numpy" or "cupy" everywhere.
 """
 
+import contextlib
 import ctypes
 import functools
 import math
 import os
 import sys
+import types
 
 import numpy as np
 
@@ -150,6 +152,55 @@ def own(name, array, backend):
 def writable(value):
     """Return `value` itself, or a copy of an array in host memory that is read-only, as from a memory map."""
     return np.array(value) if kind(value) == "numpy" and not value.flags.writeable else value
+
+
+class Fusing:
+    """Whether functions that are `fused` become one kernel on the device: SCRATCHVAE_FUSE=1 says so for a process."""
+
+    on = os.environ.get("SCRATCHVAE_FUSE") == "1"
+
+
+@contextlib.contextmanager
+def fusing(on=True):
+    """Let functions that are `fused` become one kernel on the device inside `with`, or with on=False not."""
+    before = Fusing.on
+    Fusing.on = on
+    try:
+        yield
+    finally:
+        Fusing.on = before
+
+
+def fused(function):
+    """Let a function become one kernel on the device, by cupy.fuse, where `fusing` is on; elsewhere it is as it is.
+
+    By default that is off. A step of the paper's size puts some ninety small kernels in the device's queue, of some 10
+    µs each for the host, and half of them go away by this. What it saves on a device has not been measured yet; set
+    SCRATCHVAE_FUSE=1 to try it.
+
+    The function's text is the same for both. Its lines work element by element, with operators and functions of `np`,
+    and the last one may sum over an axis. It knows no shapes, takes no slices and makes no products. All that it
+    returns has the shape of its arguments broadcast together, or of their sum. Its arguments are arrays and numbers;
+    keywords are settings, such as a dtype, and each value of them makes a kernel of its own. Numbers meet arrays in it
+    and never one another, since cupy.fuse would compute that in float64.
+    """
+    kernels = {}
+
+    @functools.wraps(function)
+    def called(*arguments, **settings):
+        if not Fusing.on or "cupy" not in map(kind, arguments):
+            return function(*arguments, **settings)
+        cupy = array_module("cupy")
+        key = cupy, tuple(settings.items())
+        if key not in kernels:
+            names = {**function.__globals__, "np": cupy}  # cupy.fuse follows the functions of cupy, and not NumPy's
+            text = types.FunctionType(function.__code__, names, function.__name__)
+            if settings:
+                text = functools.update_wrapper(functools.partial(text, **settings), text)
+            kernels[key] = cupy.fuse()(text)
+        return kernels[key](*arguments)
+
+    return called
 
 
 def free_memory(backend):

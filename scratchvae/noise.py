@@ -12,7 +12,7 @@ import math
 
 import numpy as np
 
-from scratchvae.backend import array_module, move
+from scratchvae.backend import array_module, fused, move
 
 MANY = 1 << 16  # from so many numbers on they are computed in place; to draw as many takes the host half a millisecond
 LOW = np.uint64((1 << 32) - 1)  # selects the low half of 64 bits
@@ -52,17 +52,21 @@ def philox(counter, key):
     counter   holds the four words of a counter, arrays of uint64 of one shape.
     key       holds two words, uint64, under which each counter gives other bits.
     """
-    c0, c1, c2, c3 = counter
-    k0, k1 = (int(k) for k in key)
-    for _ in range(10):
+    steps = (0x9E3779B97F4A7C15, 0xBB67AE8584CAA73B)  # the golden ratio and √3 - 1, as 64 bits of their fractions
+    keys = [np.uint64((int(k) + r * step) % (1 << 64)) for r in range(10) for k, step in zip(key, steps, strict=True)]
+    return ten_rounds(*counter, *keys)
+
+
+@fused
+def ten_rounds(c0, c1, c2, c3, *keys):
+    """Return the four words after ten rounds, each with two of the keys."""
+    for k0, k1 in zip(keys[::2], keys[1::2], strict=True):
         high0, low0 = product(c0, 0xD2E7470EE14C6C93)
         high1, low1 = product(c2, 0xCA5A826395121157)
-        c0 = high1 ^ c1 ^ np.uint64(k0)
-        c2 = high0 ^ c3 ^ np.uint64(k1)
+        c0 = high1 ^ c1 ^ k0
+        c2 = high0 ^ c3 ^ k1
         c1 = low1
         c3 = low0
-        k0 = (k0 + 0x9E3779B97F4A7C15) % (1 << 64)  # the golden ratio, as 64 bits of its fraction
-        k1 = (k1 + 0xBB67AE8584CAA73B) % (1 << 64)  # √3 - 1, likewise
     return c0, c1, c2, c3
 
 
@@ -88,7 +92,13 @@ def box_muller(words, dtype):
     u is made from the low half of a word and v from its high half. words is (…, n), and the result is (…, 2, n), of
     `dtype`. No normal exceeds 6.8 in size, since u has only 32 bits.
     """
+    return np.stack(both_normals(words, dtype=dtype), axis=-2)
+
+
+@fused
+def both_normals(words, dtype):
+    """Return the two normals of each word as two arrays."""
     u, v = ((half.astype(dtype) + 0.5) * 2.0**-32 for half in (words & LOW, words >> HALF))
     r = np.sqrt(-2 * np.log(u))
     a = 2 * math.pi * v
-    return np.stack([r * np.cos(a), r * np.sin(a)], axis=-2)
+    return r * np.cos(a), r * np.sin(a)

@@ -1,18 +1,26 @@
-"""A strict stand-in for CuPy: NumPy arrays in a wrapper that refuses what CuPy refuses and counts what waits.
+"""A strict stand-in for CuPy: NumPy arrays in a wrapper that refuses what CuPy refuses, and counts waits and launches.
 
 CuPy's own behaviour, as far as the library can meet it: no implicit conversion to NumPy, no host array in a ufunc, a
 function or an assignment, 0-d arrays from reductions, views from slices, `out=` and in-place, and a wait for the device
-at every read of a value. Only names that CuPy has are offered (test_backend.py compares where CuPy is installed).
+at every read of a value. Only names that CuPy has are offered (test_cupy.py compares where CuPy is installed).
 `install` puts it in CuPy's place for one test.
+
+A launch is anything that a call puts in the device's queue: a kernel, a product by cuBLAS, a copy, a memory set. How
+many a call makes was read in the source of CuPy 14: one for each ufunc, reduction, product, gather and copy, one for
+each array of a `concatenate`, none for a view. `Calls.log` lists them where a test asks for it.
 """
 
+import contextlib
+import functools
 import operator
+import os
 import sys
 import time
 import types
 
 import numpy as np
 
+HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 UFUNCS = [
     "add",
     "subtract",
@@ -74,6 +82,8 @@ METHODS |= {"reshape": {"order"}, "ravel": {"order"}, "astype": {"order", "casti
 METHODS |= {"take": {"axis", "out"}, "swapaxes": set()}
 WAITING = {"unique"}  # the size of their result must be read from the device
 SCALARS = (bool, int, float, np.generic)
+NO_LAUNCH = {"shape", "empty_like"}
+MORE_LAUNCHES = {"std": 4, "var": 3, "unique": 10}  # the mean, the squares and their sum, and a root; a sort and more
 
 
 class Waits:
@@ -82,6 +92,68 @@ class Waits:
     count = 0
     free = 1 << 40  # bytes, before anything was made by `zeros`, `asarray` and the like
     taken = 0
+
+
+class Call:
+    """A call that put something in the device's queue, and `launches` times so.
+
+    name       is NumPy's name of what was called.
+    given      lists the arguments: (dtype, ndim, bytes) of an array, and the type of a number.
+    settings   are the names of the keywords.
+    made       is (dtype, ndim, bytes) of the result.
+    place      names the line of the package that called: (function, file, number).
+    """
+
+    def __init__(self, name, given, settings, made, launches):
+        self.name = name
+        self.given = tuple(told(value) for value in given)
+        self.settings = tuple(sorted(settings))
+        self.made = told(made)
+        self.launches = launches
+        self.place = place()
+
+
+class Calls:
+    """`log` lists each `Call` while it is a list; None while nobody asks."""
+
+    log = None
+
+    @classmethod
+    def note(cls, name, given, settings, made, launches=1):
+        """Note a call that put something in the device's queue."""
+        if cls.log is not None and launches:
+            cls.log.append(Call(name, given, settings, made, launches))
+
+
+@contextlib.contextmanager
+def logged():
+    """Give the list of what is called inside."""
+    before = Calls.log
+    Calls.log = []
+    try:
+        yield Calls.log
+    finally:
+        Calls.log = before
+
+
+def told(value):
+    """What is noted of an argument or a result."""
+    if isinstance(value, ndarray):
+        value = value._host
+    if isinstance(value, list | tuple):
+        return tuple(told(one) for one in value)
+    return (value.dtype.name, value.ndim, value.nbytes) if isinstance(value, np.ndarray) else type(value).__name__
+
+
+def place():
+    """The innermost line of the package that is at work, as (function, file, number)."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        path = frame.f_code.co_filename
+        if f"{os.sep}scratchvae{os.sep}" in path and not path.startswith(HERE):
+            return frame.f_code.co_name, path.rpartition(f"{os.sep}scratchvae{os.sep}")[2], frame.f_lineno
+        frame = frame.f_back
+    return "", "", 0
 
 
 def wait(host):
@@ -136,8 +208,11 @@ class ndarray:  # noqa: N801  CuPy's name
             if not isinstance(target, ndarray):
                 raise TypeError(f"Output arguments type must be cupy.ndarray, not {type(target)}")
             ufunc(*inner(inputs), out=target._host, **settings)
+            Calls.note(ufunc.__name__, inputs, {"out", *settings}, target)
             return target
-        return outer(ufunc(*inner(inputs), **settings))
+        result = outer(ufunc(*inner(inputs), **settings))
+        Calls.note(ufunc.__name__, inputs, settings, result)
+        return result
 
     def __array_function__(self, function, kinds, arguments, settings):
         name = function.__name__
@@ -146,17 +221,23 @@ class ndarray:  # noqa: N801  CuPy's name
         if unknown := settings.keys() - FUNCTIONS[name]:
             raise TypeError(f"{name}() got an unexpected keyword argument {min(unknown)!r}")
         Waits.count += name in WAITING
+        asked = tuple(settings)
         out = settings.pop("out", None)
         if name.endswith("_like"):
-            return made(function(*inner(arguments), **settings))
-        if out is not None:
+            result = made(function(*inner(arguments), **settings))
+        elif out is not None:
             function(*inner(arguments), **inner(settings), out=inner(out))
-            return out
-        return outer(function(*inner(arguments), **inner(settings)))
+            result = out
+        else:
+            result = outer(function(*inner(arguments), **inner(settings)))
+        if name not in NO_LAUNCH:
+            Calls.note(name, arguments, asked, result, launches_of(name, arguments))
+        return result
 
     # What waits for the device
 
     def get(self):
+        Calls.note("get", [self], (), self)
         return wait(self._host.copy())
 
     def item(self):
@@ -203,15 +284,31 @@ class ndarray:  # noqa: N801  CuPy's name
         return key if any(part is Ellipsis for part in key) else (*key, Ellipsis)  # so that a[0] is a view
 
     def __getitem__(self, key):
-        return outer(self._host[self._key(key)])
+        return self._copied("take", self._host[self._key(key)], [self])
 
     def __setitem__(self, key, value):
         if not isinstance(value, (ndarray, *SCALARS)):
             raise TypeError(f"Unsupported type {type(value)}")
-        self._host[self._key(key)] = inner(value)
+        key = self._key(key)
+        self._host[key] = inner(value)
+        Calls.note("copyto", [self, value], (), outer(self._host[key]))
+
+    def _copied(self, name, host, given, settings=()):
+        """A result on the device; it took a launch unless it is a view."""
+        result = outer(host)
+        if not np.may_share_memory(host, self._host):
+            Calls.note(name, given, settings, result, launches_of(name, given))
+        return result
 
     def __deepcopy__(self, memo):
         return ndarray(self._host.copy())
+
+
+def launches_of(name, given):
+    """How many launches a function or a method makes."""
+    if name in ("concatenate", "stack"):
+        return len(given[0]) if len(given[0]) <= 8 else 1  # CuPy copies up to eight arrays one by one
+    return MORE_LAUNCHES.get(name, 1)
 
 
 def _properties():
@@ -226,42 +323,164 @@ def _methods():
         def method(self, *arguments, _name=name, **settings):
             if unknown := settings.keys() - METHODS[_name]:
                 raise TypeError(f"{_name}() got an unexpected keyword argument {min(unknown)!r}")
-            return outer(getattr(self._host, _name)(*inner(arguments), **inner(settings)))
+            host = getattr(self._host, _name)(*inner(arguments), **inner(settings))
+            return self._copied(_name, np.asarray(host), [self, *arguments], settings)
 
         setattr(ndarray, name, method)
 
 
+OPERATORS = {
+    "add": np.add,
+    "sub": np.subtract,
+    "mul": np.multiply,
+    "truediv": np.true_divide,
+    "pow": np.power,
+    "matmul": np.matmul,
+    "rshift": np.right_shift,
+    "lshift": np.left_shift,
+    "or": np.bitwise_or,
+    "and": np.bitwise_and,
+    "xor": np.bitwise_xor,
+}
+COMPARISONS = {
+    "lt": np.less,
+    "le": np.less_equal,
+    "gt": np.greater,
+    "ge": np.greater_equal,
+    "eq": np.equal,
+    "ne": np.not_equal,
+}
+
+
 def _operators():
-    for name, ufunc in {
-        "add": np.add,
-        "sub": np.subtract,
-        "mul": np.multiply,
-        "truediv": np.true_divide,
-        "pow": np.power,
-        "matmul": np.matmul,
-        "rshift": np.right_shift,
-        "lshift": np.left_shift,
-        "or": np.bitwise_or,
-        "and": np.bitwise_and,
-        "xor": np.bitwise_xor,
-    }.items():
+    for name, ufunc in OPERATORS.items():
         setattr(ndarray, f"__{name}__", lambda self, other, f=ufunc: f(self, other))
         setattr(ndarray, f"__r{name}__", lambda self, other, f=ufunc: f(other, self))
         setattr(ndarray, f"__i{name}__", lambda self, other, f=ufunc: f(self, other, out=self))
-    for name, ufunc in {
-        "lt": np.less,
-        "le": np.less_equal,
-        "gt": np.greater,
-        "ge": np.greater_equal,
-        "eq": np.equal,
-        "ne": np.not_equal,
-    }.items():
+    for name, ufunc in COMPARISONS.items():
         setattr(ndarray, f"__{name}__", lambda self, other, f=ufunc: f(self, other))
     ndarray.__neg__ = lambda self: np.negative(self)
     ndarray.__abs__ = lambda self: np.absolute(self)
 
 
 _properties(), _methods(), _operators()
+
+
+# Fusing
+
+
+class Traced:
+    """What cupy.fuse hands to a function in place of an argument: it takes operators, and functions of cupy alone.
+
+    `host` is the array or the number inside, and `reduced` says that it came out of the sum, product or extremum that
+    may stand at the end of the function.
+    """
+
+    __module__ = "cupy"
+    __hash__ = None
+    __array_ufunc__ = None  # NumPy's own functions refuse it, as they refuse those of CuPy
+
+    def __init__(self, host, reduced=False):
+        self.host = host
+        self.reduced = reduced
+        self.dtype = np.asarray(host).dtype
+
+    def __getattr__(self, name):
+        raise NotImplementedError(f"a function that is fused has no {name}")
+
+    def __bool__(self):
+        raise TypeError("Can't cast to bool")
+
+    def __setitem__(self, key, value):
+        if key is not Ellipsis:
+            raise ValueError("The fusion supports `[...]` or `[:]`.")
+        self.host[...] = value.host if isinstance(value, Traced) else value
+
+    def astype(self, dtype):
+        return Traced(self.host.astype(dtype), self.reduced)
+
+
+def traced(ufunc, inputs, out=None):
+    """Element by element, on what a function that is fused was given."""
+    if ufunc.signature is not None:
+        raise NotImplementedError(f"{ufunc.__name__} cannot be fused")
+    those = [value for value in inputs if isinstance(value, Traced)]
+    arrays = [value for value in those if isinstance(value.host, np.ndarray)]
+    if not arrays:
+        raise TypeError(f"{ufunc.__name__} of numbers alone: cupy.fuse would compute it in float64, and all after it")
+    if len({value.reduced for value in arrays}) > 1:
+        raise NotImplementedError("Shape mismatch: what was summed up meets what was not")
+    hosts = [value.host if isinstance(value, Traced) else value for value in inputs]
+    if out is None:
+        return Traced(ufunc(*hosts), arrays[0].reduced)
+    ufunc(*hosts, out=out.host)
+    return out
+
+
+def reduced(name, value, axis=None, **settings):
+    """The sum, product or extremum at the end of a function that is fused."""
+    if value.reduced or settings:
+        raise NotImplementedError("a function that is fused has one reduction at most, with an axis and nothing else")
+    return Traced(np.asarray(getattr(np, name)(value.host, axis=axis)), True)
+
+
+class Fused:
+    """cupy.fuse: it refuses what CuPy refuses, and counts one launch."""
+
+    def __init__(self, function):
+        self.function = function
+        self.__name__ = function.__name__
+
+    def __call__(self, *arguments):
+        if any(isinstance(value, Traced) for value in arguments):
+            return self.function(*arguments)  # inside of another one
+        if not all(isinstance(value, (ndarray, *SCALARS)) for value in arguments):
+            raise TypeError(f"Invalid argument type for {self.__name__}")
+        results = self.function(*[Traced(inner(value)) for value in arguments])
+        if results is None:
+            Calls.note(f"fused {self.__name__}", arguments, (), None)
+            return None
+        several = results if isinstance(results, tuple) else (results,)
+        shape = np.broadcast_shapes(*[value.shape for value in arguments if isinstance(value, ndarray)])
+        ends = any(value.reduced for value in several)
+        for value in several:
+            if value.reduced != ends:
+                raise NotImplementedError("Shape mismatch: what was summed up is returned beside what was not")
+            if not ends and value.host.shape != shape:
+                raise NotImplementedError(f"{self.__name__} returns {value.host.shape}; CuPy would return {shape}")
+        made = [outer(value.host) for value in several]
+        Calls.note(f"fused {self.__name__}", arguments, (), made)
+        return tuple(made) if isinstance(results, tuple) else made[0]
+
+
+def _traced_operators():
+    for name, ufunc in OPERATORS.items():
+        setattr(Traced, f"__{name}__", lambda self, other, f=ufunc: traced(f, (self, other)))
+        setattr(Traced, f"__r{name}__", lambda self, other, f=ufunc: traced(f, (other, self)))
+        setattr(Traced, f"__i{name}__", lambda self, other, f=ufunc: traced(f, (self, other), self))
+    for name, ufunc in COMPARISONS.items():
+        setattr(Traced, f"__{name}__", lambda self, other, f=ufunc: traced(f, (self, other)))
+    Traced.__neg__ = lambda self: traced(np.negative, (self,))
+
+
+def dispatching(name):
+    """A function of the module: NumPy's, which dispatches, or while a function is fused one for `Traced`."""
+    function = getattr(np, name)
+
+    def called(*arguments, **settings):
+        if not any(isinstance(value, Traced) for value in arguments):
+            return function(*arguments, **settings)
+        if name in UFUNCS:
+            return traced(function, arguments, settings.pop("out", None), **settings)
+        if name in ("sum", "prod", "min", "max", "all", "any"):
+            return reduced(name, *arguments, **settings)
+        raise NotImplementedError(f"{name} cannot be fused")
+
+    called.__name__ = name
+    return called
+
+
+_traced_operators()
 
 
 # The module
@@ -318,7 +537,9 @@ def asarray(value, dtype=None):
     """cupy.asarray: a device array itself, or a copy of host memory."""
     if isinstance(value, ndarray):
         return value if dtype is None else value.astype(dtype)
-    return made(np.array(value, dtype))
+    result = made(np.array(value, dtype))
+    Calls.note("asarray", [result], (), result)
+    return result
 
 
 def made(host):
@@ -327,15 +548,24 @@ def made(host):
     return ndarray(host)
 
 
+def created(name, *arguments, **settings):
+    """A new array that is filled on the device."""
+    result = made(getattr(np, name)(*arguments, **settings))
+    Calls.note(name, arguments, settings, result, launches=0 if name == "empty" else 1)
+    return result
+
+
 def module():
     """A module that stands where `import cupy` looks."""
     cupy = types.ModuleType("cupy")
     cupy.__version__ = "stand-in"
     cupy.ndarray, cupy.asarray = ndarray, asarray
     for name in ("zeros", "ones", "empty", "arange", "eye"):
-        setattr(cupy, name, lambda *a, _name=name, **k: made(getattr(np, _name)(*a, **k)))
+        setattr(cupy, name, functools.partial(created, name))
     for name in (*UFUNCS, *FUNCTIONS):
-        setattr(cupy, name, getattr(np, name))  # they dispatch
+        setattr(cupy, name, dispatching(name))
+    cupy.abs = cupy.absolute
+    cupy.fuse = lambda: Fused
     cupy.get_default_memory_pool = lambda: types.SimpleNamespace(free_bytes=lambda: 0)
     cupy.cuda = types.SimpleNamespace(
         runtime=types.SimpleNamespace(

@@ -3,12 +3,15 @@
 The appendices and equations are those of Kingma & Welling, "Auto-Encoding Variational Bayes". Each function returns
 (value, partial, …), and None in place of each partial if `gradient` is False; it is True unless given. Leading axes
 broadcast, so that one minibatch x (M, D) is scored against L samples of the parameters, (L, M, D), without being
-copied. A value then has the shape (L, M) and a partial (L, M, D).
+copied. A value then has the shape (L, M) and a partial (L, M, D). A part that is `fused` can become one kernel on the
+device (see `backend.fused`).
 """
 
 import math
 
 import numpy as np
+
+from scratchvae.backend import fused
 
 LOG_2PI = math.log(2 * math.pi)
 
@@ -38,14 +41,25 @@ def log_bernoulli(x, logits, gradient=True):
     which never exceeds 1, s = max(a, 0) + log(1 + e), and y = 1/(1 + e) where a > 0 and e/(1 + e) elsewhere: all digits
     are right at any a. x may be grey, anywhere in [0, 1]; then this is the cross entropy that section 5 trains on.
     """
-    a = logits
+    terms, e = _bernoulli_terms(x, logits)
+    log_p = terms.sum(axis=-1)
+    return log_p, _bernoulli_slope(x, logits, e, terms) if gradient else None
+
+
+@fused
+def _bernoulli_terms(x, a):
+    """Return x a - s and e, entry by entry."""
     e = np.exp(-np.abs(a))
-    log_p = (x * a - np.maximum(a, 0) - np.log1p(e)).sum(axis=-1)
-    if not gradient:
-        return log_p, None
-    y = np.maximum(e, a > 0)  # 1 where a > 0, and e elsewhere
+    return x * a - np.maximum(a, 0) - np.log1p(e), e
+
+
+@fused
+def _bernoulli_slope(x, a, e, y):
+    """Return x - y in the array y, whose content means nothing before."""
+    np.maximum(e, a > 0, out=y)  # 1 where a > 0, and e elsewhere
     y /= 1 + e
-    return log_p, x - y  # ∂s/∂a = σ(a) = y
+    np.subtract(x, y, out=y)  # ∂s/∂a = σ(a) = y
+    return y
 
 
 def log_gaussian(x, mu, log_var, gradient=True):
@@ -53,20 +67,40 @@ def log_gaussian(x, mu, log_var, gradient=True):
 
     ∂/∂x is not returned: it is -∂/∂μ.
     """
+    dmu, ratio = _gaussian_parts(x, mu, log_var)
+    log_p = _gaussian_sum(log_var, ratio)
+    return (log_p, dmu, _gaussian_slope(ratio)) if gradient else (log_p, None, None)
+
+
+@fused
+def _gaussian_parts(x, mu, log_var):
+    """Return ∂/∂μ and the ratio (x - μ)²/σ², entry by entry."""
     precision = np.exp(-log_var)
     d = x - mu
-    ratio = d * d * precision  # (x - μ)²/σ²
-    log_p = -0.5 * (LOG_2PI + log_var + ratio).sum(axis=-1)
-    if not gradient:
-        return log_p, None, None
-    # ∂/∂μ = (x - μ)/σ²     ∂/∂log σ² = -½ (1 - (x - μ)²/σ²), since dσ⁻²/dlog σ² = -σ⁻²
-    return log_p, d * precision, 0.5 * (ratio - 1)
+    return d * precision, d * d * precision  # ∂/∂μ = (x - μ)/σ²
+
+
+@fused
+def _gaussian_sum(log_var, ratio):
+    """Return the log density from log σ² and the ratio."""
+    return -0.5 * np.sum(LOG_2PI + log_var + ratio, axis=-1)
+
+
+@fused
+def _gaussian_slope(ratio):
+    """Return ∂/∂log σ²."""
+    return 0.5 * (ratio - 1)  # ∂/∂log σ² = -½ (1 - (x - μ)²/σ²), since dσ⁻²/dlog σ² = -σ⁻²
 
 
 def log_standard_gaussian(z, gradient=True):
     """Return log N(z; 0, I) = -½ Σ_j log 2π + z_j², with ∂/∂z = -z. The priors p(z) and p(θ) are such densities."""
-    log_p = -0.5 * (LOG_2PI + z * z).sum(axis=-1)
-    return log_p, -z if gradient else None
+    return _standard_gaussian_sum(z), -z if gradient else None
+
+
+@fused
+def _standard_gaussian_sum(z):
+    """Return the log density of z."""
+    return -0.5 * np.sum(LOG_2PI + z * z, axis=-1)
 
 
 def gaussian_neg_kl(mu, log_var, gradient=True):
@@ -75,11 +109,20 @@ def gaussian_neg_kl(mu, log_var, gradient=True):
     E_q log p(z) = -½ Σ log 2π + μ² + σ², since E z² = μ² + σ². E_q log q(z) = -½ Σ log 2π + log σ² + 1, since E (z -
     μ)²/σ² = 1. -KL is the first less the second.
     """
-    var = np.exp(log_var)
-    neg_kl = 0.5 * (1 + log_var - mu * mu - var).sum(axis=-1)
-    if not gradient:
-        return neg_kl, None, None
-    return neg_kl, -mu, 0.5 * (1 - var)  # ∂/∂μ = -μ     ∂/∂log σ² = ½ (1 - σ²), since dσ²/dlog σ² = σ²
+    neg_kl = _neg_kl_sum(mu, log_var)
+    return (neg_kl, -mu, neg_kl_slope(log_var)) if gradient else (neg_kl, None, None)  # ∂/∂μ = -μ
+
+
+@fused
+def _neg_kl_sum(mu, log_var):
+    """Return -KL."""
+    return 0.5 * np.sum(1 + log_var - mu * mu - np.exp(log_var), axis=-1)
+
+
+@fused
+def neg_kl_slope(log_var):
+    """Return ∂(-KL)/∂log σ²."""
+    return 0.5 * (1 - np.exp(log_var))  # ∂/∂log σ² = ½ (1 - σ²), since dσ²/dlog σ² = σ²
 
 
 def gaussian_kl_of_each(mu, log_var):

@@ -28,7 +28,7 @@ form, it is (24).
 
 import numpy as np
 
-from scratchvae.backend import kind
+from scratchvae.backend import fused, kind
 from scratchvae.shares import whole_of
 
 THETA_NOISE = ("minibatch", "antithetic", "datapoint", "local")  # where ζ acts: see `models.full_vb.FullVB`
@@ -81,13 +81,25 @@ class Posterior:
     def draw(self, zeta, theta):
         """Write θ = h(ζ) = μ + σ ⊙ ζ   (19), (23) into the vector theta (P,), for the noise zeta (P,)."""
         for b, _ in self.blocks:
-            theta[b] = self.mu[b] + np.exp(self.log_sigma[b]) * zeta[b]
+            theta[b] = self.theta_of(self.mu[b], self.log_sigma[b], zeta[b])
+
+    @staticmethod
+    @fused
+    def theta_of(mu, log_sigma, zeta):
+        """Return θ = μ + σ ⊙ ζ."""
+        return mu + np.exp(log_sigma) * zeta
 
     def draw_backward(self, zeta, g):
         """Write ∂bound/∂μ and ∂bound/∂log σ into their windows, from g = ∂bound/∂θ (P,) at the noise zeta (P,)."""
         for b, _ in self.blocks:
             self.dmu[b] = g[b]  # ∂θ/∂μ = 1
-            self.dlog_sigma[b] = g[b] * np.exp(self.log_sigma[b]) * zeta[b]  # ∂θ/∂log σ = σ ζ
+            self.dlog_sigma[b] = self.dlog_sigma_of(g[b], self.log_sigma[b], zeta[b])
+
+    @staticmethod
+    @fused
+    def dlog_sigma_of(g, log_sigma, zeta):
+        """Return ∂bound/∂log σ through θ."""
+        return g * np.exp(log_sigma) * zeta  # ∂θ/∂log σ = σ ζ
 
     def neg_kl(self, gradient=False, rank=0, size=1):
         """Return -KL(q(θ) ‖ p_α(θ)) in nats.

@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 
 from scratchvae.arguments import finite, flag, labels_of, model_rows, positive, takes_unit, whole
-from scratchvae.backend import move, own, writable
+from scratchvae.backend import fused, move, own, writable
 from scratchvae.data.labels import one_hot
 from scratchvae.data.pixels import warn_if_dark
 from scratchvae.doors import opened
@@ -449,7 +449,7 @@ class VAE:
         if self._looks():
             model_rows("x", x, self)
         if x.dtype == np.uint8:
-            return self._rows(x, self.n_columns, "x") / 255
+            return _of_white(self._shaped("x", x, self.n_columns), dtype=self.dtype)
         if x.dtype.kind != "f":
             raise ValueError(f"x holds {x.dtype}; expected uint8 pixels, which are read as x/255, or floats")
         return self._rows(x, self.n_columns, "x")
@@ -533,6 +533,12 @@ class VAE:
         if rows.ndim != 2 or rows.shape[1] != width:
             raise ValueError(f"{name} has shape {rows.shape}; expected (M, {width}), one datapoint per row")
         return rows
+
+
+@fused
+def _of_white(x, dtype):
+    """Return uint8 pixels as x/255 in `dtype`."""
+    return x.astype(dtype) / 255
 
 
 def _batches(rows, size):

@@ -4,7 +4,7 @@ Arrays hold one datapoint per row: x is (M, n_in) and y is (M, n_out).
 
 `forward` keeps on `self` what `backward` needs, and each forward is followed by at most one backward. `backward`
 overwrites the gradient windows of the layer and returns the gradient of its input. A layer therefore serves one thread
-at a time.
+at a time. A part of it that is `fused` can become one kernel on the device (see `backend.fused`).
 
 A layer does not make its parameters. It says in `shapes` which arrays it needs, for instance {"W": (784, 500), "b":
 (500,)}. `nets.params.Params` lays all arrays of a model in one flat vector and then assigns `W` and `b`, windows on the
@@ -13,7 +13,7 @@ values, and `dW` and `db`, the same windows on the gradients.
 
 import numpy as np
 
-from scratchvae.backend import writable
+from scratchvae.backend import fused, writable
 
 
 class Layer:
@@ -115,7 +115,12 @@ class Tanh(Layer):
         return self.y
 
     def backward(self, dy):
-        return dy * (1 - self.y * self.y)  # tanh' = 1 - tanh²
+        return self.dx(dy, self.y)
+
+    @staticmethod
+    @fused
+    def dx(dy, y):
+        return dy * (1 - y * y)  # tanh' = 1 - tanh²
 
 
 class ReLU(Layer):
@@ -126,7 +131,12 @@ class ReLU(Layer):
         return self.y
 
     def backward(self, dy):
-        return dy * (self.y > 0)  # relu' = 1 where x > 0, and 0 below; at the kink it is taken as 0
+        return self.dx(dy, self.y)
+
+    @staticmethod
+    @fused
+    def dx(dy, y):
+        return dy * (y > 0)  # relu' = 1 where x > 0, and 0 below; at the kink it is taken as 0
 
 
 class Sigmoid(Layer):
@@ -137,7 +147,12 @@ class Sigmoid(Layer):
         return self.y
 
     def backward(self, dy):
-        return dy * self.y * (1 - self.y)  # σ' = σ (1 - σ)
+        return self.dx(dy, self.y)
+
+    @staticmethod
+    @fused
+    def dx(dy, y):
+        return dy * y * (1 - y)  # σ' = σ (1 - σ)
 
 
 class Softplus(Layer):
@@ -147,10 +162,20 @@ class Softplus(Layer):
 
     def forward(self, x):
         self.x = x
-        return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
+        return self.y(x)
 
     def backward(self, dy):
-        return dy * sigmoid(self.x)  # d log(1 + eˣ)/dx = σ(x)
+        return self.dx(dy, self.x)
+
+    @staticmethod
+    @fused
+    def y(x):
+        return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
+
+    @staticmethod
+    @fused
+    def dx(dy, x):
+        return dy * sigmoid(x)  # d log(1 + eˣ)/dx = σ(x)
 
 
 class Chain:
@@ -192,6 +217,7 @@ class JoinedChain(Chain):
         return self.before.backward(dh[:, : -self.n_beside])  # y is data, whose gradient nobody needs
 
 
+@fused
 def sigmoid(x):
     """Return 1 / (1 + e⁻ˣ), as e^min(x, 0) / (1 + e^-|x|): no exponent is positive, so nothing overflows at any x."""
     return np.exp(np.minimum(x, 0)) / (1 + np.exp(-np.abs(x)))

@@ -13,7 +13,7 @@ import threading
 import numpy as np
 
 from scratchvae.arguments import is_real, positive, whole
-from scratchvae.backend import kind, writable
+from scratchvae.backend import fused, kind, writable
 
 BLOCK = 1 << 17  # how many numbers of each vector an update takes at a time: the cache holds what its lines share
 
@@ -124,7 +124,13 @@ class SGD(Optimizer):
 
     def update(self, step, value, g, s):
         """Ascend one block in place, see `Optimizer`."""
-        np.multiply(g, self.rate(step), out=s)  # s = lr g
+        self.ascent(value, g, s, self.rate(step))
+
+    @staticmethod
+    @fused
+    def ascent(value, g, s, rate):
+        """Make the update, of which each line reads what the lines above have left."""
+        np.multiply(g, rate, out=s)  # s = lr g
         value += s  # θ ← θ + lr g
 
 
@@ -146,14 +152,29 @@ class Adagrad(Optimizer):
 
     def update(self, step, value, g, s, h):
         """Ascend one block in place, see `Optimizer`."""
+        if step > self.warmup:
+            self.ascent(value, g, s, h, self.rate(step), self.eps)
+        else:
+            self.gather(g, s, h)
+
+    @staticmethod
+    @fused
+    def gather(g, s, h):
+        """Make h ← h + g² alone."""
         np.multiply(g, g, out=s)  # s = g²
         h += s  # h ← h + g²
-        if step > self.warmup:
-            np.sqrt(h, out=s)  # s = √h
-            s += self.eps  # s = √h + eps
-            np.divide(g, s, out=s)  # s = g / (√h + eps)
-            s *= self.rate(step)  # s = lr g / (√h + eps)
-            value += s  # θ ← θ + lr g / (√h + eps)
+
+    @staticmethod
+    @fused
+    def ascent(value, g, s, h, rate, eps):
+        """Make the update, of which each line reads what the lines above have left."""
+        np.multiply(g, g, out=s)  # s = g²
+        h += s  # h ← h + g²
+        np.sqrt(h, out=s)  # s = √h
+        s += eps  # s = √h + eps
+        np.divide(g, s, out=s)  # s = g / (√h + eps)
+        s *= rate  # s = lr g / (√h + eps)
+        value += s  # θ ← θ + lr g / (√h + eps)
 
 
 class Adam(Optimizer):
@@ -178,18 +199,28 @@ class Adam(Optimizer):
 
     def update(self, step, value, g, s, m, v):
         """Ascend one block in place, see `Optimizer`."""
-        np.multiply(g, 1 - self.beta1, out=s)  # s = (1-β₁) g
-        m *= self.beta1  # m = β₁ m, that of the update before
+        beta1 = self.beta1
+        beta2 = self.beta2
+        root = (1 - beta2**step) ** -0.5  # 1/√(1-β₂ᵗ), since v̂ = v/(1-β₂ᵗ)
+        rate = self.rate(step) / (1 - beta1**step)  # lr/(1-β₁ᵗ), since m̂ = m/(1-β₁ᵗ)
+        self.ascent(value, g, s, m, v, beta1, 1 - beta1, beta2, 1 - beta2, root, rate, self.eps)
+
+    @staticmethod
+    @fused
+    def ascent(value, g, s, m, v, beta1, new1, beta2, new2, root, rate, eps):
+        """Make the update, of which each line reads what the lines above have left; new1 is 1-β₁ and new2 is 1-β₂."""
+        np.multiply(g, new1, out=s)  # s = (1-β₁) g
+        m *= beta1  # m = β₁ m, that of the update before
         m += s  # m ← β₁ m + (1-β₁) g
         np.multiply(g, g, out=s)  # s = g²
-        s *= 1 - self.beta2  # s = (1-β₂) g²
-        v *= self.beta2  # v = β₂ v, likewise
+        s *= new2  # s = (1-β₂) g²
+        v *= beta2  # v = β₂ v, likewise
         v += s  # v ← β₂ v + (1-β₂) g²
         np.sqrt(v, out=s)  # s = √v
-        s *= (1 - self.beta2**step) ** -0.5  # s = √v / √(1-β₂ᵗ) = √v̂
-        s += self.eps  # s = √v̂ + eps
+        s *= root  # s = √v / √(1-β₂ᵗ) = √v̂
+        s += eps  # s = √v̂ + eps
         np.divide(m, s, out=s)  # s = m / (√v̂ + eps)
-        s *= self.rate(step) / (1 - self.beta1**step)  # s = lr m̂ / (√v̂ + eps), since m̂ = m/(1-β₁ᵗ)
+        s *= rate  # s = lr m̂ / (√v̂ + eps)
         value += s  # θ ← θ + lr m̂ / (√v̂ + eps)
 
 

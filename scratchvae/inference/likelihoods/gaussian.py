@@ -19,6 +19,7 @@ class Gaussian:
     means = ("sigmoid", "free")
     unbounded = True
     pixels = True
+    temporaries = -2  # of the 8 that are counted for the outputs six are there at once
 
     def __init__(self, mean="sigmoid"):
         self.links = {"mu": Sigmoid} if mean == "sigmoid" else {}
