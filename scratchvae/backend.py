@@ -274,6 +274,9 @@ def _complete(cupy):
 
     Where nothing is missing, that is found out once in a process.
     """
+    if os.environ.get("SCRATCHVAE_FUSE", "") not in ("", "0", "1"):
+        value = os.environ["SCRATCHVAE_FUSE"]
+        raise ValueError(f"SCRATCHVAE_FUSE is {value!r}; expected 1, or 0 or nothing, which is the default")
     driver = cupy.cuda.runtime.driverGetVersion()
     reason = "none is visible"
     try:

@@ -100,9 +100,13 @@ class Call:
     name       is NumPy's name of what was called.
     given      lists the arguments: (dtype, ndim, bytes) of an array, and the type of a number.
     settings   are the names of the keywords.
-    made       is (dtype, ndim, bytes) of the result.
+    made       is (dtype, ndim, bytes) of the result; a tuple of these where there are several.
     place      names the line of the package that called: (function, file, number).
     """
+
+    def bytes(self):
+        """How many bytes are read and written, each array once."""
+        return sum(bytes_of(one) for one in (*self.given, self.made))
 
     def __init__(self, name, given, settings, made, launches):
         self.name = name
@@ -143,6 +147,13 @@ def told(value):
     if isinstance(value, list | tuple):
         return tuple(told(one) for one in value)
     return (value.dtype.name, value.ndim, value.nbytes) if isinstance(value, np.ndarray) else type(value).__name__
+
+
+def bytes_of(one):
+    """The bytes of what `told` has noted, in tuples too."""
+    if not isinstance(one, tuple):
+        return 0
+    return one[2] if len(one) == 3 and isinstance(one[0], str) else sum(map(bytes_of, one))
 
 
 def place():
@@ -284,14 +295,15 @@ class ndarray:  # noqa: N801  CuPy's name
         return key if any(part is Ellipsis for part in key) else (*key, Ellipsis)  # so that a[0] is a view
 
     def __getitem__(self, key):
-        return self._copied("take", self._host[self._key(key)], [self])
+        host = self._host[self._key(key)]
+        return self._copied("take", host, [outer(host)])  # as many entries are read as are written
 
     def __setitem__(self, key, value):
         if not isinstance(value, (ndarray, *SCALARS)):
             raise TypeError(f"Unsupported type {type(value)}")
         key = self._key(key)
         self._host[key] = inner(value)
-        Calls.note("copyto", [self, value], (), outer(self._host[key]))
+        Calls.note("copyto", [value], (), outer(self._host[key]))
 
     def _copied(self, name, host, given, settings=()):
         """A result on the device; it took a launch unless it is a view."""
@@ -373,8 +385,10 @@ class Traced:
     """What cupy.fuse hands to a function in place of an argument: it takes operators, and functions of cupy alone.
 
     `host` is the array or the number inside, and `reduced` says that it came out of the sum, product or extremum that
-    may stand at the end of the function.
+    may stand at the end of the function. `ended` says that there has been one: from then on only its result is there.
     """
+
+    ended = False
 
     __module__ = "cupy"
     __hash__ = None
@@ -383,6 +397,7 @@ class Traced:
     def __init__(self, host, reduced=False):
         self.host = host
         self.reduced = reduced
+        self.written = False
         self.dtype = np.asarray(host).dtype
 
     def __getattr__(self, name):
@@ -395,6 +410,7 @@ class Traced:
         if key is not Ellipsis:
             raise ValueError("The fusion supports `[...]` or `[:]`.")
         self.host[...] = value.host if isinstance(value, Traced) else value
+        self.written = True
 
     def astype(self, dtype):
         return Traced(self.host.astype(dtype), self.reduced)
@@ -408,19 +424,21 @@ def traced(ufunc, inputs, out=None):
     arrays = [value for value in those if isinstance(value.host, np.ndarray)]
     if not arrays:
         raise TypeError(f"{ufunc.__name__} of numbers alone: cupy.fuse would compute it in float64, and all after it")
-    if len({value.reduced for value in arrays}) > 1:
-        raise NotImplementedError("Shape mismatch: what was summed up meets what was not")
+    if any(value.reduced != Traced.ended for value in those):
+        raise NotImplementedError("Shape mismatch: what was not summed up is at work after the sum")
     hosts = [value.host if isinstance(value, Traced) else value for value in inputs]
     if out is None:
         return Traced(ufunc(*hosts), arrays[0].reduced)
     ufunc(*hosts, out=out.host)
+    out.written = True
     return out
 
 
 def reduced(name, value, axis=None, **settings):
     """The sum, product or extremum at the end of a function that is fused."""
-    if value.reduced or settings:
+    if Traced.ended or settings:
         raise NotImplementedError("a function that is fused has one reduction at most, with an axis and nothing else")
+    Traced.ended = True
     return Traced(np.asarray(getattr(np, name)(value.host, axis=axis)), True)
 
 
@@ -436,11 +454,13 @@ class Fused:
             return self.function(*arguments)  # inside of another one
         if not all(isinstance(value, (ndarray, *SCALARS)) for value in arguments):
             raise TypeError(f"Invalid argument type for {self.__name__}")
-        results = self.function(*[Traced(inner(value)) for value in arguments])
-        if results is None:
-            Calls.note(f"fused {self.__name__}", arguments, (), None)
-            return None
-        several = results if isinstance(results, tuple) else (results,)
+        those = [Traced(inner(value)) for value in arguments]
+        try:
+            results = self.function(*those)
+        finally:
+            Traced.ended = False
+        written = [outer(one.host) for one in those if one.written]
+        several = results if isinstance(results, tuple) else () if results is None else (results,)
         shape = np.broadcast_shapes(*[value.shape for value in arguments if isinstance(value, ndarray)])
         ends = any(value.reduced for value in several)
         for value in several:
@@ -449,8 +469,8 @@ class Fused:
             if not ends and value.host.shape != shape:
                 raise NotImplementedError(f"{self.__name__} returns {value.host.shape}; CuPy would return {shape}")
         made = [outer(value.host) for value in several]
-        Calls.note(f"fused {self.__name__}", arguments, (), made)
-        return tuple(made) if isinstance(results, tuple) else made[0]
+        Calls.note(f"fused {self.__name__}", arguments, (), written + made)
+        return tuple(made) if isinstance(results, tuple) else made[0] if made else None
 
 
 def _traced_operators():
@@ -538,7 +558,7 @@ def asarray(value, dtype=None):
     if isinstance(value, ndarray):
         return value if dtype is None else value.astype(dtype)
     result = made(np.array(value, dtype))
-    Calls.note("asarray", [result], (), result)
+    Calls.note("asarray", (), (), result)
     return result
 
 

@@ -119,7 +119,6 @@ def _neg_kl_sum(mu, log_var):
     return 0.5 * np.sum(1 + log_var - mu * mu - np.exp(log_var), axis=-1)
 
 
-@fused
 def neg_kl_slope(log_var):
     """Return ∂(-KL)/∂log σ²."""
     return 0.5 * (1 - np.exp(log_var))  # ∂/∂log σ² = ½ (1 - σ²), since dσ²/dlog σ² = σ²
