@@ -338,8 +338,8 @@ def test_the_memory_is_foreseen_whatever_it_is_that_is_wide(settings, least):
     [  # how many arrays for each draw are as wide as x, and as the widest hidden layer
         ({}, 1, 5, 4 + 3),
         ({"n_samples": 3}, 3, 5, 4 + 3),
-        ({"likelihood": "gaussian"}, 1, 10, 4 + 3),
-        ({"likelihood": "isotropic"}, 1, 10, 4 + 3),
+        ({"likelihood": "gaussian"}, 1, 8, 4 + 3),
+        ({"likelihood": "isotropic"}, 1, 8, 4 + 3),
         ({"likelihood": "continuous-bernoulli"}, 1, 11, 4 + 3),
         ({"activation": "softplus"}, 1, 5, 4 + 6),
         ({"estimator": "wake-sleep", "n_samples": 3}, 4, 5, 4 + 3),  # once more for the dreams
