@@ -160,7 +160,7 @@ def test_the_stand_in_refuses_numbers_among_themselves_and_results_of_another_sh
     x = move(np.ones((3, 3), np.float32), "cupy")
     row = move(np.ones(3, np.float32), "cupy")
     with fusing():
-        with pytest.raises(TypeError, match="of numbers alone: .* would compute it in float64"):
+        with pytest.raises(TypeError, match=r"of numbers alone: .* would compute it in float64"):
             fused(lambda x, a, b: x * (a * b))(x, 2.0, 3.0)
         with pytest.raises(NotImplementedError, match=r"returns \(3,\); CuPy would return \(3, 3\)"):
             fused(lambda x, y: (x + y, y + 1))(x, row)
