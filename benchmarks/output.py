@@ -1,5 +1,6 @@
 """What the benchmarks share: the folder for their numbers, how these get there, and how ranks of MPI take turns."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -7,6 +8,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from unittest import mock
 
 from scratchvae.training.checkpoint import write_atomically
 
@@ -24,6 +26,31 @@ def write(path, result):
     """Write what was measured as JSON, so that older numbers stay whole where the disk has no room."""
     write_atomically(path, (json.dumps(result, indent=1) + "\n").encode())
     print(f"wrote {path}")
+
+
+@contextlib.contextmanager
+def stand_in():
+    """Let `import cupy` find the stand-in of the tests inside, and give that module: it runs, and is no device."""
+    standin = of_tests()
+    with mock.patch.dict(sys.modules, standin.modules()):
+        yield standin
+
+
+def stand_in_if_asked():
+    """Do the same for the whole process if SCRATCHVAE_STAND_IN is set, as device.py --stand-in sets it."""
+    if os.environ.get("SCRATCHVAE_STAND_IN"):
+        sys.modules.update(of_tests().modules())
+
+
+def of_tests():
+    """The module tests/standin.py of this checkout."""
+    tests = str(Path(__file__).resolve().parent.parent / "tests")
+    sys.path.insert(0, tests)
+    try:
+        import standin
+    finally:
+        sys.path.remove(tests)
+    return standin
 
 
 def mpiexec():

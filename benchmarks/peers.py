@@ -34,7 +34,7 @@ import numpy as np
 import output
 
 from scratchvae import VAE, bench
-from scratchvae.backend import cores, keep_freed_memory, move
+from scratchvae.backend import cores, fusing, keep_freed_memory, move
 from scratchvae.cli.output import tolerant
 from scratchvae.noise import standard_normal
 from scratchvae.training.loop import STEP, progress_bar, stream
@@ -44,6 +44,7 @@ AGREE = 1e-4  # relative, of the first ten bounds in float32
 FEWEST = 0.9  # cores that a peer on the CPU keeps busy, unless other programs take them
 SPREAD = 0.15  # of the quartiles over the median, above which other programs were at work
 OURS, RANKS, PRODUCTS = "scratchvae", "scratchvae, two ranks", "its matrix products alone"
+FUSED = "scratchvae, fused"  # on a device alone: see backend.fused
 PREFIX = {RANKS: [output.mpiexec(), "-n", "2"]}  # the words before the command that starts a peer, by its name
 
 
@@ -95,6 +96,20 @@ def scratchvae(setting):
     work = setting.workload()
     step, x = bench.training_step(work, N), [move(batch, work.backend) for batch in minibatches(setting)]
     return lambda t: float(step(t, x[t % 10]))
+
+
+def fused(setting):
+    """This library with kernels that are fused on the device."""
+    if setting.device == "cpu":
+        raise ImportError("on the CPU nothing is fused")
+    with fusing():
+        step = scratchvae(setting)
+
+    def fused_step(t):
+        with fusing():
+            return step(t)
+
+    return fused_step
 
 
 def ranks(setting):
@@ -151,6 +166,65 @@ def torch(setting, compiled=False, fused=False):
     return step
 
 
+def torch_graph(setting):
+    """PyTorch, the whole step in one CUDA graph that is replayed, with Adagrad written by hand into it."""
+    import torch
+    import torch.nn.functional as F  # noqa: N812  PyTorch's custom
+
+    if setting.device == "cpu":
+        raise ImportError("a CUDA graph needs a device")
+    device = torch.device(setting.device)
+    p = {name: torch.from_numpy(array).to(device).requires_grad_() for name, array in initial(setting).items()}
+    h = {name: torch.zeros_like(tensor) for name, tensor in p.items()}
+    all_x = torch.from_numpy(minibatches(setting)).to(device)
+    x = torch.empty_like(all_x[0])
+    eps = torch.empty((setting.batch_size, setting.n_latent), device=device)
+    value = torch.zeros((), device=device)
+    M = setting.batch_size
+
+    def ascend():
+        y = x / 255
+        a = torch.tanh(torch.addmm(p["encoder.hidden.b"], y, p["encoder.hidden.W"]))
+        mu = torch.addmm(p["encoder.mu.b"], a, p["encoder.mu.W"])
+        log_var = torch.addmm(p["encoder.log_var.b"], a, p["encoder.log_var.W"])
+        z = mu + torch.exp(0.5 * log_var) * eps
+        a = torch.tanh(torch.addmm(p["decoder.hidden.b"], z, p["decoder.hidden.W"]))
+        logits = torch.addmm(p["decoder.logits.b"], a, p["decoder.logits.W"])
+        neg_kl = 0.5 * (1 + log_var - mu * mu - torch.exp(log_var)).sum()
+        bound = (N / M) * (neg_kl - F.binary_cross_entropy_with_logits(logits, y, reduction="sum"))
+        gradients = torch.autograd.grad(bound, list(p.values()))
+        with torch.no_grad():
+            for (name, tensor), g in zip(p.items(), gradients, strict=True):
+                slope = g - tensor if name.startswith("decoder.") else g
+                h[name].addcmul_(slope, slope)
+                tensor.addcdiv_(slope, h[name].sqrt().add_(1e-10), value=0.01)
+            value.copy_(bound)
+
+    kept = {name: tensor.detach().clone() for name, tensor in p.items()}
+    stream_of_its_own = torch.cuda.Stream()
+    x.copy_(all_x[0])
+    eps.zero_()
+    with torch.cuda.stream(stream_of_its_own):
+        for _ in range(3):  # warms up, as a capture asks for
+            ascend()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        ascend()
+    with torch.no_grad():
+        for name, tensor in p.items():
+            tensor.copy_(kept[name])
+            h[name].zero_()
+
+    def step(t):
+        x.copy_(all_x[t % 10])
+        eps.copy_(torch.from_numpy(noise(setting, t)))
+        graph.replay()
+        return value.item()
+
+    return step
+
+
 def jax(setting):
     """JAX, the whole step under jit, parameters and optimiser state donated."""
     import jax
@@ -159,6 +233,8 @@ def jax(setting):
     M = setting.batch_size
     platform = {"cpu": "cpu", "cuda": "gpu"}[setting.device]
     jax.config.update("jax_platforms", "cpu" if platform == "cpu" else "cuda")
+    if platform == "gpu":
+        jax.config.update("jax_default_matmul_precision", "highest")  # float32, as everybody here
     x = minibatches(setting)
 
     def bound(p, x, eps):
@@ -226,16 +302,20 @@ def autograd(setting, kept=True):
 
 PEERS = {
     OURS: scratchvae,
+    FUSED: fused,
     RANKS: ranks,
     PRODUCTS: products,
     "PyTorch eager": torch,
     "PyTorch eager, fused Adagrad": lambda setting: torch(setting, fused=True),
     "PyTorch torch.compile": lambda setting: torch(setting, compiled=True),
     "PyTorch torch.compile, fused Adagrad": lambda setting: torch(setting, compiled=True, fused=True),
+    "PyTorch CUDA graph": torch_graph,
     "JAX jit, donated buffers": jax,
     "HIPS autograd": autograd,
     "HIPS autograd, memory given back": lambda setting: autograd(setting, kept=False),
 }
+ON_A_DEVICE = (FUSED, "PyTorch CUDA graph")  # alone
+ON_A_CPU = tuple(name for name in PEERS if name not in ON_A_DEVICE)
 
 
 # Threads: how they are set, and what is used
@@ -342,7 +422,7 @@ def start(name, steps, setting):
     return subprocess.Popen(command(name, steps, setting), env=environment(name, setting), encoding="utf-8", **pipes)
 
 
-def measure(rounds, steps, names=tuple(PEERS), setting=Setting(), progress=None):
+def measure(rounds, steps, names=ON_A_CPU, setting=Setting(), progress=None):
     """What was measured by name: a dict, or the reason why a peer is left out.
 
     The dict has "ms", of a step in every round, "cores", how many were busy in every round, and "used", see there.
@@ -353,8 +433,9 @@ def measure(rounds, steps, names=tuple(PEERS), setting=Setting(), progress=None)
     for name in names:
         if name in PREFIX and (reason := unable(PREFIX[name], setting)):
             results[name] = reason
-            continue
-        servers[name] = server = start(name, steps, setting)
+        else:
+            servers[name] = start(name, steps, setting)  # all at once, since some compile for a long time
+    for name, server in servers.items():
         answer = json.loads(server.stdout.readline() or "{}")
         if name == OURS:
             if "bounds" not in answer:
@@ -378,7 +459,7 @@ def measure(rounds, steps, names=tuple(PEERS), setting=Setting(), progress=None)
                 bar.update(1)
     for server in servers.values():
         server.communicate()
-    return results
+    return {name: results[name] for name in names}
 
 
 def unable(prefix, setting):
@@ -463,6 +544,7 @@ def main():
     parser.add_argument("--results", type=Path, default=Path("runs/bench"), help="where peers.json goes (runs/bench)")
     parser.add_argument("--serve", metavar="NAME", help=argparse.SUPPRESS)
     given = parser.parse_args()
+    output.stand_in_if_asked()
     sizes = {"visible": given.visible, "hidden": given.hidden, "latent": given.latent, "batch-size": given.batch_size}
     counts = {"rounds": given.rounds, "steps": given.steps, "threads": given.threads}
     for name, value in (sizes | counts).items():
@@ -473,7 +555,8 @@ def main():
         return serve(given.serve, given.steps, setting)
     output.prepare(parser, given.results)
     try:
-        rows = summary(measure(given.rounds, given.steps, setting=setting), setting.batch_size)
+        names = ON_A_CPU if given.device == "cpu" else tuple(PEERS)
+        rows = summary(measure(given.rounds, given.steps, names, setting), setting.batch_size)
     except ValueError as error:
         parser.error(str(error))
     print(table(rows))

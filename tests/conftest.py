@@ -31,6 +31,9 @@ from scratchvae.gradcheck import matrix
 DPI = plots.DPI
 plots.DPI = 30  # and of runs: most of the time of drawing one goes into its pixels
 
+if os.environ.get("SCRATCHVAE_STAND_IN"):  # then the tests for a device run on the stand-in, as in device.py
+    sys.modules |= standin.modules()
+
 try:
     array_module("cupy")
     NO_DEVICE = ""
@@ -39,6 +42,8 @@ except ValueError as error:
 
 
 def pytest_report_header():
+    if os.environ.get("SCRATCHVAE_STAND_IN"):
+        return "backends: numpy, and cupy's stand-in wherever a device is asked for"
     return "backends: numpy, cupy's stand-in, " + (f"no cupy ({NO_DEVICE})" if NO_DEVICE else "cupy on a device")
 
 
@@ -55,7 +60,10 @@ def pictures(request, monkeypatch):
         monkeypatch.setattr(plots, "draw_run", lambda folder, *_, **__: [folder / "learning_curve.png"])
 
 
-@pytest.fixture(params=["numpy", "standin", *([] if NO_DEVICE else ["cupy"])])
+ON_DEVICE = [] if NO_DEVICE else [pytest.param("cupy", marks=pytest.mark.gpu)]
+
+
+@pytest.fixture(params=["numpy", "standin", *ON_DEVICE])
 def backend(request, monkeypatch):
     """The test runs on NumPy, on the strict stand-in for CuPy, and on CuPy itself where a device is found."""
     if request.param == "standin":

@@ -90,6 +90,7 @@ class Waits:
     """How often something waited for the device, and how much of its memory has been taken."""
 
     count = 0
+    allowed = True  # see `allow_synchronize`
     free = 1 << 40  # bytes, before anything was made by `zeros`, `asarray` and the like
     taken = 0
 
@@ -169,6 +170,8 @@ def place():
 
 def wait(host):
     Waits.count += 1
+    if not Waits.allowed:
+        raise DeviceSynchronized("Attempted to synchronize")
     return host
 
 
@@ -586,7 +589,8 @@ def module():
         setattr(cupy, name, dispatching(name))
     cupy.abs = cupy.absolute
     cupy.fuse = lambda: Fused
-    cupy.get_default_memory_pool = lambda: types.SimpleNamespace(free_bytes=lambda: 0)
+    pool = types.SimpleNamespace(free_bytes=lambda: 0, total_bytes=lambda: Waits.taken, free_all_blocks=lambda: None)
+    cupy.get_default_memory_pool = lambda: pool
     cupy.cuda = types.SimpleNamespace(
         runtime=types.SimpleNamespace(
             CUDARuntimeError=CUDARuntimeError,
@@ -603,12 +607,34 @@ def module():
     return cupy
 
 
+class DeviceSynchronized(RuntimeError):  # noqa: N818  CuPy's name
+    """cupyx.DeviceSynchronized."""
+
+
+@contextlib.contextmanager
+def allow_synchronize(allow):
+    """cupyx.allow_synchronize: with False, whatever waits for the device raises inside."""
+    before = Waits.allowed
+    Waits.allowed = allow
+    try:
+        yield
+    finally:
+        Waits.allowed = before
+
+
+def modules():
+    """What stands where `import cupy`, `cupyx` and `cupyx.distributed` look, by name."""
+    cupyx = types.ModuleType("cupyx")
+    cupyx.DeviceSynchronized, cupyx.allow_synchronize = DeviceSynchronized, allow_synchronize
+    cupyx.distributed = types.ModuleType("cupyx.distributed")
+    cupyx.distributed.NCCLBackend = NCCLBackend
+    return {"cupy": module(), "cupyx": cupyx, "cupyx.distributed": cupyx.distributed}
+
+
 def install(monkeypatch):
     """Let `import cupy` find the stand-in for one test; returns `Waits`, its counters set back."""
-    monkeypatch.setitem(sys.modules, "cupy", module())
-    monkeypatch.setitem(sys.modules, "cupyx", types.ModuleType("cupyx"))
-    monkeypatch.setitem(sys.modules, "cupyx.distributed", types.ModuleType("cupyx.distributed"))
-    sys.modules["cupyx.distributed"].NCCLBackend = NCCLBackend
+    for name, there in modules().items():
+        monkeypatch.setitem(sys.modules, name, there)
     monkeypatch.setattr(Device, "used", [])
     monkeypatch.setattr(Waits, "count", 0)
     monkeypatch.setattr(Waits, "free", 1 << 40)

@@ -1,0 +1,410 @@
+"""What benchmarks/device.py measures: its parts, each of which says its rows one by one.
+
+A part is a function of a `Setting` and of `say`, which takes a row, a dict that JSON can hold. The "key" of a row tells
+it from the others of its part. Rows whose keys are in `setting.done` were measured before a break and are left out.
+Each part runs in a process of its own. So none can take another down, and environment variables that CuPy reads but
+once, such as CUPY_TF32, hold for one part alone.
+"""
+
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from dataclasses import dataclass, replace
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import output
+
+from scratchvae import VAE, bench, evaluate
+from scratchvae.backend import array_module, fusing, move
+from scratchvae.bench.peaks import waiting
+from scratchvae.cli import main as command_line
+from scratchvae.inference.hmc import log_joint, sample
+from scratchvae.inference.marginal import importance
+from scratchvae.training.run import read_history
+
+HERE = Path(__file__).parent
+TESTS = HERE.parent / "tests"
+VARIANTS = {"NumPy": ("numpy", False), "CuPy": ("cupy", False), "CuPy, fused": ("cupy", True)}  # (backend, fused?)
+NATS = 0.5  # by which the bounds of two backends may differ after training: float32 rounds differently in each step
+FIRST = 1e-5  # by which their first bounds may differ, relative
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How much is measured, and on what.
+
+    scale   is "full"; "quick", for a first answer; or "tiny", which only shows that every line runs.
+    data    names the data set of the training job.
+    done    holds the keys of the rows that are there already.
+    """
+
+    scale: str = "full"
+    data: str = "mnist"
+    done: frozenset = frozenset()
+
+    def of(self, full, quick, tiny):
+        """Return what belongs to the scale."""
+        return {"full": full, "quick": quick, "tiny": tiny}[self.scale]
+
+
+# (a) What the machine is
+
+
+ATTRIBUTES = {  # of a device, by CUDA's numbers for them
+    "multiprocessors": 16,
+    "clock_khz": 13,
+    "memory_clock_khz": 36,
+    "memory_bus_bits": 37,
+    "l2_bytes": 38,
+    "compute_capability_major": 75,
+    "compute_capability_minor": 76,
+}
+QUERY = "name,driver_version,clocks.sm,clocks.max.sm,clocks.mem,clocks.max.mem,power.limit,temperature.gpu"
+
+
+def machine(setting, say):
+    """Say what the times depend on: processor, device, clocks, driver, CUDA, and the versions of the libraries."""
+    if "machine" in setting.done:
+        return
+    cupy = array_module("cupy")
+    row = {"key": "machine"} | bench.machine(["numpy", "cupy"])
+    for name, number in ATTRIBUTES.items():
+        row[name] = asked(lambda number=number: cupy.cuda.runtime.deviceGetAttribute(number, 0))
+    row["cublas"] = asked(lambda: cupy.cuda.cublas.getVersion(cupy.cuda.device.get_cublas_handle()))
+    row["nvrtc"] = asked(lambda: list(cupy.cuda.nvrtc.getVersion()))
+    row["nvidia_smi"] = asked(lambda: smi(QUERY))
+    row["accelerators"] = os.environ.get("CUPY_ACCELERATORS", "those of CuPy by itself")
+    row["memory_gib"] = asked(lambda: round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1))
+    say(row)
+
+
+def asked(question):
+    """Return the answer to a question, or in words why there is none: a fact that is missing stops no benchmark."""
+    try:
+        return question()
+    except Exception as error:  # every library and every system has its own
+        return f"not told ({type(error).__name__}: {str(error).splitlines()[0][:80] if str(error) else ''})"
+
+
+def smi(query):
+    """Return what nvidia-smi answers for the first device, as a dict."""
+    words = ["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader", "--id=0"]
+    answer = subprocess.run(words, capture_output=True, text=True, check=True, timeout=20).stdout
+    return dict(zip(query.split(","), (text.strip() for text in answer.split(",")), strict=True))
+
+
+# (b) The tests, and (c) the gradient check
+
+
+def tests(setting, say):
+    """Say of each test that is marked `gpu` whether it passed: those of test_gpu.py, and in full those of all files."""
+    import pytest
+
+    class Told:
+        """A plugin of pytest that says what came of each test."""
+
+        def pytest_runtest_logreport(self, report):
+            if report.when == "call" or report.outcome != "passed":
+                why = "" if report.outcome == "passed" else str(report.longrepr)[-400:]
+                say({"key": report.nodeid, "outcome": report.outcome, "seconds": round(report.duration, 3), "why": why})
+
+    where = setting.of(TESTS, TESTS / "test_gpu.py", TESTS / "test_gpu.py")
+    words = ["-q", "-p", "no:cacheprovider", "-m", "gpu", str(where), "--rootdir", str(TESTS.parent)]
+    for key in setting.done:
+        words += ["--deselect", key]
+    code = pytest.main(words, plugins=[Told()])
+    if code not in (0, 1, 5):  # passed, failed, and nothing left to do
+        raise RuntimeError(f"pytest ended with {code!r}: see what it has printed above")
+
+
+def gradcheck(setting, say):
+    """Say of the layers, the densities and the models of the matrix whether their gradients pass on the device."""
+    from scratchvae.gradcheck import check_matrix, check_parts
+
+    begun = time.perf_counter()
+    every = setting.of(1, 16, 80)
+    for what, report in chain(check_parts(backend="cupy"), check_matrix(backend="cupy", every=every)):
+        if not isinstance(report, str) and what not in setting.done:
+            errors = [e for line in report for e in (line.oracle, line.differences) if e is not None]
+            now = time.perf_counter()
+            row = {"key": what, "passed": bool(report), "arrays": len(report), "largest_error": max(errors, default=0)}
+            say(row | {"seconds": round(now - begun, 3)})
+            begun = now
+
+
+# (d) The training job of the README
+
+
+def job(setting, say):
+    """Say what `scratchvae train` takes on both backends, and how far apart their bounds are."""
+    samples = setting.of(1_000_000, 100_000, 2_000)
+    found = {}
+    for name, (backend, on) in VARIANTS.items():
+        with tempfile.TemporaryDirectory() as folder, fusing(on):
+            run = f"{folder}/run"
+            words = ["train", "--data", setting.data, "--samples", str(samples), "--quiet", "--out", run]
+            begun = time.perf_counter()
+            if command_line([*words, "--backend", backend]) != 0:
+                raise RuntimeError(f"scratchvae train --backend {backend} failed: see what it has printed above")
+            seconds = time.perf_counter() - begun
+            history = read_history(f"{run}/metrics.csv")
+        at = {int(n): float(bound) for n, bound in zip(history["samples"], history["valid_bound"], strict=True)}
+        half = np.searchsorted(history["samples"], samples / 2)
+        late = np.diff(history["seconds"][[half, -1]]) / np.diff(history["samples"][[half, -1]])
+        row = {
+            "key": name,
+            "samples": samples,
+            "seconds": seconds,
+            "bounds": at,
+            "device_memory_mib": pool_mib(backend),
+        }
+        row["seconds_to_1e6"] = float(history["seconds"][half] + late[0] * (1e6 - history["samples"][half]))
+        row["measured_to_1e6"] = samples >= 1_000_000
+        found[name] = at
+        if name != "NumPy":
+            row["apart_nats"] = max(abs(at[n] - found["NumPy"][n]) for n in at if n in found["NumPy"])
+            row["same"] = row["apart_nats"] <= NATS
+        if name not in setting.done:
+            say(row)
+
+
+def pool_mib(backend):
+    """Return how much device memory CuPy's pool holds, in MiB, and give it back; None on the host."""
+    if backend == "numpy":
+        return None
+    pool = array_module("cupy").get_default_memory_pool()
+    held = pool.total_bytes() / 2**20
+    pool.free_all_blocks()
+    return held
+
+
+# (e) Steps over sizes
+
+
+def sizes(setting):
+    """Return the workloads of the sweep, those first that say most."""
+    ms = setting.of(
+        [100, 20, 500, 2000, 20000, 50, 200, 1000, 5000, 10000], [100, 20, 500, 2000, 20000, 5000], [100, 20]
+    )
+    hs = setting.of([100, 4000, 1000, 200, 2000], [4000, 1000, 100], [50])
+    base = bench.Workload() if setting.scale != "tiny" else bench.Workload(n_visible=64, n_hidden=20, n_latent=3)
+    single = [replace(base, batch_size=m) for m in ms] + [replace(base, n_hidden=h) for h in hs]
+    double = [replace(work, dtype="float64") for work in setting.of(single, single[:4:3], single[:1])]
+    return list(dict.fromkeys([*single, *double]))
+
+
+def steps(setting, say, variants=tuple(VARIANTS)):
+    """Say for each size what a step takes in each of the variants, its launches and the device's time apart."""
+    for work in sizes(setting):
+        key = f"{bench.size_name(work.as_row())} M={work.batch_size} {work.dtype}"
+        if key not in setting.done:
+            say({"key": key} | work.as_row() | measured(work, variants, setting.of(10, 5, 1)))
+
+
+def tf32(setting, say):
+    """Say what steps take with CUPY_TF32=1, which lets float32 products be made of numbers of 10 bits behind the point.
+
+    "first_bound_apart" is by how much their first bound is off, relative to NumPy's.
+    """
+    if os.environ.get("CUPY_TF32") != "1":
+        raise RuntimeError("CUPY_TF32 is not 1 in this process")
+    for work in sizes(setting):
+        key = f"{bench.size_name(work.as_row())} M={work.batch_size} {work.dtype}"
+        if work.dtype == "float32" and key not in setting.done:
+            say({"key": key} | work.as_row() | measured(work, ("CuPy", "CuPy, fused"), setting.of(10, 5, 1)))
+
+
+def measured(work, variants, rounds):
+    """Return a dict with the row of `bench.summary` of each variant, which take turns, or the reason why it failed.
+
+    Each has "first_bound", and those on the device "first_bound_apart" from NumPy's. A size for which a device has no
+    memory fails for its variant alone.
+    """
+    prepared = {}
+    found = {}
+    bounds = {"NumPy": first_bound(replace(work, backend="numpy"))}
+    for name in variants:
+        backend, on = VARIANTS[name]
+        try:
+            with fusing(on):
+                if backend == "cupy":
+                    bounds[name] = first_bound(replace(work, backend=backend))
+                prepared[name] = bench.prepare(replace(work, backend=backend))
+        except MemoryError as error:
+            found[name] = {"failed": f"out of memory: {' '.join(str(error).split())[:200]}"}
+            pool_mib(backend)
+    times = {name: [] for name in prepared}
+    for _ in range(rounds):
+        for name, (round, _) in list(prepared.items()):
+            try:
+                with fusing(VARIANTS[name][1]):
+                    times[name].append(round())
+            except MemoryError as error:
+                found[name] = {"failed": f"out of memory: {' '.join(str(error).split())[:200]}"}
+                del prepared[name]
+    for name, (_, count) in prepared.items():
+        backend = VARIANTS[name][0]
+        row = bench.summary(replace(work, backend=backend), count, times[name]) | {"first_bound": bounds[name]}
+        if backend == "cupy":
+            row["first_bound_apart"] = abs(bounds[name] / bounds["NumPy"] - 1)
+            row["same"] = row["first_bound_apart"] < FIRST or (work.dtype == "float32" and tf32_is_on())
+        found[name] = row
+    prepared.clear()
+    if "cupy" in [VARIANTS[name][0] for name in variants]:
+        pool_mib("cupy")
+    return {"variants": found}
+
+
+def tf32_is_on():
+    """Say whether products of this process are made in TF32, whose bounds are off by more."""
+    return os.environ.get("CUPY_TF32") == "1"
+
+
+def first_bound(work):
+    """Return the bound of the first step of a workload."""
+    return float(bench.training_step(work)(0, move(bench.minibatches(work, 1)[0], work.backend)))
+
+
+# (f) Others on the same device
+
+
+def peers(setting, say):
+    """Say what the same step takes in other frameworks on the device, each in a process of its own, in turns."""
+    import peers as others
+
+    names = [name for name in others.PEERS if name not in others.PREFIX and "HIPS" not in name]
+    small = {"n_visible": 64, "n_hidden": 20, "n_latent": 3} if setting.scale == "tiny" else {}
+    names = setting.of(names, names, [others.OURS, others.FUSED, others.PRODUCTS])
+    given = others.Setting(device="cuda", **small)
+    found = others.measure(setting.of(40, 12, 1), setting.of(20, 20, 2), names, given, progress=False)
+    for row in others.summary(found):
+        say({"key": row["name"]} | row)
+
+
+# (g) The profile by operation
+
+
+def profile(setting, say):
+    """Say what each operation of the paper's step takes, and how near it comes to what the machine allows."""
+    base = bench.Workload() if setting.scale != "tiny" else bench.Workload(n_visible=64, n_hidden=20, n_latent=3)
+    for name, (backend, on) in VARIANTS.items():
+        if name not in setting.done:
+            with fusing(on):
+                found = bench.profile(replace(base, backend=backend), setting.of(10, 5, 1), progress=False)
+            say({"key": name, "profile": found})
+
+
+# (h) What else runs on the device
+
+
+def others(setting, say):
+    """Say what evaluation, importance sampling, HMC and the steps of other models take in each of the variants."""
+    x = np.random.default_rng(0).integers(0, 256, (setting.of(10_000, 10_000, 40), 784), dtype=np.uint8)
+    models = {
+        "step: full VB": {"model": "full-vb"},
+        "step: full VB, local": {"model": "full-vb-local"},
+        "step: flow of 10 maps": {"flow": 10},
+        "step: full covariance": {"posterior": "full"},
+        "step: convolutions of 16 and 32": {"channels": (16, 32), "n_hidden": 128},
+        "step: importance-weighted, 5 draws": {"estimator": "iwae", "n_samples": 5},
+    }
+    for what, settings in models.items():
+        if what not in setting.done:
+            work = bench.Workload(**({"n_hidden": 20} if setting.scale == "tiny" else {}) | settings)
+            say({"key": what} | work.as_row() | measured(work, tuple(VARIANTS), setting.of(8, 3, 1)))
+    whole = {
+        f"evaluate: {len(x):,} images": lambda model: evaluate(model, x),
+        "importance: 100 images, 1,000 draws": lambda model: importance(model, x[:100], setting.of(1000, 1000, 30)),
+        "HMC: 1,000 chains, 10 transitions": lambda model: chains(model, x[:1000], setting.of(10, 10, 1)),
+    }
+    for what, function in whole.items():
+        if what not in setting.done:
+            row = {}
+            for name, (backend, on) in VARIANTS.items():
+                with fusing(on), warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # of k_hat and the like: nothing here was trained
+                    try:
+                        row[name] = seconds_of(function, VAE(784, 500, 20, init="glorot", backend=backend), backend)
+                    except MemoryError as error:
+                        row[name] = f"out of memory: {error}"
+            say({"key": what, "seconds": row})
+
+
+def chains(model, x, transitions):
+    """Run Hamiltonian Monte Carlo for the latents of rows x."""
+    target = log_joint(model.decoder, model.pixels(move(x, model.backend)))
+    start = model.encode_mean(move(x, model.backend))
+    return sample(target, start, np.random.default_rng(0), transitions, burn_in=0, stepsize=0.1)
+
+
+def seconds_of(function, model, backend):
+    """Return the seconds of the second call; the first compiles kernels."""
+    for _ in range(2):
+        begun = time.perf_counter()
+        function(model)
+        waiting(backend)()
+        seconds = time.perf_counter() - begun
+    return seconds
+
+
+# What can be known without a device
+
+
+COUNTED = {  # the models whose launches are counted, at the paper's sizes
+    "L^B, Bernoulli": {},
+    "L^A, Bernoulli": {"estimator": "A"},
+    "L^B, Gaussian decoder": {"likelihood": "gaussian"},
+    "L^B, 5 draws": {"n_samples": 5},
+    "importance-weighted, 5 draws": {"estimator": "iwae", "n_samples": 5},
+    "full covariance": {"posterior": "full"},
+    "flow of 10 maps": {"flow": 10},
+    "convolutions of 16 and 32": {"channels": (16, 32), "n_hidden": 128},
+    "full VB": {"model": "full-vb"},
+    "full VB, local": {"model": "full-vb-local"},
+}
+
+
+def launches(setting, say):
+    """Say how often a step of each model puts something in the device's queue, and how many bytes that moves.
+
+    They are counted on the stand-in, on any machine.
+    """
+    with output.stand_in() as standin:
+        for what, settings in COUNTED.items():
+            if what in setting.done:
+                continue
+            work = bench.Workload("cupy", **settings)
+            step = bench.training_step(work)
+            x = [move(batch, "cupy") for batch in bench.minibatches(work, 2)]
+            row = {"key": what} | work.as_row()
+            for name in ("CuPy", "CuPy, fused"):
+                with fusing(VARIANTS[name][1]):
+                    step(0, x[0])
+                    with standin.logged() as log:
+                        step(1, x[1])
+                row[name] = {"launches": sum(call.launches for call in log), "bytes": sum(c.bytes() for c in log)}
+            say(row)
+
+
+PARTS = {
+    function.__name__: function
+    for function in (machine, launches, tests, gradcheck, steps, job, profile, peers, tf32, others)
+}
+
+
+def serve(name, setting, channel):
+    """Make one part in this process, and write its rows into the file `channel`, one JSON in a line."""
+    import json
+
+    def say(row):
+        print(json.dumps(row), file=channel, flush=True)
+
+    PARTS[name](setting, say)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+    say({"end": True, "peak_memory_mib": round(peak, 1)})
