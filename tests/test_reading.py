@@ -198,6 +198,9 @@ def test_a_page_shows_what_its_programs_print_and_what_they_print_with_the_mista
         ("- np.exp(0.5 * log_var)", "np.exp(0.5 * log_var)", 26, "no lines '- right' and '+ wrong'"),
         ("in scratchvae.inference.posteriors.gaussian.Gaussian.draw", "in scratchvae.VAE", 26, "is no function"),
         ("---", "- -", 26, "a mistake is a sentence"),
+        ("---", "in scratchvae.nets.layers.sigmoid\n---", 26, "a mistake is a sentence"),
+        ("---", "- mu\n---", 26, "a mistake is a sentence"),
+        ("The half is forgotten.", "The half is forgotten.\n- mu\n+ sigma", 26, "a mistake is a sentence"),
         ("# A title", "A title", 1, "does not begin with a title"),
         ("## The posterior", "# The posterior", 3, "a page has one title"),
         ("is a third.", "is a third.\n\n#### Deeper", 7, "this heading begins no row"),
@@ -248,6 +251,14 @@ def test_a_mistake_is_compared_with_what_the_program_prints_now_and_leaves_no_na
     assert '<pre class="out">5</pre>' in page
     with pytest.raises(ReadingError, match="changes nothing of what the program prints"):
         small(tmp_path, text + "\n```python\nskip = True\n```\n\n" + wrong)
+
+
+def test_a_mistake_in_two_functions_is_planted_in_both_and_shows_their_names(tmp_path):
+    second = "in scratchvae.inference.posteriors.gaussian.Gaussian.z\n- sigma * eps\n+ sigma * (2 * eps)\n---"
+    page = small(tmp_path, GOOD.replace("---", second) + "\n```python\n" + GOOD.split("---\n")[1])
+    assert '<pre class="out">14.7781</pre>' in page  # z = 2 e^2, with the mistakes in both
+    assert page.count('<pre class="out">2.7183</pre>') == 2  # before, and after they were taken out
+    assert "in draw</span>" in page and "in z</span>" in page
 
 
 def test_the_programs_have_one_thread_of_blas_and_the_others_come_back(tmp_path):
@@ -350,7 +361,7 @@ def test_a_mistake_arrives_wherever_the_function_was_imported():
     q = Gaussian()
     q.draw(np.zeros((1, 1, 1)), np.ones((1, 1)), np.zeros((1, 1)))
     assert q.neg_kl() == -0.5
-    with planted("scratchvae.inference.distributions.gaussian_neg_kl", [("- mu * mu", "+ mu * mu")]):
+    with planted("scratchvae.inference.distributions.gaussian_neg_kl", [("= _neg_kl_sum(", "= -_neg_kl_sum(")]):
         assert q.neg_kl() == 0.5  # through the name that posteriors/gaussian.py has imported
     assert q.neg_kl() == -0.5
 

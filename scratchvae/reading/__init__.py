@@ -10,7 +10,8 @@ are written `[the bound](#eq-2)` on any page. These fenced blocks have a meaning
     ```tie       a line for each symbol, `\\mu = mu: the mean of q, (M, J)`: both light up when one is pointed at
     ```test      tests that prove the row, `tests/test_exact.py::test_name`; their source is shown
     ```wrong     a usual mistake: what it is, `in NAME`, then lines `- right` and `+ wrong`, then `---` and a program.
-                 The mistake is planted in the installed code, the program runs, and what it prints is shown.
+                 A mistake in several functions has `in NAME` and such lines for each of them. It is planted in the
+                 installed code, the program runs, and what it prints is shown.
     ```python    a program, shown with what it prints. All programs of a page share their names, and begin with three:
                  np, results(file) for a committed .csv or .json, and failed(report) for a short gradient check.
     ```setup     the same, folded away: what the other programs of the page need

@@ -138,25 +138,27 @@ class Page:
 
     def wrong(self, content):
         head, mark, program = content.partition("\n---\n")
-        said, where, *changes = [line for line in head.split("\n") if line.strip()]
-        if not mark or not where.startswith("in ") or not changes or len(changes) % 2:
+        said, *lines = [line for line in head.split("\n") if line.strip()]
+        changes = _changes(lines) if mark else {}
+        if not changes:
             raise ReadingError("a mistake is a sentence, 'in NAME', lines '- right' and '+ wrong', '---', a program")
-        pairs = []
-        for old, new in zip(changes[::2], changes[1::2], strict=True):
-            if old[:2] != "- " or new[:2] != "+ ":
-                raise ReadingError(f"{old!r} and {new!r} are no lines '- right' and '+ wrong'")
-            pairs.append((old[2:], new[2:]))
         right = self.right.get(program)
         if right is None:
             right = self.right[program] = programs.run(program, dict(self.within))
-        with programs.planted(where[3:], pairs):
+        with contextlib.ExitStack() as stack:
+            for name, pairs in changes.items():
+                stack.enter_context(programs.planted(name, pairs))
             out = programs.run(program, dict(self.within), planted=True)
         if out == right:
-            raise ReadingError(f"{pairs[0][1]!r} in {where[3:]} changes nothing of what the program prints")
-        rows = "".join(
-            f'<span class="l minus">- {html.escape(old)}</span><span class="l plus">+ {html.escape(new)}</span>'
-            for old, new in pairs
-        )
+            name, pairs = next(iter(changes.items()))
+            raise ReadingError(f"{pairs[0][1]!r} in {name} changes nothing of what the program prints")
+        rows = ""
+        for name, pairs in changes.items():
+            if len(changes) > 1:
+                rows += f'<span class="l c">in {html.escape(name.rpartition(".")[2])}</span>'
+            for old, new in pairs:
+                rows += f'<span class="l minus">- {html.escape(old)}</span>'
+                rows += f'<span class="l plus">+ {html.escape(new)}</span>'
         return (
             f'<div class="wrong"><p><b>What goes wrong.</b> {MARKDOWN.renderInline(said, {"page": self})}</p>'
             f'<pre class="diff">{rows}</pre><pre>{code_html(program.strip())}</pre>'
@@ -290,6 +292,23 @@ def _pulled(content):
     if set(said) - {"from", "to"}:
         raise ReadingError(f"a block of source has a name, 'from TEXT' and 'to TEXT'; {marks} came")
     return pull(name, said.get("from"), said.get("to"))
+
+
+def _changes(lines):
+    """Return what a mistake changes, {"NAME": [(right, wrong), …], …}; {} if the lines are not in their order."""
+    changes = {}
+    lines = iter(lines)
+    for line in lines:
+        if line.startswith("in "):
+            pairs = changes.setdefault(line[3:], [])
+            continue
+        new = next(lines, None)
+        if not changes or new is None:
+            return {}
+        if line[:2] != "- " or new[:2] != "+ ":
+            raise ReadingError(f"{line!r} and {new!r} are no lines '- right' and '+ wrong'")
+        pairs.append((line[2:], new[2:]))
+    return changes if all(changes.values()) else {}
 
 
 def _ties(tokens):
