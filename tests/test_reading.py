@@ -254,7 +254,7 @@ def test_a_mistake_is_compared_with_what_the_program_prints_now_and_leaves_no_na
 
 
 def test_a_mistake_in_two_functions_is_planted_in_both_and_shows_their_names(tmp_path):
-    second = "in scratchvae.inference.posteriors.gaussian.Gaussian.z\n- sigma * eps\n+ sigma * (2 * eps)\n---"
+    second = "in scratchvae.inference.posteriors.gaussian.Gaussian._z\n- sigma * eps\n+ sigma * (2 * eps)\n---"
     page = small(tmp_path, GOOD.replace("---", second) + "\n```python\n" + GOOD.split("---\n")[1])
     assert '<pre class="out">14.7781</pre>' in page  # z = 2 e^2, with the mistakes in both
     assert page.count('<pre class="out">2.7183</pre>') == 2  # before, and after they were taken out

@@ -43,7 +43,8 @@ def log_bernoulli(x, logits, gradient=True):
     """
     terms, e = _bernoulli_terms(x, logits)
     log_p = terms.sum(axis=-1)
-    return log_p, _bernoulli_slope(x, logits, e, terms) if gradient else None
+    del terms  # so that the slope can take its memory
+    return log_p, _bernoulli_slope(x, logits, e) if gradient else None
 
 
 @fused
@@ -54,12 +55,10 @@ def _bernoulli_terms(x, a):
 
 
 @fused
-def _bernoulli_slope(x, a, e, y):
-    """Return x - y in the array y, whose content means nothing before."""
-    np.maximum(e, a > 0, out=y)  # 1 where a > 0, and e elsewhere
-    y /= 1 + e
-    np.subtract(x, y, out=y)  # ∂s/∂a = σ(a) = y
-    return y
+def _bernoulli_slope(x, a, e):
+    """Return ∂log p/∂a."""
+    y = np.maximum(e, a > 0) / (1 + e)  # the numerator is 1 where a > 0, and e elsewhere
+    return x - y  # ∂s/∂a = σ(a) = y
 
 
 def log_gaussian(x, mu, log_var, gradient=True):
@@ -69,7 +68,9 @@ def log_gaussian(x, mu, log_var, gradient=True):
     """
     dmu, ratio = _gaussian_parts(x, mu, log_var)
     log_p = _gaussian_sum(log_var, ratio)
-    return (log_p, dmu, _gaussian_slope(ratio)) if gradient else (log_p, None, None)
+    if not gradient:
+        return log_p, None, None
+    return log_p, dmu, _gaussian_slope(ratio)
 
 
 @fused
@@ -110,7 +111,9 @@ def gaussian_neg_kl(mu, log_var, gradient=True):
     μ)²/σ² = 1. -KL is the first less the second.
     """
     neg_kl = _neg_kl_sum(mu, log_var)
-    return (neg_kl, -mu, neg_kl_slope(log_var)) if gradient else (neg_kl, None, None)  # ∂/∂μ = -μ
+    if not gradient:
+        return neg_kl, None, None
+    return neg_kl, -mu, _neg_kl_slope(log_var)  # ∂/∂μ = -μ
 
 
 @fused
@@ -119,7 +122,7 @@ def _neg_kl_sum(mu, log_var):
     return 0.5 * np.sum(1 + log_var - mu * mu - np.exp(log_var), axis=-1)
 
 
-def neg_kl_slope(log_var):
+def _neg_kl_slope(log_var):
     """Return ∂(-KL)/∂log σ²."""
     return 0.5 * (1 - np.exp(log_var))  # ∂/∂log σ² = ½ (1 - σ²), since dσ²/dlog σ² = σ²
 

@@ -25,41 +25,44 @@ class Gaussian:
         self.mu = mu
         self.log_var = log_var
         self.sigma = np.exp(0.5 * log_var)
-        return self.z(mu, self.sigma, eps), self.log_q(log_var, eps)
+        return self._z(mu, self.sigma, eps), self._log_q(log_var, eps)
 
     @staticmethod
     @fused
-    def z(mu, sigma, eps):
-        """Return the draw."""
+    def _z(mu, sigma, eps):
+        """Return z = μ + σ ⊙ ε."""
         return mu + sigma * eps
 
     @staticmethod
     @fused
-    def log_q(log_var, eps):
+    def _log_q(log_var, eps):
         """Return log q at the draw, -½ Σ_j log 2π + log σ_j² + ε_j²."""
         return -0.5 * np.sum(LOG_2PI + log_var + eps * eps, axis=-1)
 
     def backward(self, dz, dlog_q, dneg_kl):
         """Return ∂bound/∂μ and ∂bound/∂log σ². At given ε, log q depends on log σ² alone, since z - μ = σ ⊙ ε."""
         dmu = dz.sum(axis=0)  # through z: ∂z/∂μ = 1     through log q: 0
-        dlog_var = self.dlog_var(self.dsigma(dz, self.eps), self.sigma, sum_of_draws(dlog_q, len(dz)))
-        return (dmu, dlog_var) if is_zero(dneg_kl) else self.plus_kl(dmu, dlog_var, self.mu, self.log_var, dneg_kl)
+        dsigma = self._dsigma(dz, self.eps)
+        dlog_var = self._dlog_var(dsigma, self.sigma, sum_of_draws(dlog_q, len(dz)))
+        if is_zero(dneg_kl):
+            return dmu, dlog_var
+        return self._plus_kl(dmu, dlog_var, self.mu, self.log_var, dneg_kl)
 
     @staticmethod
     @fused
-    def dsigma(dz, eps):
+    def _dsigma(dz, eps):
         """Return ∂bound/∂σ through z, summed over the draws."""
         return np.sum(dz * eps, axis=0)  # ∂z/∂σ = ε
 
     @staticmethod
     @fused
-    def dlog_var(dsigma, sigma, dlog_q):
+    def _dlog_var(dsigma, sigma, dlog_q):
         """Return ∂bound/∂log σ² through z and through log q."""
         return 0.5 * (dsigma * sigma - dlog_q)  # through z: ½ σ ε     through log q: -½
 
     @staticmethod
     @fused
-    def plus_kl(dmu, dlog_var, mu, log_var, dneg_kl):
+    def _plus_kl(dmu, dlog_var, mu, log_var, dneg_kl):
         """Return both with what comes through -KL: ∂/∂μ = -μ and ∂/∂log σ² = ½ (1 - σ²)."""
         return dmu - dneg_kl * mu, dlog_var + dneg_kl * (0.5 * (1 - np.exp(log_var)))
 
