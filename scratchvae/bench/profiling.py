@@ -192,7 +192,7 @@ def profile_table(result):
         cells[-1] += [one["phase"], one["owner"], one["place"], _short(one["line"])]
     of_a_pass, cache = ("of the device", "L2 cache") if launches else ("of one thread", "cache")
     lines = [
-        f"{model_name(row)}, {size_name(row)}, M = {row['batch_size']}, {row['dtype']}: "
+        f"{model_name(row)}, {size_name(row)}, M = {row['batch_size']}, {row['dtype']}{_where(row)}: "
         f"{result['step_ms']:.3f} ms a step, {result['samples_per_s']:,.0f} samples/s",
         *_of_the_device(result),
         f"peaks: {peaks['gflops']:,.0f} GFLOP/s in a large matrix product; a pass {of_a_pass} over arrays "
@@ -214,6 +214,11 @@ def profile_table(result):
         lines.append("some operations are faster than the peaks, as when other programs were at work while these were")
         lines[-1] += " measured"
     return "\n".join(lines)
+
+
+def _where(row):
+    """Return what the first line says of the backend of a workload: nothing of NumPy."""
+    return "" if row["backend"] == "numpy" else f" on {row['backend']}"
 
 
 def _of_the_device(result):

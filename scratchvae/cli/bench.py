@@ -178,7 +178,8 @@ def _profiled(folder, result):
         ax = figure.subplots()
         plots.roofline(ax, result)
         title = f"one training step: {benchmark.model_name(row)}, {benchmark.size_name(row)}, M = {row['batch_size']}"
-        ax.set_title(f"{title}, {row['dtype']}, {result['step_ms']:.3g} ms", fontsize=9)
+        title += f", {row['dtype']} on {row['backend']}"
+        ax.set_title(f"{title}, {result['step_ms']:.3g} ms", fontsize=9)
         return figure
 
     return ["profile.json", *_drawn(folder / "profile.png", draw)]
