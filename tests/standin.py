@@ -330,6 +330,7 @@ def _properties():
     for name in ("shape", "dtype", "ndim", "size", "nbytes", "itemsize", "strides", "flags"):
         setattr(ndarray, name, property(lambda self, name=name: getattr(self._host, name)))
     ndarray.T = property(lambda self: outer(self._host.T))
+    ndarray.data = property(lambda self: types.SimpleNamespace(ptr=self._host.__array_interface__["data"][0]))
 
 
 def _methods():
@@ -514,16 +515,22 @@ class CUDARuntimeError(RuntimeError):
 
 
 class Event:
-    """cupy.cuda.Event: records nothing; its times are those of the host."""
+    """cupy.cuda.Event: its times are those of the host, and it is done once somebody has waited for the device."""
 
     def record(self, stream=None):
         self.time = time.perf_counter()
+        self.waits = Device.waits
+
+    @property
+    def done(self):
+        return Device.waits > self.waits
 
 
 class Device:
     """cupy.cuda.Device; `used` lists the numbers of those that were taken."""
 
     used = []  # noqa: RUF012
+    waits = 0  # how often somebody has waited
 
     def __init__(self, number=0):
         self.number = number
@@ -532,6 +539,7 @@ class Device:
         self.used.append(self.number)
 
     def synchronize(self):
+        Device.waits += 1
         wait(None)
 
 
@@ -598,7 +606,11 @@ def module():
             runtimeGetVersion=lambda: 13000,
             getDeviceCount=lambda: 1,
             memGetInfo=lambda: (Waits.free - Waits.taken, 1 << 40),
-            getDeviceProperties=lambda device: {"name": b"stand-in", "totalGlobalMem": 1 << 40},
+            getDeviceProperties=lambda device: {
+                "name": b"stand-in",
+                "totalGlobalMem": 1 << 40,
+                "l2CacheSize": 3 << 13,
+            },
         ),
         Event=Event,
         Device=Device,

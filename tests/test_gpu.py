@@ -7,7 +7,8 @@ from numpy.testing import assert_array_equal
 
 from scratchvae import VAE, Adagrad, Adam, FullVB, evaluate, fit
 from scratchvae.backend import move
-from scratchvae.bench import Workload, minibatches, training_step
+from scratchvae.bench import Workload, minibatches, profile, profile_table, profiling, training_step
+from scratchvae.bench.device_profile import DeviceRecorder
 from scratchvae.gradcheck import check_matrix, check_parts
 from scratchvae.inference.full_vb import THETA_NOISE
 
@@ -110,3 +111,31 @@ def test_every_gradient_passes_on_the_device():
     checked = [report for _, report in found if not isinstance(report, str)]
     assert len(checked) > 10
     assert all(checked)
+
+
+@pytest.mark.parametrize("given", [{}, {"channels": (4, 8)}, {"flow": 2}, {"posterior": "full"}, {"model": "full-vb"}])
+def test_a_step_that_is_watched_on_the_device_has_the_same_bits(given):
+    work = Workload("cupy", n_visible=64, n_hidden=50, n_latent=5, batch_size=20, **given)
+    recorder = DeviceRecorder()
+    step, watched = training_step(work), profiling.watched_step(work, recorder)
+    x = move(minibatches(work, 1)[0], "cupy")
+    bound = step(0, x)
+    with recorder.step():
+        other = watched(0, recorder.watched(x))
+    assert float(other) == float(bound) and len(recorder.steps[0]) > 80
+    for name in ("value", "grad"):
+        ours, theirs = (getattr(one.model.params, name) for one in (step, watched))
+        assert_array_equal(host(theirs.bare), host(ours))
+
+
+def test_the_device_times_of_the_operations_add_up_to_that_of_the_step():
+    result = profile(Workload("cupy"), repeats=5, progress=False)
+    print(profile_table(result))
+    assert result["not_ahead"] == []
+    total = sum(one["ms"] for one in result["operations"])
+    assert 0.5 < total / result["device_ms"] < 1.5
+    assert result["step_ms"] > 0.7 * max(result["launch_ms"], result["device_ms"])
+    assert all(0 < one["launch_ms"] < 5 for one in result["operations"])
+    assert all(one["of_roof"] < 1.5 for one in result["operations"])
+    peaks = result["peaks"]
+    assert peaks["gflops"] > 100 and peaks["cache_gb_s"] > peaks["memory_gb_s"] > 10

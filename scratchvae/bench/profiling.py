@@ -1,4 +1,7 @@
-"""Takes a training step apart into its NumPy operations, and sets each beside what the machine can do at most.
+"""Takes a training step apart into its operations, and sets each beside what the machine can do at most.
+
+What follows is how it is done with NumPy. On the device the layers and the lines are the same, and device_profile.py
+says how their operations are found and timed.
 
 The vectors of parameters and gradients, the minibatch and the noise are given to the step as a subclass of
 `np.ndarray`, so that every array that comes from them is of this class too. NumPy hands each operation on such arrays
@@ -34,6 +37,7 @@ import numpy as np
 
 from scratchvae import backend
 from scratchvae.arguments import whole
+from scratchvae.backend import array_module, kind
 from scratchvae.bench.machines import blas_limited, machine
 from scratchvae.bench.measuring import plain, steps_in_a_round
 from scratchvae.bench.peaks import IN_CACHE, IN_MEMORY, bandwidth, peak_gflops
@@ -42,6 +46,11 @@ from scratchvae.bench.workloads import TrainingStep, minibatches, model_of, trai
 from scratchvae.training.loop import progress_bar
 
 PACKAGE = str(Path(__file__).parent.parent)
+WATCHING = (  # the files whose lines are not those of a step: those that watch it, and what makes a call one operation
+    __file__,
+    str(Path(__file__).with_name("device_profile.py")),
+    backend.__file__,
+)
 PHASES = {  # the part of a step that a function belongs to, by its name; a line in none of these is of the bound
     "noise": "noise",
     "backward": "gradient",
@@ -67,12 +76,19 @@ def profile(workload, repeats=10, progress=None):
     All times are means over the fast quarter of the steps, so that they add up; rounds of steps that are watched and of
     steps that are not take turns.
 
-    workload   is the `Workload`, whose backend is "numpy"; another raises a ValueError.
+    With backend "cupy" the result has the same form, and `device_profile.profile` says what its times are and which
+    numbers are there beside these.
+
+    workload   is the `Workload`, whose backend is "numpy" or "cupy". One that is not there raises a ValueError.
     repeats    is the number of rounds, 10 unless given.
     progress   True shows a bar on stderr, False none, and None one on a terminal only.
     """
+    if workload.backend == "cupy":
+        from scratchvae.bench import device_profile  # only now: it takes its parts from this file
+
+        return device_profile.profile(workload, repeats, progress)
     repeats = whole("repeats", repeats)
-    require_numpy(workload.backend)
+    array_module(workload.backend)  # another name is refused
     recorder = Recorder()
     with blas_limited(workload.threads):
         peaks = {
@@ -104,15 +120,6 @@ def profile(workload, repeats=10, progress=None):
     return result | summed(workload, 1e3 * np.array(times), recorder.steps, peaks)
 
 
-def require_numpy(backend):
-    """Raise a ValueError that says what else there is, unless a backend is "numpy"."""
-    if backend != "numpy":
-        raise ValueError(
-            f"a profile is made with NumPy, and backend is {backend!r}: take cupyx.profiler.benchmark in Python, or "
-            "nsys profile scratchvae bench --backend cupy"
-        )
-
-
 def summed(workload, times, steps, peaks):
     """Return the numbers of a profile: "step_ms", "samples_per_s", "between_ms", "peaks" and "operations".
 
@@ -132,6 +139,8 @@ def summed(workload, times, steps, peaks):
         roof_ms = max(flops / peaks["gflops"], n_bytes / peaks["cache_gb_s"]) / 1e6
         operation = {"phase": phase, "owner": owner, "place": f"{place_of(path)}:{number}"}
         operation |= {"line": source_line(path, number), "calls": notes[0].calls, "ms": ms, "share": ms / step_ms}
+        if notes[0].launch_ns is not None:
+            operation["launch_ms"] = sum(note.launch_ns for note in notes) / len(fast) / 1e6
         operation |= {"bytes": round(n_bytes), "flops": round(flops), "intensity": flops / max(n_bytes, 1)}
         operation |= {"gb_s": n_bytes / ms / 1e6, "gflops": flops / ms / 1e6, "of_roof": roof_ms / ms}
         operations.append(operation)
@@ -171,18 +180,23 @@ def profile_table(result):
         "place",
         "line",
     ]
+    launches = [f"{1e3 * one['launch_ms']:.1f}" for one in result["operations"] if "launch_ms" in one]
+    if launches:
+        heads.insert(3, "launch µs")
     cells = [heads]
     small = [one for one in result["operations"] if one["share"] < LEAST_SHARE]
     for k, one in enumerate(result["operations"][: len(result["operations"]) - len(small)], start=1):
-        cells.append([str(k), f"{one['ms']:.4f}", f"{one['share']:.1%}"])
+        cells.append([str(k), f"{one['ms']:.4f}", f"{one['share']:.1%}", *launches[k - 1 : k]])
         cells[-1] += [f"{one['bytes'] / 1e6:.3f}", f"{one['flops'] / 1e6:.3f}", f"{one['intensity']:.2f}"]
         cells[-1] += [f"{one['gb_s']:.1f}", f"{one['gflops']:.1f}", f"{one['of_roof']:.0%}"]
         cells[-1] += [one["phase"], one["owner"], one["place"], _short(one["line"])]
+    of_a_pass, cache = ("of the device", "L2 cache") if launches else ("of one thread", "cache")
     lines = [
-        f"{model_name(row)}, {size_name(row)}, M = {row['batch_size']}, {row['dtype']}: "
+        f"{model_name(row)}, {size_name(row)}, M = {row['batch_size']}, {row['dtype']}{_where(row)}: "
         f"{result['step_ms']:.3f} ms a step, {result['samples_per_s']:,.0f} samples/s",
-        f"peaks: {peaks['gflops']:,.0f} GFLOP/s in a large matrix product; a pass of one thread over arrays "
-        f"{peaks['cache_gb_s']:.0f} GB/s in the cache, {peaks['memory_gb_s']:.0f} GB/s in memory",
+        *_of_the_device(result),
+        f"peaks: {peaks['gflops']:,.0f} GFLOP/s in a large matrix product; a pass {of_a_pass} over arrays "
+        f"{peaks['cache_gb_s']:.0f} GB/s in the {cache}, {peaks['memory_gb_s']:.0f} GB/s in memory",
         *aligned(cells, left=("phase", "of", "place", "line")),
     ]
     if small:
@@ -202,6 +216,31 @@ def profile_table(result):
     return "\n".join(lines)
 
 
+def _where(row):
+    """Return what the first line says of the backend of a workload: nothing of NumPy."""
+    return "" if row["backend"] == "numpy" else f" on {row['backend']}"
+
+
+def _of_the_device(result):
+    """Return the lines of the table that a profile of a device has besides, as a list; without a device there are none.
+
+    They say whether launching or the device limits the step, and which times may be too long.
+    """
+    if "launch_ms" not in result:
+        return []
+    launch_ms = result["launch_ms"]
+    device_ms = result["device_ms"]
+    limit = "launching" if launch_ms > device_ms else "the device"
+    in_calls = sum(one["launch_ms"] for one in result["operations"])
+    lines = [
+        f"launching a step takes the host {launch_ms:.3f} ms, {in_calls:.3f} ms of it in the calls below, and the "
+        f"device works on it for {device_ms:.3f} ms: {limit} limits the step"
+    ]
+    if late := result["not_ahead"]:
+        lines.append(f"the host was not ahead of the device in {', '.join(late)}: their ms may be too long")
+    return lines
+
+
 PRINTED = {"update": "update by Adagrad"} | {phase: phase for phase in ORDER if phase != "update"}
 
 
@@ -219,10 +258,14 @@ def _short(line, width=60):
 
 
 class Note:
-    """What the calls of one operation took in one step: ns nanoseconds, bytes, flops, and how many `calls` by name."""
+    """What the calls of one operation took in one step: ns nanoseconds, bytes, flops, and how many `calls` by name.
+
+    launch_ns are the nanoseconds that the host takes to put them in the device's queue; without a device it is None.
+    """
 
     def __init__(self):
         self.ns = 0
+        self.launch_ns = None
         self.bytes = 0
         self.flops = 0
         self.calls = {}
@@ -235,6 +278,10 @@ class Recorder:
         self.steps = []
         self.now = None  # the dict of the step that is being made; None between steps, when nothing is noted
         self.kind = type("Watched", (Watched,), {"recorder": self, "__module__": "numpy"})  # it passes for NumPy's own
+
+    def watched(self, array):
+        """Return an array as one that is watched."""
+        return array.view(self.kind)
 
     @contextlib.contextmanager
     def step(self):
@@ -302,8 +349,8 @@ def watched_step(workload, recorder):
     """
     model = model_of(workload)
     for params in filter(None, [model.params, getattr(getattr(model, "posterior", None), "theta", None)]):
-        params.value = params.value.view(recorder.kind)
-        params.grad = params.grad.view(recorder.kind)
+        params.value = recorder.watched(params.value)
+        params.grad = recorder.watched(params.grad)
     step = TrainingStep(copy.deepcopy(model), 50_000)
     step.noise = recorder.one("noise", step.noise)
     return step
@@ -365,8 +412,7 @@ class Watched(np.ndarray):
         def moved(result):
             if function is np.empty_like:
                 return [], []
-            read = [] if function.__name__.endswith("_like") else arrays([given, settings])  # only the shape is read
-            return read, arrays(result)
+            return read_by_function(function.__name__, given, settings), arrays(result)
 
         def flops(result):
             return flops_of_function(function.__name__, given, result)
@@ -437,8 +483,8 @@ def bare(value):
 
 
 def arrays(value):
-    """Return all arrays in a value, in lists, tuples and dicts too, as a list."""
-    if isinstance(value, np.ndarray):
+    """Return all arrays in a value, on the device too, in lists, tuples and dicts too, as a list."""
+    if isinstance(value, np.ndarray) or (kind(value) == "cupy" and hasattr(value, "strides")):
         return [value]
     if isinstance(value, dict):
         value = list(value.values())
@@ -447,7 +493,8 @@ def arrays(value):
 
 def where(array):
     """Return what two arrays have in common that are the same entries of memory."""
-    return array.__array_interface__["data"][0], array.shape, array.strides
+    address = array.data.ptr if kind(array) == "cupy" else array.__array_interface__["data"][0]
+    return address, array.shape, array.strides
 
 
 def n_bytes(those):
@@ -465,8 +512,14 @@ def _none(result):
 def flops_of_ufunc(ufunc, method, given, result):
     """Return how many operations a ufunc makes: two for each multiply-add of a product, else one for each number."""
     if ufunc.signature is not None:  # matmul and its like: the sum runs over the last axis of the first array
-        return 2 * np.size(result) * np.shape(given[0])[-1]
-    return np.size(given[0]) if method in ("reduce", "accumulate") else np.size(result)
+        return 2 * size(result) * np.shape(given[0])[-1]
+    return size(given[0]) if method in ("reduce", "accumulate") else size(result)
+
+
+def read_by_function(name, given, settings):
+    """Return the arrays that a function of NumPy reads that is no ufunc; zeros_like and its kind read only a shape."""
+    read = {key: value for key, value in settings.items() if key != "out"}
+    return [] if name.endswith("_like") else arrays([given, read])
 
 
 SUMS = ("sum", "mean", "prod", "max", "min", "amax", "amin", "std", "var", "any", "all", "cumsum", "cumprod")
@@ -475,16 +528,21 @@ SUMS = ("sum", "mean", "prod", "max", "min", "amax", "amin", "std", "var", "any"
 def flops_of_function(name, given, result):
     """Return how many operations a function of NumPy makes that is no ufunc, by its name; one that only moves has 0."""
     if name in SUMS:
-        return np.size(given[0])
-    return 2 * np.size(result) * np.shape(given[0])[-1] if name in ("dot", "inner") else 0
+        return size(given[0])
+    return 2 * size(result) * np.shape(given[0])[-1] if name in ("dot", "inner") else 0
+
+
+def size(value):
+    """Return how many numbers an array has, on the device too; a number and a list are read as NumPy reads them."""
+    return value.size if hasattr(value, "size") else np.size(value)
 
 
 def at_work():
     """Return the operation that is at work: (phase, owner, path, number of the line).
 
-    The line is the innermost one of this package, this file left out. The phase is that of the innermost function in
-    PHASES. The owner is the name of the innermost object that has one, or else encoder or decoder, if the line is
-    called by one.
+    The line is the innermost one of this package, the files in WATCHING left out. The phase is that of the innermost
+    function in PHASES. The owner is the name of the innermost object that has one, or else encoder or decoder, if the
+    line is called by one.
     """
     frame = sys._getframe(1)
     line = None
@@ -493,7 +551,7 @@ def at_work():
     part = ""
     while frame is not None:
         code = frame.f_code
-        if code.co_filename.startswith(PACKAGE) and code.co_filename != __file__:
+        if code.co_filename.startswith(PACKAGE) and code.co_filename not in WATCHING:
             line = line or (code.co_filename, frame.f_lineno)
             phase = phase or PHASES.get(code.co_name)
             own = frame.f_locals.get("self")

@@ -27,6 +27,7 @@ examples:
   scratchvae bench --hidden 128 --channels 16,32         # convolutions around the hidden layer
   scratchvae bench --hidden 500 --model vae,full-vb,full-vb-local
   scratchvae bench --profile --threads 1                 # where the time of a step goes, line by line
+  scratchvae bench --profile --backend cupy              # and on the device: its work, and launching it
   scratchvae bench --against HEAD~1 --repeats 40         # is this checkout faster than that commit?
   scratchvae bench --compare old/bench.json              # what has changed since that file was written?"""
 
@@ -82,9 +83,6 @@ def bench(
         wanted = {"backend": backend, "dtype": dtype, "model": model, "threads": None if pinned else threads} | sizes
         wanted |= {name: [value] for name, value in same.items()}
         works = benchmark.workloads_of(old, **{name: values for name, values in wanted.items() if values})
-    if profile:
-        for name in backend:
-            benchmark.require_numpy(name)
     if profile and len(works) > 1:
         raise ValueError(
             f"--profile takes one step apart, and {len(works)} are asked for: give one value of each option"
@@ -180,7 +178,8 @@ def _profiled(folder, result):
         ax = figure.subplots()
         plots.roofline(ax, result)
         title = f"one training step: {benchmark.model_name(row)}, {benchmark.size_name(row)}, M = {row['batch_size']}"
-        ax.set_title(f"{title}, {row['dtype']}, {result['step_ms']:.3g} ms", fontsize=9)
+        title += f", {row['dtype']} on {row['backend']}"
+        ax.set_title(f"{title}, {result['step_ms']:.3g} ms", fontsize=9)
         return figure
 
     return ["profile.json", *_drawn(folder / "profile.png", draw)]
@@ -241,7 +240,7 @@ def add_to(commands):
         "--profile",
         action="store_true",
         help="take one step apart: time, bytes, flops and rates of each line of the source, beside the peaks of this "
-        "machine, as a table and as a picture of the roofline",
+        "machine, as a table and as a picture of the roofline; with cupy the times of the device and of launching",
     )
     g.add_argument(
         "--against",
