@@ -46,7 +46,7 @@ TITLES = {  # the parts in the order in which they are made
     "steps": "a step over minibatches and widths",
     "job": "the training job of the README",
     "profile": "the step operation by operation",
-    "peers": "other frameworks on the device",
+    "frameworks": "other frameworks on the device",
     "tf32": "the step with products in TF32",
     "others": "evaluation, sampling and other models",
 }
@@ -60,7 +60,7 @@ LIMITS = {  # seconds for each part by scale; together those of "quick" are belo
         "steps": 100,
         "job": 60,
         "profile": 40,
-        "peers": 70,
+        "frameworks": 70,
         "tf32": 25,
         "others": 45,
     },
@@ -166,33 +166,29 @@ def older(path):
 def make(name, result, settings, limit):
     """Make one part in a process of its own, and keep its rows as they come. Returns the part's state.
 
-    The states are "done", "cut off" by the limit of seconds, "failed", and "interrupted" by Ctrl-C.
+    The states are "done", "cut off" by the limit of seconds, and "failed".
     """
     part = result.part(name)
     words = [sys.executable, __file__, "--serve", name, "--scale", settings.scale, "--out", str(settings.out)]
     environment = os.environ | ({"CUPY_TF32": "1"} if name == "tf32" else {})
     environment |= {"SCRATCHVAE_STAND_IN": "1"} if settings.stand_in else {}
-    log = open(settings.out / f"{name}.log", "w", encoding="utf-8")  # noqa: SIM115  closed below
     begun = time.monotonic()
-    with log, reading(words, environment, log) as (_process, lines):
-        state = "failed"
-        try:
-            while True:
-                left = begun + limit - time.monotonic()
-                line = lines.get(timeout=max(left, 0.0))
-                if line is None:
-                    break
+    state = "failed"
+    try:
+        with (
+            open(settings.out / f"{name}.log", "w", encoding="utf-8") as log,
+            reading(words, environment, log) as lines,
+        ):
+            while (line := lines.get(timeout=max(begun + limit - time.monotonic(), 0.0))) is not None:
                 row = json.loads(line)
                 if row.get("end"):
                     state = "done"
                     part["peak_memory_mib"] = row["peak_memory_mib"]
-                    continue
-                part["rows"].append(row)
-                result.keep()
-        except queue.Empty:
-            state = "cut off"
-        except KeyboardInterrupt:
-            state = "interrupted"
+                else:
+                    part["rows"].append(row)
+                    result.keep()
+    except queue.Empty:
+        state = "cut off"
     part["seconds"] = round(part["seconds"] + time.monotonic() - begun, 1)
     part["state"] = state
     part["why"] = {"failed": last_line(settings.out / f"{name}.log"), "cut off": f"its limit is {limit} s"}.get(
@@ -206,7 +202,7 @@ def make(name, result, settings, limit):
 
 @contextlib.contextmanager
 def reading(words, environment, log):
-    """Start a process and give it and a queue of the lines that it writes; None ends them. It does not outlive this."""
+    """Start a process and give a queue of the lines that it writes, which None ends. It does not outlive this."""
     process = subprocess.Popen(
         words, env=environment, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True
     )
@@ -217,13 +213,16 @@ def reading(words, environment, log):
             lines.put(line)
         lines.put(None)
 
-    threading.Thread(target=read, daemon=True).start()
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
     try:
-        yield process, lines
+        yield lines
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)  # what it has started ends with it
         process.wait()
+        reader.join()
+        process.stdout.close()
 
 
 def last_line(path):
@@ -320,9 +319,14 @@ def measure(settings):
         if result.part(name)["state"] == "done":
             print(f"{head}: there already, {len(result.part(name)['rows'])} rows")
             continue
-        print(f"{head}, at most {limit} s ...", flush=True)
-        state = make(name, result, settings, limit)
         part = result.part(name)
+        try:
+            print(f"{head}, at most {limit} s ...", flush=True)
+            state = make(name, result, settings, limit)
+        except KeyboardInterrupt:
+            state = part["state"] = "interrupted"
+            part["why"] = "by Ctrl-C"
+            result.keep()
         told = {"done": "", "interrupted": "; the same command goes on"}.get(state, f": {part['why']}")
         print(f"    {state} after {part['seconds']:.0f} s, {len(part['rows'])} rows{told}", flush=True)
         code = max(code, state == "failed")

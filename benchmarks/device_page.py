@@ -7,6 +7,7 @@ from scratchvae.training.checkpoint import write_atomically
 
 NAMES = ("NumPy", "CuPy", "CuPy, fused")
 COLOURS = {"NumPy": "tab:blue", "CuPy": "tab:green", "CuPy, fused": "tab:olive", "CuPy, TF32": "tab:purple"}
+LONGEST = 12  # operations of each profile that the page shows
 BETTER = 0.95  # the share of CuPy's time at which fused kernels are said to pay
 
 
@@ -49,8 +50,8 @@ def answer(content):
     if content["stand_in"]:
         lines.append("ON THE STAND-IN: every line ran; the times are those of the host and say nothing of a device.")
     if tests := rows(content, "tests"):
-        passed = sum(row["outcome"] == "passed" for row in tests)
-        lines.append(f"tests: {passed} of {len(tests)} passed")
+        count = {name: sum(row["outcome"] == name for row in tests) for name in ("passed", "failed", "skipped")}
+        lines.append(f"tests: {', '.join(f'{number} {name}' for name, number in count.items() if number)}")
         lines += [f"  {row['outcome']}: {row['key']}" for row in tests if row["outcome"] == "failed"]
     if checked := rows(content, "gradcheck"):
         failed = [row["key"] for row in checked if not row["passed"]]
@@ -159,7 +160,7 @@ def launches_of(content):
 
 def peers_of(content):
     """Return the table of other frameworks."""
-    found = rows(content, "peers")
+    found = rows(content, "frameworks")
     if not found:
         return []
     lines = []
@@ -173,15 +174,15 @@ def peers_of(content):
 
 
 def profile_of(content):
-    """Return the profiles as the command prints them."""
+    """Return the profiles as the command prints them, down to the LONGEST operations."""
     text = []
     for row in rows(content, "profile"):
-        text += [
-            f"### {row['key']}",
-            "",
-            *("    " + line for line in bench.profile_table(row["profile"]).splitlines()),
-            "",
-        ]
+        lines = bench.profile_table(row["profile"]).splitlines()
+        first = next(k for k, line in enumerate(lines) if line.split()[:1] == ["#"]) + 1
+        last = next(k for k in range(first, len(lines)) if not lines[k].split()[0].isdigit())
+        if last - first > LONGEST:
+            lines[first + LONGEST : last] = [f"and {last - first - LONGEST} others in device.json"]
+        text += [f"### {row['key']}", "", *("    " + line for line in lines), ""]
     if text:
         text = ["## Operation by operation", "", "![the roofline](device_roofline.png)", "", *text]
     return text
@@ -274,7 +275,7 @@ def draw_peers(content, path):
     """Draw what a step takes in each framework as bars; say whether there was any row."""
     from matplotlib.figure import Figure
 
-    found = [row for row in rows(content, "peers") if "left_out" not in row]
+    found = [row for row in rows(content, "frameworks") if "left_out" not in row]
     if not found:
         return False
     figure = Figure(figsize=(8, 1.2 + 0.4 * len(found)), layout="constrained")

@@ -290,6 +290,13 @@ def _complete(cupy):
         reason = str(error)
     if driver == 0:
         raise _missing("the NVIDIA driver", "install it, and try nvidia-smi")
+    major = cupy.cuda.runtime.runtimeGetVersion() // 1000
+    if driver // 1000 < major:
+        raise _missing(
+            f"a driver that is new enough: this one offers CUDA {driver // 1000}.{driver % 1000 // 10}, and this CuPy "
+            f"is made for CUDA {major}",
+            f"update the driver, or pip install cupy-cuda{driver // 1000}x in place of cupy-cuda{major}x",
+        )
     if devices == 0:
         raise _missing(f"a CUDA device that the driver offers ({reason})", "try nvidia-smi; see CUDA_VISIBLE_DEVICES")
     try:
@@ -299,7 +306,6 @@ def _complete(cupy):
         raise ValueError(f"the CUDA device cannot be used: {error}; see nvidia-smi, or take backend 'numpy'") from None
     except Exception as error:  # CuPy raises a different class for each library that it does not find or cannot use
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        major = cupy.cuda.runtime.runtimeGetVersion() // 1000
         raise _missing(
             f"the CUDA toolkit's libraries ({first})", f'pip install "cupy-cuda{major}x[ctk]", or install the toolkit'
         ) from None

@@ -478,6 +478,11 @@ def test_a_missing_driver_a_missing_device_and_missing_libraries_are_told_apart(
     broken(monkeypatch, driverGetVersion=lambda: 0, getDeviceCount=failing(no_device))
     with pytest.raises(ValueError, match="is missing the NVIDIA driver: install it"):
         array_module("cupy")
+    broken(monkeypatch, driverGetVersion=lambda: 12040)
+    with pytest.raises(
+        ValueError, match=r"new enough: this one offers CUDA 12.4, .* for CUDA 13: update .*-cuda12x in"
+    ):
+        array_module("cupy")
     broken(monkeypatch, getDeviceCount=failing(no_device))
     with pytest.raises(ValueError, match=r"is missing a CUDA device that the driver offers .*cudaErrorNoDevice"):
         array_module("cupy")

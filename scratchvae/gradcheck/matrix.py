@@ -88,8 +88,8 @@ def check_matrix(seed=0, backend="numpy", every=1):
 
     Every objective is combined with every pair of posterior and θ. It is also combined with every likelihood and every
     network, while posterior and θ change from one to the next. Where a combination is refused, (what, reason) is
-    yielded instead, and the reason is the message of the ValueError. seed and backend are those of `check_parts`. Of the
-    models only each `every`-th is checked, from the first on; all of them unless it is given.
+    yielded instead, and the reason is the message of the ValueError. seed and backend are those of `check_parts`.
+    Of the models only each `every`-th is checked, from the first on; all of them unless it is given.
     """
     number = itertools.count()
     x = np.random.default_rng(seed).random((4, 16))
