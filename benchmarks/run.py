@@ -1,8 +1,8 @@
 """Everything measured again and written into benchmarks/README.md: python benchmarks/run.py, some five minutes.
 
 Runs `scratchvae bench`, peers.py and job.py into benchmarks/results, and puts their tables between the marks of that
-page, with those of ranks.py, which takes longer and is run by itself. With a GPU add --backend numpy,cupy.
---readme-only writes the page from the results that are there. The peers' results of another machine, kept as
+page, with those of ranks.py, which takes longer and is run by itself. With a GPU `device.py --out benchmarks/results` comes
+first. --readme-only writes the page from the results that are there. The peers' results of another machine, kept as
 results/peers-<machine>.json, become a column of their table.
 """
 
@@ -148,7 +148,23 @@ def of_data_sets(found):
     ]
 
 
-SECTIONS = {(BEGIN, END): readme, ("<!-- ranks -->\n", "<!-- end of ranks -->\n"): of_ranks}
+def of_device(results):
+    """What device.py has found on a GPU, device.md in `results`; without it, that no GPU was at hand."""
+    page = results / "device.md"
+    if not page.exists():
+        told = (
+            "**No GPU was at hand when this was written.** There are no GPU numbers here, and the tests marked `gpu` "
+        )
+        return told + "have not run yet.\n"
+    text = page.read_text(encoding="utf-8").partition("\n")[2].lstrip()  # without its title
+    return text.replace("](device_", "](results/device_").replace("\n### ", "\n#### ").replace("\n## ", "\n### ")
+
+
+SECTIONS = {
+    (BEGIN, END): readme,
+    ("<!-- ranks -->\n", "<!-- end of ranks -->\n"): of_ranks,
+    ("<!-- device -->\n", "<!-- end of device -->\n"): of_device,
+}
 
 
 def write(results):

@@ -405,7 +405,7 @@ class Traced:
         self.dtype = np.asarray(host).dtype
 
     def __getattr__(self, name):
-        raise NotImplementedError(f"a function that is fused has no {name}")
+        raise AttributeError(f"what a function that is fused was given has no {name}")
 
     def __bool__(self):
         raise TypeError("Can't cast to bool")

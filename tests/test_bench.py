@@ -450,7 +450,7 @@ def test_an_operation_is_a_line_with_the_layer_that_is_at_work():
         ("prior", "", "gradient -= self.params.value[theta]"),
         ("update", "", "h += s"),
         ("noise", "", "noise = self.model.noise_of(self.noise(t, len(x)), share)"),
-        ("bound", "", 'return self._rows(x, self.n_columns, "x") / 255'),  # of the data alone
+        ("bound", "", "return x.astype(dtype) / 255"),  # of the data alone
     ]:
         assert key in found
     one = found["bound", "decoder.logits", "y = x @ self.W"]
