@@ -1,7 +1,6 @@
 """backend.py: the same lines on CuPy, proved on a strict stand-in: equal to the bit, no step waits, nothing mixes."""
 
 import builtins
-import inspect
 import json
 import subprocess
 import sys
@@ -222,18 +221,6 @@ def test_the_stand_in_is_as_strict_as_cupy(waits):
     assert a[a > 1].shape == (3,) and waits.count == 2  # whose size must be read
     with pytest.raises(TypeError, match="unexpected keyword argument 'where'"):
         np.sum(a, where=True)
-
-
-def test_the_stand_in_offers_only_what_cupy_has():
-    cupy = pytest.importorskip("cupy", reason="CuPy is not installed: there is nothing to compare with")
-    for name in (*standin.UFUNCS, *standin.FUNCTIONS):
-        assert hasattr(cupy, name), name
-    for name in ("asarray", "zeros", "ones", "empty", "arange", "get_default_memory_pool", "ndarray", "cuda"):
-        assert hasattr(cupy, name), name
-    for name in vars(standin.ndarray):
-        assert name.startswith("_") or hasattr(cupy.ndarray, name), name
-    for name, keywords in standin.FUNCTIONS.items():
-        assert keywords <= inspect.signature(getattr(cupy, name)).parameters.keys(), name
 
 
 @pytest.mark.parametrize("room", [True, False])
