@@ -25,7 +25,7 @@ from scratchvae.nets.mlp import ACTIVATIONS
 from scratchvae.noise import MANY, standard_normal
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (12, 16), dtype=np.uint8)
-ROWS = np.random.default_rng(1).random((12, 16))
+ROWS = np.random.default_rng(1).random((12, 16), dtype=np.float32)
 LABELS = np.arange(12) % 3
 
 

@@ -2,6 +2,7 @@
 
 import builtins
 import json
+import re
 import subprocess
 import sys
 import tracemalloc
@@ -12,6 +13,7 @@ import pytest
 import standin
 from conftest import cells, host, rows
 from numpy.testing import assert_array_equal
+from on_nodevice import WORK
 
 from scratchvae import SGD, VAE, Adagrad, Adam, FullVB, evaluate, fit, load_model
 from scratchvae.backend import array_module, kind, move, require_memory
@@ -180,6 +182,24 @@ def test_a_bound_that_is_not_finite_is_found_when_it_is_read_and_named_by_its_st
     with pytest.raises(FloatingPointError, match=later):
         fit(model, TRAIN, samples=1000, batch_size=10, log_every=53, out=tmp_path)
     assert np.isfinite(load_model(tmp_path).params.value).all()
+
+
+DOUBLE = {  # what makes float64 on purpose
+    "float64",
+    "sums",
+    "annealed",  # whose log weights are sums of many small terms
+}
+
+
+@pytest.mark.parametrize("name", [name for name in WORK if name not in DOUBLE and not name.startswith("a step")])
+@pytest.mark.filterwarnings("ignore:k_hat is above")
+def test_a_float32_model_makes_no_float64_but_single_numbers_on_the_device(waits, name):
+    with standin.logged() as log:
+        WORK[name]()
+    assert len(log) > 5
+    for call in log:
+        double = re.search("'float64', [1-9]", str(call.made))  # as `told` has it, with one axis or more
+        assert not double or call.name == "asarray", (call.name, call.place)
 
 
 # Nothing mixes, nothing overflows
