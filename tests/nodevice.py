@@ -74,7 +74,7 @@ def function_of(module, name):
 
 
 def launch(function, *rest):
-    """cuLaunchKernel; rest[8] points to pointers to the kernel's own arguments, and an array is its address and size."""
+    """cuLaunchKernel; rest[8] points to pointers to the kernel's own arguments: an array is address and size."""
     name = Queue.functions[function - 1]
     Queue.note(name)
     if result := YES.get(name.partition("__float")[0]):
@@ -122,12 +122,16 @@ DRIVER = {
     "moduleGetFunction": function_of,
     "moduleUnload": lambda module: None,
 }
+ALIVE = []  # what C has pointers to
 YES = {"cupy_isfinite": 1, "cupy_all": 1, "cupy_bitwise_and__bool_bool_bool": 2}  # the number of the result
 CUBLAS = ("gemmEx", "sgemmEx", "dgemm", "sgemm", "gemmStridedBatchedEx", "sgemmBatched", "dgemmBatched")
 
 
 def instead(module, functions):
-    """Put `functions` in the place of those that Cython's modules fetch from `module`; the others end the process."""
+    """Put `functions` in the place of those that Cython's modules fetch from `module`; the others end the process.
+
+    Cython hands a function from one module to another as a capsule, which has the function's type in C for a name.
+    """
     for name, capsule in list(module.__pyx_capi__.items()):
         signature = python.PyCapsule_GetName(capsule)
         found = re.fullmatch(r"(.*?) ?\((.*)\)", signature.decode())
@@ -146,9 +150,6 @@ def instead(module, functions):
             setattr(module, name, functions[name])  # for Python
     if missing := functions.keys() - module.__pyx_capi__.keys():
         raise NotImplementedError(f"CuPy has no {', '.join(sorted(missing))} any more")
-
-
-ALIVE = []  # what C has pointers to
 
 
 def guarded(name, function, skip):
@@ -187,7 +188,12 @@ class Cublas:
 
 
 def install():
-    """Import CuPy above the device that computes nothing, and return it."""
+    """Import CuPy above the device that computes nothing, and return it.
+
+    CUB's reductions of whole arrays and of rows, which are compiled into CuPy, are put aside likewise. For a whole
+    array of more than `standin.TILE` bytes CUB makes two launches (dispatch_reduce.cuh and tuning_reduce.cuh, up to
+    compute capability 9.0, in CuPy's folder include).
+    """
     import cupy_backends.cuda.api.driver as driver
     import cupy_backends.cuda.api.runtime as runtime
     import cupy_backends.cuda.libs.nvrtc as nvrtc
@@ -211,12 +217,18 @@ def install():
     def whole(x, op, reduce_axis, out_axis, out=None, keepdims=False):
         for _ in range(1 if x.nbytes <= standin.TILE else 2):
             Queue.note("cub reduce")
-        return out if out is not None else cupy.ndarray((1,) * x.ndim if keepdims else (), x.dtype)
+        return written(cupy.ndarray((1,) * x.ndim if keepdims else (), x.dtype), out)
 
     def segments(x, op, reduce_axis, out_axis, out=None, keepdims=False, contiguous_size=0):
         Queue.note("cub reduce of segments")
         kept = [1 if k in reduce_axis else n for k, n in enumerate(x.shape) if keepdims or k not in reduce_axis]
-        return out if out is not None else cupy.ndarray(tuple(kept), x.dtype)
+        return written(cupy.ndarray(tuple(kept), x.dtype), out)
+
+    def written(result, out):
+        if out is None:
+            return result
+        Queue.note("cupy_copy")
+        return out
 
     cub.device_reduce = whole
     cub.device_segmented_reduce = segments
@@ -265,8 +277,6 @@ class Fused:
 
 def told(value):
     """What is noted of an argument or a result, as `standin.told` has it."""
-    return (
-        (value.dtype.name, value.ndim, value.nbytes)
-        if hasattr(value, "__cuda_array_interface__")
-        else type(value).__name__
-    )
+    if hasattr(value, "__cuda_array_interface__"):
+        return value.dtype.name, value.ndim, value.nbytes
+    return type(value).__name__

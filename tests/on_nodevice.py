@@ -81,6 +81,7 @@ def reduced():
                 x.sum(axis=axis)
                 x.max(axis=axis)
                 x.T.sum(axis=axis)
+                np.sum(x, axis=axis, out=x.sum(axis=axis))
                 if dtype == "bool":
                     x.all(axis=axis)
                 if dtype.startswith("float"):

@@ -251,7 +251,7 @@ class ndarray:  # noqa: N801  CuPy's name
         else:
             result = outer(function(*inner(arguments), **inner(settings)))
         if name not in NO_LAUNCH:
-            Calls.note(name, arguments, asked, result, launches_of(name, arguments, settings))
+            Calls.note(name, arguments, asked, result, launches_of(name, arguments, {**settings, "out": out}))
         return result
 
     # What waits for the device
@@ -338,7 +338,8 @@ def launches_of(name, given, settings=None):
         return launches_of_product(*given[:2])
     if name in ("sum", "prod", "min", "max", "mean", "var", "std", "all", "any"):
         settings = dict(settings or {})
-        return launches_of_sum(name, given[0], settings.get("axis", given[1] if len(given) > 1 else None))
+        axis = settings.get("axis", given[1] if len(given) > 1 else None)
+        return launches_of_sum(name, given[0], axis, settings.get("out") is not None)
     return SORT if name == "unique" else 1
 
 
@@ -359,8 +360,8 @@ def launches_of_product(a, b):
     copies = int(a.dtype != b.dtype)
     if max(a.ndim, b.ndim) <= 2:
         number = a.size == a.shape[-1] and b.size == b.shape[0]
-        if number:  # entries are multiplied and summed up
-            return 2 + (a.nbytes > TILE)
+        if number:  # entries are multiplied and summed up, and the sum is copied
+            return 3 + (a.nbytes > TILE)
         return 1 + copies
     copies += sum(not one.flags.c_contiguous for one in (a, b))
     several = len(np.broadcast_shapes(a.shape[:-2], b.shape[:-2]))
@@ -380,15 +381,18 @@ def axes_of(axis, ndim):
     return {k % ndim for k in (axis if isinstance(axis, tuple) else (axis,))}
 
 
-def launches_of_sum(name, x, axis):
-    """A sum and the like: CUB makes it where its numbers lie side by side, and else a kernel of CuPy."""
+def launches_of_sum(name, x, axis, into):
+    """A sum and the like: CUB makes it where its numbers lie side by side, and else a kernel of CuPy.
+
+    `into` says whether it is to be written into an array that is there, which CUB does by a copy.
+    """
     axes = axes_of(axis, x.ndim)
     last = axes == set(range(x.ndim - len(axes), x.ndim)) and x.flags.c_contiguous
     first = axes == set(range(len(axes))) and x.flags.f_contiguous and not x.flags.c_contiguous
     by_cub = (first or last) and (x.dtype.kind == "f" or x.dtype.itemsize == 8)
-    launches = 1
+    launches = 1 + (by_cub and into)
     if len(axes) == x.ndim and (first or last):
-        launches = 2 if (x.nbytes > TILE if by_cub else x.size >= BLOCK) else 1
+        launches += x.nbytes > TILE if by_cub else x.size >= BLOCK
     if name in ("mean", "var", "std"):
         launches += by_cub  # which only sums up; CuPy's own kernel divides too
     return launches + {"var": 2, "std": 3}.get(name, 0)  # the mean's copy, the squares and their sum, and a root

@@ -52,7 +52,7 @@ KERNELS = {  # what the launches of a call may be in CuPy, where they are not cu
     "reshape": COPIES,
     "stack": JOINED,
     "std": ("cupy_mean", "cupy_true_divide", "cupy_var_core", "cupy_sqrt", *COPIES, *SUMS),
-    "sum": ("cupy_sum", *SUMS),
+    "sum": ("cupy_sum", "cupy_copy", *SUMS),
     "var": ("cupy_mean", "cupy_true_divide", "cupy_var_core", *COPIES, *SUMS),
     "zeros": ("memory set",),
     "zeros_like": ("memory set",),
