@@ -18,21 +18,24 @@ from scratchvae.bench import Workload, minibatches, training_step
 from scratchvae.data.labels import one_hot
 from scratchvae.inference.distributions import gaussian_neg_kl, log_standard_gaussian
 from scratchvae.inference.full_vb import THETA_NOISE
+from scratchvae.inference.imputation import impute, impute_samples
+from scratchvae.inference.information import information
 from scratchvae.inference.likelihoods import LIKELIHOODS
-from scratchvae.inference.marginal import annealed, appendix_d, importance
+from scratchvae.inference.marginal import annealed, appendix_d, importance, sandwich
 from scratchvae.inference.objectives import OBJECTIVES
 from scratchvae.nets.mlp import ACTIVATIONS
 from scratchvae.noise import MANY, standard_normal
+from scratchvae.training.loop import evaluate_each, evaluate_theta
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (12, 16), dtype=np.uint8)
 ROWS = np.random.default_rng(1).random((12, 16), dtype=np.float32)
 LABELS = np.arange(12) % 3
 
 
-def trained(make=VAE, optimizer=Adagrad, x=PIXELS, valid=ROWS, **settings):
+def trained(make=VAE, optimizer=Adagrad, x=PIXELS, training=None, **settings):
     """A short training."""
     model = make(16, 5, 2, backend="cupy", **settings)
-    fit(model, x, valid, optimizer=optimizer(), samples=20, batch_size=5, log_every=10)
+    fit(model, x, ROWS, optimizer=optimizer(), samples=20, batch_size=5, log_every=10, **training or {})
 
 
 def used(**settings):
@@ -66,10 +69,16 @@ def conditional():
 
 
 def estimated(estimate, *arguments, **settings):
-    """An estimate of the marginal likelihood."""
+    """What is computed from a model, on rows if it takes them."""
+    model = VAE(16, 5, 2, backend="cupy")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        estimate(VAE(16, 5, 2, backend="cupy"), ROWS[:3], *arguments, **settings)
+        estimate(model, *arguments, **settings)
+
+
+def over_theta(**settings):
+    """The bound over a posterior of θ."""
+    evaluate_theta(FullVB(16, 5, 2, backend="cupy", **settings), ROWS, n_theta=2)
 
 
 def reduced():
@@ -111,12 +120,25 @@ WORK = {
     "convolutions": partial(trained, channels=(3,)),
     "free bits": partial(trained, free_bits=0.1, n_samples=2),
     "beta": partial(trained, beta=0.5),
+    "dynamic": partial(trained, training={"binarization": "dynamic", "schedule": "alternating"}),
+    "a warm-up of the KL": partial(trained, training={"kl_warmup": 10}),
+    "colours": partial(trained, channels=(3,), image_channels=4, x=np.tile(PIXELS[:, :4], 4)),
     "float64": partial(trained, dtype="float64"),
     "conditional": conditional,
     **{f"used, {name}": partial(used, likelihood=name) for name in LIKELIHOODS},
-    "importance": partial(estimated, importance, 20),
-    "annealed": partial(estimated, annealed, 5, 4),
-    "appendix D": partial(estimated, appendix_d, 20, burn_in=3, steps=3, thin=1),
+    **{f"used, objective {name}": partial(used, estimator=name, n_samples=2) for name in OBJECTIVES},
+    "used, flow": partial(used, flow=2, n_samples=2),
+    "used, full covariance": partial(used, posterior="full", n_samples=2),
+    "used, convolutions": partial(used, channels=(3,)),
+    **{f"theta over {name}": partial(over_theta, theta_noise=name) for name in THETA_NOISE},
+    "importance": partial(estimated, importance, ROWS[:3], 20),
+    "annealed": partial(estimated, annealed, ROWS[:3], 5, 4),
+    "sandwich": partial(estimated, sandwich, 3, 2, 4),
+    "appendix D": partial(estimated, appendix_d, ROWS[:3], 20, burn_in=3, steps=3, thin=1),
+    "information": partial(estimated, information, ROWS),
+    "imputation": partial(estimated, impute, ROWS, ROWS < 0.3, steps=2, burn_in=2),
+    "imputation, samples": partial(estimated, impute_samples, ROWS, ROWS < 0.3, n_samples=2, burn_in=2, thin=1),
+    "row by row": partial(estimated, evaluate_each, ROWS),
     "sums": reduced,
     "fused sums": fused_sums,
     "noise": partial(standard_normal, np.random.default_rng(0), (MANY,), np.float32, "cupy"),

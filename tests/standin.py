@@ -85,9 +85,7 @@ SCALARS = (bool, int, float, np.generic)
 NO_LAUNCH = {"shape", "empty_like"}
 SORT = 10  # launches of `unique`: a sort and more
 TILE = 1 << 14  # bytes that CUB sums up in one kernel, at 4 or 8 bytes a number; for more it needs a second one
-BLOCK = (
-    128  # from so many numbers on CuPy's own kernels need a second one too, where one argument is summed up as a whole
-)
+BLOCK = 128  # from so many numbers on CuPy's own kernels need a second one too, where one array is summed up as a whole
 
 
 class Waits:

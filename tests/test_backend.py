@@ -188,6 +188,7 @@ DOUBLE = {  # what makes float64 on purpose
     "float64",
     "sums",
     "annealed",  # whose log weights are sums of many small terms
+    "sandwich",  # likewise
 }
 
 

@@ -165,6 +165,8 @@ def test_the_stand_in_refuses_numbers_among_themselves_and_results_of_another_sh
             fused(lambda x, a, b: x * (a * b))(x, 2.0, 3.0)
         with pytest.raises(NotImplementedError, match=r"returns \(3,\); CuPy would return \(3, 3\)"):
             fused(lambda x, y: (x + y, y + 1))(x, row)
+        with pytest.raises(NotImplementedError, match=r"returns \(\); CuPy would return \(3,\)"):
+            fused(lambda x, y: np.sum(y * y, axis=-1))(x, row)  # CuPy sums over the last axis of x and y together
         with pytest.raises(TypeError, match="Invalid argument type"):
             fused(lambda x, y: x + y)(x, np.ones((3, 3)))
         with pytest.raises(TypeError):
