@@ -182,7 +182,7 @@ def fused(function):
     and the last one may sum over an axis. It knows no shapes, takes no slices and makes no products. All that it
     returns has the shape of its arguments broadcast together, or of their sum. Its arguments are arrays and numbers;
     keywords are settings, such as a dtype, and each value of them makes a kernel of its own. Numbers meet arrays in it
-    and never one another, since cupy.fuse would compute that in float64.
+    and never one another, since cupy.fuse would compute that in float16.
     """
     kernels = {}
 

@@ -6,8 +6,8 @@ at every read of a value. Only names that CuPy has are offered (test_cupy.py com
 `install` puts it in CuPy's place for one test.
 
 A launch is anything that a call puts in the device's queue: a kernel, a product by cuBLAS, a copy, a memory set. How
-many a call makes was read in the source of CuPy 14: one for each ufunc, reduction, product, gather and copy, one for
-each array of a `concatenate`, none for a view. `Calls.log` lists them where a test asks for it.
+many a call makes is said by `launches_of`; test_cupy.py counts them in CuPy itself. `Calls.log` lists them where a test
+asks for it.
 """
 
 import contextlib
@@ -79,11 +79,13 @@ FUNCTIONS = {  # name: the keywords that CuPy's takes, as far as anybody here sh
 }
 METHODS = {name: FUNCTIONS[name] for name in ("sum", "mean", "prod", "min", "max", "all", "any", "std", "var")}
 METHODS |= {"reshape": {"order"}, "ravel": {"order"}, "astype": {"order", "casting", "copy"}, "copy": {"order"}}
-METHODS |= {"take": {"axis", "out"}, "swapaxes": set()}
+METHODS |= {"take": {"axis", "out"}, "swapaxes": set(), "argmax": {"axis"}}
 WAITING = {"unique"}  # the size of their result must be read from the device
 SCALARS = (bool, int, float, np.generic)
 NO_LAUNCH = {"shape", "empty_like"}
-MORE_LAUNCHES = {"std": 4, "var": 3, "unique": 10}  # the mean, the squares and their sum, and a root; a sort and more
+SORT = 10  # launches of `unique`: a sort and more
+TILE = 1 << 14  # bytes that CUB sums up in one kernel, at 4 or 8 bytes a number; for more it needs a second one
+BLOCK = 128  # from so many numbers on CuPy's own kernels need a second one too, where one array is summed up as a whole
 
 
 class Waits:
@@ -126,7 +128,7 @@ class Calls:
     @classmethod
     def note(cls, name, given, settings, made, launches=1):
         """Note a call that put something in the device's queue."""
-        if cls.log is not None and launches:
+        if cls.log is not None and launches and not (isinstance(made, ndarray) and made.size == 0):
             cls.log.append(Call(name, given, settings, made, launches))
 
 
@@ -166,6 +168,11 @@ def place():
             return frame.f_code.co_name, path.rpartition(f"{os.sep}scratchvae{os.sep}")[2], frame.f_lineno
         frame = frame.f_back
     return "", "", 0
+
+
+def same_memory(a, b):
+    """Whether two arrays are one and the same part of the memory."""
+    return a.__array_interface__ == b.__array_interface__
 
 
 def wait(host):
@@ -222,10 +229,10 @@ class ndarray:  # noqa: N801  CuPy's name
             if not isinstance(target, ndarray):
                 raise TypeError(f"Output arguments type must be cupy.ndarray, not {type(target)}")
             ufunc(*inner(inputs), out=target._host, **settings)
-            Calls.note(ufunc.__name__, inputs, {"out", *settings}, target)
+            Calls.note(ufunc.__name__, inputs, {"out", *settings}, target, launches_of(ufunc.__name__, inputs))
             return target
         result = outer(ufunc(*inner(inputs), **settings))
-        Calls.note(ufunc.__name__, inputs, settings, result)
+        Calls.note(ufunc.__name__, inputs, settings, result, launches_of(ufunc.__name__, inputs))
         return result
 
     def __array_function__(self, function, kinds, arguments, settings):
@@ -245,7 +252,7 @@ class ndarray:  # noqa: N801  CuPy's name
         else:
             result = outer(function(*inner(arguments), **inner(settings)))
         if name not in NO_LAUNCH:
-            Calls.note(name, arguments, asked, result, launches_of(name, arguments))
+            Calls.note(name, arguments, asked, result, launches_of(name, arguments, {**settings, "out": out}))
         return result
 
     # What waits for the device
@@ -305,25 +312,91 @@ class ndarray:  # noqa: N801  CuPy's name
         if not isinstance(value, (ndarray, *SCALARS)):
             raise TypeError(f"Unsupported type {type(value)}")
         key = self._key(key)
+        target = self._host[key]
+        if isinstance(value, ndarray) and same_memory(value._host, target):
+            return  # as after a[k] += b: CuPy sees that there is nothing to do
         self._host[key] = inner(value)
-        Calls.note("copyto", [value], (), outer(self._host[key]))
+        Calls.note("copyto", [value], (), outer(target))
 
     def _copied(self, name, host, given, settings=()):
         """A result on the device; it took a launch unless it is a view."""
         result = outer(host)
         if not np.may_share_memory(host, self._host):
-            Calls.note(name, given, settings, result, launches_of(name, given))
+            Calls.note(name, given, settings, result, launches_of(name, given, settings))
         return result
 
     def __deepcopy__(self, memo):
         return ndarray(self._host.copy())
 
 
-def launches_of(name, given):
-    """How many launches a function or a method makes."""
+def launches_of(name, given, settings=None):
+    """How many launches a function, a method or a ufunc makes on arguments that are not empty."""
     if name in ("concatenate", "stack"):
-        return len(given[0]) if len(given[0]) <= 8 else 1  # CuPy copies up to eight arrays one by one
-    return MORE_LAUNCHES.get(name, 1)
+        settings = dict(settings or {})
+        axis = settings.get("axis", given[1] if len(given) > 1 else 0)
+        return launches_of_joining(given[0], None if name == "stack" else axis)
+    if name == "matmul":
+        return launches_of_product(*given[:2])
+    if name in ("sum", "prod", "min", "max", "mean", "var", "std", "all", "any"):
+        settings = dict(settings or {})
+        axis = settings.get("axis", given[1] if len(given) > 1 else None)
+        return launches_of_sum(name, given[0], axis, settings.get("out") is not None)
+    return SORT if name == "unique" else 1
+
+
+def launches_of_joining(arrays, axis):
+    """A concatenation: up to eight arrays are copied one by one; of more it sends addresses, and sizes if they differ.
+
+    It does so unless they are of 2 MiB and more. axis is the one along which they are joined, None for a new one.
+    """
+    large = sum(one.nbytes for one in arrays) >= (len(arrays) << 21)
+    if len(arrays) <= 8 or large or len({one.dtype for one in arrays}) > 1:
+        return sum(one.size > 0 for one in arrays)
+    alike = axis is None or len({one.shape[axis] for one in arrays}) == 1
+    return 2 if alike and all(one.flags.c_contiguous for one in arrays) else 4
+
+
+def launches_of_product(a, b):
+    """A product: cuBLAS makes it in one launch, and others come before where it does not find what it needs."""
+    copies = int(a.dtype != b.dtype)
+    if max(a.ndim, b.ndim) <= 2:
+        number = a.size == a.shape[-1] and b.size == b.shape[0]
+        if number:  # entries are multiplied and summed up, and the sum is copied
+            return 3 + (a.nbytes > TILE)
+        return 1 + copies
+    copies += sum(not one.flags.c_contiguous for one in (a, b))
+    several = len(np.broadcast_shapes(a.shape[:-2], b.shape[:-2]))
+    again = np.broadcast_shapes(a.shape[:-2], b.shape[:-2]) != tuple(map(min, padded(a, several), padded(b, several)))
+    return 1 + copies + 3 * several * again  # where a matrix is in several products, addresses of all are listed first
+
+
+def padded(array, several):
+    """The shape of a stack of matrices, with so many axes before the last two."""
+    return (1,) * (several + 2 - array.ndim) + array.shape[:-2]
+
+
+def axes_of(axis, ndim):
+    """The set of the axes that `axis` names, counted from 0."""
+    if axis is None:
+        return set(range(ndim))
+    return {k % ndim for k in (axis if isinstance(axis, tuple) else (axis,))}
+
+
+def launches_of_sum(name, x, axis, into):
+    """A sum and the like: CUB makes it where its numbers lie side by side, and else a kernel of CuPy.
+
+    `into` says whether it is to be written into an array that is there, which CUB does by a copy.
+    """
+    axes = axes_of(axis, x.ndim)
+    last = axes == set(range(x.ndim - len(axes), x.ndim)) and x.flags.c_contiguous
+    first = axes == set(range(len(axes))) and x.flags.f_contiguous and not x.flags.c_contiguous
+    by_cub = (first or last) and (x.dtype.kind == "f" or x.dtype.itemsize == 8)
+    launches = 1 + (by_cub and into)
+    if len(axes) == x.ndim and (first or last):
+        launches += x.nbytes > TILE if by_cub else x.size >= BLOCK
+    if name in ("mean", "var", "std"):
+        launches += by_cub  # which only sums up; CuPy's own kernel divides too
+    return launches + {"var": 2, "std": 3}.get(name, 0)  # the mean's copy, the squares and their sum, and a root
 
 
 def _properties():
@@ -390,9 +463,11 @@ class Traced:
 
     `host` is the array or the number inside, and `reduced` says that it came out of the sum, product or extremum that
     may stand at the end of the function. `ended` says that there has been one: from then on only its result is there.
+    `axis` is the axis of the last one.
     """
 
     ended = False
+    axis = None
 
     __module__ = "cupy"
     __hash__ = None
@@ -427,7 +502,7 @@ def traced(ufunc, inputs, out=None):
     those = [value for value in inputs if isinstance(value, Traced)]
     arrays = [value for value in those if isinstance(value.host, np.ndarray)]
     if not arrays:
-        raise TypeError(f"{ufunc.__name__} of numbers alone: cupy.fuse would compute it in float64, and all after it")
+        raise TypeError(f"{ufunc.__name__} of numbers alone: cupy.fuse would compute it in float16")
     if any(value.reduced != Traced.ended for value in those):
         raise NotImplementedError("Shape mismatch: what was not summed up is at work after the sum")
     hosts = [value.host if isinstance(value, Traced) else value for value in inputs]
@@ -443,6 +518,7 @@ def reduced(name, value, axis=None, **settings):
     if Traced.ended or settings:
         raise NotImplementedError("a function that is fused has one reduction at most, with an axis and nothing else")
     Traced.ended = True
+    Traced.axis = axis
     return Traced(np.asarray(getattr(np, name)(value.host, axis=axis)), True)
 
 
@@ -470,10 +546,15 @@ class Fused:
         for value in several:
             if value.reduced != ends:
                 raise NotImplementedError("Shape mismatch: what was summed up is returned beside what was not")
-            if not ends and value.host.shape != shape:
-                raise NotImplementedError(f"{self.__name__} returns {value.host.shape}; CuPy would return {shape}")
+            expected = shape
+            if ends:  # CuPy sums over an axis of all arguments broadcast together
+                expected = tuple(n for k, n in enumerate(shape) if k not in axes_of(Traced.axis, len(shape)))
+            if value.host.shape != expected:
+                raise NotImplementedError(f"{self.__name__} returns {value.host.shape}; CuPy would return {expected}")
         made = [outer(value.host) for value in several]
-        Calls.note(f"fused {self.__name__}", arguments, (), written + made)
+        whole = ends and len(arguments) == 1 and made[0].ndim == 0 and arguments[0].flags.c_contiguous
+        launches = 2 if whole and arguments[0].size >= BLOCK else 1
+        Calls.note(f"fused {self.__name__}", arguments, (), written + made, launches)
         return tuple(made) if isinstance(results, tuple) else made[0] if made else None
 
 

@@ -78,7 +78,8 @@ def sgvb_b(q, p, x, eps, scale, gradient=True, beta=1.0, free_bits=0.0, mean=mea
         dz = p.backward(scale / len(eps))  # ∂bound/∂log p(x|z⁽ˡ⁾) = N/(M L)
         dneg_kl = beta * scale
         if free_bits:  # ∂max(λ, KL_j)/∂KL_j is 1 where the mean KL_j is above λ, and 0 where it is not
-            dneg_kl = dneg_kl * (mean(q.latent_kl()) > free_bits)
+            kl = mean(q.latent_kl())
+            dneg_kl = kl.dtype.type(dneg_kl) * (kl > free_bits)  # in its dtype: a float and bools make float64
         q.backward(dz, dneg_kl=dneg_kl)  # through z, and through -β KL
     return scale * (neg_kl + log_px.mean(axis=0)).sum()
 
