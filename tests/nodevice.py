@@ -27,6 +27,7 @@ TYPES = {
     "unsigned int": ctypes.c_uint,
 }
 LAST = "int __pyx_skip_dispatch"  # Cython's own last argument of most functions
+PROPERTIES = {"name": b"nothing", "multiProcessorCount": 1, "totalGlobalMem": 1 << 40, "l2CacheSize": 3 << 13}
 COMPUTE_CAPABILITY = {75: 9, 76: 0}  # by the numbers of the attributes: 9.0
 HOST, DEVICE = 1, 2  # the kinds of copies: to the device, and from it
 COPIES = {HOST: "copy to the device", DEVICE: "copy from the device", 3: "copy", 4: "copy"}
@@ -103,7 +104,7 @@ RUNTIME = {
     "freeHost": lambda pointer: clib.free(pointer),
     "getDevice": lambda: 0,
     "getDeviceCount": lambda: 1,
-    "getDeviceProperties": lambda device: {"name": b"nothing", "multiProcessorCount": 1, "totalGlobalMem": 1 << 40},
+    "getDeviceProperties": lambda device: PROPERTIES,
     "hostAlloc": new_memory,
     "malloc": new_memory,
     "memGetInfo": lambda: (1 << 40, 1 << 40),

@@ -9,6 +9,7 @@ says, line by line. Hence each name, keyword and number of arguments is one that
 import copy
 import inspect
 import json
+import os
 import re
 import subprocess
 import sys
@@ -20,7 +21,7 @@ import numpy as np
 import pytest
 import standin
 from on_nodevice import WORK, dtypes
-from test_fused import BROKEN, names_of_fused
+from test_fused import BROKEN, LAUNCHES, names_of_fused
 
 from scratchvae.backend import array_module, fusing
 
@@ -239,3 +240,21 @@ def test_the_stand_in_offers_only_what_cupy_has_with_the_keywords_that_it_takes(
         first = getattr(cupy.ndarray, name).__doc__.splitlines()[0]
         assert first.startswith(f"_ndarray_base.{name}(self"), first
         assert keywords <= set(re.findall(r"(\w+)=", first)), first
+
+
+def test_the_parts_of_the_comparison_run_on_cupy_itself(tmp_path):
+    script = Path(__file__).parent / "device_on_nodevice.py"
+    words = [sys.executable, str(script), str(tmp_path / "rows.json")]
+    done = subprocess.run(words, capture_output=True, text=True, env=os.environ | {"CUPY_TF32": "1"})
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "rows.json").read_text(encoding="utf-8"))
+    assert rows["machine"][0]["gpu"] == "nothing" and rows["machine"][0]["cupy"] == cupy.__version__
+    assert all({"launch_ms", "device_ms"} <= row["variants"]["CuPy, fused"].keys() for row in rows["steps"])
+    plain, fewer = (sum(map(calls, row["profile"]["operations"])) for row in rows["profile"][1:])
+    assert (plain, fewer) == LAUNCHES["L^B, Bernoulli"]  # CuPy's own names and lines, as many as on the stand-in
+    assert len(rows["others"]) == 9
+
+
+def calls(operation):
+    """How many calls an operation of a profile has."""
+    return sum(operation["calls"].values())
