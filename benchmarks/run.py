@@ -2,8 +2,8 @@
 
 Runs `scratchvae bench`, peers.py and job.py into benchmarks/results, and puts their tables between the marks of that
 page, with those of ranks.py, which takes longer and is run by itself. With a GPU `device.py --out benchmarks/results`
-comes first. --readme-only writes the page from the results that are there. The peers' results of another machine, kept as
-results/peers-<machine>.json, become a column of their table.
+comes first. --readme-only writes the page from the results that are there. The peers' results of another machine, kept
+as results/peers-<machine>.json, become a column of their table.
 """
 
 import argparse
