@@ -15,6 +15,7 @@ models.
 
 device.json holds all rows, device.md is the page, and three pictures stand beside it. Each part runs in a process of
 its own with a limit of time. What came before the limit is kept, and what failed says why; the rest goes on.
+device.log has what the parts printed that did not come to their end.
 
 Nothing is downloaded. What is missing is said beforehand. A folder given by --carried may bring it: wheels of pure
 Python (*.whl: tqdm, pooch, platformdirs, autograd, threadpoolctl), a folder packages/ as pip install --target makes it,
@@ -30,6 +31,7 @@ import queue
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -78,11 +80,6 @@ NEEDED = {  # what is looked for beforehand: (what for, whether nothing goes wit
     "torch": ("PyTorch beside us", False),
     "jax": ("JAX beside us", False),
 }
-
-
-def missing():
-    """Return (module, what for, whether nothing goes without it) of each module that is not there."""
-    return [(name, *why) for name, why in NEEDED.items() if not found(name)]
 
 
 def found(name):
@@ -174,29 +171,27 @@ def make(name, result, settings, limit):
     environment |= {"SCRATCHVAE_STAND_IN": "1"} if settings.stand_in else {}
     begun = time.monotonic()
     state = "failed"
-    try:
-        with (
-            open(settings.out / f"{name}.log", "w", encoding="utf-8") as log,
-            reading(words, environment, log) as lines,
-        ):
-            while (line := lines.get(timeout=max(begun + limit - time.monotonic(), 0.0))) is not None:
-                row = json.loads(line)
-                if row.get("end"):
-                    state = "done"
-                    part["peak_memory_mib"] = row["peak_memory_mib"]
-                else:
-                    part["rows"].append(row)
-                    result.keep()
-    except queue.Empty:
-        state = "cut off"
-    part["seconds"] = round(part["seconds"] + time.monotonic() - begun, 1)
-    part["state"] = state
-    part["why"] = {"failed": last_line(settings.out / f"{name}.log"), "cut off": f"its limit is {limit} s"}.get(
-        state, ""
-    )
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log:
+        try:
+            with reading(words, environment, log) as lines:
+                while (line := lines.get(timeout=max(begun + limit - time.monotonic(), 0.0))) is not None:
+                    row = json.loads(line)
+                    if row.get("end"):
+                        state = "done"
+                        part["peak_memory_mib"] = row["peak_memory_mib"]
+                    else:
+                        part["rows"].append(row)
+                        result.keep()
+        except queue.Empty:
+            state = "cut off"
+        log.seek(0)
+        said = log.read().strip()
+    why = {"done": "", "cut off": f"its limit is {limit} s", "failed": last_line(said)}[state]
+    part |= {"state": state, "why": why, "seconds": round(part["seconds"] + time.monotonic() - begun, 1)}
     result.keep()
-    if state == "done":
-        (settings.out / f"{name}.log").unlink()
+    if state != "done":
+        with open(settings.out / "device.log", "a", encoding="utf-8") as file:
+            file.write(f"== {name}: {state}\n{said}\n\n")
     return state
 
 
@@ -225,10 +220,9 @@ def reading(words, environment, log):
         process.stdout.close()
 
 
-def last_line(path):
-    """Return the last line of a file that says something."""
-    lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return lines[-1][:300] if lines else "it broke off and said nothing"
+def last_line(text):
+    """Return the last line of a text."""
+    return text.splitlines()[-1][:300] if text else "it broke off and said nothing"
 
 
 def serve(name, settings):
@@ -257,6 +251,7 @@ def main():
     parser.add_argument(
         "--stand-in", action="store_true", help="the tests' stand-in in CuPy's place: its times say nothing"
     )
+    parser.add_argument("--commit", help="the commit of this checkout, where git is not there to tell it")
     parser.add_argument("--compare", type=Path, metavar="FILE", help="an older device.json to set beside this one")
     parser.add_argument("--serve", choices=TITLES, help=argparse.SUPPRESS)
     settings = parser.parse_args()
@@ -268,9 +263,25 @@ def main():
             carry(settings.carried)
         if settings.serve:
             return serve(settings.serve, settings)
-        return measure(settings)
+        require_modules(settings.stand_in)
+        from scratchvae.cli.output import tolerant  # only now: it may have been carried here
+
+        with tolerant():
+            return measure(settings)
     except ValueError as error:
         parser.error(str(error))
+
+
+def require_modules(stand_in):
+    """Print which modules are missing; raise a ValueError if nothing goes without them."""
+    lacking = [(name, *why) for name, why in NEEDED.items() if not (found(name) or (name == "cupy" and stand_in))]
+    for name, why, fatal in lacking:
+        print(f"missing: {name}, for {why}{'' if fatal else '; the rest goes on without it'}")
+    if names := [name for name, _, fatal in lacking if fatal]:
+        raise ValueError(
+            f"{' and '.join(names)} cannot be imported: install the package (see the README), or bring wheels in a "
+            "folder with --carried"
+        )
 
 
 def measure(settings):
@@ -281,14 +292,6 @@ def measure(settings):
     compared = older(settings.compare) if settings.compare else None
     if settings.stand_in:
         os.environ["SCRATCHVAE_STAND_IN"] = "1"
-    for name, why, fatal in missing():
-        if name != "cupy" or not settings.stand_in:
-            print(f"missing: {name}, for {why}{'' if fatal else '; the rest goes on without it'}")
-    if lacking := [name for name, _, fatal in missing() if fatal and not (name == "cupy" and settings.stand_in)]:
-        raise ValueError(
-            f"{' and '.join(lacking)} cannot be imported: install the package (see the README), or bring wheels in a "
-            "folder with --carried"
-        )
     import device_page
     import output
 
@@ -301,7 +304,7 @@ def measure(settings):
     facts = {
         "scale": settings.scale,
         "stand_in": settings.stand_in,
-        "commit": bench.commit(),
+        "commit": settings.commit or bench.commit(),
         "data": data_set(settings.scale),
     }
     with output.stand_in() if settings.stand_in else contextlib.nullcontext():
@@ -343,7 +346,4 @@ def measure(settings):
 
 if __name__ == "__main__":
     sys.path.insert(0, str(HERE))
-    from scratchvae.cli.output import tolerant
-
-    with tolerant():
-        sys.exit(main())
+    sys.exit(main())

@@ -334,6 +334,8 @@ def environment(name, setting):
     if name in PREFIX:
         threads = max(1, (setting.threads or cores()) // int(PREFIX[name][-1]))
         return os.environ | {"OPENBLAS_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    if setting.device != "cpu":
+        return os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}  # JAX takes most of a device's memory otherwise
     if setting.threads is None:
         return dict(os.environ)
     names = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "NPROC")

@@ -199,6 +199,11 @@ def part(tmp_path, monkeypatch):
     return make
 
 
+def log(folder):
+    """What device.log holds."""
+    return (folder / "device.log").read_text(encoding="utf-8")
+
+
 END = 'say({"end": True, "peak_memory_mib": 1.0})'
 
 
@@ -215,12 +220,11 @@ def test_rows_come_one_by_one_and_a_limit_keeps_those_that_came(part, tmp_path):
 def test_a_part_that_fails_says_why_and_keeps_its_rows_and_its_log(part, tmp_path):
     state, found = part('say({"key": "a"})\nraise RuntimeError("no such thing")')
     assert (state, found["why"]) == ("failed", "RuntimeError: no such thing")
-    assert [row["key"] for row in found["rows"]] == ["a"] and "Traceback" in (tmp_path / "steps.log").read_text(
-        encoding="utf-8"
-    )
+    assert [row["key"] for row in found["rows"]] == ["a"] and "== steps: failed\nTraceback" in log(tmp_path)
     state, found = part("sys.exit(0)")
     assert (state, found["why"]) == ("failed", "it broke off and said nothing")
-    assert part(END)[0] == "done" and not (tmp_path / "steps.log").exists()
+    before = log(tmp_path)
+    assert part(END)[0] == "done" and log(tmp_path) == before
 
 
 def test_what_a_part_has_started_ends_with_it(part, tmp_path):

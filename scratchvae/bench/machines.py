@@ -3,6 +3,7 @@
 import contextlib
 import os
 import platform
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -77,8 +78,10 @@ def _cpu():
 def commit():
     """Return the commit of the checkout in which this file lies, with a + if its Python files were changed.
 
-    Outside a checkout that is an empty text.
+    Outside a checkout, and without git, that is an empty text.
     """
+    if shutil.which("git") is None:
+        return ""
 
     def git(*words):
         done = subprocess.run(["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
