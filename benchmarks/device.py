@@ -37,7 +37,8 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parent)]  # the checkout that this file belongs to, whether it is installed or not
+ROOT = str(HERE.parent)  # the checkout that this file belongs to counts, whether it is installed or not
+sys.path[:0] = [ROOT]
 
 FORMAT = 1  # of device.json
 TITLES = {  # the parts in the order in which they are made
@@ -87,6 +88,12 @@ def found(name):
     return name in sys.modules or importlib.util.find_spec(name) is not None
 
 
+def hand_on(paths):
+    """Put these folders and wheels first on the path of all processes that this one starts."""
+    old = [os.environ["PYTHONPATH"]] if os.environ.get("PYTHONPATH") else []
+    os.environ["PYTHONPATH"] = os.pathsep.join([*paths, *old])
+
+
 def carry(folder):
     """Put what a folder brings on the path of this process and of all that it starts."""
     if not folder.is_dir():
@@ -94,7 +101,7 @@ def carry(folder):
     brought = [*sorted(folder.glob("*.whl")), *([folder / "packages"] if (folder / "packages").is_dir() else [])]
     paths = [str(path.resolve()) for path in brought]
     sys.path[1:1] = paths
-    os.environ["PYTHONPATH"] = os.pathsep.join([*paths, *filter(None, [os.environ.get("PYTHONPATH")])])
+    hand_on(paths)
     if (folder / "data").is_dir():
         os.environ["SCRATCHVAE_DATA"] = str((folder / "data").resolve())
     if not brought and not (folder / "data").is_dir():
@@ -263,6 +270,7 @@ def main():
             carry(settings.carried)
         if settings.serve:
             return serve(settings.serve, settings)
+        hand_on([ROOT])
         require_modules(settings.stand_in)
         from scratchvae.cli.output import tolerant  # only now: it may have been carried here
 
