@@ -258,7 +258,7 @@ def test_a_mistake_in_two_functions_is_planted_in_both_and_shows_their_names(tmp
     page = small(tmp_path, GOOD.replace("---", second) + "\n```python\n" + GOOD.split("---\n")[1])
     assert '<pre class="out">14.7781</pre>' in page  # z = 2 e^2, with the mistakes in both
     assert page.count('<pre class="out">2.7183</pre>') == 2  # before, and after they were taken out
-    assert "in draw</span>" in page and "in z</span>" in page
+    assert "in draw</span>" in page and "in _z</span>" in page
 
 
 def test_the_programs_have_one_thread_of_blas_and_the_others_come_back(tmp_path):

@@ -81,7 +81,7 @@ class Posterior:
     def draw(self, zeta, theta):
         """Write θ = h(ζ) = μ + σ ⊙ ζ   (19), (23) into the vector theta (P,), for the noise zeta (P,)."""
         for b, _ in self.blocks:
-            theta[b] = self.theta_of(self.mu[b], self.log_sigma[b], zeta[b])
+            theta[b] = Posterior.theta_of(self.mu[b], self.log_sigma[b], zeta[b])
 
     @staticmethod
     @fused
@@ -93,7 +93,7 @@ class Posterior:
         """Write ∂bound/∂μ and ∂bound/∂log σ into their windows, from g = ∂bound/∂θ (P,) at the noise zeta (P,)."""
         for b, _ in self.blocks:
             self.dmu[b] = g[b]  # ∂θ/∂μ = 1
-            self.dlog_sigma[b] = self.dlog_sigma_of(g[b], self.log_sigma[b], zeta[b])
+            self.dlog_sigma[b] = Posterior.dlog_sigma_of(g[b], self.log_sigma[b], zeta[b])
 
     @staticmethod
     @fused

@@ -115,7 +115,7 @@ class Tanh(Layer):
         return self.y
 
     def backward(self, dy):
-        return self.dx(dy, self.y)
+        return Tanh.dx(dy, self.y)
 
     @staticmethod
     @fused
@@ -131,7 +131,7 @@ class ReLU(Layer):
         return self.y
 
     def backward(self, dy):
-        return self.dx(dy, self.y)
+        return ReLU.dx(dy, self.y)
 
     @staticmethod
     @fused
@@ -147,7 +147,7 @@ class Sigmoid(Layer):
         return self.y
 
     def backward(self, dy):
-        return self.dx(dy, self.y)
+        return Sigmoid.dx(dy, self.y)
 
     @staticmethod
     @fused
@@ -162,14 +162,14 @@ class Softplus(Layer):
 
     def forward(self, x):
         self.x = x
-        return self.y(x)
+        return Softplus.f(x)
 
     def backward(self, dy):
-        return self.dx(dy, self.x)
+        return Softplus.dx(dy, self.x)
 
     @staticmethod
     @fused
-    def y(x):
+    def f(x):
         return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
 
     @staticmethod

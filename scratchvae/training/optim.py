@@ -124,7 +124,7 @@ class SGD(Optimizer):
 
     def update(self, step, value, g, s):
         """Ascend one block in place, see `Optimizer`."""
-        self.ascent(value, g, s, self.rate(step))
+        SGD.ascent(value, g, s, self.rate(step))
 
     @staticmethod
     @fused
@@ -153,9 +153,9 @@ class Adagrad(Optimizer):
     def update(self, step, value, g, s, h):
         """Ascend one block in place, see `Optimizer`."""
         if step > self.warmup:
-            self.ascent(value, g, s, h, self.rate(step), self.eps)
+            Adagrad.ascent(value, g, s, h, self.rate(step), self.eps)
         else:
-            self.gather(g, s, h)
+            Adagrad.gather(g, s, h)
 
     @staticmethod
     @fused
@@ -203,7 +203,7 @@ class Adam(Optimizer):
         beta2 = self.beta2
         root = (1 - beta2**step) ** -0.5  # 1/√(1-β₂ᵗ), since v̂ = v/(1-β₂ᵗ)
         rate = self.rate(step) / (1 - beta1**step)  # lr/(1-β₁ᵗ), since m̂ = m/(1-β₁ᵗ)
-        self.ascent(value, g, s, m, v, beta1, 1 - beta1, beta2, 1 - beta2, root, rate, self.eps)
+        Adam.ascent(value, g, s, m, v, beta1, 1 - beta1, beta2, 1 - beta2, root, rate, self.eps)
 
     @staticmethod
     @fused

@@ -18,8 +18,8 @@ class Laplace(Gaussian):
 
     def log_prob(self, x, mu, log_scale, gradient=True):
         """Return log p(x|z) = -Σ_i log 2 + log b_i + |x_i - μ_i|/b_i, with ∂/∂μ and ∂/∂log b."""
-        dmu, ratio = self.parts(x, mu, log_scale)
-        log_p = self.sum(log_scale, ratio)
+        dmu, ratio = Laplace.parts(x, mu, log_scale)
+        log_p = Laplace.sum(log_scale, ratio)
         if not gradient:
             return log_p, None, None
         return log_p, dmu, ratio - 1  # ∂/∂log b = |x - μ|/b - 1, since d b⁻¹/dlog b = -b⁻¹

@@ -25,7 +25,7 @@ class Gaussian:
         self.mu = mu
         self.log_var = log_var
         self.sigma = np.exp(0.5 * log_var)
-        return self._z(mu, self.sigma, eps), self._log_q(log_var, eps)
+        return Gaussian._z(mu, self.sigma, eps), Gaussian._log_q(log_var, eps)
 
     @staticmethod
     @fused
@@ -42,11 +42,11 @@ class Gaussian:
     def backward(self, dz, dlog_q, dneg_kl):
         """Return ∂bound/∂μ and ∂bound/∂log σ². At given ε, log q depends on log σ² alone, since z - μ = σ ⊙ ε."""
         dmu = dz.sum(axis=0)  # through z: ∂z/∂μ = 1     through log q: 0
-        dsigma = self._dsigma(dz, self.eps)
-        dlog_var = self._dlog_var(dsigma, self.sigma, sum_of_draws(dlog_q, len(dz)))
+        dsigma = Gaussian._dsigma(dz, self.eps)
+        dlog_var = Gaussian._dlog_var(dsigma, self.sigma, sum_of_draws(dlog_q, len(dz)))
         if is_zero(dneg_kl):
             return dmu, dlog_var
-        return self._plus_kl(dmu, dlog_var, self.mu, self.log_var, dneg_kl)
+        return Gaussian._plus_kl(dmu, dlog_var, self.mu, self.log_var, dneg_kl)
 
     @staticmethod
     @fused
