@@ -1,30 +1,30 @@
 """NumPy against CuPy on this machine, proved, profiled and written up: python benchmarks/device.py --quick.
 
-One command on a machine with an NVIDIA GPU gives the whole answer, in under nine minutes with --quick and in about an
-hour without: what the machine is, the tests that wait for a device, the gradient check on it, the training job of the
-README on both backends, a step over minibatches from 20 to 20,000 and widths from 100 to 4,000, with launches and the
-device's time apart and with the minibatch from which the device is faster, TF32, other frameworks on the same device,
-the step operation by operation beside what the machine allows, and evaluation, importance sampling, HMC and other
-models.
+One command on a machine with an NVIDIA GPU gives the whole answer, in under nine minutes with --quick and in two and
+a half hours at most without: what the machine is, the tests that wait for a device, the gradient check on it, the
+training job of the README on both backends, a step over minibatches from 20 to 20,000 and widths from 100 to 4,000,
+with launches and the device's time apart and with the minibatch from which the device is faster, TF32, other frameworks
+on the same device, the step operation by operation beside what the machine allows, and evaluation, importance sampling,
+HMC and other models.
 
     python benchmarks/device.py --quick                      # a first answer
-    python benchmarks/device.py --out runs/device            # all of it; the same command goes on after a break
+    python benchmarks/device.py                              # all of it; the same command goes on after a break
     python benchmarks/device.py --carried folder             # where nothing can be downloaded: see below
     python benchmarks/device.py --scale tiny --stand-in      # without a device: shows that every line runs, no times
-    python benchmarks/device.py --out runs/device --compare older/device.json
+    python benchmarks/device.py --compare older/device.json
+    python benchmarks/device.py --out benchmarks/results     # and, for the project's own page,
+    python benchmarks/run.py --readme-only                   # device.md goes into benchmarks/README.md
 
 device.json holds all rows, device.md is the page, and three pictures stand beside it. Each part runs in a process of
 its own with a limit of time. What came before the limit is kept, and what failed says why; the rest goes on.
-device.log has what the parts printed that did not come to their end.
 
 Nothing is downloaded. What is missing is said beforehand. A folder given by --carried may bring it: wheels of pure
-Python (*.whl: tqdm, pooch, platformdirs, autograd, threadpoolctl), a folder packages/ as pip install --target makes it,
-and a folder data/ with the files of MNIST, as SCRATCHVAE_DATA has them.
+Python (pip download --no-deps -d DIR tqdm pooch platformdirs autograd), other packages in its folder packages/ (pip
+install --target DIR/packages ...), and in data/ the files of MNIST, as SCRATCHVAE_DATA has them.
 """
 
 import argparse
 import contextlib
-import importlib.util
 import json
 import os
 import queue
@@ -36,11 +36,12 @@ import threading
 import time
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-ROOT = str(HERE.parent)  # the checkout that this file belongs to counts, whether it is installed or not
+from device_needs import carry, data_set, hand_on, require_modules
+from device_result import Result, older
+
+ROOT = str(Path(__file__).resolve().parent.parent)  # this checkout counts, whether it is installed or not
 sys.path[:0] = [ROOT]
 
-FORMAT = 1  # of device.json
 TITLES = {  # the parts in the order in which they are made
     "machine": "what the machine is",
     "launches": "launches of a step, counted on the stand-in",
@@ -53,6 +54,7 @@ TITLES = {  # the parts in the order in which they are made
     "tf32": "the step with products in TF32",
     "others": "evaluation, sampling and other models",
 }
+LOG = 4000  # characters that are kept of what a part printed that was not done
 LIMITS = {  # seconds for each part by scale; together those of "quick" are below nine minutes
     "full": dict.fromkeys(TITLES, 900) | {"machine": 60, "tests": 1500},
     "quick": {
@@ -69,108 +71,13 @@ LIMITS = {  # seconds for each part by scale; together those of "quick" are belo
     },
     "tiny": dict.fromkeys(TITLES, 120),
 }
-NEEDED = {  # what is looked for beforehand: (what for, whether nothing goes without it)
-    "cupy": ("everything on the device", True),
-    "tqdm": ("the package itself", True),
-    "threadpoolctl": ("the package itself", True),
-    "matplotlib": ("the pictures", False),
-    "pytest": ("the tests", False),
-    "autograd": ("the oracle in tests and the gradient check", False),
-    "sklearn": ("the digits, where MNIST is not there", False),
-    "pooch": ("downloads, of which there are none here", False),
-    "torch": ("PyTorch beside us", False),
-    "jax": ("JAX beside us", False),
-}
-
-
-def found(name):
-    """Say whether a module can be imported; one of the stand-in counts."""
-    return name in sys.modules or importlib.util.find_spec(name) is not None
-
-
-def hand_on(paths):
-    """Put these folders and wheels first on the path of all processes that this one starts."""
-    old = [os.environ["PYTHONPATH"]] if os.environ.get("PYTHONPATH") else []
-    os.environ["PYTHONPATH"] = os.pathsep.join([*paths, *old])
-
-
-def carry(folder):
-    """Put what a folder brings on the path of this process and of all that it starts."""
-    if not folder.is_dir():
-        raise ValueError(f"--carried {folder} is no folder; expected one with wheels, packages/ or data/")
-    brought = [*sorted(folder.glob("*.whl")), *([folder / "packages"] if (folder / "packages").is_dir() else [])]
-    paths = [str(path.resolve()) for path in brought]
-    sys.path[1:1] = paths
-    hand_on(paths)
-    if (folder / "data").is_dir():
-        os.environ["SCRATCHVAE_DATA"] = str((folder / "data").resolve())
-    if not brought and not (folder / "data").is_dir():
-        raise ValueError(f"--carried {folder} has no wheels, no packages/ and no data/")
-
-
-def data_set(scale):
-    """Return the data set of the training job: MNIST where it is, and otherwise, and at the tiny scale, the digits."""
-    from scratchvae import load_data
-
-    if scale == "tiny":
-        return "digits"
-    folder = os.environ.get("SCRATCHVAE_DATA")
-    places = [Path(folder), Path(folder) / "mnist"] if folder else []
-    there = any(list(place.glob("train-images-idx3-ubyte*")) for place in places if place.is_dir())
-    return "mnist" if there and len(load_data("mnist").train) else "digits"
-
-
-# One result, which grows
-
-
-class Result:
-    """What is in device.json. It is written anew after each row that matters, and goes on where it was left.
-
-    path    is the file.
-    facts   are those that must be the same for old rows to count: scale, stand_in, commit and so on.
-    """
-
-    def __init__(self, path, facts):
-        self.path = path
-        self.content = {"format": FORMAT, **facts, "parts": {}}
-        if path.exists():
-            self.content = older(path)
-            differ = {name for name in facts if self.content.get(name) != facts[name]}
-            if differ:
-                told = "; ".join(f"{name} {self.content.get(name)!r}, now {facts[name]!r}" for name in sorted(differ))
-                raise ValueError(f"{path} was begun with other facts ({told}): choose another folder with --out")
-
-    def part(self, name):
-        """Return what is there of a part."""
-        return self.content["parts"].setdefault(name, {"state": "new", "seconds": 0.0, "rows": []})
-
-    def keep(self):
-        """Write the file, whole or not at all."""
-        from scratchvae.training.checkpoint import write_atomically
-
-        write_atomically(self.path, (json.dumps(self.content, indent=1) + "\n").encode())
-
-
-def older(path):
-    """Return the content of a device.json; what is none, and another format, raise a ValueError."""
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-        number = content["format"]
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read ({error.strerror}); expected a device.json") from None
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise ValueError(f"{path} is no device.json of this benchmark ({type(error).__name__}: {error})") from None
-    if number != FORMAT:
-        raise ValueError(f"{path} has format {number!r} and this benchmark reads {FORMAT}: measure again")
-    if not isinstance(content.get("parts"), dict):
-        raise ValueError(f"{path} is no device.json of this benchmark (it has no parts)")
-    return content
 
 
 def make(name, result, settings, limit):
     """Make one part in a process of its own, and keep its rows as they come. Returns the part's state.
 
-    The states are "done", "cut off" by the limit of seconds, and "failed".
+    The states are "done", "cut off" by the limit of seconds, and "failed". A part that was not done has the end of what
+    it printed as "log".
     """
     part = result.part(name)
     words = [sys.executable, __file__, "--serve", name, "--scale", settings.scale, "--out", str(settings.out)]
@@ -195,10 +102,8 @@ def make(name, result, settings, limit):
         said = log.read().strip()
     why = {"done": "", "cut off": f"its limit is {limit} s", "failed": last_line(said)}[state]
     part |= {"state": state, "why": why, "seconds": round(part["seconds"] + time.monotonic() - begun, 1)}
+    part["log"] = "" if state == "done" else said[-LOG:]
     result.keep()
-    if state != "done":
-        with open(settings.out / "device.log", "a", encoding="utf-8") as file:
-            file.write(f"== {name}: {state}\n{said}\n\n")
     return state
 
 
@@ -240,63 +145,64 @@ def serve(name, settings):
     output.stand_in_if_asked()
     channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    path = settings.out / "device.json"
-    content = older(path) if path.exists() else {"parts": {}, "data": "digits"}
+    content = older(settings.out)
     rows = content["parts"].get(name, {}).get("rows", [])
-    setting = device_parts.Setting(settings.scale, content["data"], frozenset(row["key"] for row in rows))
-    device_parts.serve(name, setting, channel)
+    there = {row["key"]: row for row in rows}
+    device_parts.serve(name, device_parts.Setting(settings.scale, content["data"], content["commit"], there), channel)
+
+
+def options():
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="parts:\n" + "\n".join(f"  {name:12}{title}" for name, title in TITLES.items()),
+    )
+    parser.add_argument("--quick", action="store_true", help="a first answer in under nine minutes: --scale quick")
+    parser.add_argument("--scale", choices=LIMITS, help="full (default), quick, or tiny, whose numbers say nothing")
+    parser.add_argument("--out", type=Path, help="where the files go (runs/device, with the scale if it is not full)")
+    parser.add_argument("--carried", type=Path, metavar="DIR", help="a folder that brings what cannot be downloaded")
+    parser.add_argument("--parts", metavar="NAMES", help="some of the parts below, with commas between (all)")
+    parser.add_argument("--stand-in", action="store_true", help="the stand-in of the tests: its times say nothing")
+    parser.add_argument("--commit", help="the commit of this checkout, where git is not there to tell it")
+    parser.add_argument(
+        "--compare", type=Path, metavar="FILE", help="set the steps beside those of an older device.json"
+    )
+    parser.add_argument("--serve", choices=TITLES, help=argparse.SUPPRESS)
+    return parser
 
 
 def main():
     """Say what is missing, make the parts, write the page, and return the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a first answer in under nine minutes: --scale quick")
-    parser.add_argument("--scale", choices=LIMITS, default=None, help="full (default), quick or tiny")
-    parser.add_argument("--out", type=Path, default=Path("runs/device"), help="where the files go (runs/device)")
-    parser.add_argument("--carried", type=Path, metavar="DIR", help="a folder that brings what cannot be downloaded")
-    parser.add_argument("--parts", metavar="NAMES", help=f"some of {','.join(TITLES)} (all)")
-    parser.add_argument(
-        "--stand-in", action="store_true", help="the tests' stand-in in CuPy's place: its times say nothing"
-    )
-    parser.add_argument("--commit", help="the commit of this checkout, where git is not there to tell it")
-    parser.add_argument("--compare", type=Path, metavar="FILE", help="an older device.json to set beside this one")
-    parser.add_argument("--serve", choices=TITLES, help=argparse.SUPPRESS)
+    parser = options()
     settings = parser.parse_args()
     if settings.quick and settings.scale not in (None, "quick"):
         parser.error(f"--quick is --scale quick, and --scale is {settings.scale}")
     settings.scale = "quick" if settings.quick else settings.scale or "full"
+    if settings.out is None:
+        words = ["device", *([settings.scale] if settings.scale != "full" else []), *(["stand-in"] * settings.stand_in)]
+        settings.out = Path("runs") / "-".join(words)
     try:
         if settings.carried:
             carry(settings.carried)
         if settings.serve:
             return serve(settings.serve, settings)
         hand_on([ROOT])
-        require_modules(settings.stand_in)
-        from scratchvae.cli.output import tolerant  # only now: it may have been carried here
+        require_modules()
+        from scratchvae.cli.output import tolerant  # only now: what it needs may have been carried here
 
         with tolerant():
             return measure(settings)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         parser.error(str(error))
 
 
-def require_modules(stand_in):
-    """Print which modules are missing; raise a ValueError if nothing goes without them."""
-    lacking = [(name, *why) for name, why in NEEDED.items() if not (found(name) or (name == "cupy" and stand_in))]
-    for name, why, fatal in lacking:
-        print(f"missing: {name}, for {why}{'' if fatal else '; the rest goes on without it'}")
-    if names := [name for name, _, fatal in lacking if fatal]:
-        raise ValueError(
-            f"{' and '.join(names)} cannot be imported: install the package (see the README), or bring wheels in a "
-            "folder with --carried"
-        )
-
-
 def measure(settings):
-    """Make the parts that are asked for, and write the page. Returns 0, or 1 if a part failed, or 130 after Ctrl-C."""
-    chosen = settings.parts.split(",") if settings.parts else list(TITLES)
-    if unknown := [name for name in chosen if name not in TITLES]:
-        raise ValueError(f"--parts has {', '.join(unknown)}; expected some of {', '.join(TITLES)}")
+    """Make the parts that are asked for, and write the page.
+
+    Returns 0, or 1 if a part or a test failed, or 130 after Ctrl-C.
+    """
+    chosen = chosen_parts(settings.parts)
     compared = older(settings.compare) if settings.compare else None
     if settings.stand_in:
         os.environ["SCRATCHVAE_STAND_IN"] = "1"
@@ -304,54 +210,88 @@ def measure(settings):
     import output
 
     from scratchvae import bench
-    from scratchvae.backend import array_module
+    from scratchvae.training.claim import Claim
 
-    if not settings.stand_in:
-        array_module("cupy")  # or one line that says what is missing: the driver, the device, the toolkit's libraries
-    settings.out.mkdir(parents=True, exist_ok=True)
+    require_device(settings.stand_in)
+    told = bench.commit()
+    if told and settings.commit:
+        raise ValueError(f"--commit is {settings.commit}, and git says that this is {told}: leave it out")
     facts = {
         "scale": settings.scale,
         "stand_in": settings.stand_in,
-        "commit": settings.commit or bench.commit(),
+        "commit": told or settings.commit or "not told",
         "data": data_set(settings.scale),
     }
     with output.stand_in() if settings.stand_in else contextlib.nullcontext():
         facts["device"] = bench.machine(["cupy"])["gpu"]
-    result = Result(settings.out / "device.json", facts)
-    result.keep()
-    if facts["data"] != "mnist" and settings.scale != "tiny":
-        print("missing: MNIST (SCRATCHVAE_DATA, or data/ in --carried); the training job takes the digits")
-    if settings.stand_in:
-        print("on the stand-in: this shows that every line runs; its times are none of a device")
-    code = 0
-    for number, name in enumerate(chosen, start=1):
-        limit = LIMITS[settings.scale][name]
-        head = f"{number}/{len(chosen)} {TITLES[name]}"
-        if result.part(name)["state"] == "done":
-            print(f"{head}: there already, {len(result.part(name)['rows'])} rows")
-            continue
-        part = result.part(name)
-        try:
-            print(f"{head}, at most {limit} s ...", flush=True)
-            state = make(name, result, settings, limit)
-        except KeyboardInterrupt:
-            state = part["state"] = "interrupted"
-            part["why"] = "by Ctrl-C"
-            result.keep()
-        told = {"done": "", "interrupted": "; the same command goes on"}.get(state, f": {part['why']}")
-        print(f"    {state} after {part['seconds']:.0f} s, {len(part['rows'])} rows{told}", flush=True)
-        code = max(code, state == "failed")
-        if state == "interrupted":
-            code = 130
-            break
-    files = device_page.write(result.content, settings.out)
+    claim = Claim(settings.out)
+    claim.acquire()  # or one line that says which process is at work there
+    try:
+        result = Result(settings.out / "device.json", facts)
+        result.forget_failed_tests()
+        result.keep()
+        if settings.stand_in:
+            print("on the stand-in: this shows that the lines run; its times are none of a device")
+        code = make_all(chosen, result, settings)
+        files = device_page.write(result.content, settings.out)
+    finally:
+        claim.release()
     print(device_page.answer(result.content))
     if compared is not None:
         print(device_page.comparison(result.content, compared))
     print(f"wrote {settings.out}/: {', '.join(files)}")
-    return code
+    return max(code, device_page.has_failed_tests(result.content))
+
+
+def make_all(chosen, result, settings):
+    """Make the parts one after the other, unless they are done, and return the exit code."""
+    code = 0
+    for number, name in enumerate(chosen, start=1):
+        limit = LIMITS[settings.scale][name]
+        part = result.part(name)
+        head = f"{number}/{len(chosen)} {TITLES[name]}"
+        if part["state"] == "done":
+            print(f"{head}: there already, rows: {len(part['rows'])}")
+            continue
+        try:
+            print(f"{head}, at most {limit} s ...", flush=True)
+            state = make(name, result, settings, limit)
+        except KeyboardInterrupt:
+            state = "interrupted"
+            part |= {"state": state, "why": "by Ctrl-C"}
+            result.keep()
+        why = "" if state == "done" else f": {part['why']}; the same command goes on with it"
+        print(f"    {state} after {part['seconds']:.0f} s, rows: {len(part['rows'])}{why}", flush=True)
+        code = max(code, state == "failed")
+        if state == "interrupted":
+            return 130
+    return int(code)
+
+
+def chosen_parts(text):
+    """Return the names in the option --parts, each once; None stands for all of them."""
+    names = list(TITLES) if text is None else list(dict.fromkeys(name.strip() for name in text.split(",")))
+    if unknown := [name for name in names if name not in TITLES]:
+        raise ValueError(f"--parts has {', '.join(map(repr, unknown))}; expected some of {', '.join(TITLES)}")
+    return names
+
+
+def require_device(stand_in):
+    """Raise a ValueError that says in one line what CuPy lacks: itself, the driver, a device or its libraries."""
+    from scratchvae.backend import array_module
+
+    try:
+        if not stand_in:
+            array_module("cupy")
+    except ValueError as error:
+        text = str(error).removesuffix("; or take backend 'numpy'")
+        raise ValueError(f"{text}; --scale tiny --stand-in runs every line without it") from None
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(HERE))
-    sys.exit(main())
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on", file=sys.stderr)
+        sys.exit(130)

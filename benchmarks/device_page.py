@@ -5,6 +5,7 @@ from pathlib import Path
 from scratchvae import bench
 from scratchvae.training.checkpoint import write_atomically
 
+PARTS = ("machine", "launches", "tests", "gradcheck", "steps", "job", "profile", "frameworks", "tf32", "others")
 NAMES = ("NumPy", "CuPy", "CuPy, fused")
 COLOURS = {"NumPy": "tab:blue", "CuPy": "tab:green", "CuPy, fused": "tab:olive", "CuPy, TF32": "tab:purple"}
 LONGEST = 12  # operations of each profile that the page shows
@@ -48,11 +49,16 @@ def answer(content):
     """Return the answer in a few lines: what passed, where the device is faster, and whether fusing pays."""
     lines = []
     if content["stand_in"]:
-        lines.append("ON THE STAND-IN: every line ran; the times are those of the host and say nothing of a device.")
+        lines.append("ON THE STAND-IN: the times below are those of the host and say nothing of a device.")
     if tests := rows(content, "tests"):
         count = {name: sum(row["outcome"] == name for row in tests) for name in ("passed", "failed", "skipped")}
         lines.append(f"tests: {', '.join(f'{number} {name}' for name, number in count.items() if number)}")
-        lines += [f"  {row['outcome']}: {row['key']}" for row in tests if row["outcome"] == "failed"]
+        failed = {}
+        for row in tests:
+            if row["outcome"] == "failed":
+                failed.setdefault(reason(row), []).append(row["key"])
+        for why, keys in failed.items():
+            lines.append(f"  failed, {why}: {keys[0]}{f' and {len(keys) - 1} others' if len(keys) > 1 else ''}")
     if checked := rows(content, "gradcheck"):
         failed = [row["key"] for row in checked if not row["passed"]]
         lines.append(f"gradient check: {len(checked) - len(failed)} of {len(checked)} passed{listed(failed)}")
@@ -74,21 +80,44 @@ def answer(content):
     return "\n".join(lines)
 
 
+def reason(row):
+    """Return in one line why a test failed: what pytest marks with an E, or the last line."""
+    lines = [line.strip() for line in row.get("why", "").splitlines() if line.strip()]
+    marked = [line[1:].strip() for line in lines if line.startswith("E ")]
+    return (marked or lines or ["no reason given"])[-1][:200]
+
+
+def has_failed_tests(content):
+    """Say whether a test failed."""
+    return any(row["outcome"] == "failed" for row in rows(content, "tests"))
+
+
 def listed(names):
     """Return names in brackets, or nothing."""
     return f" (failed: {', '.join(names)})" if names else ""
 
 
 def page(content):
+    """Return the page in Markdown; rows that are not as this benchmark writes them raise a ValueError."""
+    try:
+        return _page(content)
+    except (KeyError, TypeError, AttributeError, IndexError, StopIteration) as error:
+        raise ValueError(
+            f"device.json has rows that this benchmark did not write ({type(error).__name__}: {error}): measure again"
+        ) from None
+
+
+def _page(content):
     """Return the page in Markdown."""
     text = ["# On a GPU", ""]
     machine = by_key(content, "machine").get("machine")
     if machine:
         text += [bench.describe(machine) + ".", ""]
-    scale = f"scale {content['scale']}, commit `{content['commit']}`"
-    text += [f"`python benchmarks/device.py`, {scale}. Times are lower quartiles, taken in turns.", ""]
-    text += ["    " + line for line in answer(content).splitlines()]
-    text += ["", "![milliseconds a step over the minibatch and the width](device_steps.png)", ""]
+    command = f"python benchmarks/device.py --scale {content['scale']}{' --stand-in' if content['stand_in'] else ''}"
+    text += [f"`{command}`, commit `{content['commit']}`. Times are lower quartiles, taken in turns.", ""]
+    text += ["    " + line for line in answer(content).splitlines()] + [""]
+    if lacking := [name for name in PARTS if not rows(content, name)]:
+        text += [f"Not there: {', '.join(lacking)}.", ""]
     sections = (steps_of, job_of, launches_of, peers_of, profile_of, others_of)
     for section in sections:
         text += section(content)
@@ -127,7 +156,8 @@ def steps_of(content):
         apart = [ms(cupy[name]) if name in cupy else "" for name in ("launch_ms", "device_ms")]
         lines.append([bench.size_name(row), f"{row['batch_size']:,}", row["dtype"], *cells_of(row), *fast, *apart])
     told = "Launch is the host's time to put a step of CuPy in the queue, and device is the device's own time for it."
-    return ["## A step over sizes", "", told, "", *table(heads, lines)]
+    picture = ["![milliseconds a step over the minibatch and the width](device_steps.png)", ""]
+    return ["## A step over sizes", "", told, "", *picture, *table(heads, lines)]
 
 
 def job_of(content):
@@ -154,7 +184,7 @@ def launches_of(content):
         moved = [f"{one['bytes'] / 1e6:.1f}" for one in (plain, fewer)]
         lines.append([row["key"], plain["launches"], fewer["launches"], *moved])
     told = "Counted on the stand-in, at the paper's sizes: everything that a step puts in the device's queue."
-    heads = ["model", "launches", "fused", "MB moved", "fused"]
+    heads = ["model", "launches", "launches, fused", "MB", "MB, fused"]
     return ["## Launches of a step", "", told, "", *table(heads, lines)]
 
 
@@ -208,11 +238,14 @@ def comparison(content, old):
     if differ := bench.differences(*machines):
         lines.append("The machines differ, so that the ratios below mean little:")
         lines += [f"  {text}" for text in differ]
-    before = by_key(old, "steps")
+    try:
+        before = {key: times(row) for key, row in by_key(old, "steps").items()}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"the older device.json has other rows ({type(error).__name__}: {error})") from None
     cells = [["size", "variant", "ms, old", "ms, new", "new / old"]]
     for row in rows(content, "steps"):
         for name, now in times(row).items():
-            was = times(before[row["key"]]).get(name) if row["key"] in before else None
+            was = before.get(row["key"], {}).get(name)
             if was is not None:
                 cells.append([row["key"], name, ms(was), ms(now), f"{now / was:.2f}"])
     if len(cells) == 1:
@@ -238,6 +271,7 @@ def write(content, folder):
 def draw_steps(content, path):
     """Draw milliseconds a step over the minibatch and over the width, in float32; say whether there was any row."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import NullLocator
 
     singles = [row for row in rows(content, "steps") if row["dtype"] == "float32"]
     quick = [row for row in rows(content, "tf32") if row["dtype"] == "float32"]
@@ -246,19 +280,23 @@ def draw_steps(content, path):
     base = singles[0]
     figure = Figure(figsize=(10, 4.2), layout="constrained")
     sides = [("batch_size", "n_hidden", "minibatch M"), ("n_hidden", "batch_size", "hidden units H")]
-    for axes, (size, other, label) in zip(figure.subplots(1, 2), sides, strict=True):
+    for axes, (size, other, label) in zip(figure.subplots(1, 2, sharey=True), sides, strict=True):
         for name in NAMES:
             _line(axes, singles, base, size, other, name, name)
         _line(axes, quick, base, size, other, "CuPy", "CuPy, TF32")
         axes.set(xscale="log", yscale="log", xlabel=label, ylabel="milliseconds a training step")
         axes.set_title(f"{label} with {'H' if other == 'n_hidden' else 'M'} = {base[other]}")
         axes.grid(alpha=0.3)
+        axes.set_xticks(sorted({row[size] for row in singles if row[other] == base[other]}), minor=False)
+        axes.xaxis.set_major_formatter("{x:,.0f}")
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.tick_params(axis="x", rotation=45)
     first, _ = crossover(content)
     axes = figure.axes[0]
     if first:
         axes.axvline(first, color="gray", linestyle=":")
         axes.annotate(f"CuPy ahead from M = {first:,}", (first, 0.02), xycoords=("data", "axes fraction"), fontsize=8)
-    axes.legend()
+    axes.legend(loc="upper left")
     figure.suptitle(_title(content, "What a training step takes, float32"))
     _save(figure, path)
     return True

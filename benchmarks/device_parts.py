@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 
@@ -39,14 +39,16 @@ FIRST = 1e-5  # by which their first bounds may differ, relative
 class Setting:
     """How much is measured, and on what.
 
-    scale   is "full"; "quick", for a first answer; or "tiny", which only shows that every line runs.
-    data    names the data set of the training job.
-    done    holds the keys of the rows that are there already.
+    scale    is "full"; "quick", for a first answer; or "tiny", which only shows that the lines run.
+    data     names the data set of the training job.
+    commit   is that of this checkout.
+    done     holds the rows that are there already, by their keys.
     """
 
     scale: str = "full"
     data: str = "mnist"
-    done: frozenset = frozenset()
+    commit: str = ""
+    done: dict = field(default_factory=dict)
 
     def of(self, full, quick, tiny):
         """Return what belongs to the scale."""
@@ -73,7 +75,7 @@ def machine(setting, say):
     if "machine" in setting.done:
         return
     cupy = array_module("cupy")
-    row = {"key": "machine"} | bench.machine(["numpy", "cupy"])
+    row = {"key": "machine"} | bench.machine(["numpy", "cupy"]) | {"commit": setting.commit}
     for name, number in ATTRIBUTES.items():
         row[name] = asked(lambda number=number: cupy.cuda.runtime.deviceGetAttribute(number, 0))
     row["cublas"] = asked(lambda: cupy.cuda.cublas.getVersion(cupy.cuda.device.get_cublas_handle()))
@@ -145,8 +147,10 @@ def job(setting, say):
     """Say what `scratchvae train` takes on both backends, and how far apart their bounds are."""
     samples = setting.of(1_000_000, 100_000, 2_000)
     plots.draw_run = lambda *_, **__: []  # in this process: pictures take longer than a short training
-    found = {}
+    found = {name: {int(n): bound for n, bound in row["bounds"].items()} for name, row in setting.done.items()}
     for name, (backend, on) in VARIANTS.items():
+        if name in setting.done:
+            continue
         with tempfile.TemporaryDirectory() as folder, fusing(on):
             run = f"{folder}/run"
             words = ["train", "--data", setting.data, "--samples", str(samples), "--quiet", "--out", run]
@@ -171,8 +175,7 @@ def job(setting, say):
         if name != "NumPy":
             row["apart_nats"] = max(abs(at[n] - found["NumPy"][n]) for n in at if n in found["NumPy"])
             row["same"] = row["apart_nats"] <= NATS
-        if name not in setting.done:
-            say(row)
+        say(row)
 
 
 def pool_mib(backend):
@@ -286,7 +289,7 @@ def frameworks(setting, say):
     slow = [name for name in names if "compile" in name]  # they compile for a minute, and so come last
     first = [name for name in names if name not in slow]
     for told in filter(None, (first, slow)):
-        if set(told) <= setting.done:
+        if set(told) <= setting.done.keys():
             continue
         turn = told if others.OURS in told else [others.OURS, *told]  # everybody is compared with ours of the same turn
         found = others.measure(setting.of(40, 12, 1), setting.of(20, 20, 2), turn, given, progress=False)

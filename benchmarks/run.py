@@ -151,7 +151,11 @@ def of_data_sets(found):
 def of_device(results):
     """What device.py has found on a GPU, device.md in `results`; without it, that no GPU was at hand."""
     page = results / "device.md"
-    if not page.exists():
+    if page.exists():
+        content = json.loads((results / "device.json").read_text(encoding="utf-8"))
+        if content["stand_in"] or content["scale"] == "tiny":
+            raise ValueError(f"{page} has no times of a device: measure on one, or remove it")
+    else:
         told = (
             "**No GPU was at hand when this was written.** There are no GPU numbers here, and the tests marked `gpu` "
         )
@@ -195,7 +199,10 @@ def main():
             ["-m", "scratchvae", "bench", "--backend", settings.backend, "--out", str(results)],
         ):
             subprocess.run([sys.executable, *command], check=True)
-    write(results)
+    try:
+        write(results)
+    except ValueError as error:
+        parser.error(str(error))
     print(f"wrote {results}/ and {README}")
 
 

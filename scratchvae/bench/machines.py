@@ -22,7 +22,7 @@ def machine(backends=("numpy",)):
         "cores": cores(),
         "blas": [
             {key: pool.get(key) for key in ("internal_api", "version", "architecture", "num_threads")}
-            for pool in threadpool_info()
+            for pool in sorted(threadpool_info(), key=lambda pool: str(pool.get("version")))
         ],
         "system": platform.platform(terse=True),
         "python": platform.python_version(),
