@@ -27,15 +27,12 @@ import argparse
 import contextlib
 import json
 import os
-import queue
 import signal
-import subprocess
 import sys
-import tempfile
-import threading
 import time
 from pathlib import Path
 
+from child import Child
 from device_needs import carry, data_set, hand_on, require_modules
 from device_result import Result, older
 
@@ -58,15 +55,15 @@ LOG = 4000  # characters that are kept of what a part printed that was not done
 LIMITS = {  # seconds for each part by scale; together those of "quick" are below nine minutes
     "full": dict.fromkeys(TITLES, 900) | {"machine": 60, "tests": 1500},
     "quick": {
-        "machine": 20,
-        "launches": 20,
-        "tests": 90,
-        "gradcheck": 50,
-        "steps": 100,
-        "job": 60,
-        "profile": 40,
-        "frameworks": 70,
-        "tf32": 25,
+        "machine": 15,
+        "launches": 10,
+        "tests": 100,
+        "gradcheck": 40,
+        "steps": 105,
+        "job": 50,
+        "profile": 30,
+        "frameworks": 90,
+        "tf32": 35,
         "others": 45,
     },
     "tiny": dict.fromkeys(TITLES, 120),
@@ -84,57 +81,34 @@ def make(name, result, settings, limit):
     environment = os.environ | ({"CUPY_TF32": "1"} if name == "tf32" else {})
     environment |= {"SCRATCHVAE_STAND_IN": "1"} if settings.stand_in else {}
     begun = time.monotonic()
-    state = "failed"
-    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log:
-        try:
-            with reading(words, environment, log) as lines:
-                while (line := lines.get(timeout=max(begun + limit - time.monotonic(), 0.0))) is not None:
-                    row = json.loads(line)
-                    if row.get("end"):
-                        state = "done"
-                        part["peak_memory_mib"] = row["peak_memory_mib"]
-                    else:
-                        part["rows"].append(row)
-                        result.keep()
-        except queue.Empty:
-            state = "cut off"
-        log.seek(0)
-        said = log.read().strip()
-    why = {"done": "", "cut off": f"its limit is {limit} s", "failed": last_line(said)}[state]
+    child = Child(words, environment)
+    try:
+        state = followed(child, begun + limit, part, result)
+        said = child.said()
+        why = {"done": "", "cut off": f"its limit is {limit} s", "failed": child.last_words()}[state]
+    finally:
+        child.end()
     part |= {"state": state, "why": why, "seconds": round(part["seconds"] + time.monotonic() - begun, 1)}
     part["log"] = "" if state == "done" else said[-LOG:]
     result.keep()
     return state
 
 
-@contextlib.contextmanager
-def reading(words, environment, log):
-    """Start a process and give a queue of the lines that it writes, which None ends. It does not outlive this."""
-    process = subprocess.Popen(
-        words, env=environment, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True
-    )
-    lines = queue.Queue()
-
-    def read():
-        for line in process.stdout:
-            lines.put(line)
-        lines.put(None)
-
-    reader = threading.Thread(target=read, daemon=True)
-    reader.start()
+def followed(child, until, part, result):
+    """Keep the rows that a part's process says, and return the part's state; `until` is when its time is over."""
     try:
-        yield lines
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # what it has started ends with it
-        process.wait()
-        reader.join()
-        process.stdout.close()
-
-
-def last_line(text):
-    """Return the last line of a text."""
-    return text.splitlines()[-1][:300] if text else "it broke off and said nothing"
+        while (line := child.line(until - time.monotonic())) is not None:
+            row = json.loads(line)
+            if row.get("end"):
+                part["peak_memory_mib"] = row["peak_memory_mib"]
+                return "done"
+            part["rows"].append(row)
+            result.keep()
+    except TimeoutError:
+        return "cut off"
+    except ValueError:  # a line that was cut when the process was killed, as for want of memory
+        return "failed"
+    return "failed"
 
 
 def serve(name, settings):
@@ -168,6 +142,7 @@ def options():
     parser.add_argument(
         "--compare", type=Path, metavar="FILE", help="set the steps beside those of an older device.json"
     )
+    parser.add_argument("--page-only", action="store_true", help="measure nothing, and write the page from device.json")
     parser.add_argument("--serve", choices=TITLES, help=argparse.SUPPRESS)
     return parser
 
@@ -200,13 +175,14 @@ def main():
 def measure(settings):
     """Make the parts that are asked for, and write the page.
 
-    Returns 0, or 1 if a part or a test failed, or 130 after Ctrl-C.
+    Returns 0, or 1 if a part, a test, a gradient or a bound failed, or 130 after Ctrl-C.
     """
     chosen = chosen_parts(settings.parts)
     compared = older(settings.compare) if settings.compare else None
+    if settings.page_only:
+        return finished(older(settings.out), settings, compared)
     if settings.stand_in:
         os.environ["SCRATCHVAE_STAND_IN"] = "1"
-    import device_page
     import output
 
     from scratchvae import bench
@@ -233,14 +209,21 @@ def measure(settings):
         if settings.stand_in:
             print("on the stand-in: this shows that the lines run; its times are none of a device")
         code = make_all(chosen, result, settings)
-        files = device_page.write(result.content, settings.out)
+        return max(code, finished(result.content, settings, compared))
     finally:
         claim.release()
-    print(device_page.answer(result.content))
+
+
+def finished(content, settings, compared):
+    """Write the page and print the answer; return 1 if a test, a gradient or a bound failed, and otherwise 0."""
+    import device_page
+
+    files = device_page.write(content, settings.out)
+    print(device_page.answer(content))
     if compared is not None:
-        print(device_page.comparison(result.content, compared))
+        print(device_page.comparison(content, compared))
     print(f"wrote {settings.out}/: {', '.join(files)}")
-    return max(code, device_page.has_failed_tests(result.content))
+    return int(bool(device_page.failures(content)))
 
 
 def make_all(chosen, result, settings):

@@ -65,6 +65,10 @@ def carry(folder):
     data = folder / "data"
     if not wheels and not packages and not data.is_dir():
         raise ValueError(f"--carried {folder} has no wheels, no packages/ and no data/")
+    if packages and (packages[0] / "numpy").is_dir():
+        raise ValueError(
+            f"{packages[0]} has a numpy of its own, which hides this machine's: pip install --no-deps --target"
+        )
     paths = [str(path.resolve()) for path in (*wheels, *packages)]
     sys.path[1:1] = paths
     hand_on(paths)

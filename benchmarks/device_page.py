@@ -53,19 +53,17 @@ def answer(content):
     if tests := rows(content, "tests"):
         count = {name: sum(row["outcome"] == name for row in tests) for name in ("passed", "failed", "skipped")}
         lines.append(f"tests: {', '.join(f'{number} {name}' for name, number in count.items() if number)}")
-        failed = {}
-        for row in tests:
-            if row["outcome"] == "failed":
-                failed.setdefault(reason(row), []).append(row["key"])
-        for why, keys in failed.items():
-            lines.append(f"  failed, {why}: {keys[0]}{f' and {len(keys) - 1} others' if len(keys) > 1 else ''}")
     if checked := rows(content, "gradcheck"):
-        failed = [row["key"] for row in checked if not row["passed"]]
-        lines.append(f"gradient check: {len(checked) - len(failed)} of {len(checked)} passed{listed(failed)}")
+        lines.append(f"gradient check: {sum(row['passed'] for row in checked)} of {len(checked)} passed")
     for row in rows(content, "job"):
         if "apart_nats" in row:
-            verdict = "the same bound" if row["same"] else "ANOTHER BOUND"
-            lines.append(f"training job, {row['key']}: {verdict}, at most {row['apart_nats']:.3g} nats from NumPy's")
+            lines.append(f"training job, {row['key']}: at most {row['apart_nats']:.3g} nats from NumPy's bound")
+    bounds = [one["first_bound_apart"] for one in of_device(content, "steps")]
+    if bounds:
+        lines.append(f"first bounds of {len(bounds)} steps: at most {max(bounds):.1e} of NumPy's apart")
+    if fast := [one["first_bound_apart"] for one in of_device(content, "tf32")]:
+        lines.append(f"in TF32: at most {max(fast):.1e} of NumPy's apart")
+    lines += [f"FAILED: {text}" for text in failures(content)]
     first, measured = crossover(content)
     if measured:
         told = f"from M = {first:,}" if first else f"at none of M = {measured[0]:,} to {measured[-1]:,}"
@@ -80,6 +78,12 @@ def answer(content):
     return "\n".join(lines)
 
 
+def of_device(content, part):
+    """Return the rows of the variants whose first bound was compared with NumPy's."""
+    found = [one for row in rows(content, part) for one in row["variants"].values()]
+    return [one for one in found if "first_bound_apart" in one]
+
+
 def reason(row):
     """Return in one line why a test failed: what pytest marks with an E, or the last line."""
     lines = [line.strip() for line in row.get("why", "").splitlines() if line.strip()]
@@ -87,14 +91,28 @@ def reason(row):
     return (marked or lines or ["no reason given"])[-1][:200]
 
 
-def has_failed_tests(content):
-    """Say whether a test failed."""
-    return any(row["outcome"] == "failed" for row in rows(content, "tests"))
+def failures(content):
+    """Return what failed, as a list of texts: tests by their reasons, gradients, trainings and first bounds."""
+    found = {}
+    for row in rows(content, "tests"):
+        if row["outcome"] == "failed":
+            found.setdefault(reason(row), []).append(row["key"])
+    texts = [f"{keys[0]}{others(keys)} failed: {why}" for why, keys in found.items()]
+    texts += [f"a gradient failed: {row['key']}" for row in rows(content, "gradcheck") if not row["passed"]]
+    for row in rows(content, "job"):
+        if not row.get("same", True):
+            texts.append(f"training, {row['key']}: another bound, by {row['apart_nats']:.3g} nats")
+    for row in [*rows(content, "steps"), *rows(content, "others")]:
+        for name, one in row.get("variants", {}).items():
+            if not one.get("same", True):
+                apart = one["first_bound_apart"]
+                texts.append(f"first bound of {row['key']}, {name}: another one, by {apart:.1e} of it")
+    return texts
 
 
-def listed(names):
-    """Return names in brackets, or nothing."""
-    return f" (failed: {', '.join(names)})" if names else ""
+def others(keys):
+    """Return how many there are beside the first."""
+    return f" and {len(keys) - 1} others" if len(keys) > 1 else ""
 
 
 def page(content):
@@ -112,7 +130,10 @@ def _page(content):
     text = ["# On a GPU", ""]
     machine = by_key(content, "machine").get("machine")
     if machine:
-        text += [bench.describe(machine) + ".", ""]
+        text += [bench.describe(machine) + "."]
+        smi = machine.get("nvidia_smi")
+        told = "; ".join(f"{name} {value}" for name, value in smi.items()) if isinstance(smi, dict) else smi
+        text += [f"nvidia-smi just after a large product: {told}.", ""]
     command = f"python benchmarks/device.py --scale {content['scale']}{' --stand-in' if content['stand_in'] else ''}"
     text += [f"`{command}`, commit `{content['commit']}`. Times are lower quartiles, taken in turns.", ""]
     text += ["    " + line for line in answer(content).splitlines()] + [""]

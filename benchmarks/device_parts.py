@@ -21,7 +21,7 @@ import numpy as np
 import output
 
 from scratchvae import VAE, bench, evaluate, plots
-from scratchvae.backend import array_module, fusing, move
+from scratchvae.backend import array_module, blas_threads, fusing, move
 from scratchvae.bench import device_clock, peaks
 from scratchvae.cli import main as command_line
 from scratchvae.inference.hmc import log_joint, sample
@@ -31,8 +31,9 @@ from scratchvae.training.run import read_history
 HERE = Path(__file__).parent
 TESTS = HERE.parent / "tests"
 VARIANTS = {"NumPy": ("numpy", False), "CuPy": ("cupy", False), "CuPy, fused": ("cupy", True)}  # (backend, fused?)
+WORDS = ("out of memory", "outofmemory", "memoryallocation", "allocfailed")  # of CUDA and its libraries, without _
 NATS = 0.5  # by which the bounds of two backends may differ after training: float32 rounds differently in each step
-FIRST = 1e-5  # by which their first bounds may differ, relative
+FIRST = {"float32": 1e-5, "float64": 1e-10}  # by which their first bounds may differ, relative
 
 
 @dataclass(frozen=True)
@@ -76,11 +77,12 @@ def machine(setting, say):
         return
     cupy = array_module("cupy")
     row = {"key": "machine"} | bench.machine(["numpy", "cupy"]) | {"commit": setting.commit}
+    row["gflops"] = asked(lambda: peaks.peak_gflops("cupy", "float32"))  # after which its clocks are those of work
+    row["nvidia_smi"] = asked(lambda: smi(QUERY))
     for name, number in ATTRIBUTES.items():
         row[name] = asked(lambda number=number: cupy.cuda.runtime.deviceGetAttribute(number, 0))
     row["cublas"] = asked(lambda: cupy.cuda.cublas.getVersion(cupy.cuda.device.get_cublas_handle()))
     row["nvrtc"] = asked(lambda: list(cupy.cuda.nvrtc.getVersion()))
-    row["nvidia_smi"] = asked(lambda: smi(QUERY))
     row["accelerators"] = os.environ.get("CUPY_ACCELERATORS", "those of CuPy by itself")
     row["memory_gib"] = asked(lambda: round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1))
     say(row)
@@ -126,18 +128,23 @@ def tests(setting, say):
 
 
 def gradcheck(setting, say):
-    """Say of the layers, the densities and the models of the matrix whether their gradients pass on the device."""
+    """Say of the layers, the densities and the models of the matrix whether their gradients pass on the device.
+
+    They are checked as they are, and fused.
+    """
     from scratchvae.gradcheck import check_matrix, check_parts
 
-    begun = time.perf_counter()
-    every = setting.of(1, 16, 80)
-    for what, report in chain(check_parts(backend="cupy"), check_matrix(backend="cupy", every=every)):
-        if not isinstance(report, str) and what not in setting.done:
-            errors = [e for line in report for e in (line.oracle, line.differences) if e is not None]
-            now = time.perf_counter()
-            row = {"key": what, "passed": bool(report), "arrays": len(report), "largest_error": max(errors, default=0)}
-            say(row | {"seconds": round(now - begun, 3)})
-            begun = now
+    every = setting.of(1, 8, 80)
+    for on in (False, True):
+        begun = time.perf_counter()
+        with fusing(on):
+            for what, report in chain(check_parts(backend="cupy"), check_matrix(backend="cupy", every=every)):
+                key = f"fused | {what}" if on else what
+                if not isinstance(report, str) and key not in setting.done:
+                    errors = [error for one in report for error in (one.oracle, one.differences) if error is not None]
+                    row = {"key": key, "passed": bool(report), "largest_error": max(errors, default=0.0)}
+                    say(row | {"arrays": len(report), "seconds": round(time.perf_counter() - begun, 3)})
+                begun = time.perf_counter()
 
 
 # (d) The training job of the README
@@ -153,9 +160,11 @@ def job(setting, say):
             continue
         with tempfile.TemporaryDirectory() as folder, fusing(on):
             run = f"{folder}/run"
-            words = ["train", "--data", setting.data, "--samples", str(samples), "--quiet", "--out", run]
+            first = ["train", "--data", setting.data, "--backend", backend, "--quiet"]
+            command_line([*first, "--samples", "200", "--out", f"{folder}/first"])  # compiles the kernels
+            words = [*first, "--samples", str(samples), "--out", run]
             begun = time.perf_counter()
-            if command_line([*words, "--backend", backend]) != 0:
+            if command_line(words) != 0:
                 raise RuntimeError(f"scratchvae train --backend {backend} failed: see what it has printed above")
             seconds = time.perf_counter() - begun
             history = read_history(f"{run}/metrics.csv")
@@ -227,47 +236,70 @@ def tf32(setting, say):
 def measured(work, variants, rounds):
     """Return a dict with the row of `bench.summary` of each variant, which take turns, or the reason why it failed.
 
-    Each has "first_bound", and those on the device "first_bound_apart" from NumPy's. A size for which a device has no
-    memory fails for its variant alone.
+    Each has "first_bound", and those on the device "first_bound_apart" from NumPy's, and "same" if that is rounding.
+    NumPy has as many BLAS threads as `scratchvae train` gives it. A size for which there is no memory fails for its
+    variant alone. Every other round goes backwards, so that none always follows the same one.
     """
     prepared = {}
     found = {}
-    bounds = {"NumPy": first_bound(replace(work, backend="numpy"))}
+    bounds = {}
+    times = {}
+    if "NumPy" not in variants:  # to compare with
+        bounds["NumPy"] = first_bound(of_variant(work, "NumPy"))
     for name in variants:
-        backend, on = VARIANTS[name]
-        try:
-            with fusing(on):
-                if backend == "cupy":
-                    bounds[name] = first_bound(replace(work, backend=backend))
-                prepared[name] = bench.prepare(replace(work, backend=backend))
-        except MemoryError as error:
-            found[name] = {"failed": f"out of memory: {' '.join(str(error).split())[:200]}"}
-            pool_mib(backend)
-    times = {name: [] for name in prepared}
-    for _ in range(rounds):
-        for name, (round, _) in list(prepared.items()):
-            try:
-                with fusing(VARIANTS[name][1]):
-                    times[name].append(round())
-            except MemoryError as error:
-                found[name] = {"failed": f"out of memory: {' '.join(str(error).split())[:200]}"}
+
+        def prepare(name=name):
+            bounds[name] = first_bound(of_variant(work, name))
+            prepared[name] = bench.prepare(of_variant(work, name))
+            times[name] = []
+
+        if why := without_memory(name, prepare):
+            found[name] = {"failed": why}
+    for r in range(rounds):
+        for name in list(prepared) if r % 2 == 0 else list(prepared)[::-1]:
+
+            def go(name=name):
+                times[name].append(prepared[name][0]())
+
+            if why := without_memory(name, go):
+                found[name] = {"failed": why}
                 del prepared[name]
     for name, (_, count) in prepared.items():
-        backend = VARIANTS[name][0]
-        row = bench.summary(replace(work, backend=backend), count, times[name]) | {"first_bound": bounds[name]}
-        if backend == "cupy":
+        row = bench.summary(of_variant(work, name), count, times[name]) | {"first_bound": bounds[name]}
+        if name != "NumPy" and "NumPy" in bounds:
             row["first_bound_apart"] = abs(bounds[name] / bounds["NumPy"] - 1)
-            row["same"] = row["first_bound_apart"] < FIRST or (work.dtype == "float32" and tf32_is_on())
+            row["same"] = row["first_bound_apart"] < FIRST[work.dtype]
         found[name] = row
     prepared.clear()
-    if "cupy" in [VARIANTS[name][0] for name in variants]:
+    if len(variants) > 1 or variants[0] != "NumPy":
         pool_mib("cupy")
     return {"variants": found}
 
 
-def tf32_is_on():
-    """Say whether products of this process are made in TF32, whose bounds are off by more."""
-    return os.environ.get("CUPY_TF32") == "1"
+def of_variant(work, name):
+    """Return a workload as a variant makes it."""
+    backend = VARIANTS[name][0]
+    widest = max((rows * a * b for rows, a, b, _ in work.products()), default=0)
+    return replace(work, backend=backend, threads=blas_threads(widest) if backend == "numpy" else None)
+
+
+def without_memory(name, function):
+    """Call a function as a variant, and return why its memory did not suffice; None if it did.
+
+    Libraries of CUDA have errors of their own for that.
+    """
+    try:
+        with fusing(VARIANTS[name][1]):
+            function()
+        return None
+    except (MemoryError, RuntimeError) as error:
+        text = " ".join(str(error).split())[:200]
+        known = isinstance(error, MemoryError) or any(word in text.lower().replace("_", "") for word in WORDS)
+        if not known:
+            raise
+    if VARIANTS[name][0] == "cupy":
+        pool_mib("cupy")
+    return f"out of memory: {text}"
 
 
 def first_bound(work):
@@ -336,15 +368,23 @@ def others(setting, say):
     }
     for what, function in whole.items():
         if what not in setting.done:
-            row = {}
-            for name, (backend, on) in VARIANTS.items():
-                with fusing(on), warnings.catch_warnings():
-                    warnings.simplefilter("ignore")  # of k_hat and the like: nothing here was trained
-                    try:
-                        row[name] = seconds_of(function, VAE(784, 500, 20, init="glorot", backend=backend), backend)
-                    except MemoryError as error:
-                        row[name] = f"out of memory: {error}"
-            say({"key": what, "seconds": row})
+            say({"key": what, "seconds": seconds_by_variant(function)})
+
+
+def seconds_by_variant(function):
+    """Return the seconds that function(model) takes in each of the variants, or why its memory did not suffice."""
+    found = {}
+    for name, (backend, _) in VARIANTS.items():
+
+        def go(name=name, backend=backend):
+            found[name] = seconds_of(function, VAE(784, 500, 20, init="glorot", backend=backend), backend)
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of k_hat and the like: nothing here was trained
+            why = without_memory(name, go)
+        if why is not None:
+            found[name] = why
+    return found
 
 
 def chains(model, x, transitions):

@@ -20,9 +20,9 @@ time over the time of the steps, for everybody, threads that wait in a loop incl
 """
 
 import argparse
+import contextlib
 import json
 import os
-import subprocess
 import sys
 import time
 from dataclasses import asdict, dataclass
@@ -32,9 +32,11 @@ from pathlib import Path
 
 import numpy as np
 import output
+from child import Child
 
 from scratchvae import VAE, bench
 from scratchvae.backend import cores, fusing, keep_freed_memory, move
+from scratchvae.bench.peaks import waiting
 from scratchvae.cli.output import tolerant
 from scratchvae.noise import standard_normal
 from scratchvae.training.loop import STEP, progress_bar, stream
@@ -42,6 +44,7 @@ from scratchvae.training.loop import STEP, progress_bar, stream
 N = 50_000
 AGREE = 1e-4  # relative, of the first ten bounds in float32
 FEWEST = 0.9  # cores that a peer on the CPU keeps busy, unless other programs take them
+LONGEST = 300  # seconds for an answer: the first may have to compile
 SPREAD = 0.15  # of the quartiles over the median, above which other programs were at work
 OURS, RANKS, PRODUCTS = "scratchvae", "scratchvae, two ranks", "its matrix products alone"
 FUSED = "scratchvae, fused"  # on a device alone: see backend.fused
@@ -123,7 +126,13 @@ def ranks(setting):
 def products(setting):
     """The fourteen matrix products of that step alone, into arrays that are there already; they have no bound."""
     limit_blas(setting)
-    return bench.matrix_products(setting.workload())
+    make, finish = bench.matrix_products(setting.workload()), waiting(setting.workload().backend)
+
+    def step(t):
+        make(t)
+        finish()
+
+    return step
 
 
 def torch(setting, compiled=False, fused=False):
@@ -201,9 +210,10 @@ def torch_graph(setting):
             value.copy_(bound)
 
     kept = {name: tensor.detach().clone() for name, tensor in p.items()}
-    stream_of_its_own = torch.cuda.Stream()
     x.copy_(all_x[0])
     eps.zero_()
+    stream_of_its_own = torch.cuda.Stream()
+    stream_of_its_own.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream_of_its_own):
         for _ in range(3):  # warms up, as a capture asks for
             ascend()
@@ -384,18 +394,23 @@ def serve(name, steps, setting=Setting()):
 
     Of a round the median of its steps in ms is printed, and how many cores were busy.
     """
+    channel = os.fdopen(os.dup(1), "w", encoding="utf-8")  # for the answers: whatever else is printed goes to stderr
+    os.dup2(2, 1)
+
+    def say(answer):
+        print(json.dumps(answer), file=channel, flush=True)
+
     try:
         step = PEERS[name](setting)
     except ImportError as error:
-        print(json.dumps({"left_out": f"not installed ({error})"}), flush=True)
-        return
+        return say({"left_out": f"not installed ({error})"})
     comm = sys.modules["mpi4py.MPI"].COMM_WORLD if "mpi4py.MPI" in sys.modules else None
     speaks = comm is None or comm.rank == 0
     bounds = [step(t) for t in range(10)]
     for t in range(10, 30):
         step(t)  # warm up
     if speaks:
-        print(json.dumps({"bounds": bounds, "used": used()}), flush=True)
+        say({"bounds": bounds, "used": used()})
     t = 30
     for _ in output.turns(comm):
         times = []
@@ -409,7 +424,7 @@ def serve(name, steps, setting=Setting()):
         busy = (time.process_time() - busy[0]) / (time.perf_counter() - busy[1])
         busy = busy if comm is None else comm.allreduce(busy)
         if speaks:
-            print(json.dumps({"ms": 1e3 * float(np.median(times[5:])), "cores": busy}), flush=True)
+            say({"ms": 1e3 * float(np.median(times[5:])), "cores": busy})
 
 
 def command(name, steps, setting):
@@ -418,10 +433,27 @@ def command(name, steps, setting):
     return [*PREFIX.get(name, ()), *own]
 
 
-def start(name, steps, setting):
-    """Start a peer's server and return its process; it answers one line, and then one for each line that it is sent."""
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command(name, steps, setting), env=environment(name, setting), encoding="utf-8", **pipes)
+class Server:
+    """A peer in a process of its own: it gives an answer at its start, and one for each line that it is sent."""
+
+    def __init__(self, name, steps, setting):
+        self.child = Child(command(name, steps, setting), environment(name, setting))
+
+    def answer(self, seconds, line=None):
+        """Send a line, if there is one, and return the answer, a dict; {"left_out": why} if none has come in time."""
+        if line is not None:
+            self.child.send(line)
+        try:
+            text = self.child.line(seconds)
+            return json.loads(text) if text is not None else {"left_out": self.child.last_words()}
+        except TimeoutError:
+            return {"left_out": f"there was no answer in {seconds} s"}
+        except ValueError:
+            return {"left_out": f"it answered {text[:80]!r}"}
+
+    def end(self):
+        """End the process."""
+        self.child.end()
 
 
 def measure(rounds, steps, names=ON_A_CPU, setting=Setting(), progress=None):
@@ -431,36 +463,46 @@ def measure(rounds, steps, names=ON_A_CPU, setting=Setting(), progress=None):
     """
     if rounds < 1 or steps < 1:
         raise ValueError(f"rounds is {rounds} and steps is {steps}; expected whole numbers ≥ 1")
+    with contextlib.ExitStack() as ending:
+        return _measured(rounds, steps, names, setting, progress, ending)
+
+
+def _measured(rounds, steps, names, setting, progress, ending):
+    """Return what `measure` does; each process that is started is ended by the stack `ending`."""
     servers, results = {}, {}
     for name in names:
         if name in PREFIX and (reason := unable(PREFIX[name], setting)):
             results[name] = reason
         else:
-            servers[name] = start(name, steps, setting)  # all at once, since some compile for a long time
+            servers[name] = Server(name, steps, setting)  # all at once, since some compile for a long time
+            ending.callback(servers[name].end)
     for name, server in servers.items():
-        answer = json.loads(server.stdout.readline() or "{}")
+        answer = server.answer(LONGEST)
         if name == OURS:
             if "bounds" not in answer:
-                raise ValueError(f"our own step cannot be made: {last_line(server)}")
+                raise ValueError(f"our own step cannot be made: {answer['left_out']}")
             ours = np.array(answer["bounds"])
         if "bounds" not in answer:
-            results[name] = answer.get("left_out") or last_line(server)
+            results[name] = answer["left_out"]
         elif name == PRODUCTS or (off := np.abs(np.array(answer["bounds"]) / ours - 1).max()) <= AGREE:
             results[name] = {"ms": [], "cores": [], "used": answer["used"]}
         else:
             results[name] = f"its first ten bounds differ from ours by {off:.0e}"
-    kept = [name for name, found in results.items() if isinstance(found, dict)]
-    with progress_bar(rounds * len(kept), 0, progress, unit=" rounds") as bar:
-        for _ in range(rounds):
-            for name in kept:
-                time.sleep(0.05)  # until the threads of the one before have gone to sleep
-                print("go", file=servers[name].stdin, flush=True)
-                answer = json.loads(servers[name].stdout.readline())
+    turns = [(name, r) for r in range(rounds) for name in names]
+    with progress_bar(len(turns), 0, progress, unit=" rounds") as bar:
+        for name, _ in turns:
+            bar.update(1)
+            if not isinstance(results[name], dict):
+                continue
+            time.sleep(0.05)  # until the threads of the one before have gone to sleep
+            answer = servers[name].answer(LONGEST, "go")
+            if "ms" in answer:
                 results[name]["ms"].append(answer["ms"])
                 results[name]["cores"].append(answer["cores"])
-                bar.update(1)
-    for server in servers.values():
-        server.communicate()
+            else:
+                results[name] = f"it broke off in a round: {answer['left_out']}"
+                if name == OURS:
+                    raise ValueError(f"our own step: {results[name]}")
     return {name: results[name] for name in names}
 
 
@@ -471,11 +513,6 @@ def unable(prefix, setting):
     if setting.device != "cpu" or (setting.threads or cores()) < int(prefix[-1]):
         return f"{prefix[-1]} ranks take {prefix[-1]} threads on the CPU"
     return None
-
-
-def last_line(server):
-    """The last line of what a server that has ended wrote on stderr."""
-    return (server.stderr.read().strip().splitlines() or ["it broke off"])[-1]
 
 
 # The report

@@ -23,9 +23,12 @@ ALL_THREADS_FROM = 20_000_000  # multiply-adds in the largest product of a step:
 def array_module(backend):
     """Return the module numpy or cupy.
 
-    Another name than "numpy" and "cupy" raises a ValueError. So does "cupy" where a part of it is missing; the message
+    A SCRATCHVAE_FUSE in the environment that is neither 0 nor 1 raises a ValueError. Another name than "numpy" and "cupy" raises a ValueError. So does "cupy" where a part of it is missing; the message
     says which part, and how to install it.
     """
+    if os.environ.get("SCRATCHVAE_FUSE", "") not in ("", "0", "1"):
+        value = os.environ["SCRATCHVAE_FUSE"]
+        raise ValueError(f"SCRATCHVAE_FUSE is {value!r}; expected 1, or 0 or nothing, which is the default")
     if backend == "numpy":
         return np
     if backend != "cupy":
@@ -174,9 +177,10 @@ def fusing(on=True):
 def fused(function):
     """Let a function become one kernel on the device, by cupy.fuse, where `fusing` is on; elsewhere it is as it is.
 
-    By default that is off. A step of the paper's size puts some ninety small kernels in the device's queue, of some 10
-    µs each for the host, and half of them go away by this. What it saves on a device has not been measured yet; set
-    SCRATCHVAE_FUSE=1 to try it.
+    By default that is off. A step of the paper's size puts some ninety small kernels in the device's queue, and half of
+    them go away by this. Whether that saves time on a device has not been measured yet; SCRATCHVAE_FUSE=1 in the
+    environment, or `fusing`, which holds for the whole process and all its threads, lets one try it. Where a compiler
+    contracts a product and a sum, the results differ from those of single operations by rounding.
 
     The function's text is the same for both. Its lines work element by element, with operators and functions of `np`,
     and the last one may sum over an axis. It knows no shapes, takes no slices and makes no products. All that it
@@ -184,6 +188,8 @@ def fused(function):
     keywords are settings, such as a dtype, and each value of them makes a kernel of its own. Numbers meet arrays in it
     and never one another, since cupy.fuse would compute that in float16.
     """
+    if function.__defaults__ or function.__kwdefaults__ or function.__closure__:
+        raise TypeError(f"{function.__name__} has defaults or names of a function around it: fused they would get lost")
     kernels = {}
 
     @functools.wraps(function)
@@ -192,7 +198,7 @@ def fused(function):
         if not on_device:
             return function(*arguments, **settings)
         cupy = array_module("cupy")
-        key = cupy, tuple(settings.items())
+        key = cupy, function.__code__, tuple(settings.items())
         if key not in kernels:
             names = {**function.__globals__, "np": cupy}  # cupy.fuse follows the functions of cupy, and not NumPy's
             text = types.FunctionType(function.__code__, names, function.__name__)
@@ -278,9 +284,6 @@ def _complete(cupy):
 
     Where nothing is missing, that is found out once in a process.
     """
-    if os.environ.get("SCRATCHVAE_FUSE", "") not in ("", "0", "1"):
-        value = os.environ["SCRATCHVAE_FUSE"]
-        raise ValueError(f"SCRATCHVAE_FUSE is {value!r}; expected 1, or 0 or nothing, which is the default")
     driver = cupy.cuda.runtime.driverGetVersion()
     reason = "none is visible"
     try:

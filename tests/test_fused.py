@@ -35,7 +35,7 @@ MODELS = [
 
 def names_of_fused():
     """The names of all functions of the package that are `fused`."""
-    code = fused(abs).__code__
+    code = fused(lambda x: x).__code__
     found = set()
     for module in pkgutil.walk_packages(scratchvae.__path__, "scratchvae."):
         if module.name.endswith("__main__"):
@@ -202,10 +202,11 @@ def test_the_environment_says_for_a_process_whether_it_is_fused(value, on):
     assert done.stdout.strip() == str(on), done.stderr
 
 
-def test_another_value_in_the_environment_is_refused_where_a_device_is_asked_for(waits, monkeypatch):
+def test_another_value_in_the_environment_is_refused(waits, monkeypatch):
     monkeypatch.setenv("SCRATCHVAE_FUSE", "yes")
-    with pytest.raises(ValueError, match="SCRATCHVAE_FUSE is 'yes'; expected 1, or 0 or nothing, which is the default"):
-        array_module("cupy")
+    for backend in ("numpy", "cupy"):
+        with pytest.raises(ValueError, match="SCRATCHVAE_FUSE is 'yes'; expected 1, or 0 or nothing, which is the def"):
+            array_module(backend)
 
 
 def test_each_setting_makes_a_kernel_of_its_own(waits):
@@ -217,4 +218,25 @@ def test_each_setting_makes_a_kernel_of_its_own(waits):
     with fusing():
         for dtype in (np.float32, np.float64, np.float32):
             assert scaled(x, dtype=dtype).dtype == dtype
-    assert array_module("cupy").fuse is not None
+
+
+def test_a_function_that_would_lose_its_defaults_or_its_surroundings_is_refused():
+    beta = 2.0
+    for function in (lambda x, y=1.0: x * y, lambda x, *, y=1.0: x * y, lambda x: beta * x):
+        with pytest.raises(TypeError, match=r"<lambda> has defaults or names of a function around it"):
+            fused(function)
+
+
+def test_fusing_ends_with_its_block_also_after_an_error():
+    with pytest.raises(KeyError), fusing():
+        raise KeyError
+    assert not Fusing.on
+
+
+def test_another_text_of_a_function_is_another_kernel(waits):
+    x = move(np.ones(3), "cupy")
+    called = fused(lambda x: x + x)
+    with fusing():
+        assert float(called(x)[0]) == 2
+        called.__wrapped__.__code__ = (lambda x: x * 3).__code__  # as where a mistake is planted
+        assert float(called(x)[0]) == 3

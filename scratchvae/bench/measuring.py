@@ -10,13 +10,16 @@ import time
 import numpy as np
 
 from scratchvae.arguments import whole
-from scratchvae.backend import array_module, move
+from scratchvae.backend import move
+from scratchvae.bench.device_clock import DeviceClock
 from scratchvae.bench.machines import blas_limited, machine
 from scratchvae.bench.peaks import peak_gflops, waiting
 from scratchvae.bench.workloads import MINIBATCHES, matrix_products, minibatches, training_step
 from scratchvae.training.loop import progress_bar
 
 ROUND = 0.04  # seconds that the steps of a round take
+ALONE = 5  # steps of a round that are timed one by one on the device
+LARGE = 5000  # rows of a minibatch
 ASLEEP = 0.05  # seconds after which OpenBLAS's threads have stopped looking for work, and no longer hold a core
 
 
@@ -30,15 +33,15 @@ def prepare(workload):
 
     products_ms         is what the matrix products take alone.
     ms                  is what the whole step takes. The other three are measured on a device only.
-    device_ms           is how long the device works on a step, by events around it.
-    launch_ms           is how long the host takes to launch a step, from two calls just after a wait.
+    device_ms           is how long the device works on a step that is in its queue already (see `DeviceClock`).
+    launch_ms           is how long the host takes to put a step in the queue.
     with_transfers_ms   is what a step takes if its pixels are sent and its bound is read each time.
     """
     step = training_step(workload)
     products = matrix_products(workload)
-    host = minibatches(workload)
+    host = minibatches(workload, MINIBATCHES if workload.batch_size < LARGE else 2)  # they take long to be drawn
     x = [move(batch, workload.backend) for batch in host]
-    on_device = workload.backend == "cupy"
+    clock = DeviceClock() if workload.backend == "cupy" else None
     finish = waiting(workload.backend)
 
     def timed(function, count):
@@ -51,10 +54,10 @@ def prepare(workload):
         return 1e3 * (launched - begun) / count, 1e3 * (time.perf_counter() - begun) / count
 
     def one(t):
-        return step(t, x[t % MINIBATCHES])
+        return step(t, x[t % len(x)])
 
     def sent(t):
-        float(step(t, move(host[t % MINIBATCHES], "cupy")))
+        float(step(t, move(host[t % len(host)], "cupy")))
 
     with blas_limited(workload.threads):
         timed(one, 3)  # this call and the next warm up
@@ -63,16 +66,9 @@ def prepare(workload):
 
     def times_of_a_round():
         times = {"products_ms": timed(products, count)[1], "ms": timed(one, count)[1]}
-        if on_device:
-            cuda = array_module("cupy").cuda
-            events = [(cuda.Event(), cuda.Event()) for _ in range(count)]
-            for t, (before, after) in enumerate(events):
-                before.record()
-                one(t)
-                after.record()
-            finish()
-            device = np.median([cuda.get_elapsed_time(before, after) for before, after in events])
-            launch = timed(one, 2)[0]
+        if clock is not None:
+            alone = [clock.timed(lambda t=t: one(t), 1, times["ms"]) for t in range(ALONE)]
+            launch, device, _ = np.median(alone, axis=0)
             times |= {"device_ms": device, "launch_ms": launch, "with_transfers_ms": timed(sent, count)[1]}
         return times
 

@@ -210,6 +210,10 @@ def profile_table(result):
             text = _part(sum(one["ms"] for one in of_phase), result)
             lines.append(f"{PRINTED[phase]:>24}: {text}, {moved:.2f} MB, {counted:.2f} MFLOP")
     lines.append(f"{'between the operations':>24}: {_part(result['between_ms'], result)}")
+    if result["between_ms"] < -0.05 * result["step_ms"] and "device_ms" not in result:
+        lines.append("less than nothing between the operations: other programs were at work while these were measured")
+    if any(name.startswith("fused ") for one in result["operations"] for name in one["calls"]):
+        lines.append("the flops of fused kernels are not counted, nor what they write into their arguments")
     if any(one["of_roof"] > 1.1 and one["share"] >= LEAST_SHARE for one in result["operations"]):
         lines.append("some operations are faster than the peaks, as when other programs were at work while these were")
         lines[-1] += " measured"

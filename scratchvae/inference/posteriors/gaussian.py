@@ -15,6 +15,9 @@ class Gaussian:
 
     name = "gaussian"
 
+    # The static methods are lines of the methods above them, which call them by this class: a posterior of your own may
+    # take a method over, and to change a line it overrides the method.
+
     def outputs(self, n_latent):
         """Return the outputs μ and log σ² with J numbers each."""
         return {"mu": n_latent, "log_var": n_latent}
