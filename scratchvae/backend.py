@@ -23,8 +23,8 @@ ALL_THREADS_FROM = 20_000_000  # multiply-adds in the largest product of a step:
 def array_module(backend):
     """Return the module numpy or cupy.
 
-    A SCRATCHVAE_FUSE in the environment that is neither 0 nor 1 raises a ValueError. Another name than "numpy" and "cupy" raises a ValueError. So does "cupy" where a part of it is missing; the message
-    says which part, and how to install it.
+    Another name than "numpy" and "cupy" raises a ValueError. So does "cupy" where a part of it is missing; the message
+    says which part, and how to install it. And so does a SCRATCHVAE_FUSE in the environment that is neither 0 nor 1.
     """
     if os.environ.get("SCRATCHVAE_FUSE", "") not in ("", "0", "1"):
         value = os.environ["SCRATCHVAE_FUSE"]

@@ -175,7 +175,7 @@ def test_a_round_on_the_device_waits_where_it_says_and_nowhere_else(monkeypatch)
     # after each step that is timed alone
     assert waits.count == 3 + 2 * bench.measuring.ALONE + steps
     noise = 2 * 5 * 4  # bytes of ε, moved in every step
-    assert waits.taken == noise * (3 * steps + 2) + 45 * steps  # and in the last the pixels
+    assert waits.taken == noise * (2 * steps + bench.measuring.ALONE) + 45 * steps  # and in the last the pixels
     waits.count = 0
     bench.peak_gflops("cupy", "float32")
     assert waits.count == 6
