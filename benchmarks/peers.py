@@ -437,6 +437,7 @@ class Server:
     """A peer in a process of its own: it gives an answer at its start, and one for each line that it is sent."""
 
     def __init__(self, name, steps, setting):
+        self.name = name
         self.child = Child(command(name, steps, setting), environment(name, setting))
 
     def answer(self, seconds, line=None):

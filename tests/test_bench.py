@@ -1,11 +1,13 @@
 """bench/ and benchmarks/: what is measured is what it says, on both backends, and nothing is left to chance."""
 
+import contextlib
 import itertools
 import json
 import re
 import shutil
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -827,3 +829,60 @@ def test_times_of_a_busy_machine_are_told_to_say_little(load, told, monkeypatch,
     monkeypatch.setattr(bench, "load", lambda: load)
     assert main(["bench", "--batch-size", "2", "--hidden", "3", "--repeats", "1", "--out", str(tmp_path / "b")]) == 0
     assert ("the load of this machine was 4.0 before the first step" in capsys.readouterr().out) == told
+
+
+def test_the_step_in_a_cuda_graph_has_our_bounds(peers, monkeypatch):
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+
+    class Graph:
+        def replay(self):
+            self.function()
+
+    @contextlib.contextmanager
+    def recorded(graph):
+        """On the CPU what is recorded is also what is made, so that it can be made again."""
+        graph.function = sys._getframe(2).f_locals["ascend"]
+        yield
+
+    stream = types.SimpleNamespace(wait_stream=lambda other: None)
+    for name, function in {
+        "Stream": lambda: stream,
+        "current_stream": lambda: stream,
+        "stream": lambda stream: contextlib.nullcontext(),
+        "synchronize": lambda: None,
+        "CUDAGraph": Graph,
+        "graph": recorded,
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, function)
+    sizes = (30, 7, 3, 5)
+    theirs = peers.torch_graph(peers.Setting(*sizes, device="cpu:0"))  # the CPU by a name that passes for a device's
+    ours = peers.scratchvae(peers.Setting(*sizes, threads=1))
+    bounds = [(ours(t), theirs(t)) for t in range(10)]
+    np.testing.assert_allclose(*zip(*bounds, strict=True), rtol=1e-5)
+    with pytest.raises(ImportError, match="a CUDA graph needs a device"):
+        peers.torch_graph(peers.Setting(*sizes))
+
+
+def test_a_peer_that_breaks_off_prints_nonsense_or_says_nothing_is_left_out_alone(peers, monkeypatch):
+    code = {
+        "dies": "raise RuntimeError('no such device')",
+        "nonsense": "print('hello'); import time; time.sleep(60)",
+        "talks": "import sys; sys.stderr.write('x' * 300_000); raise RuntimeError('at the end')",
+        "silent": "import time; time.sleep(60)",
+    }
+    command = peers.command
+    monkeypatch.setattr(
+        peers,
+        "command",
+        lambda name, *rest: [sys.executable, "-c", code[name]] if name in code else command(name, *rest),
+    )
+    answer = peers.Server.answer
+    monkeypatch.setattr(
+        peers.Server,
+        "answer",
+        lambda self, seconds, line=None: answer(self, 1 if self.name == "silent" else seconds, line),
+    )
+    results = peers.measure(1, 1, (peers.OURS, *code), peers.Setting(30, 7, 3, 5, threads=1))
+    assert len(results[peers.OURS]["ms"]) == 1
+    assert results["dies"] == "RuntimeError: no such device" and results["talks"] == "RuntimeError: at the end"
+    assert results["nonsense"] == "it answered 'hello\\n'" and results["silent"] == "there was no answer in 1 s"
