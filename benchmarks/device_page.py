@@ -298,7 +298,7 @@ def draw_steps(content, path):
     quick = [row for row in rows(content, "tf32") if row["dtype"] == "float32"]
     if not singles:
         return False
-    base = singles[0]
+    base = paper(content) or singles[0]
     figure = Figure(figsize=(10, 4.2), layout="constrained")
     sides = [("batch_size", "n_hidden", "minibatch M"), ("n_hidden", "batch_size", "hidden units H")]
     for axes, (size, other, label) in zip(figure.subplots(1, 2, sharey=True), sides, strict=True):
@@ -316,8 +316,9 @@ def draw_steps(content, path):
     axes = figure.axes[0]
     if first:
         axes.axvline(first, color="gray", linestyle=":")
-        axes.annotate(f"CuPy ahead from M = {first:,}", (first, 0.02), xycoords=("data", "axes fraction"), fontsize=8)
-    axes.legend(loc="upper left")
+        text = f" CuPy ahead\n from M = {first:,}"
+        axes.annotate(text, (first, 0.98), xycoords=("data", "axes fraction"), va="top", fontsize=8)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4)
     figure.suptitle(_title(content, "What a training step takes, float32"))
     _save(figure, path)
     return True
