@@ -14,12 +14,17 @@ class Child:
 
     words         start it.
     environment   holds its variables.
+
+    In a process that is one of these itself, which SCRATCHVAE_CHILD tells, it stays in that one's group and ends with
+    it.
     """
 
     def __init__(self, words, environment):
+        self.leads = "SCRATCHVAE_CHILD" not in os.environ
+        environment = environment | {"SCRATCHVAE_CHILD": "1"}
         self.log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115  `end` closes it
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self.log}
-        self.process = subprocess.Popen(words, env=environment, encoding="utf-8", start_new_session=True, **pipes)
+        self.process = subprocess.Popen(words, env=environment, encoding="utf-8", start_new_session=self.leads, **pipes)
         self.lines = queue.Queue()
         self.reader = threading.Thread(target=self._read, daemon=True)
         self.reader.start()
@@ -47,15 +52,19 @@ class Child:
         return self.log.read().strip()
 
     def last_words(self):
-        """Return the last line of that."""
-        return self.said().splitlines()[-1][:300] if self.said() else "it broke off and said nothing"
+        """Return the last line of that, and the number of the signal that has ended it, if one did."""
+        said = self.said().splitlines()[-1][:300] if self.said() else "it broke off and said nothing"
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            if self.process.wait(timeout=1) < 0:
+                said += f" (ended by signal {-self.process.returncode}, as where memory is out)"
+        return said
 
     def end(self):
         """End it, and all that it has started."""
         with contextlib.suppress(ProcessLookupError):
-            if hasattr(os, "killpg"):
+            if self.leads and hasattr(os, "killpg"):
                 os.killpg(self.process.pid, signal.SIGKILL)
-            else:  # Windows
+            else:
                 self.process.kill()
         self.process.wait()
         self.reader.join()

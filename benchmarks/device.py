@@ -47,24 +47,24 @@ TITLES = {  # the parts in the order in which they are made
     "steps": "a step over minibatches and widths",
     "job": "the training job of the README",
     "profile": "the step operation by operation",
-    "frameworks": "other frameworks on the device",
     "tf32": "the step with products in TF32",
     "others": "evaluation, sampling and other models",
+    "frameworks": "other frameworks on the device",
 }
 LOG = 4000  # characters that are kept of what a part printed that was not done
 LIMITS = {  # seconds for each part by scale; together those of "quick" are below nine minutes
     "full": dict.fromkeys(TITLES, 900) | {"machine": 60, "tests": 1500},
     "quick": {
-        "machine": 15,
+        "machine": 25,
         "launches": 10,
-        "tests": 100,
+        "tests": 95,
         "gradcheck": 40,
-        "steps": 105,
+        "steps": 100,
         "job": 50,
         "profile": 30,
-        "frameworks": 90,
         "tf32": 35,
         "others": 45,
+        "frameworks": 90,
     },
     "tiny": dict.fromkeys(TITLES, 120),
 }
@@ -215,15 +215,17 @@ def measure(settings):
 
 
 def finished(content, settings, compared):
-    """Write the page and print the answer; return 1 if a test, a gradient or a bound failed, and otherwise 0."""
+    """Write the page and print the answer; return 1 if a part, a test, a gradient or a bound failed, or else 0."""
     import device_page
 
-    files = device_page.write(content, settings.out)
+    files = ["device.json", device_page.write(content, settings.out)]
     print(device_page.answer(content))
+    files += device_page.draw(content, settings.out)
     if compared is not None:
         print(device_page.comparison(content, compared))
     print(f"wrote {settings.out}/: {', '.join(files)}")
-    return int(bool(device_page.failures(content)))
+    states = {part["state"] for part in content["parts"].values()}
+    return int(not states <= {"done"} or bool(device_page.failures(content)))
 
 
 def make_all(chosen, result, settings):
@@ -241,11 +243,11 @@ def make_all(chosen, result, settings):
             state = make(name, result, settings, limit)
         except KeyboardInterrupt:
             state = "interrupted"
-            part |= {"state": state, "why": "by Ctrl-C"}
+            part |= {"state": state, "why": "by Ctrl-C or a signal"}
             result.keep()
         why = "" if state == "done" else f": {part['why']}; the same command goes on with it"
         print(f"    {state} after {part['seconds']:.0f} s, rows: {len(part['rows'])}{why}", flush=True)
-        code = max(code, state == "failed")
+        code = max(code, state != "done")
         if state == "interrupted":
             return 130
     return int(code)

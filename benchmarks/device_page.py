@@ -5,7 +5,7 @@ from pathlib import Path
 from scratchvae import bench
 from scratchvae.training.checkpoint import write_atomically
 
-PARTS = ("machine", "launches", "tests", "gradcheck", "steps", "job", "profile", "frameworks", "tf32", "others")
+PARTS = ("machine", "launches", "tests", "gradcheck", "steps", "job", "profile", "tf32", "others", "frameworks")
 NAMES = ("NumPy", "CuPy", "CuPy, fused")
 COLOURS = {"NumPy": "tab:blue", "CuPy": "tab:green", "CuPy, fused": "tab:olive", "CuPy, TF32": "tab:purple"}
 LONGEST = 12  # operations of each profile that the page shows
@@ -58,11 +58,11 @@ def answer(content):
     for row in rows(content, "job"):
         if "apart_nats" in row:
             lines.append(f"training job, {row['key']}: at most {row['apart_nats']:.3g} nats from NumPy's bound")
-    bounds = [one["first_bound_apart"] for one in of_device(content, "steps")]
-    if bounds:
-        lines.append(f"first bounds of {len(bounds)} steps: at most {max(bounds):.1e} of NumPy's apart")
-    if fast := [one["first_bound_apart"] for one in of_device(content, "tf32")]:
-        lines.append(f"in TF32: at most {max(fast):.1e} of NumPy's apart")
+    for part, words in (("steps", ""), ("tf32", "in TF32 ")):
+        if found := of_device(content, part):
+            bound, slope = (max(one[name] for one in found) for name in ("first_bound_apart", "gradient_apart"))
+            told = f"by at most {bound:.0e} in the bound and {slope:.0e} in the gradient, relative"
+            lines.append(f"{words}the first step differs from NumPy's {told}, in {len(found)} cases")
     lines += [f"FAILED: {text}" for text in failures(content)]
     first, measured = crossover(content)
     if measured:
@@ -105,8 +105,9 @@ def failures(content):
     for row in [*rows(content, "steps"), *rows(content, "others")]:
         for name, one in row.get("variants", {}).items():
             if not one.get("same", True):
-                apart = one["first_bound_apart"]
-                texts.append(f"first bound of {row['key']}, {name}: another one, by {apart:.1e} of it")
+                bound, slope = one["first_bound_apart"], one["gradient_apart"]
+                told = f"its bound differs by {bound:.0e} and its gradient by {slope:.0e}, relative"
+                texts.append(f"the first step of {row['key']}, {name}, is not NumPy's: {told}")
     return texts
 
 
@@ -135,7 +136,7 @@ def _page(content):
         told = "; ".join(f"{name} {value}" for name, value in smi.items()) if isinstance(smi, dict) else smi
         text += [f"nvidia-smi just after a large product: {told}.", ""]
     command = f"python benchmarks/device.py --scale {content['scale']}{' --stand-in' if content['stand_in'] else ''}"
-    text += [f"`{command}`, commit `{content['commit']}`. Times are lower quartiles, taken in turns.", ""]
+    text += [f"`{command}`, commit `{content['commit']}`. Times of a step are lower quartiles, taken in turns.", ""]
     text += ["    " + line for line in answer(content).splitlines()] + [""]
     if lacking := [name for name in PARTS if not rows(content, name)]:
         text += [f"Not there: {', '.join(lacking)}.", ""]
@@ -175,8 +176,12 @@ def steps_of(content):
         cupy = row["variants"].get("CuPy", {})
         fast = cells_of(quick[row["key"]], ["CuPy"]) if row["key"] in quick else [""]
         apart = [ms(cupy[name]) if name in cupy else "" for name in ("launch_ms", "device_ms")]
+        apart[1] = f"≤ {apart[1]}" if cupy.get("late") else apart[1]
         lines.append([bench.size_name(row), f"{row['batch_size']:,}", row["dtype"], *cells_of(row), *fast, *apart])
-    told = "Launch is the host's time to put a step of CuPy in the queue, and device is the device's own time for it."
+    told = (
+        "Launch is the host's time to put a step of CuPy in the queue, and device is the device's own time for it "
+        "(≤ where the device had to wait for the host)."
+    )
     picture = ["![milliseconds a step over the minibatch and the width](device_steps.png)", ""]
     return ["## A step over sizes", "", told, "", *picture, *table(heads, lines)]
 
@@ -280,13 +285,14 @@ def comparison(content, old):
 
 
 def write(content, folder):
-    """Write the page and the pictures for which there are rows; return the names of the files."""
-    files = ["device.json", "device.md"]
+    """Write the page and return its name."""
     write_atomically(Path(folder) / "device.md", page(content).encode())
-    for name, draw in PICTURES.items():
-        if draw(content, Path(folder) / name):
-            files.append(name)
-    return files
+    return "device.md"
+
+
+def draw(content, folder):
+    """Draw the pictures for which there are rows, and return their names."""
+    return [name for name, picture in PICTURES.items() if picture(content, Path(folder) / name)]
 
 
 def draw_steps(content, path):

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 import warnings
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -33,7 +34,8 @@ TESTS = HERE.parent / "tests"
 VARIANTS = {"NumPy": ("numpy", False), "CuPy": ("cupy", False), "CuPy, fused": ("cupy", True)}  # (backend, fused?)
 WORDS = ("out of memory", "outofmemory", "memoryallocation", "allocfailed")  # of CUDA and its libraries, without _
 NATS = 0.5  # by which the bounds of two backends may differ after training: float32 rounds differently in each step
-FIRST = {"float32": 1e-5, "float64": 1e-10}  # by which their first bounds may differ, relative
+FIRST = {"float32": 1e-6, "float64": 1e-10}  # by which their first bounds may differ, relative
+SLOPE = {"float32": 1e-5, "float64": 1e-10}  # and the gradients of the first step, by the norm of the difference
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,36 @@ class Setting:
     def of(self, full, quick, tiny):
         """Return what belongs to the scale."""
         return {"full": full, "quick": quick, "tiny": tiny}[self.scale]
+
+
+class Rows:
+    """Says the rows of a part one by one. One that fails is told at the end, and the others are made nevertheless.
+
+    setting   is the `Setting`: rows that are there already are not made again.
+    say       takes a row.
+    """
+
+    def __init__(self, setting, say):
+        self.setting = setting
+        self.say = say
+        self.failed = []
+
+    def make(self, key, function):
+        """Say the row of function(), a dict, under a key."""
+        if key in self.setting.done:
+            return
+        try:
+            row = function()
+        except Exception:  # the next time it is tried again
+            traceback.print_exc()
+            self.failed.append(key)
+        else:
+            self.say({"key": key} | row)
+
+    def end(self):
+        """Raise a RuntimeError if a row failed."""
+        if self.failed:
+            raise RuntimeError(f"{', '.join(self.failed)} failed: see above")
 
 
 # (a) What the machine is
@@ -83,6 +115,7 @@ def machine(setting, say):
         row[name] = asked(lambda number=number: cupy.cuda.runtime.deviceGetAttribute(number, 0))
     row["cublas"] = asked(lambda: cupy.cuda.cublas.getVersion(cupy.cuda.device.get_cublas_handle()))
     row["nvrtc"] = asked(lambda: list(cupy.cuda.nvrtc.getVersion()))
+    row["cpu_max"] = asked(lambda: Path("/sys/fs/cgroup/cpu.max").read_text(encoding="utf-8").strip())
     row["accelerators"] = os.environ.get("CUPY_ACCELERATORS", "those of CuPy by itself")
     row["memory_gib"] = asked(lambda: round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1))
     say(row)
@@ -99,7 +132,7 @@ def asked(question):
 def smi(query):
     """Return what nvidia-smi answers for the first device, as a dict."""
     words = ["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader", "--id=0"]
-    answer = subprocess.run(words, capture_output=True, text=True, check=True, timeout=20).stdout
+    answer = subprocess.run(words, capture_output=True, text=True, check=True, timeout=5).stdout
     return dict(zip(query.split(","), (text.strip() for text in answer.split(",")), strict=True))
 
 
@@ -134,7 +167,7 @@ def gradcheck(setting, say):
     """
     from scratchvae.gradcheck import check_matrix, check_parts
 
-    every = setting.of(1, 8, 80)
+    every = setting.of(1, 24, 80)
     for on in (False, True):
         begun = time.perf_counter()
         with fusing(on):
@@ -152,39 +185,38 @@ def gradcheck(setting, say):
 
 def job(setting, say):
     """Say what `scratchvae train` takes on both backends, and how far apart their bounds are."""
-    samples = setting.of(1_000_000, 100_000, 2_000)
     plots.draw_run = lambda *_, **__: []  # in this process: pictures take longer than a short training
-    found = {name: {int(n): bound for n, bound in row["bounds"].items()} for name, row in setting.done.items()}
-    for name, (backend, on) in VARIANTS.items():
-        if name in setting.done:
-            continue
-        with tempfile.TemporaryDirectory() as folder, fusing(on):
-            run = f"{folder}/run"
-            first = ["train", "--data", setting.data, "--backend", backend, "--quiet"]
-            command_line([*first, "--samples", "200", "--out", f"{folder}/first"])  # compiles the kernels
-            words = [*first, "--samples", str(samples), "--out", run]
-            begun = time.perf_counter()
-            if command_line(words) != 0:
-                raise RuntimeError(f"scratchvae train --backend {backend} failed: see what it has printed above")
-            seconds = time.perf_counter() - begun
-            history = read_history(f"{run}/metrics.csv")
-        at = {int(n): float(bound) for n, bound in zip(history["samples"], history["valid_bound"], strict=True)}
-        half = np.searchsorted(history["samples"], samples / 2)
-        late = np.diff(history["seconds"][[half, -1]]) / np.diff(history["samples"][[half, -1]])
-        row = {
-            "key": name,
-            "samples": samples,
-            "seconds": seconds,
-            "bounds": at,
-            "device_memory_mib": pool_mib(backend),
-        }
-        row["seconds_to_1e6"] = float(history["seconds"][half] + late[0] * (1e6 - history["samples"][half]))
-        row["measured_to_1e6"] = samples >= 1_000_000
-        found[name] = at
-        if name != "NumPy":
-            row["apart_nats"] = max(abs(at[n] - found["NumPy"][n]) for n in at if n in found["NumPy"])
-            row["same"] = row["apart_nats"] <= NATS
-        say(row)
+    rows = Rows(setting, say)
+    bounds = {name: {int(n): bound for n, bound in row["bounds"].items()} for name, row in setting.done.items()}
+    for name in VARIANTS:
+        rows.make(name, lambda name=name: trained(name, setting, bounds))
+    rows.end()
+
+
+def trained(name, setting, bounds):
+    """Return the row of a training as a variant; `bounds` has those of the variants before, and gets its own."""
+    samples = setting.of(1_000_000, 100_000, 2_000)
+    backend, on = VARIANTS[name]
+    with tempfile.TemporaryDirectory() as folder, fusing(on):
+        run = f"{folder}/run"
+        words = ["train", "--data", setting.data, "--backend", backend, "--quiet"]
+        command_line([*words, "--samples", "200", "--out", f"{folder}/first"])  # compiles the kernels
+        begun = time.perf_counter()
+        if command_line([*words, "--samples", str(samples), "--out", run]) != 0:
+            raise RuntimeError(f"scratchvae train --backend {backend} failed: see what it has printed above")
+        seconds = time.perf_counter() - begun
+        history = read_history(f"{run}/metrics.csv")
+    at = {int(n): float(bound) for n, bound in zip(history["samples"], history["valid_bound"], strict=True)}
+    half = np.searchsorted(history["samples"], samples / 2)
+    late = np.diff(history["seconds"][[half, -1]]) / np.diff(history["samples"][[half, -1]])
+    row = {"samples": samples, "seconds": seconds, "bounds": at, "device_memory_mib": pool_mib(backend)}
+    row["seconds_to_1e6"] = float(history["seconds"][half] + late[0] * (1e6 - history["samples"][half]))
+    row["measured_to_1e6"] = samples >= 1_000_000
+    bounds[name] = at
+    if name != "NumPy" and "NumPy" in bounds:
+        row["apart_nats"] = max(abs(at[n] - bounds["NumPy"][n]) for n in at if n in bounds["NumPy"])
+        row["same"] = row["apart_nats"] <= NATS
+    return row
 
 
 def pool_mib(backend):
@@ -212,44 +244,56 @@ def sizes(setting):
     return list(dict.fromkeys([*single, *double]))
 
 
-def steps(setting, say, variants=tuple(VARIANTS)):
+def steps(setting, say):
     """Say for each size what a step takes in each of the variants, its launches and the device's time apart."""
+    rows = Rows(setting, say)
     for work in sizes(setting):
-        key = f"{bench.size_name(work.as_row())} M={work.batch_size} {work.dtype}"
-        if key not in setting.done:
-            say({"key": key} | work.as_row() | measured(work, variants, setting.of(10, 5, 1)))
+        rows.make(key_of(work), lambda work=work: of_size(work, tuple(VARIANTS), setting))
+    rows.end()
 
 
 def tf32(setting, say):
     """Say what steps take with CUPY_TF32=1, which lets float32 products be made of numbers of 10 bits behind the point.
 
-    "first_bound_apart" is by how much their first bound is off, relative to NumPy's.
+    "gradient_apart" is by how much the gradient of the first step is off.
     """
     if os.environ.get("CUPY_TF32") != "1":
         raise RuntimeError("CUPY_TF32 is not 1 in this process")
+    rows = Rows(setting, say)
     for work in sizes(setting):
-        key = f"{bench.size_name(work.as_row())} M={work.batch_size} {work.dtype}"
-        if work.dtype == "float32" and key not in setting.done:
-            say({"key": key} | work.as_row() | measured(work, ("CuPy", "CuPy, fused"), setting.of(10, 5, 1)))
+        if work.dtype == "float32":
+            rows.make(key_of(work), lambda work=work: of_size(work, ("CuPy", "CuPy, fused"), setting))
+    rows.end()
+
+
+def key_of(work):
+    """Return the key of a workload's row."""
+    return f"{bench.size_name(work.as_row())} M={work.batch_size} {work.dtype}"
+
+
+def of_size(work, variants, setting):
+    """Return the row of a workload."""
+    return work.as_row() | measured(work, variants, setting.of(10, 5, 1))
 
 
 def measured(work, variants, rounds):
     """Return a dict with the row of `bench.summary` of each variant, which take turns, or the reason why it failed.
 
-    Each has "first_bound", and those on the device "first_bound_apart" from NumPy's, and "same" if that is rounding.
-    NumPy has as many BLAS threads as `scratchvae train` gives it. A size for which there is no memory fails for its
-    variant alone. Every other round goes backwards, so that none always follows the same one.
+    Those on the device have "first_bound_apart" and "gradient_apart", by how much the first step is off from NumPy's,
+    and "same" if that is rounding. NumPy has as many BLAS threads as `scratchvae train` gives it. A size for which
+    there is no memory fails for its variant alone. Every other round goes backwards, so that none always follows the
+    same one.
     """
     prepared = {}
     found = {}
-    bounds = {}
+    first = {}
     times = {}
     if "NumPy" not in variants:  # to compare with
-        bounds["NumPy"] = first_bound(of_variant(work, "NumPy"))
+        first["NumPy"] = first_step(of_variant(work, "NumPy"))
     for name in variants:
 
         def prepare(name=name):
-            bounds[name] = first_bound(of_variant(work, name))
+            first[name] = first_step(of_variant(work, name))
             prepared[name] = bench.prepare(of_variant(work, name))
             times[name] = []
 
@@ -265,15 +309,30 @@ def measured(work, variants, rounds):
                 found[name] = {"failed": why}
                 del prepared[name]
     for name, (_, count) in prepared.items():
-        row = bench.summary(of_variant(work, name), count, times[name]) | {"first_bound": bounds[name]}
-        if name != "NumPy" and "NumPy" in bounds:
-            row["first_bound_apart"] = abs(bounds[name] / bounds["NumPy"] - 1)
-            row["same"] = row["first_bound_apart"] < FIRST[work.dtype]
-        found[name] = row
+        found[name] = bench.summary(of_variant(work, name), count, times[name])
+        if name != "NumPy" and "NumPy" in first:
+            found[name] |= apart(first[name], first["NumPy"], work.dtype)
     prepared.clear()
-    if len(variants) > 1 or variants[0] != "NumPy":
-        pool_mib("cupy")
+    pool_mib("cupy")
     return {"variants": found}
+
+
+def first_step(work):
+    """Return the bound of the first step of a workload, and the gradient with which it updates, in host memory."""
+    step = bench.training_step(work)
+    bound = float(step(0, move(bench.minibatches(work, 1)[0], work.backend)))
+    return bound, move(step.model.params.grad, "numpy").copy()
+
+
+def apart(theirs, ours, dtype):
+    """Return how far a first step is from NumPy's: its bound, and the norm of its gradient's difference, relative.
+
+    At the initial parameters the bound hardly depends on them, so that it is the gradient that tells.
+    """
+    bound = abs(theirs[0] / ours[0] - 1)
+    gradient = float(np.linalg.norm(theirs[1] - ours[1]) / np.linalg.norm(ours[1]))
+    same = bound <= FIRST[dtype] and gradient <= SLOPE[dtype]
+    return {"first_bound_apart": bound, "gradient_apart": gradient, "same": bool(same)}
 
 
 def of_variant(work, name):
@@ -302,11 +361,6 @@ def without_memory(name, function):
     return f"out of memory: {text}"
 
 
-def first_bound(work):
-    """Return the bound of the first step of a workload."""
-    return float(bench.training_step(work)(0, move(bench.minibatches(work, 1)[0], work.backend)))
-
-
 # (f) Others on the same device
 
 
@@ -324,7 +378,9 @@ def frameworks(setting, say):
         if set(told) <= setting.done.keys():
             continue
         turn = told if others.OURS in told else [others.OURS, *told]  # everybody is compared with ours of the same turn
-        found = others.measure(setting.of(40, 12, 1), setting.of(20, 20, 2), turn, given, progress=False)
+        found = others.measure(
+            setting.of(40, 12, 1), setting.of(20, 20, 2), turn, given, False, setting.of(300, 35, 60)
+        )
         for row in others.summary(found):
             if row["name"] in told:
                 say({"key": row["name"]} | row)
@@ -336,11 +392,15 @@ def frameworks(setting, say):
 def profile(setting, say):
     """Say what each operation of the paper's step takes, and how near it comes to what the machine allows."""
     base = bench.Workload() if setting.scale != "tiny" else bench.Workload(n_visible=64, n_hidden=20, n_latent=3)
+    rows = Rows(setting, say)
     for name, (backend, on) in VARIANTS.items():
-        if name not in setting.done:
+
+        def go(backend=backend, on=on):
             with fusing(on):
-                found = bench.profile(replace(base, backend=backend), setting.of(10, 5, 1), progress=False)
-            say({"key": name, "profile": found})
+                return {"profile": bench.profile(replace(base, backend=backend), setting.of(10, 5, 1), progress=False)}
+
+        rows.make(name, go)
+    rows.end()
 
 
 # (h) What else runs on the device
@@ -357,18 +417,18 @@ def others(setting, say):
         "step: convolutions of 16 and 32": {"channels": (16, 32), "n_hidden": 128},
         "step: importance-weighted, 5 draws": {"estimator": "iwae", "n_samples": 5},
     }
+    rows = Rows(setting, say)
     for what, settings in models.items():
-        if what not in setting.done:
-            work = bench.Workload(**({"n_hidden": 20} if setting.scale == "tiny" else {}) | settings)
-            say({"key": what} | work.as_row() | measured(work, tuple(VARIANTS), setting.of(8, 3, 1)))
+        work = bench.Workload(**({"n_hidden": 20} if setting.scale == "tiny" else {}) | settings)
+        rows.make(what, lambda work=work: work.as_row() | measured(work, tuple(VARIANTS), setting.of(8, 3, 1)))
     whole = {
         f"evaluate: {len(x):,} images": lambda model: evaluate(model, x),
         "importance: 100 images, 1,000 draws": lambda model: importance(model, x[:100], setting.of(1000, 1000, 30)),
         "HMC: 1,000 chains, 10 transitions": lambda model: chains(model, x[:1000], setting.of(10, 10, 1)),
     }
     for what, function in whole.items():
-        if what not in setting.done:
-            say({"key": what, "seconds": seconds_by_variant(function)})
+        rows.make(what, lambda function=function: {"seconds": seconds_by_variant(function)})
+    rows.end()
 
 
 def seconds_by_variant(function):

@@ -457,18 +457,19 @@ class Server:
         self.child.end()
 
 
-def measure(rounds, steps, names=ON_A_CPU, setting=Setting(), progress=None):
+def measure(rounds, steps, names=ON_A_CPU, setting=Setting(), progress=None, longest=LONGEST):
     """What was measured by name: a dict, or the reason why a peer is left out.
 
-    The dict has "ms", of a step in every round, "cores", how many were busy in every round, and "used", see there.
+    The dict has "ms", of a step in every round, "cores", how many were busy in every round, and "used", see there. A
+    peer whose answer takes longer than `longest` seconds is left out too.
     """
     if rounds < 1 or steps < 1:
         raise ValueError(f"rounds is {rounds} and steps is {steps}; expected whole numbers ≥ 1")
     with contextlib.ExitStack() as ending:
-        return _measured(rounds, steps, names, setting, progress, ending)
+        return _measured(rounds, steps, names, setting, progress, longest, ending)
 
 
-def _measured(rounds, steps, names, setting, progress, ending):
+def _measured(rounds, steps, names, setting, progress, longest, ending):
     """Return what `measure` does; each process that is started is ended by the stack `ending`."""
     servers, results = {}, {}
     for name in names:
@@ -478,7 +479,7 @@ def _measured(rounds, steps, names, setting, progress, ending):
             servers[name] = Server(name, steps, setting)  # all at once, since some compile for a long time
             ending.callback(servers[name].end)
     for name, server in servers.items():
-        answer = server.answer(LONGEST)
+        answer = server.answer(longest)
         if name == OURS:
             if "bounds" not in answer:
                 raise ValueError(f"our own step cannot be made: {answer['left_out']}")
@@ -496,7 +497,7 @@ def _measured(rounds, steps, names, setting, progress, ending):
             if not isinstance(results[name], dict):
                 continue
             time.sleep(0.05)  # until the threads of the one before have gone to sleep
-            answer = servers[name].answer(LONGEST, "go")
+            answer = servers[name].answer(longest, "go")
             if "ms" in answer:
                 results[name]["ms"].append(answer["ms"])
                 results[name]["cores"].append(answer["cores"])

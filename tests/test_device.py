@@ -329,6 +329,24 @@ def test_what_a_part_has_started_ends_with_it(part, tmp_path):
     assert before > 0 and beats.stat().st_size == before
 
 
+def test_a_process_that_a_part_starts_as_a_child_ends_with_it_too(part, tmp_path):
+    beats = tmp_path / "beats"
+    child = (
+        f"import time\nwhile True:\n    open({str(beats)!r}, 'a', encoding='utf-8').write('.')\n    time.sleep(0.05)"
+    )
+    waiting = f"import os\nwhile not os.path.exists({str(beats)!r}):\n    time.sleep(0.05)"
+    start = f"sys.path.insert(0, {str(BENCHMARKS)!r})\nimport os\nfrom child import Child"
+    part(f"{start}\none = Child([sys.executable, '-c', {child!r}], dict(os.environ))\n{waiting}\n{END}", limit=60.0)
+    before = beats.stat().st_size
+    time.sleep(0.5)
+    assert before > 0 and beats.stat().st_size == before
+
+
+def test_a_process_that_is_killed_says_by_which_signal(part):
+    state, found = part("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
+    assert state == "failed" and found["why"].endswith("(ended by signal 9, as where memory is out)")
+
+
 def test_ctrl_c_keeps_what_came_and_the_same_command_goes_on(tmp_path):
     words = ["--scale", "tiny", "--stand-in", "--parts", "machine,steps", "--out", str(tmp_path)]
     with subprocess.Popen([sys.executable, str(SCRIPT), *words], stdout=subprocess.PIPE, text=True) as process:
@@ -378,12 +396,36 @@ def test_a_size_for_which_there_is_no_memory_says_so_and_the_rest_goes_on(waits,
         assert (variants["CuPy"] == failed) == (row["batch_size"] == 100)
 
 
-def test_a_bound_that_is_not_numpys_is_seen(waits, monkeypatch):
+@pytest.mark.parametrize(("bound", "slope", "same"), [(1, 1, True), (1 + 1e-5, 1, False), (1, 1 + 1e-4, False)])
+def test_a_first_step_that_is_not_numpys_is_seen_by_its_bound_and_by_its_gradient(
+    waits, monkeypatch, bound, slope, same
+):
     parts = loaded("device_parts", monkeypatch)
-    first = parts.first_bound
-    monkeypatch.setattr(parts, "first_bound", lambda work: first(work) * (1.001 if work.backend == "cupy" else 1))
+    first = parts.first_step
+
+    def spoiled(work):
+        value, gradient = first(work)
+        return (value * bound, gradient * np.float32(slope)) if work.backend == "cupy" else (value, gradient)
+
+    monkeypatch.setattr(parts, "first_step", spoiled)
     row = parts.measured(parts.sizes(parts.Setting("tiny"))[0], ("NumPy", "CuPy"), 1)["variants"]["CuPy"]
-    assert not row["same"] and row["first_bound_apart"] == pytest.approx(1e-3, rel=1e-3)
+    assert row["same"] == same
+    assert row["first_bound_apart"] == pytest.approx(bound - 1, abs=1e-9)
+    assert row["gradient_apart"] == pytest.approx(slope - 1, rel=0.01, abs=1e-9)
+
+
+def test_a_row_that_fails_is_told_at_the_end_and_the_others_are_made(monkeypatch, capfd):
+    parts = loaded("device_parts", monkeypatch)
+    said = []
+    rows = parts.Rows(parts.Setting("tiny", done={"there": {}}), said.append)
+    rows.make("there", lambda: 1 / 0)
+    rows.make("a", lambda: {"ms": 1})
+    rows.make("b", lambda: 1 / 0)
+    rows.make("c", lambda: {"ms": 3})
+    assert [row["key"] for row in said] == ["a", "c"]
+    with pytest.raises(RuntimeError, match=r"^b failed: see above"):
+        rows.end()
+    assert "ZeroDivisionError" in capfd.readouterr().err
 
 
 # The page
@@ -437,8 +479,12 @@ def test_the_answer_names_every_test_and_gradient_that_failed_and_every_bound_th
     assert "FAILED: test_b failed: no reason given\nFAILED: a gradient failed: A | flow\n" in told
     assert "FAILED: training, CuPy: another bound, by 0.7 nats" in told
     row = steps({"NumPy": 1, "CuPy": 2})
-    row["variants"]["CuPy"] |= {"same": False, "first_bound_apart": 0.25}
-    assert page.failures(content([row])) == [f"first bound of {row['key']}, CuPy: another one, by 2.5e-01 of it"]
+    row["variants"]["CuPy"] |= {"same": False, "first_bound_apart": 0.2, "gradient_apart": 0.5}
+    differs = "its bound differs by 2e-01 and its gradient by 5e-01, relative"
+    assert page.failures(content([row])) == [f"the first step of {row['key']}, CuPy, is not NumPy's: {differs}"]
+    assert "by at most 2e-01 in the bound and 5e-01 in the gradient, relative, in 1 cases" in page.answer(
+        content([row])
+    )
     tests = [{"key": key, "outcome": "failed", "why": f"x\nE   no {why}\nsome.py:3"} for key, why in ("aa", "ba", "cc")]
     assert page.failures(content([], tests=tests)) == ["a and 1 others failed: no a", "c failed: no c"]
     assert "profile: cut off (its limit is 9 s)" in told
@@ -448,7 +494,7 @@ def test_a_size_without_memory_is_a_cell_of_the_table_and_no_point_of_the_pictur
     page = loaded("device_page", monkeypatch)
     rows = [steps({"NumPy": 1, "CuPy": 2}), steps({"NumPy": 10, "CuPy": None}, batch_size=20_000)]
     assert "| 784-500-20 | 20,000 | float32 | 10 | out of memory: none |" in page.page(content(rows))
-    assert page.write(content(rows), tmp_path) == ["device.json", "device.md", "device_steps.png"]
+    assert page.draw(content(rows), tmp_path) == ["device_steps.png"]
 
 
 def test_a_comparison_across_machines_says_that_it_means_little(monkeypatch):
@@ -600,4 +646,5 @@ def test_the_tests_part_says_what_pytest_says(monkeypatch, outcomes, code, expec
 
 def test_bounds_may_differ_by_rounding_alone(monkeypatch):
     parts = loaded("device_parts", monkeypatch)
-    assert parts.FIRST == {"float32": 1e-5, "float64": 1e-10} and parts.NATS == 0.5
+    assert parts.FIRST == {"float32": 1e-6, "float64": 1e-10} and parts.NATS == 0.5
+    assert parts.SLOPE == {"float32": 1e-5, "float64": 1e-10}

@@ -35,6 +35,7 @@ def prepare(workload):
     ms                  is what the whole step takes. The other three are measured on a device only.
     device_ms           is how long the device works on a step that is in its queue already (see `DeviceClock`).
     launch_ms           is how long the host takes to put a step in the queue.
+    late                is above 0 where the device had to wait for the host all the same: device_ms is too long then.
     with_transfers_ms   is what a step takes if its pixels are sent and its bound is read each time.
     """
     step = training_step(workload)
@@ -68,8 +69,9 @@ def prepare(workload):
         times = {"products_ms": timed(products, count)[1], "ms": timed(one, count)[1]}
         if clock is not None:
             alone = [clock.timed(lambda t=t: one(t), 1, times["ms"]) for t in range(ALONE)]
-            launch, device, _ = np.median(alone, axis=0)
+            launch, device, ahead = np.median(alone, axis=0)
             times |= {"device_ms": device, "launch_ms": launch, "with_transfers_ms": timed(sent, count)[1]}
+            times["late"] = 1.0 - ahead
         return times
 
     def round():
