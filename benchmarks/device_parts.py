@@ -467,27 +467,13 @@ def seconds_of(function, model, backend):
 # What can be known without a device
 
 
-COUNTED = {  # the models whose launches are counted, at the paper's sizes
-    "L^B, Bernoulli": {},
-    "L^A, Bernoulli": {"estimator": "A"},
-    "L^B, Gaussian decoder": {"likelihood": "gaussian"},
-    "L^B, 5 draws": {"n_samples": 5},
-    "importance-weighted, 5 draws": {"estimator": "iwae", "n_samples": 5},
-    "full covariance": {"posterior": "full"},
-    "flow of 10 maps": {"flow": 10},
-    "convolutions of 16 and 32": {"channels": (16, 32), "n_hidden": 128},
-    "full VB": {"model": "full-vb"},
-    "full VB, local": {"model": "full-vb-local"},
-}
-
-
 def launches(setting, say):
     """Say how often a step of each model puts something in the device's queue, and how many bytes that moves.
 
     They are counted on the stand-in, on any machine.
     """
     with output.stand_in() as standin:
-        for what, settings in COUNTED.items():
+        for what, settings in output.of_tests("on_nodevice").STEPS.items():  # at the paper's sizes
             if what in setting.done:
                 continue
             work = bench.Workload("cupy", **settings)

@@ -1,6 +1,7 @@
 """What the benchmarks share: the folder for their numbers, how these get there, and how ranks of MPI take turns."""
 
 import contextlib
+import importlib
 import json
 import os
 import shutil
@@ -31,7 +32,7 @@ def write(path, result):
 @contextlib.contextmanager
 def stand_in():
     """Let `import cupy` find the stand-in of the tests inside, and give that module: it runs, and is no device."""
-    standin = of_tests()
+    standin = of_tests("standin")
     with mock.patch.dict(sys.modules, standin.modules()):
         yield standin
 
@@ -39,18 +40,17 @@ def stand_in():
 def stand_in_if_asked():
     """Do the same for the whole process if SCRATCHVAE_STAND_IN is set, as device.py --stand-in sets it."""
     if os.environ.get("SCRATCHVAE_STAND_IN"):
-        sys.modules.update(of_tests().modules())
+        sys.modules.update(of_tests("standin").modules())
 
 
-def of_tests():
-    """The module tests/standin.py of this checkout."""
+def of_tests(name):
+    """A module in tests/ of this checkout, such as standin."""
     tests = str(Path(__file__).resolve().parent.parent / "tests")
     sys.path.insert(0, tests)
     try:
-        import standin
+        return importlib.import_module(name)
     finally:
         sys.path.remove(tests)
-    return standin
 
 
 def mpiexec():
