@@ -10,7 +10,7 @@ HMC and other models.
     python benchmarks/device.py --quick                      # a first answer
     python benchmarks/device.py                              # all of it; the same command goes on after a break
     python benchmarks/device.py --carried folder             # where nothing can be downloaded: see below
-    python benchmarks/device.py --scale tiny --stand-in      # without a device: shows that every line runs, no times
+    python benchmarks/device.py --scale tiny --stand-in      # without a device: makes all parts, and no times
     python benchmarks/device.py --compare older/device.json
     python benchmarks/device.py --out benchmarks/results     # and, for the project's own page,
     python benchmarks/run.py --readme-only                   # device.md goes into benchmarks/README.md
@@ -20,7 +20,7 @@ its own with a limit of time. What came before the limit is kept, and what faile
 
 Nothing is downloaded. What is missing is said beforehand. A folder given by --carried may bring it: wheels of pure
 Python (pip download --no-deps -d DIR tqdm pooch platformdirs autograd), other packages in its folder packages/ (pip
-install --target DIR/packages ...), and in data/ the files of MNIST, as SCRATCHVAE_DATA has them.
+install --no-deps --target DIR/packages ...), and in data/ the files of MNIST, as SCRATCHVAE_DATA has them.
 """
 
 import argparse
@@ -34,23 +34,11 @@ from pathlib import Path
 
 from child import Child
 from device_needs import carry, data_set, hand_on, require_modules
-from device_result import Result, older
+from device_result import TITLES, Result, older
 
 ROOT = str(Path(__file__).resolve().parent.parent)  # this checkout counts, whether it is installed or not
 sys.path[:0] = [ROOT]
 
-TITLES = {  # the parts in the order in which they are made
-    "machine": "what the machine is",
-    "launches": "launches of a step, counted on the stand-in",
-    "tests": "the tests that wait for a device",
-    "gradcheck": "the gradient check on the device",
-    "steps": "a step over minibatches and widths",
-    "job": "the training job of the README",
-    "profile": "the step operation by operation",
-    "tf32": "the step with products in TF32",
-    "others": "evaluation, sampling and other models",
-    "frameworks": "other frameworks on the device",
-}
 LOG = 4000  # characters that are kept of what a part printed that was not done
 LIMITS = {  # seconds for each part by scale; together those of "quick" are below nine minutes
     "full": dict.fromkeys(TITLES, 900) | {"machine": 60, "tests": 1500},
@@ -207,7 +195,7 @@ def measure(settings):
         result.forget_failed_tests()
         result.keep()
         if settings.stand_in:
-            print("on the stand-in: this shows that the lines run; its times are none of a device")
+            print("on the stand-in: this shows that the parts can be made; its times are none of a device")
         code = make_all(chosen, result, settings)
         return max(code, finished(result.content, settings, compared))
     finally:
@@ -270,7 +258,7 @@ def require_device(stand_in):
             array_module("cupy")
     except ValueError as error:
         text = str(error).removesuffix("; or take backend 'numpy'")
-        raise ValueError(f"{text}; --scale tiny --stand-in runs every line without it") from None
+        raise ValueError(f"{text}; --scale tiny --stand-in makes all parts without it") from None
 
 
 if __name__ == "__main__":

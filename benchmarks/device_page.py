@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-from scratchvae import bench
+from device_result import TITLES
+
+from scratchvae import bench, plots
 from scratchvae.training.checkpoint import write_atomically
 
-PARTS = ("machine", "launches", "tests", "gradcheck", "steps", "job", "profile", "tf32", "others", "frameworks")
 NAMES = ("NumPy", "CuPy", "CuPy, fused")
 COLOURS = {"NumPy": "tab:blue", "CuPy": "tab:green", "CuPy, fused": "tab:olive", "CuPy, TF32": "tab:purple"}
 LONGEST = 12  # operations of each profile that the page shows
@@ -113,7 +114,8 @@ def failures(content):
 
 def others(keys):
     """Return how many there are beside the first."""
-    return f" and {len(keys) - 1} others" if len(keys) > 1 else ""
+    more = len(keys) - 1
+    return f" and {more} other{'s' if more > 1 else ''}" if more else ""
 
 
 def page(content):
@@ -138,7 +140,7 @@ def _page(content):
     command = f"python benchmarks/device.py --scale {content['scale']}{' --stand-in' if content['stand_in'] else ''}"
     text += [f"`{command}`, commit `{content['commit']}`. Times of a step are lower quartiles, taken in turns.", ""]
     text += ["    " + line for line in answer(content).splitlines()] + [""]
-    if lacking := [name for name in PARTS if not rows(content, name)]:
+    if lacking := [name for name in TITLES if not rows(content, name)]:
         text += [f"Not there: {', '.join(lacking)}.", ""]
     sections = (steps_of, job_of, launches_of, peers_of, profile_of, others_of)
     for section in sections:
@@ -362,7 +364,15 @@ def draw_roofline(content, path):
     found = [row["profile"] for row in rows(content, "profile") if row["key"] in ("NumPy", "CuPy")]
     if not found:
         return False
-    bench.rooflines(path, *found)
+    with plots.own_settings():
+        figure = plots.Figure(figsize=(10, 5 * len(found)), layout="constrained")
+        for axes, one in zip(figure.subplots(len(found), squeeze=False)[:, 0], found, strict=True):
+            plots.roofline(axes, one, labelled=5)
+            row = one["workload"]
+            name = one["machine"].get("gpu", one["machine"]["cpu"])
+            axes.set_title(f"{row['backend']}, {row['dtype']}, {one['step_ms']:.3g} ms: {name}", fontsize=9)
+        figure.suptitle(_title(content, "The operations of one training step, below what the machine can do"))
+        _save(figure, path)
     return True
 
 

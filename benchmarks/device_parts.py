@@ -6,6 +6,7 @@ Each part runs in a process of its own. So none can take another down, and envir
 once, such as CUPY_TF32, hold for one part alone.
 """
 
+import json
 import os
 import resource
 import subprocess
@@ -139,8 +140,14 @@ def smi(query):
 # (b) The tests, and (c) the gradient check
 
 
+GRADIENTS = "tests/test_gpu.py::test_every_gradient_passes_on_the_device"
+
+
 def tests(setting, say):
-    """Say of each test that is marked `gpu` whether it passed: those of test_gpu.py, and in full those of all files."""
+    """Say of each test that is marked `gpu` whether it passed: those of test_gpu.py, and in full those of all files.
+
+    The test of all gradients is left out, since `gradcheck` makes it row by row.
+    """
     import pytest
 
     class Told:
@@ -153,7 +160,7 @@ def tests(setting, say):
 
     where = setting.of(TESTS, TESTS / "test_gpu.py", TESTS / "test_gpu.py")
     words = ["-q", "-p", "no:cacheprovider", "-o", "addopts=", "-m", "gpu", str(where), "--rootdir", str(TESTS.parent)]
-    for key in setting.done:
+    for key in (*setting.done, GRADIENTS):
         words += ["--deselect", key]
     code = pytest.main(words, plugins=[Told()])
     if code not in (0, 1, 5):  # passed, failed, and nothing left to do
@@ -165,19 +172,27 @@ def gradcheck(setting, say):
 
     They are checked as they are, and fused.
     """
+    for head, on in (("", False), ("fused | ", True)):
+        with fusing(on):
+            gradients(setting, say, head)
+
+
+def gradients(setting, say, head):
+    """Say the rows of `gradcheck` whose keys begin with `head`; those that are there already are not made again."""
     from scratchvae.gradcheck import check_matrix, check_parts
 
     every = setting.of(1, 24, 80)
-    for on in (False, True):
+
+    def wanted(k, what):
+        return k % every == 0 and head + what not in setting.done
+
+    begun = time.perf_counter()
+    for what, report in chain(check_parts(backend="cupy"), check_matrix(backend="cupy", keep=wanted)):
+        if not isinstance(report, str) and head + what not in setting.done:
+            errors = [error for one in report for error in (one.oracle, one.differences) if error is not None]
+            row = {"key": head + what, "passed": bool(report), "largest_error": max(errors, default=0.0)}
+            say(row | {"arrays": len(report), "seconds": round(time.perf_counter() - begun, 3)})
         begun = time.perf_counter()
-        with fusing(on):
-            for what, report in chain(check_parts(backend="cupy"), check_matrix(backend="cupy", every=every)):
-                key = f"fused | {what}" if on else what
-                if not isinstance(report, str) and key not in setting.done:
-                    errors = [error for one in report for error in (one.oracle, one.differences) if error is not None]
-                    row = {"key": key, "passed": bool(report), "largest_error": max(errors, default=0.0)}
-                    say(row | {"arrays": len(report), "seconds": round(time.perf_counter() - begun, 3)})
-                begun = time.perf_counter()
 
 
 # (d) The training job of the README
@@ -504,7 +519,6 @@ def small():
 
 def serve(name, setting, channel):
     """Make one part in this process, and write its rows into the file `channel`, one JSON in a line."""
-    import json
 
     def say(row):
         print(json.dumps(row), file=channel, flush=True)

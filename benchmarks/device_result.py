@@ -4,6 +4,18 @@ import json
 from pathlib import Path
 
 FORMAT = 1  # of the file
+TITLES = {  # the parts in the order in which they are made
+    "machine": "what the machine is",
+    "launches": "launches of a step, counted on the stand-in",
+    "tests": "the tests that wait for a device",
+    "gradcheck": "the gradient check on the device",
+    "steps": "a step over minibatches and widths",
+    "job": "the training job of the README",
+    "profile": "the step operation by operation",
+    "tf32": "the step with products in TF32",
+    "others": "evaluation, sampling and other models",
+    "frameworks": "other frameworks on the device",
+}
 
 
 class Result:

@@ -135,22 +135,10 @@ def products(setting):
     return step
 
 
-def torch(setting, compiled=False, fused=False):
-    """PyTorch with its own Adagrad, the bound and its gradient eager or through torch.compile."""
+def torch_bound(p, M):
+    """The bound as a function of M pixels x and eps, from the parameters p, a dict of PyTorch's tensors by name."""
     import torch
     import torch.nn.functional as F  # noqa: N812  PyTorch's custom
-
-    if setting.threads is not None:
-        torch.set_num_threads(setting.threads)
-        torch.set_num_interop_threads(setting.threads)
-    device = torch.device(setting.device)
-    p = {name: torch.from_numpy(array).to(device).requires_grad_() for name, array in initial(setting).items()}
-    phi = [tensor for name, tensor in p.items() if name.startswith("encoder.")]
-    theta = [tensor for name, tensor in p.items() if name.startswith("decoder.")]
-    groups = [{"params": phi}, {"params": theta, "weight_decay": 1.0}]  # ∂ -log p(θ)/∂θ = θ
-    adagrad = torch.optim.Adagrad(groups, lr=0.01, eps=1e-10, maximize=True, fused=fused)
-    x = torch.from_numpy(minibatches(setting)).to(device)
-    M = setting.batch_size
 
     def bound(x, eps):
         x = x / 255
@@ -163,6 +151,24 @@ def torch(setting, compiled=False, fused=False):
         neg_kl = 0.5 * (1 + log_var - mu * mu - torch.exp(log_var)).sum()
         return (N / M) * (neg_kl - F.binary_cross_entropy_with_logits(logits, x, reduction="sum"))
 
+    return bound
+
+
+def torch(setting, compiled=False, fused=False):
+    """PyTorch with its own Adagrad, the bound and its gradient eager or through torch.compile."""
+    import torch
+
+    if setting.threads is not None:
+        torch.set_num_threads(setting.threads)
+        torch.set_num_interop_threads(setting.threads)
+    device = torch.device(setting.device)
+    p = {name: torch.from_numpy(array).to(device).requires_grad_() for name, array in initial(setting).items()}
+    phi = [tensor for name, tensor in p.items() if name.startswith("encoder.")]
+    theta = [tensor for name, tensor in p.items() if name.startswith("decoder.")]
+    groups = [{"params": phi}, {"params": theta, "weight_decay": 1.0}]  # ∂ -log p(θ)/∂θ = θ
+    adagrad = torch.optim.Adagrad(groups, lr=0.01, eps=1e-10, maximize=True, fused=fused)
+    x = torch.from_numpy(minibatches(setting)).to(device)
+    bound = torch_bound(p, setting.batch_size)
     bound = torch.compile(bound) if compiled else bound
 
     def step(t):
@@ -178,7 +184,6 @@ def torch(setting, compiled=False, fused=False):
 def torch_graph(setting):
     """PyTorch, the whole step in one CUDA graph that is replayed, with Adagrad written by hand into it."""
     import torch
-    import torch.nn.functional as F  # noqa: N812  PyTorch's custom
 
     if setting.device == "cpu":
         raise ImportError("a CUDA graph needs a device")
@@ -189,25 +194,17 @@ def torch_graph(setting):
     x = torch.empty_like(all_x[0])
     eps = torch.empty((setting.batch_size, setting.n_latent), device=device)
     value = torch.zeros((), device=device)
-    M = setting.batch_size
+    bound = torch_bound(p, setting.batch_size)
 
     def ascend():
-        y = x / 255
-        a = torch.tanh(torch.addmm(p["encoder.hidden.b"], y, p["encoder.hidden.W"]))
-        mu = torch.addmm(p["encoder.mu.b"], a, p["encoder.mu.W"])
-        log_var = torch.addmm(p["encoder.log_var.b"], a, p["encoder.log_var.W"])
-        z = mu + torch.exp(0.5 * log_var) * eps
-        a = torch.tanh(torch.addmm(p["decoder.hidden.b"], z, p["decoder.hidden.W"]))
-        logits = torch.addmm(p["decoder.logits.b"], a, p["decoder.logits.W"])
-        neg_kl = 0.5 * (1 + log_var - mu * mu - torch.exp(log_var)).sum()
-        bound = (N / M) * (neg_kl - F.binary_cross_entropy_with_logits(logits, y, reduction="sum"))
-        gradients = torch.autograd.grad(bound, list(p.values()))
+        now = bound(x, eps)
+        gradients = torch.autograd.grad(now, list(p.values()))
         with torch.no_grad():
             for (name, tensor), g in zip(p.items(), gradients, strict=True):
                 slope = g - tensor if name.startswith("decoder.") else g
                 h[name].addcmul_(slope, slope)
                 tensor.addcdiv_(slope, h[name].sqrt().add_(1e-10), value=0.01)
-            value.copy_(bound)
+            value.copy_(now)
 
     kept = {name: tensor.detach().clone() for name, tensor in p.items()}
     x.copy_(all_x[0])

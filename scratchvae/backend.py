@@ -197,7 +197,7 @@ def fused(function):
         on_device = [value for value in arguments if kind(value) == "cupy"] if Fusing.on else []
         if not on_device:
             return function(*arguments, **settings)
-        cupy = array_module("cupy")
+        cupy = sys.modules["cupy"]  # it is there, since its arrays are
         key = cupy, function.__code__, tuple(settings.items())
         if key not in kernels:
             names = {**function.__globals__, "np": cupy}  # cupy.fuse follows the functions of cupy, and not NumPy's

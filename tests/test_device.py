@@ -18,6 +18,7 @@ from test_fused import LAUNCHES
 
 from scratchvae import bench
 from scratchvae.backend import Fusing
+from scratchvae.gradcheck import matrix
 from scratchvae.nets.layers import Tanh
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
@@ -152,7 +153,7 @@ def test_without_cupy_it_says_what_is_missing(tmp_path, here):
         pytest.skip("CuPy is installed")
     code, _, err = here("--quick", "--out", tmp_path / "new")
     assert code == 2 and "is missing the package (No module named 'cupy'): pip install" in err
-    assert err.splitlines()[-1].endswith("; --scale tiny --stand-in runs every line without it")
+    assert err.splitlines()[-1].endswith("; --scale tiny --stand-in makes all parts without it")
     assert not (tmp_path / "new").exists()
 
 
@@ -486,7 +487,7 @@ def test_the_answer_names_every_test_and_gradient_that_failed_and_every_bound_th
         content([row])
     )
     tests = [{"key": key, "outcome": "failed", "why": f"x\nE   no {why}\nsome.py:3"} for key, why in ("aa", "ba", "cc")]
-    assert page.failures(content([], tests=tests)) == ["a and 1 others failed: no a", "c failed: no c"]
+    assert page.failures(content([], tests=tests)) == ["a and 1 other failed: no a", "c failed: no c"]
     assert "profile: cut off (its limit is 9 s)" in told
 
 
@@ -554,6 +555,25 @@ def test_the_gradient_check_is_of_the_device_and_a_gradient_that_is_wrong_fails(
     failed = [row["key"] for row in rows_of(parts, "gradcheck") if not row["passed"]]
     assert any("layers" in key for key in failed) and any("fused | " in key for key in failed)
     assert on_device and all(on_device)
+
+
+def test_gradients_that_are_there_are_not_checked_again(waits, monkeypatch):
+    parts = loaded("device_parts", monkeypatch)
+    keys = [row["key"] for row in rows_of(parts, "gradcheck")]
+    left = next(key for key in keys if key.startswith("fused | A |"))
+    checked = []
+    check_cell = matrix.check_cell
+    monkeypatch.setattr(matrix, "check_cell", lambda *given: checked.append(given) or check_cell(*given))
+    again = rows_of(parts, "gradcheck", **{key: {} for key in set(keys) - {left}})
+    assert [row["key"] for row in again] == [left] and len(checked) == 1
+
+
+def test_the_commit_that_is_given_where_git_tells_none_arrives(tmp_path):
+    words = ["--scale", "tiny", "--stand-in", "--parts", "machine", "--commit", "abc123", "--out", tmp_path]
+    code, out, err = run(*words, PATH=str(tmp_path))
+    content = json.loads((tmp_path / "device.json").read_text(encoding="utf-8"))
+    assert code == 0, out + err
+    assert content["commit"] == content["parts"]["machine"]["rows"][0]["commit"] == "abc123"
 
 
 def test_a_training_with_another_bound_is_seen_and_rows_that_are_there_are_compared_with(waits, monkeypatch):

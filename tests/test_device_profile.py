@@ -13,7 +13,7 @@ import standin
 from conftest import host
 from test_bench import PROFILED
 
-from scratchvae import backend, bench, plots
+from scratchvae import backend, bench
 from scratchvae.backend import kind, move
 from scratchvae.bench import Workload, device_clock, device_profile, peaks, profiling
 from scratchvae.bench.device_clock import DeviceClock
@@ -551,69 +551,3 @@ def test_the_arrays_of_the_two_bandwidths_fit_into_half_the_cache_and_lie_far_be
     assert peaks.device_sizes()[1] == 3 << 28
     waits.free = waits.taken + (1 << 20)
     assert peaks.device_sizes()[1] == 1 << 19  # at most half of what is free
-
-
-# The picture of two profiles
-
-
-def a_profile(backend, gflops, rates, machine):
-    """A profile whose operations have these intensities and rates; the last has no flops."""
-    operations = [
-        {"phase": "bound", "owner": f"o{k}", "place": f"p:{k}", "flops": intensity, "intensity": intensity}
-        | {"gflops": rate, "ms": ms, "share": ms / 8}
-        for k, (intensity, rate, ms) in enumerate(rates, start=1)
-    ]
-    peaks = {"gflops": gflops, "cache_gb_s": gflops / 2, "memory_gb_s": gflops / 10}
-    result = {"peaks": peaks, "operations": operations, "step_ms": 8.0, "machine": machine}
-    return result | {"workload": Workload(backend).as_row()}
-
-
-def test_the_rooflines_of_two_profiles_have_their_roofs_and_a_dot_for_each_operation(monkeypatch, tmp_path):
-    saved = []
-    monkeypatch.setattr(plots.Figure, "savefig", lambda self, path: saved.append((self, path)))
-    together = [(40, 80.0, 2.0), (0.1, 2.0, 1.0), (0.11, 2.1, 0.5), (9, 8.0, 0.25), (9, 80.0, 0.1), (3, 3.0, 0.1)]
-    ours = a_profile("numpy", 100.0, [*together, (1, 1.0, 0.001), (0, 0.0, 0.05)], {"cpu": "a processor"})
-    theirs = a_profile("cupy", 50_000.0, [(20, 4000.0, 3.0), (0, 0.0, 1.0)], {"cpu": "no matter", "gpu": "a device"})
-    bench.rooflines(tmp_path / "two.png", ours, theirs)
-    ((figure, path),) = saved
-    (ax,) = figure.axes
-    assert path == tmp_path / "two.png" and ax.get_xscale() == ax.get_yscale() == "log"
-    for line, bandwidth, top in zip(
-        [line for line in ax.lines if line.get_linestyle() in ("-", "--")],
-        [50, 10, 25_000, 5000],
-        [100, 100, 50_000, 50_000],
-        strict=True,
-    ):
-        assert np.allclose(line.get_ydata(), bandwidth * np.array(line.get_xdata())) and line.get_ydata()[1] == top
-    levels = [set(line.get_ydata()) for line in ax.lines if line.get_linestyle() == "-."]
-    assert levels == [{100.0}, {50_000.0}]
-    assert [len(dots.get_offsets()) for dots in ax.collections] == [
-        6,
-        1,
-    ]  # neither the smallest nor those without flops
-    sizes = ax.collections[0].get_sizes()
-    assert np.allclose(sizes, [10 + 1500 * ms / 4.001 for _, _, ms in together])
-    assert [text.get_text() for text in ax.texts] == [
-        "1",
-        "2 3",
-        "4",
-        "5",
-        "1",
-    ]  # the sixth is none of the five longest
-    legend = [text.get_text() for text in ax.get_legend().get_texts()]
-    assert legend[0] == "numpy float32, 8 ms: a processor" and "cupy float32, 8 ms: a device" in legend
-    assert "25,000 GB/s in the cache" in legend and "50,000 GFLOP/s in a large product" in legend
-    assert "2  25.0% bound o2 p:2" in legend and "1  75.0% bound o1 p:1" in legend
-    assert ax.get_xlabel() == "intensity (flops per byte)" and ax.get_ylabel() == "rate (GFLOP/s)"
-    assert ax.get_title() == "one training step: vae, 784-500-20, M = 100"
-
-
-@pytest.mark.parametrize("count", [0, 3])
-def test_no_profile_and_three_of_them_are_refused(tmp_path, count):
-    with pytest.raises(ValueError, match=f"there are {count} profiles; expected one or two"):
-        bench.rooflines(tmp_path / "r.png", *[{}] * count)
-
-
-def test_one_profile_becomes_a_picture(tmp_path):
-    bench.rooflines(tmp_path / "one.png", a_profile("numpy", 100.0, [(40, 80.0, 2.0)], {"cpu": "a processor"}))
-    assert (tmp_path / "one.png").stat().st_size > 5000

@@ -1,4 +1,4 @@
-"""NumPy against CuPy on a device, with the same noise (E22): float64 to 1e-12, float32 to 1e-6, gradients to 1e-5."""
+"""NumPy against CuPy on a device, with the same noise (E22): float64 to 1e-12, float32 to 1e-6."""
 
 import os
 
@@ -16,8 +16,7 @@ from scratchvae.inference.full_vb import THETA_NOISE
 
 pytestmark = pytest.mark.gpu
 
-TOLERANCES = [("float64", 1e-12), ("float32", 1e-6)]  # of bounds, relative
-SLOPE = {"float64": 1e-12, "float32": 1e-5}  # of gradients: with NumPy too float32 is up to 3e-7 from float64
+TOLERANCES = [("float64", 1e-12), ("float32", 1e-6)]
 
 
 @pytest.fixture(autouse=True, params=[False, True], ids=["plain", "fused"])
@@ -39,7 +38,7 @@ def test_bound_and_every_gradient_array_are_the_same_on_the_device_e22(estimator
     gradient = host(theirs.params.grad)
     assert gradient.dtype == np.dtype(dtype)
     for name, window in ours.params.named(ours.params.grad).items():
-        assert relative(ours.params.window(name, gradient), window) < SLOPE[dtype], name
+        assert relative(ours.params.window(name, gradient), window) < tolerance, name
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), TOLERANCES)
@@ -55,7 +54,7 @@ def test_full_vb_is_the_same_on_the_device_e22(theta_noise, learned, dtype, tole
     assert abs(bounds[0] - bounds[1]) / abs(bounds[0]) < tolerance
     gradient = host(theirs.params.grad)
     for name, window in ours.params.named(ours.params.grad).items():
-        assert relative(ours.params.window(name, gradient), window) < SLOPE[dtype], name
+        assert relative(ours.params.window(name, gradient), window) < tolerance, name
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), TOLERANCES)
@@ -77,7 +76,7 @@ def test_flows_and_convolutions_are_the_same_on_the_device_e22(settings, dtype, 
     x, eps = rows(20, 64).astype(dtype), ours.noise(np.random.default_rng(0), 20)
     bounds = ours.bound(x, eps, 1000, True), float(theirs.bound(move(x, "cupy"), move(eps, "cupy"), 1000, True))
     assert abs(bounds[0] - bounds[1]) / abs(bounds[0]) < tolerance
-    assert relative(host(theirs.params.grad), ours.params.grad) < SLOPE[dtype]
+    assert relative(host(theirs.params.grad), ours.params.grad) < tolerance
 
 
 @pytest.mark.parametrize("make", [Adagrad, Adam])
@@ -117,9 +116,9 @@ def test_a_training_step_reads_nothing_from_the_device():
 
 
 def test_every_gradient_passes_on_the_device():
-    found = [*check_parts(backend="cupy"), *check_matrix(backend="cupy", every=80)]  # benchmarks/device.py takes more
+    found = [*check_parts(backend="cupy"), *check_matrix(backend="cupy")]
     checked = [report for _, report in found if not isinstance(report, str)]
-    assert len(checked) > 5
+    assert len(checked) > 200
     assert all(checked)
 
 

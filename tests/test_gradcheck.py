@@ -778,3 +778,14 @@ def test_a_gradient_that_is_zero_everywhere_is_told_without_a_share_of_its_large
     said = str(check_gradients(lambda: np.sin(1e6 * W).sum(), {"W": W}, {"W": np.zeros_like(W)}))
     assert "not written: the gradient is 0 everywhere" in said
     assert "inf" not in said and "of the largest" not in said
+
+
+def test_of_the_matrix_only_the_models_that_are_asked_for_are_checked():
+    names = []
+
+    def keep(k, what):
+        names.append((k, what))
+        return k == 2
+
+    (found,) = check_matrix(keep=keep)
+    assert found[0] == names[2][1] and [k for k, _ in names] == list(range(len(names)))

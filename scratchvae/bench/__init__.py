@@ -2,8 +2,8 @@
 
 workloads.py has the steps and models that are measured, machines.py and peaks.py what their times depend on, and
 measuring.py the rounds in which they are timed; report.py makes the table. profiling.py takes one step apart into its
-operations, with device_profile.py and device_clock.py for those of a device, and rooflines.py draws two such
-profiles. comparing.py says whether times differ beyond noise, and commits.py measures two commits in turns.
+operations, with device_profile.py and device_clock.py for those of a device. comparing.py says whether times differ
+beyond noise, and commits.py measures two commits in turns.
 
 `scratchvae bench` is its command, and the scripts in benchmarks/ measure with it what is committed there.
 """
@@ -23,7 +23,6 @@ from scratchvae.bench.measuring import cold_start, prepare, run, summary
 from scratchvae.bench.peaks import bandwidth, peak_gflops
 from scratchvae.bench.profiling import profile, profile_table
 from scratchvae.bench.report import crossover, linearity, model_name, samples_per_s, size_name, table
-from scratchvae.bench.rooflines import rooflines
 from scratchvae.bench.workloads import (
     MODELS,
     PAPER,
@@ -68,7 +67,6 @@ __all__ = [
     "profile",
     "profile_table",
     "ratio_interval",
-    "rooflines",
     "run",
     "samples_per_s",
     "size_name",

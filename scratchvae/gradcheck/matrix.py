@@ -83,13 +83,14 @@ NETWORK_CELLS = (
 THETA_CELLS = ({}, *({"theta_noise": noise} for noise in ("minibatch", "antithetic", "datapoint", "local")))
 
 
-def check_matrix(seed=0, backend="numpy", every=1):
+def check_matrix(seed=0, backend="numpy", keep=None):
     """Yield (what, report) for the models of the matrix objective x posterior x likelihood x network x θ.
 
     Every objective is combined with every pair of posterior and θ. It is also combined with every likelihood and every
     network, while posterior and θ change from one to the next. Where a combination is refused, (what, reason) is
     yielded instead, and the reason is the message of the ValueError. seed and backend are those of `check_parts`.
-    Of the models only each `every`-th is checked, from the first on; all of them unless it is given.
+    Of the models only those are checked for which keep(k, what) is true, with k counted from 0; all of them unless it
+    is given.
     """
     number = itertools.count()
     x = np.random.default_rng(seed).random((4, 16))
@@ -102,9 +103,9 @@ def check_matrix(seed=0, backend="numpy", every=1):
             cells.append((POSTERIOR_CELLS[0], LIKELIHOOD_CELLS[0], network, THETA_CELLS[0]))
             cells.append((POSTERIOR_CELLS[(1 + k) % 4], LIKELIHOOD_CELLS[1 + k], network, THETA_CELLS[0]))
         for q, likelihood, network, theta in cells:
-            if next(number) % every:
-                continue
             settings = {"n_hidden": 4, "n_samples": 3, **q, **likelihood, **network, **theta}
+            if keep is not None and not keep(next(number), _cell(objective, settings)):
+                continue
             try:
                 yield _cell(objective, settings), check_cell(objective, settings, x, seed, backend)
             except ValueError as error:
