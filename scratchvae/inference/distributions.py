@@ -49,14 +49,14 @@ def log_bernoulli(x, logits, gradient=True):
 
 @fused
 def _bernoulli_terms(x, a):
-    """Return x a - s and e, entry by entry."""
+    """Return the terms x a - s of (11) and the e of `log_bernoulli`, for each pixel."""
     e = np.exp(-np.abs(a))
     return x * a - np.maximum(a, 0) - np.log1p(e), e
 
 
 @fused
 def _bernoulli_slope(x, a, e):
-    """Return ∂log p/∂a. The array e is used up, which saves the cache another one."""
+    """Return ∂log p/∂a for each pixel. The array e is overwritten, so that one array less is in the cache."""
     y = np.maximum(e, a > 0)  # 1 where a > 0, and e elsewhere
     e += 1
     y /= e  # 1/(1 + e) or e/(1 + e)
@@ -77,7 +77,7 @@ def log_gaussian(x, mu, log_var, gradient=True):
 
 @fused
 def _gaussian_parts(x, mu, log_var):
-    """Return ∂/∂μ and the ratio (x - μ)²/σ², entry by entry."""
+    """Return ∂log N/∂μ and the ratio (x - μ)²/σ² of (12), for each pixel."""
     precision = np.exp(-log_var)
     d = x - mu
     return d * precision, d * d * precision  # ∂/∂μ = (x - μ)/σ²
@@ -85,13 +85,13 @@ def _gaussian_parts(x, mu, log_var):
 
 @fused
 def _gaussian_sum(log_var, ratio):
-    """Return the log density from log σ² and the ratio."""
+    """Return log N(x; μ, σ² I)   (9), (12) from log σ² and the ratio."""
     return -0.5 * np.sum(LOG_2PI + log_var + ratio, axis=-1)
 
 
 @fused
 def _gaussian_slope(ratio):
-    """Return ∂/∂log σ²."""
+    """Return ∂log N/∂log σ² for each pixel, from the ratio."""
     return 0.5 * (ratio - 1)  # ∂/∂log σ² = -½ (1 - (x - μ)²/σ²), since dσ⁻²/dlog σ² = -σ⁻²
 
 
@@ -102,7 +102,7 @@ def log_standard_gaussian(z, gradient=True):
 
 @fused
 def _standard_gaussian_sum(z):
-    """Return the log density of z."""
+    """Return log N(z; 0, I)."""
     return -0.5 * np.sum(LOG_2PI + z * z, axis=-1)
 
 
@@ -120,12 +120,12 @@ def gaussian_neg_kl(mu, log_var, gradient=True):
 
 @fused
 def _neg_kl_sum(mu, log_var):
-    """Return -KL."""
+    """Return -KL(N(μ, σ² I) ‖ N(0, I)) (appendix B)."""
     return 0.5 * np.sum(1 + log_var - mu * mu - np.exp(log_var), axis=-1)
 
 
 def _neg_kl_slope(log_var):
-    """Return ∂(-KL)/∂log σ²."""
+    """Return ∂(-KL)/∂log σ² for each latent (appendix B)."""
     return 0.5 * (1 - np.exp(log_var))  # ∂/∂log σ² = ½ (1 - σ²), since dσ²/dlog σ² = σ²
 
 

@@ -86,7 +86,7 @@ class Posterior:
     @staticmethod
     @fused
     def theta_of(mu, log_sigma, zeta):
-        """Return θ = μ + σ ⊙ ζ."""
+        """Return θ = μ + σ ⊙ ζ   (19), (23)."""
         return mu + np.exp(log_sigma) * zeta
 
     def draw_backward(self, zeta, g):

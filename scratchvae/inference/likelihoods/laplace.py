@@ -27,7 +27,7 @@ class Laplace(Gaussian):
     @staticmethod
     @fused
     def parts(x, mu, log_scale):
-        """Return ∂/∂μ and the ratio |x - μ|/b, entry by entry."""
+        """Return ∂log p/∂μ and the ratio |x - μ|/b, for each pixel."""
         d = x - mu
         rate = np.exp(-log_scale)
         return np.sign(d) * rate, np.abs(d) * rate  # ∂|x - μ|/∂μ = -sign(x - μ), taken as 0 at the kink
@@ -35,7 +35,7 @@ class Laplace(Gaussian):
     @staticmethod
     @fused
     def sum(log_scale, ratio):
-        """Return the log density from log b and the ratio."""
+        """Return log p(x|z) from log b and the ratio."""
         return -np.sum(LOG_2 + log_scale + ratio, axis=-1)
 
     def noise(self, generator, shape, dtype):
